@@ -1,0 +1,48 @@
+# make demo   the main job on the bundled network, from a bare Python to a substitute and its exact distance
+# make test   the test suite (slow tests included); make test ARGS="-m 'not slow'" is the quick part
+# make lint   ruff and mypy
+# make clean  removes what the others made, except the environment
+#
+# PYTHON  the interpreter that makes the environment, 3.11 or newer
+# VENV    where the environment lives
+
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.demo
+	$(BIN)/python models/demo.py demo-out
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf demo-out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# bin/pip comes last, so an environment whose making was interrupted is made again
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "onnxsub needs Python 3.11 or newer; choose one: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+# the wanted extras are stamped: a second run installs nothing
+$(VENV)/.demo: pyproject.toml constraints.txt $(BIN)/pip
+	$(PIP) -e ".[cpu]"
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt $(BIN)/pip
+	$(PIP) -e ".[all,test]"
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.lint: pyproject.toml constraints.txt $(BIN)/pip
+	$(PIP) -e ".[all,dev]"
+	@touch $@ $(VENV)/.test $(VENV)/.demo

@@ -1,0 +1,49 @@
+"""`onnxsub bounds`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from onnxsub.cli.exits import Exit
+from onnxsub.cli.options import Command, Request, anchor_options
+from onnxsub.cli.points import check_writable
+
+__all__ = ["BOUND_METHODS", "command"]
+
+BOUND_METHODS = ("ibp", "fastlin", "fastlin-ibp", "crown", "alpha-crown")
+
+
+@click.command("bounds", cls=Command, epilog="Example: onnxsub bounds model.onnx --x0 image.npy --eps 0.05 --method crown")
+@click.option("--eps", type=float, required=True, metavar="E", help="Radius of the ball, in un-normalised input units.")
+@click.option("--method", type=click.Choice(BOUND_METHODS), default="crown", show_default=True, help="How to bound.")
+@click.option("-o", "--output", metavar="FILE", help="Write the annotated .onnx, and all arrays to the .npz of the same name.")
+@anchor_options
+def command(request: Request, eps: float, method: str, output: str | None) -> int:
+    """Bound the input of every activation on the ball of radius E around the anchor, clipped to the domain."""
+    check_writable(output, (".onnx",))
+    if output is not None:
+        check_writable(str(Path(output).with_suffix(".npz")), (".npz",))
+    request.refuse_device("bounds")
+    from onnxsub.passes.bounds import BoundsOptions, bounds
+
+    options = BoundsOptions(eps=eps, method=method)
+    query = request.query()
+    if request.timeout is not None:
+        request.out.note("--timeout is not used: bounds are all or nothing")
+    with request.out.progress() as report:
+        report(0.0, f"bounds: {method}")
+        result = bounds(query, options)
+    rows = [("anchor", request.anchor_line(query)), ("ball", f"eps {eps:g}, {method}"), ("time", f"{result.time_s['total']:.2f} s")]
+    if output is not None:
+        from onnxsub.passes.annotate import save_annotated
+
+        rows.append(("written", f"{output}, {save_annotated(query.model, result, output)}"))
+    table: list[tuple[str, ...]] = [("layer", "units", "on", "off", "unstable", "width min", "mean", "max")]
+    for layer in result.layers:
+        keys = layer.to_json()
+        widths = [f"{keys[k]:.4g}" for k in ("width_min", "width_mean", "width_max")]
+        table.append((layer.name, *[f"{keys[k]:,}" for k in ("units", "stable_on", "stable_off", "unstable")], *widths))
+    request.out.result(result, rows, table)
+    return Exit.DONE

@@ -1,0 +1,50 @@
+"""`onnxsub compare`."""
+
+from __future__ import annotations
+
+import click
+
+from onnxsub.cli.bounds import BOUND_METHODS
+from onnxsub.cli.exits import Exit
+from onnxsub.cli.options import Command, Request, anchor_options
+
+__all__ = ["command"]
+
+
+@click.command("compare", cls=Command, epilog="Example: onnxsub compare model.onnx model.lin-0.99.onnx --x0 image.npy --eps 0.05")
+@click.option("--eps", type=float, required=True, metavar="E", help="Radius of the ball, in un-normalised input units.")
+@click.option(
+    "--bounds", type=click.Choice(BOUND_METHODS), default="crown", show_default=True, help="Bounds of the certified figure."
+)
+@click.option("--samples", type=int, default=1000, show_default=True, metavar="N", help="Random points.")
+@anchor_options
+@click.argument("other", metavar="OTHER")
+def command(request: Request, other: str, eps: float, bounds: str, samples: int) -> int:
+    """How far the logits of MODEL and OTHER differ on the ball of radius E around the anchor.
+
+    Sampled and attacked figures are attained (lower bounds of the largest difference); the certified one is never exceeded.
+    """
+    request.refuse_device("compare")
+    from onnxsub.model import load_model
+    from onnxsub.passes.compare import CompareOptions, compare
+
+    options = CompareOptions(eps=eps, method=bounds, samples=samples, seed=request.seed)
+    query = request.query()
+    second = load_model(other)
+    if request.timeout is not None:
+        request.out.note("--timeout is not used: the comparison is all or nothing")
+    with request.out.progress() as report:
+        report(0.0, "compare: samples, attack, certified bound")
+        result = compare(query, second, options)
+    rows = [
+        ("anchor", request.anchor_line(query)),
+        ("ball", f"eps {eps:g}"),
+        ("at the anchor", f"{result.at_x0:.4g}"),
+        ("sampled", f"{result.sampled:.4g}"),
+        ("attacked", f"{result.attacked:.4g}"),
+        ("certified", f"{result.certified:.4g}  (never exceeded on the ball)"),
+        ("other class", f"at {result.disagreements:,} of {result.points:,} points tried"),
+        ("time", f"{result.time_s['total']:.2f} s"),
+    ]
+    request.out.result(result, rows)
+    return Exit.DONE

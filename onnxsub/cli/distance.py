@@ -1,0 +1,144 @@
+"""`onnxsub distance`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxsub.cli.exits import Exit
+from onnxsub.cli.options import Command, Request, anchor_options, verifier_options
+from onnxsub.cli.points import POINT_FILES, check_writable, write_point
+from onnxsub.cli.prune import RANKS
+from onnxsub.errors import InputError
+
+if TYPE_CHECKING:
+    from onnxsub.passes.prune import PruneOptions
+    from onnxsub.verifiers.distance import DistanceResult
+
+__all__ = ["command"]
+
+
+@click.command("distance", cls=Command, epilog="Example: onnxsub distance model.onnx --x0 image.npy --via lin:0.99")
+@click.option("--via", metavar="METHOD:GAMMA", help="Measure on the substitute con, lin or act, for example lin:0.99.")
+@click.option("--keep", type=int, metavar="K", help="Number of units that it keeps, in place of GAMMA (--via lin --keep 16).")
+@click.option("--rank", type=click.Choice(RANKS), default="influence", show_default=True, help="Which units it keeps.")
+@verifier_options
+@click.option("--search", type=click.Choice(["direct", "bisect"]), default="direct", show_default=True, help="How it searches.")
+@click.option("--tol", type=float, default=1e-6, show_default=True, metavar="T", help="exact: upper - lower <= T.")
+@click.option("-o", "--output", metavar="FILE", help="Write the witness: .npy, .npz or .png (8-bit, hence rounded).")
+@anchor_options
+def command(
+    request: Request,
+    via: str | None,
+    keep: int | None,
+    rank: str,
+    verifier: str,
+    solver: str,
+    search: str,
+    tol: float,
+    output: str | None,
+) -> int:
+    """The distance from the anchor to the decision boundary of MODEL, or of its local substitute with --via.
+
+    The answer is a bracket, lower <= distance <= upper, at every moment: a time limit or Ctrl-C ends it with what is proved.
+    """
+    check_writable(output, POINT_FILES)
+    from onnxsub.passes.attack import AttackOptions
+    from onnxsub.verifiers.distance import DistanceOptions, distance
+    from onnxsub.verifiers.milp.options import MilpOptions
+
+    options = DistanceOptions(
+        milp=MilpOptions(
+            solver=solver, search=search, timeout=request.timeout, threads=request.threads, seed=request.seed, tol=tol
+        ),
+        via=substitute_of(via, keep, rank),
+        attack=AttackOptions(seed=request.seed, device=request.device, threads=request.threads),
+        verifier=verifier,
+    )
+    query = request.query()
+    with request.out.progress() as report:
+        reach = query.space.reach(query.x0)
+        result = distance(query, options, progress=lambda lower, upper, text: report(_share(lower, upper, reach), text))
+    if output is not None:
+        if result.witness is None or not result.witness.confirmed:
+            request.out.note(f"there is no confirmed witness, so {output!r} was not written")
+        else:
+            write_point(output, result.witness.x, query.space)
+            result = replace(result, witness=replace(result.witness, path=output))
+    request.out.result(result, _rows(request.anchor_line(query), result, output), _targets(result))
+    if result.interrupted:
+        request.out.note("interrupted: this is what was proved so far")
+        return Exit.INTERRUPTED
+    return Exit.UNDECIDED if result.status == "bracket" else Exit.DONE
+
+
+def substitute_of(via: str | None, keep: int | None, rank: str) -> PruneOptions | None:
+    """`METHOD:GAMMA`, or `METHOD` and the number of units kept, as options of the pass `prune`.
+
+    Raises:
+        InputError: not of that form, or both GAMMA and `keep`.
+    """
+    if via is None:
+        if keep is not None:
+            raise InputError("--keep says how many units a substitute keeps; say which one with --via lin")
+        return None
+    from onnxsub.passes.prune import PruneOptions
+    from onnxsub.passes.select import SelectOptions
+
+    method, colon, share = via.partition(":")
+    if bool(colon) == (keep is not None):
+        raise InputError(f"--via {via!r} must say how much is pruned, once: --via lin:0.99, or --via lin --keep 16")
+    try:
+        gamma = float(share) if colon else None
+    except ValueError:
+        raise InputError(f"--via {via!r} is not METHOD:GAMMA; give for example lin:0.99") from None
+    try:
+        return PruneOptions(method=method, select=SelectOptions(gamma=gamma, keep=keep, rank=rank))
+    except InputError as error:
+        raise InputError(f"--via {via!r}: {error}") from error
+
+
+def _share(lower: float, upper: float, reach: float) -> float:
+    """How far a bracket is: 1 when it is closed."""
+    top = min(upper, reach)
+    return max(0.0, min(1.0, lower / top)) if math.isfinite(lower) and top > 0 else 0.0
+
+
+def _rows(anchor: str, result: DistanceResult, output: str | None) -> list[tuple[str, str]]:
+    what = "distance" if result.substitute is None else "of the substitute"
+    rows = [("anchor", anchor)]
+    if result.substitute is not None:
+        s = result.substitute
+        kept = " + ".join(map(str, s["kept_per_layer"]))
+        rows.append(("substitute", f"{s['method']}, {s['units_pruned']:,} of {s['units_total']:,} units pruned, kept {kept}"))
+    if result.status == "none":
+        rows.append((what, "no decision boundary inside the domain (proved)"))
+    elif result.status == "misclassified":
+        rows.append((what, "0: the anchor is not of that class to begin with"))
+    elif result.status == "exact":
+        rows.append((what, f"{result.upper:.6g}  (exact: proved lower end {result.lower:.6g})"))
+    else:
+        rows.append((what, f"between {result.lower:.6g} and {result.upper:.6g}"))
+    if result.witness is not None:
+        w = result.witness
+        rows.append(("witness", f"class {w.label}, {w.kind}, margin {w.margin:.3g}" + (f", written to {output}" if w.path else "")))
+    if result.original is not None:
+        o = result.original
+        if o.exact and result.status == "exact":
+            rows.append(("of the model", f"{o.upper:.6g}  (exact: no pruned unit can leave its piece on that ball)"))
+        else:
+            rows.append(("of the model", f"between {o.lower:.6g} (certified) and {o.upper:.6g} (a confirmed point)"))
+    rows.append(("solver", f"{result.solver}, {result.nodes:,} nodes in {result.runs} runs"))
+    rows.append(("time", ", ".join(f"{name} {seconds:.2f} s" for name, seconds in result.time_s.items())))
+    return rows
+
+
+def _targets(result: DistanceResult) -> list[tuple[str, ...]]:
+    if not result.targets:
+        return []
+    table: list[tuple[str, ...]] = [("class", "lower", "upper", "status")]
+    table += [(str(t), f"{r.lower:.6g}", f"{r.upper:.6g}", r.status) for t, r in sorted(result.targets.items())]
+    return table

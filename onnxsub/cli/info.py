@@ -1,0 +1,41 @@
+"""`onnxsub info`."""
+
+from __future__ import annotations
+
+import click
+
+from onnxsub.cli.exits import Exit
+from onnxsub.cli.options import Command, output_options
+from onnxsub.cli.output import Output
+
+__all__ = ["command"]
+
+
+@click.command("info", cls=Command, epilog="Example: onnxsub info model.onnx")
+@click.argument("model", metavar="MODEL")
+@output_options
+def command(model: str, out: Output) -> int:
+    """What MODEL holds: inputs, outputs, opset, operators, units per activation, and what of it is not supported."""
+    from onnxsub.model_info import info
+
+    result = info(model)
+    m = result.model
+    rows = [
+        ("model", str(m.path)),
+        ("sha256", m.sha256),
+        ("format", f"opset {m.opset}, IR {m.source.ir_version}"),
+        ("input", f"{m.input}  {list(m.input_shape)} {m.input_dtype}, {'batch 1' if m.batch_fixed else 'any batch'}"),
+        ("output", f"{m.raw_output}  {result.classes} classes"),
+        ("operators", ", ".join(f"{name} {count}" for name, count in result.operators.items())),
+        ("parameters", f"{result.parameters:,}"),
+        ("units", f"{result.units:,}"),
+        *[("note", note) for note in m.notes],
+        *[("limit", f"{x.operator} (node {x.node!r}) has no {x.meaning}: {x.reason}") for x in result.limits],
+        *[("unsupported", line) for line in result.unsupported],
+    ]
+    if not result.unsupported:
+        rows.append(("supported", "yes: every operator is in the operator table"))
+    table = [("activation", "operator", "shape", "units")]
+    table += [(a.name, a.operator, "x".join(map(str, a.shape)), f"{a.units:,}") for a in result.activations]
+    out.result(result, rows, table if result.activations else ())
+    return Exit.DONE

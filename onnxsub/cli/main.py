@@ -1,0 +1,134 @@
+"""`onnxsub COMMAND ...`: which command lives where, and how an error becomes one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import NoReturn
+
+import click
+
+from onnxsub import __version__
+from onnxsub.cli.exits import Exit
+from onnxsub.cli.options import Session
+from onnxsub.errors import OnnxsubError
+
+__all__ = ["COMMANDS", "cli", "main", "run"]
+
+COMMANDS = MappingProxyType(
+    {
+        "info": "What a model holds, and what of it is not supported.",
+        "attack": "An adversarial point near the anchor: an upper bound of the distance.",
+        "bounds": "Interval of every unit on a ball around the anchor.",
+        "prune": "Write the local substitute: the same function near the anchor, almost all ReLUs gone.",
+        "distance": "Distance from the anchor to the decision boundary, exact or as a bracket.",
+        "verify": "Decide one radius: proved, violated or unknown.",
+        "compare": "How far two networks differ on a ball around the anchor.",
+    }
+)
+"""Command -> its line in `onnxsub --help`. The module `onnxsub.cli.<command>` is imported only when it is called."""
+
+
+class LazyGroup(click.Group):
+    """Imports a command when it is called, so that `--help` and `--version` answer at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"onnxsub.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    epilog="Exit codes: 0 done or proved, 1 violated, 2 usage, 3 undecided within the limits, 4 bad input or missing solver, "
+    "130 interrupted.   First use: onnxsub info model.onnx",
+)
+@click.version_option(__version__, prog_name="onnxsub")
+def cli() -> None:
+    """Local substitutes of ONNX classifiers, and the exact distance from an input to the decision boundary.
+
+    Standard output carries the result and nothing else; --json makes it one JSON document.
+    """
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns its exit code and never raises, except for `SystemExit` of shell completion."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if "_ONNXSUB_COMPLETE" in os.environ:
+        cli.main(args, prog_name="onnxsub")  # click's own completion, which exits
+    session = Session()
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")  # of other libraries: standard error is for messages to the user
+            with cli.make_context("onnxsub", args, obj=session) as context:
+                code = cli.invoke(context)
+        sys.stdout.flush()
+        return int(code or 0)
+    except click.exceptions.Exit as stop:
+        return _flushed(stop.exit_code)
+    except click.UsageError as error:
+        where = f"{error.ctx.command_path} --help" if error.ctx else "onnxsub --help"
+        return _say(f"{error.format_message().rstrip('.')}; see {where}", Exit.USAGE)
+    except click.ClickException as error:
+        return _say(error.format_message(), Exit.USAGE)
+    except (KeyboardInterrupt, click.Abort):
+        return _say("interrupted", Exit.INTERRUPTED)
+    except OnnxsubError as error:
+        _trace(session)
+        return _say(str(error), Exit.FAILED)
+    except BrokenPipeError:
+        return _reader_gone()
+    except MemoryError:
+        _trace(session)
+        return _say("not enough memory; take a smaller network, radius or --gamma 0.99", Exit.FAILED)
+    except Exception as error:
+        _trace(session)
+        return _say(f"internal error: {type(error).__name__}: {error}; run again with -v and report it", Exit.FAILED)
+
+
+def main() -> NoReturn:
+    """Entry point of the `onnxsub` script."""
+    sys.exit(run())
+
+
+def _say(message: str, code: Exit) -> int:
+    print(f"onnxsub: {' '.join(message.split())}", file=sys.stderr)
+    return int(code)
+
+
+def _trace(session: Session) -> None:
+    if session.verbose:
+        traceback.print_exc()
+
+
+def _flushed(code: int) -> int:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _reader_gone()
+    return code
+
+
+def _reader_gone() -> int:
+    # what is still in the buffer goes nowhere, so that the interpreter's own flush at exit is silent too
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return int(Exit.PIPE)
+
+
+if __name__ == "__main__":
+    main()

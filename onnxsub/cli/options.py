@@ -1,0 +1,230 @@
+"""The options that commands share, and the `Request` that they become."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxsub.cli.output import Output
+from onnxsub.errors import InputError
+
+if TYPE_CHECKING:
+    from onnxsub.query import Query
+    from onnxsub.region import InputSpace
+
+__all__ = ["Command", "Request", "Session", "anchor_options", "output_options", "positive", "verifier_options"]
+
+Function = Callable[..., Any]
+
+
+@dataclass
+class Session:
+    """What must be known when a command has failed and its options are gone."""
+
+    verbose: bool = False
+
+
+class Command(click.Command):
+    """A command whose `--mean` and `--std` take as many numbers as follow: `--mean 0.485 0.456 0.406`, or with commas."""
+
+    several = ("--mean", "--std")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"context_settings": {"max_content_width": 100}, **kwargs})
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        joined: list[str] = []
+        rest = list(args)
+        while rest:
+            joined.append(rest.pop(0))
+            if joined[-1] == "--":
+                break
+            if joined[-1] in self.several:
+                values: list[str] = []
+                while rest and _numbers(rest[0]) is not None:
+                    values.append(rest.pop(0))
+                if values:
+                    joined.append(",".join(values))
+        return super().parse_args(ctx, joined + rest)
+
+
+if TYPE_CHECKING:
+    _Numbers = click.ParamType[tuple[float, ...]]
+else:
+    _Numbers = click.ParamType  # generic only in newer versions of click
+
+
+class _Several(_Numbers):
+    """Numbers with commas between them, as a tuple."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        numbers = _numbers(value)
+        if numbers is None:
+            self.fail(f"{value!r} is not a list of numbers", param, ctx)
+        return numbers
+
+
+def _numbers(text: str) -> tuple[float, ...] | None:
+    try:
+        return tuple(float(part) for part in text.rstrip(",").split(","))
+    except ValueError:
+        return None
+
+
+def positive(value: float, option: str) -> float:
+    """`value` when it is a positive finite number. Raises InputError."""
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"{option} {value:g} is not a positive number; give one")
+    return value
+
+
+@dataclass(frozen=True)
+class Request:
+    """The anchor, the limits and the way out that every command with an anchor takes.
+
+    Attributes:
+        model, x0: paths. index, array, label, domain, mean, std: how the anchor is read (see `onnxsub.anchors`, `InputSpace`).
+        timeout: seconds or None. threads: None for all cores. seed, device: of everything random, of torch.
+    """
+
+    model: str
+    x0: str
+    index: int | None
+    array: str | None
+    label: int | None
+    domain: tuple[float, float]
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    timeout: float | None
+    threads: int | None
+    seed: int
+    device: str
+    out: Output
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None:
+            positive(self.timeout, "--timeout")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"--threads {self.threads} is not possible; give 1 or more, or leave it out for all cores")
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed} is negative; give 0 or more")
+
+    @property
+    def space(self) -> InputSpace:
+        """Domain and normalisation."""
+        from onnxsub.region import InputSpace
+
+        return InputSpace(self.domain[0], self.domain[1], self.mean, self.std)
+
+    def query(self) -> Query:
+        """Reads model and anchor and checks them against each other."""
+        from onnxsub.anchors import read_anchor
+        from onnxsub.model import load_model
+        from onnxsub.query import make_query
+
+        space = self.space
+        model = load_model(self.model)
+        x0 = read_anchor(self.x0, model.input_shape, index=self.index, array=self.array, domain=self.domain)
+        if self.threads is not None:
+            import torch
+
+            torch.set_num_threads(self.threads)
+        query = make_query(model, x0, self.label, space=space, threads=self.threads)
+        for note in model.notes:
+            self.out.note(note)
+        return query
+
+    def refuse_device(self, command: str) -> None:
+        """Raises InputError for `--device cuda`: `command` computes on the processor."""
+        if self.device != "cpu":
+            raise InputError(f"{command} runs on the processor only; leave out --device {self.device}")
+
+    def anchor_line(self, query: Query) -> str:
+        """The anchor in one line of a table."""
+        row = "" if self.index is None else f" row {self.index}"
+        wrong = f", but the model says {query.predicted}" if query.misclassified else ""
+        return f"{self.x0}{row}, class {query.label}{wrong}"
+
+
+def _verbose(context: click.Context, _: click.Parameter, value: bool) -> bool:
+    session = context.find_object(Session)
+    if value and session is not None:
+        session.verbose = True
+    return value
+
+
+_OUTPUT = (
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+    click.option("--quiet", is_flag=True, help="No progress and no notes on standard error."),
+    click.option(
+        "-v", "--verbose", is_flag=True, is_eager=True, callback=_verbose, help="Log every stage; show where an error arose."
+    ),
+)
+
+_ANCHOR = (
+    click.argument("model", metavar="MODEL"),
+    click.option("--x0", required=True, metavar="FILE", help="Anchor: .npy, .npz, .png, .jpg or .csv."),
+    click.option("--index", type=int, metavar="N", help="Row of FILE, when it holds many."),
+    click.option("--array", metavar="NAME", help="Array of an .npz FILE."),
+    click.option("--label", type=int, metavar="K", help="Class to defend.  [default: the predicted one]"),
+    click.option(
+        "--domain", nargs=2, type=float, default=(0.0, 1.0), metavar="LO HI", show_default=True, help="Valid input range."
+    ),
+    click.option("--mean", type=_Several(), metavar="M..", help="The model wants (x - mean) / std: mean, one or per channel."),
+    click.option("--std", type=_Several(), metavar="S..", help="The same: std."),
+    click.option(
+        "--timeout", type=float, metavar="S", help="Seconds after which the best answer so far is given.  [default: none]"
+    ),
+    click.option("--threads", type=int, metavar="N", help="[default: all cores]"),
+    click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of everything random."),
+    click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where torch computes."),
+)
+
+_VERIFIER = (
+    click.option("--verifier", type=click.Choice(["milp"]), default="milp", show_default=True, help="How it is found."),
+    click.option(
+        "--solver", type=click.Choice(["highs", "gurobi", "scip"]), default="highs", show_default=True, help="MILP solver."
+    ),
+)
+
+
+def output_options(function: Function) -> Function:
+    """`--json`, `--quiet`, `-v`; the function gets them as `out: Output`."""
+
+    @functools.wraps(function)
+    def wrapper(*, as_json: bool, quiet: bool, verbose: bool, **kwargs: Any) -> Any:
+        return function(out=Output(json=as_json, quiet=quiet, verbose=verbose), **kwargs)
+
+    return _apply(_OUTPUT, wrapper)
+
+
+def verifier_options(function: Function) -> Function:
+    """`--verifier` and `--solver`."""
+    return _apply(_VERIFIER, function)
+
+
+def anchor_options(function: Function) -> Function:
+    """`MODEL` and the options that every command with an anchor takes; the function gets them as `request: Request`."""
+
+    @functools.wraps(function)
+    def wrapper(**kwargs: Any) -> Any:
+        shared = {field.name: kwargs.pop(field.name) for field in dataclasses.fields(Request)}
+        return function(request=Request(**shared), **kwargs)
+
+    return _apply(_ANCHOR, output_options(wrapper))
+
+
+def _apply(options: tuple[Callable[[Function], Function], ...], function: Function) -> Function:
+    for option in reversed(options):
+        function = option(function)
+    return function

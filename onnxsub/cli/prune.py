@@ -1,0 +1,99 @@
+"""`onnxsub prune`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from onnxsub.cli.bounds import BOUND_METHODS
+from onnxsub.cli.exits import Exit
+from onnxsub.cli.options import Command, Request, anchor_options
+from onnxsub.cli.points import check_writable
+
+__all__ = ["GAMMA", "SUBSTITUTES", "command"]
+
+SUBSTITUTES = ("con", "lin", "act")
+RANKS = ("width", "influence")
+GAMMA = 0.99
+
+
+@click.command("prune", cls=Command, epilog="Example: onnxsub prune model.onnx --x0 image.npy --method lin --gamma 0.99")
+@click.option(
+    "--method", type=click.Choice(SUBSTITUTES), default="lin", show_default=True, help="What a pruned unit becomes: "
+    "its value at the anchor, the line through anchor and adversarial point, or its piece at the anchor.",
+)  # fmt: skip
+@click.option("--gamma", type=float, metavar="G", help=f"Share of all units to prune, 0 to 1.  [default: {GAMMA}]")
+@click.option("--keep", type=int, metavar="K", help="Number of units to keep, in place of --gamma.")
+@click.option("--rank", type=click.Choice(RANKS), default="influence", show_default=True, help="Which units go first.")
+@click.option(
+    "--gamma0", type=float, default=0.3, show_default=True, metavar="H", help="Share of the remaining units that one round prunes."
+)
+@click.option("--eps", type=float, metavar="E", help="Radius of the ball whose bounds rank the units.  [default: d_adv]")
+@click.option(
+    "--bounds", type=click.Choice(BOUND_METHODS), default="fastlin-ibp", show_default=True, help="Bounds that rank the units."
+)
+@click.option(
+    "--layout",
+    type=click.Choice(["inplace", "compact"]),
+    default="compact",
+    show_default=True,
+    help="The original graph, or folded.",
+)
+@click.option("-o", "--output", metavar="FILE", help="The substitute.  [default: MODEL.METHOD-GAMMA.onnx in the current folder]")
+@anchor_options
+def command(
+    request: Request,
+    method: str,
+    gamma: float | None,
+    keep: int | None,
+    rank: str,
+    gamma0: float,
+    eps: float | None,
+    bounds: str,
+    layout: str,
+    output: str | None,
+) -> int:
+    """Write the local substitute of MODEL at the anchor: the same function there, almost all of its units affine.
+
+    An attack finds the nearest adversarial point; bounds on the ball of its radius say which units matter least.
+    """
+    if gamma is None and keep is None:
+        gamma = GAMMA
+    if output is None:
+        amount = f"keep{keep}" if gamma is None else f"{gamma:g}"
+        output = f"{Path(request.model).stem}.{method}-{amount}.onnx"
+    check_writable(output, (".onnx",))
+    from onnxsub.model import save_model
+    from onnxsub.passes.attack import AttackOptions
+    from onnxsub.passes.prune import PruneOptions, prune
+    from onnxsub.passes.select import SelectOptions
+
+    options = PruneOptions(
+        method=method,
+        select=SelectOptions(gamma=gamma, keep=keep, gamma0=gamma0, rank=rank, bounds=bounds),
+        layout=layout,
+        eps=eps,
+        attack=AttackOptions(seed=request.seed, timeout=request.timeout, device=request.device, threads=request.threads),
+    )
+    query = request.query()
+    with request.out.progress() as report:
+        result = prune(query, options, progress=report)
+    save_model(result.proto, output)
+    result = replace(result, output=output)
+
+    keys = result.to_json()
+    pruned, total = keys["units_pruned"], keys["units_total"]
+    errors = {"x0": "anchor", "x_adv": "adversarial point"}
+    rows = [
+        ("anchor", request.anchor_line(query)),
+        ("d_adv", f"{keys['d_adv']:.6g}" if result.substitute.x_adv is not None else "no adversarial point found"),
+        ("pruned", f"{pruned:,} of {total:,} units, {method}, ranked by {rank} in {keys['rounds']} rounds"),
+        ("kept", " + ".join(map(str, keys["kept_per_layer"])) + f" = {total - pruned}"),
+        ("preserves", ", ".join(f"|g - f| {error:.2g} at the {errors[point]}" for point, error in keys["preserves"].items())),
+        ("written", f"{output}  (layout {layout}, {Path(output).stat().st_size / 1024:.1f} kB)"),
+        ("time", f"{keys['time_s']['total']:.2f} s"),
+    ]
+    request.out.result(result, rows)
+    return Exit.DONE

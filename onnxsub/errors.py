@@ -1,0 +1,58 @@
+"""Every error that onnxsub raises on purpose. Each class is also a builtin, so that `except ValueError` works too.
+
+    OnnxsubError
+    ├── InputError (ValueError)            an anchor, an option or a file that cannot be used as it is
+    │   └── ModelError                     the .onnx file itself
+    │       └── UnsupportedOperatorError (NotImplementedError)
+    ├── MissingDependencyError (ImportError)  a solver, a runtime or a plotting library that is not installed
+    ├── SolverError (RuntimeError)         a solver failed; never to be read as "unknown"
+    │   └── LicenceError                   the solver is installed but its licence does not admit the problem
+    └── OutputError (OSError)              a result could not be written
+
+The message is one line: what is wrong, where, and what to do. The command line prints it and exits with 4.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "InputError",
+    "LicenceError",
+    "MissingDependencyError",
+    "ModelError",
+    "OnnxsubError",
+    "OutputError",
+    "SolverError",
+    "UnsupportedOperatorError",
+]
+
+
+class OnnxsubError(Exception):
+    """Base of all errors of this package."""
+
+
+class InputError(OnnxsubError, ValueError):
+    """Something the user gave (anchor, option, file) cannot be used."""
+
+
+class ModelError(InputError):
+    """The model file is missing, corrupt or not a classifier that onnxsub reads."""
+
+
+class UnsupportedOperatorError(ModelError, NotImplementedError):
+    """An operator, or one of its meanings (bounds, MILP, ...), is not in the operator table."""
+
+
+class MissingDependencyError(OnnxsubError, ImportError):
+    """An optional package is needed for what was asked and is not installed."""
+
+
+class SolverError(OnnxsubError, RuntimeError):
+    """A solver reported an error. An error is never turned into an answer."""
+
+
+class LicenceError(SolverError):
+    """A solver refuses for its licence: absent, expired or limited in size."""
+
+
+class OutputError(OnnxsubError, OSError):
+    """A file could not be written."""

@@ -1,0 +1,292 @@
+"""From a graph to `Node`s: shapes known at batch 1, everything that does not depend on the input computed.
+
+One pass in file order (which ONNX requires to be topological). Shapes come from ONNX's own inference, called node by node with the
+values of the constants known so far, so that Shape-Gather-Concat-Reshape chains are resolved exactly and not by guessing;
+constant nodes are evaluated by ONNX's reference implementation, where that is known to be right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import GraphProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
+from onnx.checker import ValidationError
+from onnx.shape_inference import InferenceError, infer_node_outputs
+
+from onnxsub.errors import ModelError
+from onnxsub.files import one_line
+from onnxsub.ops.base import Array, Shape
+from onnxsub.ops.node import Node
+
+__all__ = ["Prepared", "check_finite", "decode_attributes", "prepare"]
+
+_DEFAULT = ("", "ai.onnx")
+_RESHAPING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+_COMPUTED = (
+    frozenset(
+        {"Abs", "Add", "And", "Cast", "Ceil", "Concat", "ConstantOfShape", "CumSum", "DequantizeLinear", "Div", "Equal", "Exp"}
+    )
+    | {"Expand", "Floor", "Gather", "GatherElements", "Gemm", "Greater", "Less", "Log", "MatMul", "Max", "Min", "Mod", "Mul", "Neg"}
+    | {"NonZero", "Not", "Or", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"}
+    | {
+        "Relu",
+        "Round",
+        "ScatterND",
+        "Sigmoid",
+        "Sign",
+        "Slice",
+        "Split",
+        "Sqrt",
+        "Sub",
+        "Sum",
+        "Tanh",
+        "Tile",
+        "Transpose",
+        "Trilu",
+    }
+    | {"Where"}
+)
+"""What the reference implementation is trusted with: the tests hold each against onnxruntime at every opset. It is not right for
+all operators (the Softmax of opset 7 to 12, for one); a constant by another one stays in the graph, and is refused there."""
+_LARGEST = 2**28
+"""Elements that one computed constant may have: a tiny file can ask for a tensor of any size."""
+_SMALL = 4096
+"""Elements up to which shape inference is told a constant's value: shapes, axes and pads are small, weights are not."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Nodes that depend on the input, in topological order, with the shape of every tensor whose shape is known."""
+
+    nodes: tuple[Node, ...]
+    shapes: Mapping[str, Shape]
+    constants: Mapping[str, Array]
+
+
+def prepare(
+    graph: GraphProto,
+    opset: int,
+    imports: Iterable[onnx.OperatorSetIdProto],
+    ir_version: int,
+    input_shape: Shape,
+    input_name: str,
+    where: str,
+) -> Prepared:
+    """Fold the constants of `graph` for an input of shape `(1, *input_shape)`.
+
+    Raises:
+        ModelError: shapes that do not fit at batch 1, a constant that cannot be read or computed.
+    """
+    return _Folder(graph, opset, tuple(imports), ir_version, input_name, input_shape, where).run()
+
+
+class _Folder:
+    """The state of the one pass."""
+
+    def __init__(
+        self,
+        graph: GraphProto,
+        opset: int,
+        imports: tuple[onnx.OperatorSetIdProto, ...],
+        ir_version: int,
+        input_name: str,
+        input_shape: Shape,
+        where: str,
+    ) -> None:
+        self.graph, self.opset, self.ir_version, self.where = graph, opset, ir_version, where
+        self.imports = [helper.make_opsetid("", opset), *(i for i in imports if i.domain not in _DEFAULT)]
+        self.types: dict[str, TypeProto] = {}
+        self.shapes: dict[str, Shape] = {}
+        self.constants: dict[str, Array] = {}
+        self.small: dict[str, TensorProto] = {}
+        if graph.sparse_initializer:
+            raise ModelError(f"{where} has sparse initializers, which onnxsub does not read; store them as dense tensors")
+        for tensor in graph.initializer:
+            self.constant(tensor.name, self.value(tensor, f"initializer {tensor.name!r}"))
+        element = next(v.type.tensor_type.elem_type for v in graph.input if v.name == input_name)
+        self.types[input_name] = helper.make_tensor_type_proto(element, (1, *input_shape))
+        self.shapes[input_name] = (1, *input_shape)
+
+    def run(self) -> Prepared:
+        nodes = []
+        for node in self.graph.node:
+            if not self.folded(node):
+                nodes.append(self.keep(node))
+        return Prepared(tuple(nodes), self.shapes, self.constants)
+
+    def folded(self, node: NodeProto) -> bool:
+        """Whether `node` does not depend on the input's values; if so its outputs are constants from here on."""
+        if node.domain not in _DEFAULT:
+            return False
+        if node.op_type in ("Shape", "Size") and node.input[0] in self.shapes:
+            self.constant(node.output[0], self.shape_of(node))
+            return True
+        if any(name and name not in self.constants for name in node.input):
+            return False
+        if node.op_type == "Constant":
+            value = self.constant_node(node)
+            if value is None:
+                return False
+            self.constant(node.output[0], value)
+            return True
+        if node.op_type not in _RESHAPING | _COMPUTED:
+            return False
+        self.infer(node)
+        for name in node.output:
+            if math.prod(self.shapes.get(name, ())) > _LARGEST:
+                shape = list(self.shapes[name])
+                raise ModelError(f"{self.at(node)} makes a constant of shape {shape}, which is too large; check the model")
+        for name, value in zip(node.output, self.evaluate(node), strict=False):
+            if name:
+                self.constant(name, value)
+        return True
+
+    def keep(self, node: NodeProto) -> Node:
+        """`node` as the operator table reads it."""
+        self.infer(node)
+        names = [n for n in (*node.input, *node.output) if n]
+        if node.op_type == "Reshape" and not node.domain and node.input[0] in self.shapes and node.output[0] in self.shapes:
+            before, after = self.shapes[node.input[0]], self.shapes[node.output[0]]
+            if math.prod(before) != math.prod(after):
+                raise ModelError(
+                    f"{self.at(node)} turns {list(before)} into {list(after)}, which does not fit at batch 1; "
+                    "export the model with batch 1 or an open batch axis"
+                )
+        return Node(
+            op_type=f"{node.domain}.{node.op_type}" if node.domain else node.op_type,
+            name=node.name or next((n for n in node.output if n), node.op_type),
+            opset=self.opset,
+            attributes=decode_attributes(node),
+            inputs=tuple(node.input),
+            outputs=tuple(node.output),
+            constants={n: self.constants[n] for n in node.input if n in self.constants},
+            shapes={n: self.shapes[n] for n in names if n in self.shapes},
+        )
+
+    def infer(self, node: NodeProto) -> None:
+        """Record the outputs' types, as far as ONNX knows the operator and its inputs' types are known."""
+        if any(name and name not in self.types for name in node.input) or not onnx.defs.has(node.op_type, self.opset, node.domain):
+            return
+        schema = onnx.defs.get_schema(node.op_type, self.opset, node.domain)
+        # subgraphs see every tensor of the graph around them
+        types = self.types if any(a.HasField("g") for a in node.attribute) else {n: self.types[n] for n in node.input if n}
+        values = {n: self.small[n] for n in node.input if n in self.small}
+        try:
+            found = infer_node_outputs(schema, node, types, values, opset_imports=self.imports, ir_version=self.ir_version)
+        except (InferenceError, ValidationError) as error:
+            shapes = ", ".join(f"{n!r} {list(self.shapes[n])}" for n in node.input if n in self.shapes)
+            raise ModelError(f"{self.at(node)} does not fit its inputs {shapes}: {one_line(error)}; check the model") from error
+        for name, kind in found.items():
+            self.types[name] = kind
+            dims = kind.tensor_type.shape.dim
+            if kind.tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in dims):
+                self.shapes[name] = tuple(d.dim_value for d in dims)
+
+    def constant(self, name: str, value: Array) -> None:
+        value.setflags(write=False)
+        self.constants[name] = value
+        self.shapes[name] = value.shape
+        element = helper.np_dtype_to_tensor_dtype(value.dtype)
+        self.types[name] = helper.make_tensor_type_proto(element, value.shape)
+        if value.size <= _SMALL and element != TensorProto.STRING:
+            self.small[name] = numpy_helper.from_array(value, name)
+
+    def shape_of(self, node: NodeProto) -> Array:
+        shape = self.shapes[node.input[0]]
+        if node.op_type == "Size":
+            return np.array(math.prod(shape), dtype=np.int64)
+        attributes = decode_attributes(node)
+        return np.array(shape[attributes.get("start", 0) : attributes.get("end", len(shape))], dtype=np.int64)
+
+    def constant_node(self, node: NodeProto) -> Array | None:
+        """Value of a Constant node; None for strings and sparse tensors, which the operator table refuses."""
+        if len(node.attribute) != 1:
+            raise ModelError(f"{self.at(node)} has {len(node.attribute)} values instead of one; export the model again")
+        attribute = node.attribute[0]
+        if attribute.name == "value":
+            return self.value(attribute.t, f"node {self.name(node)!r}")
+        if attribute.name in ("value_int", "value_ints"):
+            return np.array(helper.get_attribute_value(attribute), dtype=np.int64)
+        if attribute.name in ("value_float", "value_floats"):
+            return np.array(helper.get_attribute_value(attribute), dtype=np.float32)
+        return None
+
+    def evaluate(self, node: NodeProto) -> list[Array]:
+        """Outputs of a node whose inputs are all constant."""
+        from onnx.reference import ReferenceEvaluator
+
+        if node.op_type in _RESHAPING and node.output[0] in self.shapes:
+            value, shape = self.constants[node.input[0]], self.shapes[node.output[0]]
+            if value.size == math.prod(shape):
+                return [value.reshape(shape)]
+            raise ModelError(f"{self.at(node)} turns {list(value.shape)} into {list(shape)}, which does not fit; check the model")
+        try:
+            with np.errstate(all="ignore"):  # overflow shows as a value that is not finite, and is refused as such
+                evaluator = ReferenceEvaluator(node, opsets={"": self.opset})
+                values = evaluator.run(None, {n: self.constants[n] for n in node.input if n})
+        except Exception as error:  # whatever the reference raises, the node has no value: say which one
+            why = one_line(error)
+            raise ModelError(f"{self.at(node)} cannot be computed beforehand ({why}); fold it with another tool first") from error
+        if not all(isinstance(v, np.ndarray | np.generic) for v in values):
+            raise ModelError(f"{self.at(node)} gives something other than tensors, which onnxsub does not read; remove it")
+        return [np.array(v) for v in values]
+
+    def value(self, tensor: TensorProto, what: str) -> Array:
+        try:
+            return numpy_helper.to_array(tensor)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ModelError(f"{self.where}: {what} cannot be read ({one_line(error)}); export the model again") from error
+
+    def name(self, node: NodeProto) -> str:
+        return node.name or next((n for n in node.output if n), node.op_type)
+
+    def at(self, node: NodeProto) -> str:
+        return f"{self.where}: {node.op_type} (node {self.name(node)!r})"
+
+
+def decode_attributes(node: NodeProto) -> dict[str, Any]:
+    """Attributes as `int`, `float`, `str`, lists of them and arrays; subgraphs stay protobuf messages."""
+    return {a.name: _decode(helper.get_attribute_value(a)) for a in node.attribute if not a.ref_attr_name}
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    if isinstance(value, TensorProto):
+        return numpy_helper.to_array(value)
+    if isinstance(value, str | int | float | GraphProto) or not isinstance(value, Iterable):
+        return value
+    return [_decode(v) for v in value]
+
+
+def check_finite(nodes: Iterable[Node], where: str) -> None:
+    """Raise ModelError for the first NaN or infinity among the constants and attributes of `nodes`.
+
+    An infinite end of a Clip is not an error: it clips nothing there.
+    """
+    for node in nodes:
+        ends = node.op_type == "Clip"
+        for i, name in enumerate(node.inputs):
+            value = node.constants.get(name)
+            if value is not None:
+                _finite(value, f"tensor {name!r}", node, where, ends and i > 0)
+        for name, value in node.attributes.items():
+            if isinstance(value, float | list | np.ndarray):
+                _finite(np.asarray(value), f"attribute {name!r}", node, where, ends)
+
+
+def _finite(value: Array, what: str, node: Node, where: str, infinite: bool) -> None:
+    try:
+        bad = np.isnan(value) if infinite else ~np.isfinite(value)
+    except TypeError:  # strings and other things that cannot be NaN
+        return
+    if bad.any():
+        raise ModelError(
+            f"{where}: {what} of {node.op_type} (node {node.name!r}) holds {int(bad.sum())} values that are NaN or infinite; "
+            "train or export the model again"
+        )

@@ -1,0 +1,83 @@
+"""Layout `inplace`: the original graph, each touched activation replaced where it stands.
+
+A partly pruned activation becomes `Relu(z) * kept + z * slope + offset`, with the terms that are zero left out; a wholly pruned one
+keeps its affine part only, or an Identity. The products are elementwise (`Mul` by a constant of the tensor's shape): as a
+`MatMul` the diagonal of a convolution's output would take billions of weights. Kept units are exact: times one, plus zero.
+Shapes, names, inputs, outputs, metadata and a trailing Softmax are as in the original.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from onnx import ModelProto
+
+from onnxsub.errors import ModelError
+from onnxsub.model import Model
+from onnxsub.network import Network
+from onnxsub.ops.base import Array
+from onnxsub.ops.substituted import Substituted
+from onnxsub.surgery import edit
+
+__all__ = ["inplace"]
+
+
+def inplace(model: Model, network: Network) -> ModelProto:
+    """The model's own graph with the substituted activations of `network` in it.
+
+    Raises:
+        ModelError: an activation stands inside a function or a subgraph of the file.
+    """
+    touched = [op for op in network.activations if isinstance(op, Substituted)]
+
+    def change(graph: gs.Graph) -> None:
+        writers = {tensor.name: node for node in graph.nodes for tensor in node.outputs}
+        for op in touched:
+            node = writers.get(op.output)
+            if node is None:
+                raise ModelError(
+                    f"{model.where}: activation {op.node!r} is not a node of the main graph and cannot be replaced in place; "
+                    "use --layout compact"
+                )
+            _replace(graph, node, op, model.input_dtype)
+        graph.cleanup().toposort()
+
+    return edit(model.source, change)
+
+
+def _replace(graph: gs.Graph, node: gs.Node, op: Substituted, dtype: np.dtype[np.floating]) -> None:
+    output = node.outputs[0]
+    z = node.inputs[0]
+    stem = f"{output.name}/onnxsub"
+    taken = set(graph.tensors())
+    while any(name.startswith(stem) for name in taken):
+        stem += "_"
+    terms: list[gs.Tensor] = []
+
+    def apply(kind: str, name: str, *inputs: gs.Tensor) -> gs.Variable:
+        result = gs.Variable(f"{stem}/{name}", dtype=dtype)
+        graph.nodes.append(gs.Node(kind, name=f"{stem}/{name}", inputs=list(inputs), outputs=[result]))
+        return result
+
+    def constant(name: str, values: Array) -> gs.Constant:
+        return gs.Constant(f"{stem}/{name}", np.ascontiguousarray(values[None], dtype=dtype))
+
+    node.outputs.clear()
+    if op.kept.any():
+        activated = gs.Variable(f"{stem}/activated", dtype=dtype)
+        node.outputs.append(activated)
+        terms.append(apply("Mul", "kept", activated, constant("mask", op.kept)))
+    if np.array_equal(op.slope, np.ones_like(op.slope)):
+        terms.append(z)
+    elif op.slope.any() or not terms:  # a constant activation still hangs on its input, so that the graph stays connected
+        terms.append(apply("Mul", "scaled", z, constant("slope", op.slope)))
+    if op.offset.any():
+        terms.append(constant("offset", op.offset))
+    while len(terms) > 1:
+        first, second = terms.pop(0), terms.pop(0)
+        terms.insert(0, apply("Add", f"sum{len(terms)}", first, second))
+    last = terms[0]
+    if last is not z and last.inputs and last.inputs[0] is not node:
+        last.inputs[0].outputs[0] = output  # the last node writes the activation's own tensor
+    else:
+        graph.nodes.append(gs.Node("Identity", name=f"{stem}/identity", inputs=[last], outputs=[output]))

@@ -1,0 +1,66 @@
+"""From the nodes of a prepared file to the `Network` that everything else works on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from onnxsub.errors import UnsupportedOperatorError
+from onnxsub.network import Network
+from onnxsub.ops import READERS
+from onnxsub.ops.base import Operator, Shape
+from onnxsub.ops.node import Node
+
+if TYPE_CHECKING:
+    from onnxsub.model import Model
+
+__all__ = ["lower", "lower_nodes", "unsupported"]
+
+
+def lower(model: Model) -> Network:
+    """The network of a model, from its (possibly normalised) input to its logits.
+
+    Raises:
+        UnsupportedOperatorError: names the operator, its node and opset, and what of it is not supported.
+    """
+    return lower_nodes(model.nodes, model.input, model.input_shape, model.output)
+
+
+def lower_nodes(nodes: tuple[Node, ...], source: str, shape: Shape, output: str) -> Network:
+    """The network that reads tensor `source` of per-sample shape `shape` and writes `output`."""
+    ops: list[Operator] = []
+    for node in _alive(nodes, output):
+        ops.extend(_read(node))
+    return Network(source, shape, output, tuple(ops))
+
+
+def unsupported(nodes: tuple[Node, ...], output: str) -> tuple[str, ...]:
+    """What of these nodes the operator table lacks, one line per node; empty for a network that can be lowered."""
+    reasons = []
+    for node in _alive(nodes, output):
+        try:
+            _read(node)
+        except UnsupportedOperatorError as error:
+            reasons.append(str(error))
+    return tuple(reasons)
+
+
+def _alive(nodes: tuple[Node, ...], output: str) -> tuple[Node, ...]:
+    """The nodes that `output` depends on; their outputs that nobody reads (masks, indices) are left out."""
+    used = {output}
+    found = []
+    for node in reversed(nodes):
+        outputs = tuple(n if n in used else "" for n in node.outputs)
+        if any(outputs):
+            used.update(node.inputs)
+            found.append(replace(node, outputs=outputs))
+    return tuple(reversed(found))
+
+
+def _read(node: Node) -> tuple[Operator, ...]:
+    reader = READERS.get(node.op_type)
+    if reader is None:
+        raise node.refuse("it is not in the operator table (docs/adding_an_op.md says how to add it)")
+    if not node.variables:
+        raise node.refuse("it does not depend on the network's input; fold its value into a constant")
+    return reader(node)

@@ -1,0 +1,174 @@
+"""The door to the file format: `load_model` reads and checks an ONNX classifier, `save_model` writes one."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import ModelProto
+
+from onnxsub.errors import ModelError, OutputError, UnsupportedOperatorError
+from onnxsub.files import one_line, write_atomic
+from onnxsub.fold_constants import Prepared, check_finite, prepare
+from onnxsub.model_file import read_model_file, serialise
+from onnxsub.ops.base import Shape
+from onnxsub.ops.node import Node
+from onnxsub.signature import Signature, class_shape, read_signature
+from onnxsub.strip_head import strip_head
+
+__all__ = ["Model", "load_model", "save_model"]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A classifier as it was read.
+
+    Attributes:
+        path: the file, None for a model given as bytes or as a message.
+        where: how messages call it.
+        sha256: of the file's bytes (with external data: of these and of each data file's digest, by file name).
+        source: the model exactly as read, external data loaded into it. Not to be changed.
+        nodes: what is left after preparation, in topological order: batch 1, constants folded, a trailing Softmax, LogSoftmax or
+            (for one logit) Sigmoid left out, nothing that the logits do not depend on. An operator of another domain is named
+            `domain.Operator`; shapes are missing behind operators that ONNX does not know.
+        input, output: names of the input and of the logits, both tensors of `source` too.
+        input_shape, output_shape: per-sample shapes.
+        input_dtype: float32, float64 or float16.
+        batch_fixed: the file has batch 1; False: any batch.
+        raw_output: name of the file's own output, which differs from `output` where a head was left out.
+        opset: version of the default operator set.
+        notes: what a reader should know, one sentence each.
+        metadata: the model's `metadata_props`.
+    """
+
+    path: Path | None
+    where: str
+    sha256: str
+    source: ModelProto
+    nodes: tuple[Node, ...]
+    input: str
+    input_shape: Shape
+    input_dtype: np.dtype[Any]
+    batch_fixed: bool
+    output: str
+    output_shape: Shape
+    raw_output: str
+    opset: int
+    notes: tuple[str, ...]
+    metadata: Mapping[str, str]
+
+    @property
+    def outputs(self) -> int:
+        """Number of logits; 1 is read as two classes with the boundary at 0."""
+        return math.prod(self.output_shape)
+
+    @property
+    def stripped(self) -> bool:
+        """Whether a head was left out, so that the logits are not the file's own output."""
+        return self.output != self.raw_output
+
+
+def load_model(source: str | os.PathLike[str] | bytes | ModelProto) -> Model:
+    """Read a classifier.
+
+    Args:
+        source: path of an `.onnx` file, its bytes, or the message (which is copied).
+
+    Raises:
+        ModelError: the file is missing, corrupt, of an opset outside 7 to 26, not a classifier with one float input and one
+            output, or holds NaN or infinite weights. Operators are not judged here but when the model is lowered.
+    """
+    file = read_model_file(source)
+    graph, where = file.proto.graph, file.where
+    signature = read_signature(graph, where)
+    prepared = prepare(
+        graph, file.opset, file.proto.opset_import, file.proto.ir_version, signature.input_shape, signature.input, where
+    )
+    output, notes = strip_head(prepared.nodes, signature.output, prepared.shapes, where)
+    nodes = _alive(prepared.nodes, output)
+    if not any(signature.input in node.inputs for node in nodes):
+        raise ModelError(
+            f"{where}: no operator leads from input {signature.input!r} to output {signature.output!r}; check the model"
+        )
+    check_finite(nodes, where)
+    shape = class_shape(_output_shape(prepared, signature, nodes, output, where), output, where)
+    if math.prod(shape) == 1:
+        notes += (f"a single logit {output!r}: read as two classes, class 1 where it is above 0 and class 0 where it is below",)
+    return Model(
+        path=file.path,
+        where=where,
+        sha256=file.sha256,
+        source=file.proto,
+        nodes=nodes,
+        input=signature.input,
+        input_shape=signature.input_shape,
+        input_dtype=signature.dtype,
+        batch_fixed=signature.batch_fixed,
+        output=output,
+        output_shape=shape,
+        raw_output=signature.output,
+        opset=file.opset,
+        notes=notes,
+        metadata={p.key: p.value for p in file.proto.metadata_props},
+    )
+
+
+def save_model(proto: ModelProto, path: str | os.PathLike[str]) -> None:
+    """Check `proto` and write it, all of it or nothing.
+
+    Raises:
+        ModelError: it is not valid ONNX (an error of the program that built it).
+        OutputError: it is larger than 2 GB, or the file cannot be written.
+    """
+    data = serialise(proto, f"model {os.fspath(path)!r}", OutputError)
+    try:
+        onnx.checker.check_model(data)
+    except onnx.checker.ValidationError as error:
+        why = one_line(error)
+        raise ModelError(f"model {os.fspath(path)!r} was not written, it is not valid ONNX: {why}; please report this") from error
+    write_atomic(path, data)
+
+
+def _alive(nodes: tuple[Node, ...], output: str) -> tuple[Node, ...]:
+    """The nodes that `output` depends on."""
+    needed, kept = {output}, []
+    for node in reversed(nodes):
+        if needed.intersection(node.outputs):
+            kept.append(node)
+            needed.update(n for n in node.inputs if n)
+            needed.update(_captured(node))
+    return tuple(reversed(kept))
+
+
+def _captured(node: Node) -> set[str]:
+    """Names that the subgraphs of `node` read, which may lie outside of them."""
+    values = [v for value in node.attributes.values() for v in (value if isinstance(value, list) else [value])]
+    graphs = [v for v in values if isinstance(v, onnx.GraphProto)]
+    names: set[str] = set()
+    while graphs:
+        graph = graphs.pop()
+        names.update(v.name for v in graph.output)
+        for inner in graph.node:
+            names.update(n for n in inner.input if n)
+            graphs.extend(a.g for a in inner.attribute if a.HasField("g"))
+    return names
+
+
+def _output_shape(prepared: Prepared, signature: Signature, nodes: tuple[Node, ...], output: str, where: str) -> Shape:
+    """Shape of the logits; behind operators that ONNX does not know, the one that the file declares."""
+    if output in prepared.shapes:
+        return prepared.shapes[output]
+    declared = signature.declared_output
+    if declared and all(d is not None for d in declared[1:]):
+        return (1, *(d for d in declared[1:] if d is not None))
+    unknown = next(n for n in nodes if any(o and o not in prepared.shapes for o in n.outputs))
+    raise UnsupportedOperatorError(
+        f"{where}: operator {unknown.op_type} (node {unknown.name!r}, opset {unknown.opset}) is not known, "
+        "and the file does not state the shape of its output; replace the operator by standard ones"
+    )

@@ -1,0 +1,112 @@
+"""LeakyRelu, PRelu and Abs: two linear pieces that meet at 0."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxsub.ops.base import Activation, Array, Box
+from onnxsub.ops.broadcast import of_sample, only_variable, required
+from onnxsub.ops.node import Node
+from onnxsub.ops.relaxation import Elementwise
+from onnxsub.ops.relu import relu_rows
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from onnxsub.ops.encoding import Encoder, LinExpr
+else:
+    from onnxsub.lazy import torch
+
+__all__ = ["Leaky", "read_abs", "read_leaky_relu", "read_prelu"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Leaky(Activation):
+    """`y = z` for z >= 0 and `slope z` for z < 0, which is convex for slope <= 1 and concave for slope >= 1.
+
+    On an interval round 0 one bound is the chord; the other is a line through the kink, whose slope may lie anywhere between
+    the slopes of the two pieces. `alpha` says where: `slope + alpha (1 - slope)`.
+
+    Attributes:
+        slope: broadcastable to `in_shape`; any finite numbers (-1: Abs).
+    """
+
+    slope: Array
+
+    @property
+    def takes_alpha(self) -> bool:
+        return True
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        return torch.where(xs[0] >= 0, xs[0], self.tensor("slope", xs[0]) * xs[0])
+
+    def interval(self, *boxes: Box) -> Box:
+        lower, upper = boxes[0]
+        values = torch.stack([self.forward(z) for z in self._corners(lower, upper)])
+        return values.amin(0), values.amax(0)
+
+    @staticmethod
+    def _corners(lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return lower, upper, torch.zeros_like(lower).clamp(min=lower, max=upper)
+
+    def relax(self, lower: Tensor, upper: Tensor, mode: str, alpha: Tensor | None = None) -> Elementwise:
+        n = self.tensor("slope", lower)
+        unstable = (lower < 0) & (upper > 0)
+        one, zero = torch.ones_like(lower), torch.zeros_like(lower)
+        stable = torch.where(lower >= 0, one, n)
+        width = torch.where(unstable, upper - lower, one)
+        chord = torch.where(unstable, (upper - n * lower) / width, stable)
+        offset = torch.where(unstable, upper * lower * (n - 1) / width, zero)
+        convex = n <= 1
+        lower_offset, upper_offset = torch.where(convex, zero, offset), torch.where(convex, offset, zero)
+        if alpha is None and mode == "fastlin":
+            return Elementwise(chord, lower_offset, chord, upper_offset)
+        turned = torch.where(upper > -lower, one, n) if alpha is None else n + alpha * (1 - n)
+        turned = torch.where(unstable, turned, stable)
+        return Elementwise(torch.where(convex, turned, chord), lower_offset, torch.where(convex, chord, turned), upper_offset)
+
+    def tangent(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.where(z > 0, torch.ones_like(z), self.tensor("slope", z)), torch.zeros_like(z)
+
+    def line_error(self, lower: Tensor, upper: Tensor, slope: Tensor, offset: Tensor) -> Box:
+        # piecewise linear: the extremes are at the ends and at the kink
+        errors = torch.stack([self.forward(z) - slope * z - offset for z in self._corners(lower, upper)])
+        return errors.amin(0), errors.amax(0)
+
+    def affine_on(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return (lower >= 0) | (upper <= 0) | (self.tensor("slope", lower) == 1)
+
+    def take(self, index: Array, *, node: str, inputs: tuple[str, ...], output: str) -> Leaky:
+        shape = (len(index),)
+        slope = np.broadcast_to(self.slope, self.in_shapes[0]).reshape(-1)[index]
+        return replace(self, node=node, inputs=inputs, output=output, in_shapes=(shape,), out_shape=shape, slope=slope)
+
+    def encode_units(self, encoder: Encoder, z: LinExpr, lower: Array, upper: Array) -> LinExpr:
+        # y = slope z + (1 - slope) max(0, z); where the slope is 1 no binary is needed: pretend that the unit is stable
+        slope = np.broadcast_to(self.slope, self.in_shapes[0]).reshape(-1).astype(np.float64)
+        rows = relu_rows(encoder, z, np.where(slope == 1, 0.0, lower), upper)
+        return z.scale(slope) + rows.scale(1 - slope)
+
+
+def read_leaky_relu(node: Node) -> tuple[Leaky, ...]:
+    """`alpha z` for z < 0; alpha is 0.01 where it is left out."""
+    return (Leaky(**node.common(), slope=np.array(float(node.attributes.get("alpha", 0.01)))),)
+
+
+def read_prelu(node: Node) -> tuple[Leaky, ...]:
+    """`slope z` for z < 0, with a constant slope per element, broadcast."""
+    rank = len(node.shapes[only_variable(node)])
+    slope = of_sample(node, required(node, 1, "the slope"), rank)
+    common = node.common()
+    if np.broadcast_shapes(slope.shape, common["in_shapes"][0]) != common["in_shapes"][0]:
+        raise node.refuse(f"a slope of shape {list(slope.shape)} is wider than the tensor")
+    return (Leaky(**common, slope=slope),)
+
+
+def read_abs(node: Node) -> tuple[Leaky, ...]:
+    """`|z|`."""
+    return (Leaky(**node.common(), slope=np.array(-1.0)),)

@@ -1,0 +1,183 @@
+"""MaxPool and GlobalMaxPool: the largest element of each window."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxsub.ops.base import Array, Box, Nonlinear
+from onnxsub.ops.broadcast import only_variable
+from onnxsub.ops.node import Node
+from onnxsub.ops.relaxation import Relaxation, Window, cropped
+from onnxsub.ops.sliding import Sliding, read_sliding
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from onnxsub.ops.encoding import Encoder, LinExpr
+else:
+    from onnxsub.lazy import torch
+
+__all__ = ["MaxPool", "MaxPoolRelaxation", "read_global_max_pool", "read_max_pool"]
+
+
+@dataclass(frozen=True, eq=False)
+class MaxPoolRelaxation(Relaxation):
+    """`x_j <= y <= slope x_k + offset` for every output element, j and k elements of its window.
+
+    Attributes:
+        below, above: j and k as flat positions within the channel, `(B, C, P)` for P output positions.
+        slope, offset: `(B, C, P)`.
+        in_spatial, out_spatial: spatial shapes.
+    """
+
+    below: Tensor
+    above: Tensor
+    slope: Tensor
+    offset: Tensor
+    in_spatial: tuple[int, ...]
+    out_spatial: tuple[int, ...]
+
+    def lower(self, a: Tensor, window: Window = ()) -> tuple[Tensor, Tensor]:
+        b, r, c = a.shape[:3]
+        if window:
+            whole = a.new_zeros((b, r, c, *self.out_spatial))
+            cropped(whole, window).copy_(a)
+            a = whole
+        a = a.reshape(b, r, c, -1)
+        positive, negative = a.clamp(min=0), a.clamp(max=0)
+        shape = (b, r, c, a.shape[-1])
+        result = a.new_zeros((b, r, c, math.prod(self.in_spatial)))
+        result = result.scatter_add(-1, self.below.unsqueeze(1).expand(shape), positive)
+        result = result.scatter_add(-1, self.above.unsqueeze(1).expand(shape), negative * self.slope.unsqueeze(1))
+        bias = (negative * self.offset.unsqueeze(1)).sum((-1, -2))
+        return result.reshape(b, r, c, *self.in_spatial), bias
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MaxPool(Nonlinear):
+    """`y[c, o] = max_k x[c, o stride + k dilation - before]`, padding left out.
+
+    Linear bounds: below the element with the largest lower end; above, with k the element of the largest upper end and M the
+    largest upper end of the others, the chord of `max(x_k, M)` (x_k itself where `l_k >= M`).
+    """
+
+    sliding: Sliding
+
+    @cached_property
+    def index(self) -> Array:
+        """Flat input position within the channel of every element of every window, `(P, K)`; -1 for padding."""
+        s = self.sliding
+        out, ker, inp = s.pairs()
+        index = np.full((math.prod(s.out_spatial), math.prod(s.kernel)), -1, dtype=np.int64)
+        index[out, ker] = inp
+        return index
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        s, f = self.sliding, torch.nn.functional
+        pool = (f.max_pool1d, f.max_pool2d, f.max_pool3d)[len(s.kernel) - 1]
+        result: Tensor = pool(s.padded(xs[0], -math.inf), s.kernel, s.strides, 0, s.dilations)
+        return result
+
+    def interval(self, *boxes: Box) -> Box:
+        lower, upper = boxes[0]
+        return self.forward(lower), self.forward(upper)
+
+    def relax(self, lower: Tensor, upper: Tensor, mode: str, alpha: Tensor | None = None) -> MaxPoolRelaxation:
+        index = torch.as_tensor(self.index, device=lower.device)
+        low, high = (_windows(t, index) for t in (lower, upper))
+        # ties of lower ends go to the larger upper end: that element is the exact maximum whenever one is
+        below = high.masked_fill(low < low.amax(-1, keepdim=True), -math.inf).argmax(-1, keepdim=True)
+        above = low.masked_fill(high < high.amax(-1, keepdim=True), -math.inf).argmax(-1, keepdim=True)
+        others = high.scatter(-1, above, -math.inf).amax(-1)
+        l, u = low.gather(-1, above).squeeze(-1), high.gather(-1, above).squeeze(-1)
+        exact = l >= others
+        split = ~exact & (u > others)
+        slope = torch.where(split, (u - others) / torch.where(split, u - l, torch.ones_like(u)), exact.to(u.dtype))
+        # through (l, M) and (u, u); M itself where the upper ends tie
+        offset = torch.where(split, others - slope * l, torch.where(exact, torch.zeros_like(u), others))
+        positions = index.expand(*low.shape)
+        return MaxPoolRelaxation(
+            below=positions.gather(-1, below).squeeze(-1), above=positions.gather(-1, above).squeeze(-1),
+            slope=slope, offset=offset,
+            in_spatial=self.sliding.in_spatial, out_spatial=self.sliding.out_spatial,
+        )  # fmt: skip
+
+    def encode(self, encoder: Encoder, *xs: LinExpr) -> LinExpr:
+        """Per window `y >= x_j`, `y <= x_j + (max_{k != j} u_k - l_j) (1 - a_j)`, `sum a = 1`, a binary (Tjeng et al. 2019).
+
+        Elements that another one always exceeds are left out; a window with one element left is that element.
+        """
+        lower, upper = encoder.bounds(self.output)
+        candidates = self._candidates()
+        low = np.where(candidates < 0, -np.inf, lower[candidates])
+        high = np.where(candidates < 0, -np.inf, upper[candidates])
+        rows = np.arange(len(candidates))
+        floor = low.max(axis=1)
+        first = np.where(low == floor[:, None], high, -np.inf).argmax(axis=1)
+        alive = high > floor[:, None]
+        alive[rows, first] = True
+        high = np.where(alive, high, -np.inf)
+        single = np.flatnonzero(alive.sum(axis=1) == 1)
+        open_ = np.flatnonzero(alive.sum(axis=1) > 1)
+        y = xs[0].take(candidates[single, first[single]]).spread(single, len(candidates))
+        if len(open_) == 0:
+            return y
+        high, alive = high[open_], alive[open_]
+        window, element = np.nonzero(alive)
+        position = candidates[open_][window, element]
+        used = np.unique(position)
+        x = encoder.variables(xs[0].take(used), lower[used], upper[used]).take(np.searchsorted(used, position))
+        most = high.max(axis=1)
+        result = encoder.continuous(floor[open_], most)
+        switch = encoder.binary(len(window))
+        # the largest upper end among the others: the second largest for the element that has the largest
+        best = high.argmax(axis=1)
+        rest = high.copy()
+        rest[np.arange(len(rest)), best] = -np.inf
+        bound = np.where(element == best[window], rest.max(axis=1)[window], most[window]) - lower[position]
+        gap = result.take(window) - x
+        encoder.rows(gap, 0.0, np.inf)
+        encoder.rows(gap + switch.scale(bound), -np.inf, bound)
+        import scipy.sparse as sp
+
+        sums = sp.csr_array((np.ones(len(window)), (window, np.arange(len(window)))), shape=(len(open_), len(window)))
+        encoder.rows(switch.apply(sums), 1.0, 1.0)
+        return y + result.spread(open_, len(candidates))
+
+    def _candidates(self) -> Array:
+        """Flat input positions of every window of the whole tensor, `(C P, K)`; -1 for padding."""
+        channels, size = self.in_shapes[0][0], math.prod(self.sliding.in_spatial)
+        shifted = self.index[None] + (np.arange(channels) * size)[:, None, None]
+        return np.where(self.index[None] < 0, -1, shifted).reshape(-1, self.index.shape[1])
+
+
+def _windows(x: Tensor, index: Tensor) -> Tensor:
+    """The elements of every window, `(B, C, P, K)`; -inf for padding."""
+    flat = torch.nn.functional.pad(x.flatten(2), (0, 1), value=-math.inf)
+    return flat[..., index]
+
+
+def _read(node: Node, kernel: tuple[int, ...]) -> tuple[MaxPool, ...]:
+    if any(node.outputs[1:]):
+        raise node.refuse("its output Indices is used")
+    sliding = read_sliding(node, kernel, node.outputs[0], only_variable(node))
+    op = MaxPool(**node.common(), sliding=sliding)
+    if (op.index < 0).all(axis=1).any():
+        raise node.refuse("a window lies in the padding only")
+    return (op,)
+
+
+def read_max_pool(node: Node) -> tuple[MaxPool, ...]:
+    """MaxPool; the output Indices is refused."""
+    return _read(node, tuple(int(k) for k in node.attributes["kernel_shape"]))
+
+
+def read_global_max_pool(node: Node) -> tuple[MaxPool, ...]:
+    """The maximum over all spatial axes."""
+    return _read(node, node.sample_shape(only_variable(node))[1:])

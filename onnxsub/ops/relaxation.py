@@ -1,0 +1,97 @@
+"""Linear bounds of a non-linear operator, in the one form that backward propagation needs.
+
+For `y = s(z)` on an interval, `a . y >= lower(a)`: a linear function of `z` plus a bias. The upper bound of `a . y` is minus
+the lower bound of `-a . y`.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from onnxsub.lazy import torch
+
+__all__ = ["Elementwise", "Relaxation", "Window", "cropped"]
+
+Window = tuple["slice[int, int, None]", ...]
+"""Where in the trailing spatial axes a cropped coefficient tensor lies; () for the whole tensor."""
+
+
+def cropped(t: Tensor, window: Window) -> Tensor:
+    """`t` cut to `window` in its last axes."""
+    index: tuple[Any, ...] = (..., *window)
+    return t[index]
+
+
+class Relaxation(abc.ABC):
+    """Linear bounds of one operator over one interval per domain, B domains at a time."""
+
+    @abc.abstractmethod
+    def lower(self, a: Tensor, window: Window = ()) -> tuple[Tensor | None, Tensor]:
+        """Coefficients `(B, R, *in_shape)` and bias `(B, R)` of a lower bound of `a . y`, for `a` of `(B, R, *out_shape)`.
+
+        None stands for coefficients that are all zero: nothing further back matters.
+        """
+
+    @property
+    def windowed(self) -> bool:
+        """Whether the coefficients for a cropped `a` are cropped to the same window (else they cover the whole input)."""
+        return False
+
+    @property
+    def parallel(self) -> bool:
+        """Whether lower and upper lines have the same slopes, so that one pass serves both ends."""
+        return False
+
+    def both(self, a: Tensor, window: Window = ()) -> tuple[Tensor, Tensor, Tensor]:
+        """For parallel lines: coefficients, bias of the lower and bias of the upper bound of `a . y`."""
+        raise TypeError("only parallel relaxations bound both ends in one pass")
+
+
+@dataclass(frozen=True, eq=False)
+class Elementwise(Relaxation):
+    """`lower_slope z + lower_offset <= s(z) <= upper_slope z + upper_offset`, each `(B, *shape)`.
+
+    Parallel lines are stated by giving the same tensor object for both slopes; an exact affine unit has equal offsets too.
+    """
+
+    lower_slope: Tensor
+    lower_offset: Tensor
+    upper_slope: Tensor
+    upper_offset: Tensor
+
+    @property
+    def windowed(self) -> bool:
+        return True
+
+    @property
+    def parallel(self) -> bool:
+        return self.lower_slope is self.upper_slope
+
+    def lower(self, a: Tensor, window: Window = ()) -> tuple[Tensor, Tensor]:
+        ls, lo, us, uo = (cropped(t, window).unsqueeze(1) for t in self._parts())
+        axes = tuple(range(2, a.dim()))
+        if self.parallel:
+            bias = torch.where(a > 0, lo, uo).mul_(a)
+            return a * ls, bias.sum(axes) if axes else bias
+        positive = a > 0
+        bias = torch.where(positive, lo, uo) * a
+        return torch.where(positive, ls, us) * a, bias.sum(axes) if axes else bias
+
+    def both(self, a: Tensor, window: Window = ()) -> tuple[Tensor, Tensor, Tensor]:
+        slope, lo, _, uo = (cropped(t, window).unsqueeze(1) for t in self._parts())
+        # centre and half-width: lower and upper bias are (a . mid) -+ (|a| . half), one product each
+        flat = a.reshape(*a.shape[:2], -1)
+        mid = ((lo + uo) / 2).reshape(lo.shape[0], -1, 1)
+        half = ((uo - lo) / 2).reshape(lo.shape[0], -1, 1)
+        centre = torch.matmul(flat, mid).squeeze(-1)
+        spread = torch.matmul(flat.abs(), half).squeeze(-1)
+        return a * slope, centre - spread, centre + spread
+
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.lower_slope, self.lower_offset, self.upper_slope, self.upper_offset

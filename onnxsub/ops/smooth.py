@@ -1,0 +1,159 @@
+"""Sigmoid and Tanh: odd round their value at 0, convex below it and concave above."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, ClassVar
+
+from onnxsub.ops.base import Activation, Array, Box
+from onnxsub.ops.node import Node
+from onnxsub.ops.relaxation import Elementwise
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from onnxsub.ops.encoding import Encoder, LinExpr
+else:
+    from onnxsub.lazy import torch
+
+__all__ = ["Sigmoid", "Smooth", "Tanh", "read_sigmoid", "read_tanh"]
+
+_SLACK = 16.0
+"""Bounds are widened by this many units in the last place of the largest number that enters them."""
+
+_STEPS = 40
+"""Bisection steps for a tangent point. Soundness does not rest on it: see `Smooth.relax`."""
+
+_NARROW = 1e-4
+"""On shorter intervals a difference quotient loses its digits; the tangent at the middle serves as the chord."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Smooth(Activation, abc.ABC):
+    """An S-shaped `s` with `s(-z) = 2 s(0) - s(z)`, `s''(z) z <= 0`."""
+
+    unsupported: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"milp": "it is not piecewise linear; replace all its units (methods con and lin) or use a method without a MILP"}
+    )
+
+    @abc.abstractmethod
+    def derivative(self, z: Tensor) -> Tensor:
+        """`s'(z)`, to a relative error of a few units in the last place, also far from 0."""
+
+    @abc.abstractmethod
+    def stationary(self, slope: Tensor) -> Tensor:
+        """The `z >= 0` with `s'(z) = slope`; 0 for larger slopes than s has, some large number for `slope <= 0`."""
+
+    @property
+    def piecewise_linear(self) -> bool:
+        return False
+
+    def interval(self, *boxes: Box) -> Box:
+        lower, upper = boxes[0]
+        slack = _SLACK * torch.finfo(lower.dtype).eps
+        return self.forward(lower) - slack, self.forward(upper) + slack
+
+    def line_error(self, lower: Tensor, upper: Tensor, slope: Tensor, offset: Tensor) -> Box:
+        # s(z) - line(z) has its extremes at the ends and where s' equals the slope; any other point inside does no harm
+        z = self.stationary(slope)
+        points = (lower, upper, z.clamp(min=lower, max=upper), (-z).clamp(min=lower, max=upper))
+        errors = torch.stack([self.forward(p) - slope * p - offset for p in points])
+        size = 1 + offset.abs() + slope.abs() * torch.maximum(lower.abs(), upper.abs())
+        slack = _SLACK * torch.finfo(lower.dtype).eps * size
+        return errors.amin(0) - slack, errors.amax(0) + slack
+
+    def relax(self, lower: Tensor, upper: Tensor, mode: str, alpha: Tensor | None = None) -> Elementwise:
+        """Only the slopes are chosen here. The offsets come from `line_error`, so the lines are sound whatever the slopes.
+
+        `fastlin`: the smaller of the two end derivatives, for both lines. `crown`: the chord where it bounds, else the tangent
+        from the other end, else (one-sided) the tangent at the middle (Zhang et al. 2018, table 2).
+        """
+        if mode == "fastlin":
+            slope = torch.minimum(self.derivative(lower), self.derivative(upper))
+            low, high = self.line_error(lower, upper, slope, torch.zeros_like(slope))
+            return Elementwise(slope, low, slope, high)
+        above, below = self._slope_above(lower, upper), self._slope_above(-upper, -lower)
+        zero = torch.zeros_like(lower)
+        return Elementwise(
+            below, self.line_error(lower, upper, below, zero)[0], above, self.line_error(lower, upper, above, zero)[1]
+        )
+
+    def _slope_above(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """Slope of a tight upper line; that of a lower line is the same for the mirrored interval."""
+        width = upper - lower
+        middle = self.derivative((lower + upper) / 2)
+        narrow = width < _NARROW
+        start = self.forward(lower)
+        chord = torch.where(narrow, middle, (self.forward(upper) - start) / torch.where(narrow, torch.ones_like(width), width))
+        touching = (lower < 0) & (upper > 0) & (self.derivative(upper) < chord)
+        slope = torch.where(lower >= 0, middle, chord)
+        if bool(touching.any()):
+            left, right = torch.zeros_like(upper), upper.clamp(min=0)
+            for _ in range(_STEPS):
+                d = (left + right) / 2
+                short = self.derivative(d) * (d - lower) > self.forward(d) - start
+                left, right = torch.where(short, d, left), torch.where(short, right, d)
+            slope = torch.where(touching, self.derivative(right), slope)
+        return slope
+
+    def tangent(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        slope = self.derivative(z)
+        return slope, self.forward(z) - slope * z
+
+    def affine_on(self, lower: Tensor, upper: Tensor) -> Tensor:
+        # a single point is all that it is affine on
+        return lower == upper
+
+    def take(self, index: Array, *, node: str, inputs: tuple[str, ...], output: str) -> Smooth:
+        shape = (len(index),)
+        return replace(self, node=node, inputs=inputs, output=output, in_shapes=(shape,), out_shape=shape)
+
+    def encode_units(self, encoder: Encoder, z: LinExpr, lower: Array, upper: Array) -> LinExpr:
+        raise self.missing("milp")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Sigmoid(Smooth):
+    """`1 / (1 + exp(-z))`; `s'(z) = 1 / (4 cosh^2(z / 2))`."""
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        return torch.sigmoid(xs[0])
+
+    def derivative(self, z: Tensor) -> Tensor:
+        return 0.25 / torch.cosh(z / 2).square()
+
+    def stationary(self, slope: Tensor) -> Tensor:
+        return 2 * _arcosh_of_inverse_root(4 * slope)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Tanh(Smooth):
+    """`tanh(z)`; `s'(z) = 1 / cosh^2(z)`."""
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        return torch.tanh(xs[0])
+
+    def derivative(self, z: Tensor) -> Tensor:
+        return 1 / torch.cosh(z).square()
+
+    def stationary(self, slope: Tensor) -> Tensor:
+        return _arcosh_of_inverse_root(slope)
+
+
+def _arcosh_of_inverse_root(k: Tensor) -> Tensor:
+    """The z >= 0 with `cosh^2(z) = 1 / k`."""
+    return torch.acosh(k.clamp(min=torch.finfo(k.dtype).tiny, max=1.0).rsqrt().clamp(min=1.0))
+
+
+def read_sigmoid(node: Node) -> tuple[Sigmoid, ...]:
+    """Sigmoid."""
+    return (Sigmoid(**node.common()),)
+
+
+def read_tanh(node: Node) -> tuple[Tanh, ...]:
+    """Tanh."""
+    return (Tanh(**node.common()),)

@@ -1,0 +1,297 @@
+"""The attack: the smallest radius at which a strictly adversarial point was found, an upper bound `d_adv` of the distance."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxsub.errors import InputError
+from onnxsub.network import Network
+from onnxsub.ops.base import Array
+from onnxsub.passes.attack_result import AttackOptions, AttackResult
+from onnxsub.passes.descent import Objective, Schedule, Track, descend
+from onnxsub.passes.fgsm import sign_search
+from onnxsub.passes.polish import AdversarialPoint, Confirm, halfspace_radius, settle, sharpen
+from onnxsub.passes.walk_back import float64_confirm, start_offsets, walk_back
+from onnxsub.region import InputSpace
+
+if TYPE_CHECKING:
+    from onnxsub.query import Query
+
+__all__ = ["AdversarialPoint", "AttackOptions", "AttackResult", "Attacker", "attack", "attack_network", "walk_back"]
+
+_MOST_TARGETS = 64  # classes tried at all, the most promising ones by the logits at the anchor
+_SIGN_TARGETS = 10  # classes whose gradient's sign is searched along
+_SCOUT_STEPS = 16
+_WORTH = 0.15  # a target whose scouted radius is larger than the best one by more than this share is dropped
+_TEMPERATURE = 0.05  # restarts are shared out by exp(-excess / temperature)
+_FINALISTS = 6
+_GAIN = 0.001  # a batch of restarts that gains less than this share is the last
+
+Progress = Callable[[float, str], None]
+
+
+def attack(query: Query, options: AttackOptions | None = None, *, progress: Progress | None = None) -> AttackResult:
+    """The smallest `|x - x0|_inf` found with `f_t(x) > f_y(x)` for some t, x in the domain, confirmed by onnxruntime on the file.
+
+    Args:
+        progress: called with the share done and a line that says the best radius so far.
+
+    Raises:
+        InputError: options that cannot be used (no such device, start points of another shape or outside the domain).
+    """
+    return Attacker.of(query, options, progress=progress).run()
+
+
+def attack_network(
+    network: Network,
+    x0: Array,
+    label: int,
+    space: InputSpace,
+    options: AttackOptions | None = None,
+    confirm: Confirm | None = None,
+    *,
+    progress: Progress | None = None,
+) -> AttackResult:
+    """`attack` on any network of un-normalised inputs, such as a substitute in memory.
+
+    Args:
+        confirm: `(N, *shape)` float32 to (worst margin, its class); default: the network itself in float64.
+    """
+    return Attacker(network, x0, label, space, options, confirm, progress=progress).run()
+
+
+class Attacker:
+    """One attack that can be interrupted: `run()` raises what it meets, `result()` hands out the best point so far."""
+
+    def __init__(
+        self,
+        network: Network,
+        x0: Array,
+        label: int,
+        space: InputSpace,
+        options: AttackOptions | None = None,
+        confirm: Confirm | None = None,
+        *,
+        head: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        options = options or AttackOptions()
+        if tuple(x0.shape) != network.input_shape:
+            raise InputError(f"the anchor has shape {list(x0.shape)}, the network wants {list(network.input_shape)}")
+        if not 0 <= label < network.classes:
+            raise InputError(f"label {label} is out of range: the classes are 0 to {network.classes - 1}")
+        self.options = options
+        self._x0 = np.asarray(x0, dtype=np.float32)
+        self._space = space
+        self._confirm = confirm or float64_confirm(network, label)
+        self._head = head or {}
+        self._progress = progress
+        self._objective = Objective(network, self._x0, label, space, device=options.device, dtype=torch.float32)
+        self._start = None if options.start is None else start_offsets(options.start, self._x0, space).to(options.device)
+        self._upper = min(space.reach(self._x0), math.inf if options.upper is None else options.upper)
+        self._generator = torch.Generator(device=options.device).manual_seed(options.seed)
+        self._pool: Track | None = None
+        self._settled = math.inf  # the pool's best radius at the last settling
+        self._best: AdversarialPoint | None = None
+        self._time: dict[str, float] = {}
+        self._timed_out = False
+        self._began = time.perf_counter()
+
+    @staticmethod
+    def of(query: Query, options: AttackOptions | None = None, *, progress: Progress | None = None) -> Attacker:
+        """The attack on a query, confirmed by onnxruntime."""
+        return Attacker(
+            query.network, query.x0, query.label, query.space, options, query.margins, head=query.json_head(), progress=progress
+        )
+
+    @property
+    def best(self) -> AdversarialPoint | None:
+        """The best confirmed point so far."""
+        return self._best
+
+    def result(self) -> AttackResult:
+        """The best point so far; confirms first what the descent found since."""
+        self._settle()
+        best = self._best
+        self._time["total"] = time.perf_counter() - self._began
+        return AttackResult(
+            found=best is not None,
+            d_adv=math.inf if best is None else best.radius,
+            x_adv=None if best is None else best.x,
+            adversarial_label=None if best is None else best.label,
+            margin=-math.inf if best is None else best.margin,
+            time_s=dict(self._time),
+            evaluations=self._objective.evaluations,
+            timed_out=self._timed_out,
+            settings=self.options.to_json(),
+            head=self._head,
+        )
+
+    def run(self) -> AttackResult:
+        """All stages."""
+        self._began = time.perf_counter()
+        with _torch_settings(self.options.threads):
+            if not self._anchor_is_misclassified():
+                self._stages()
+            return self.result()
+
+    def _stages(self) -> None:
+        objective, options = self._objective, self.options
+        with self._stage("probe", 0.0):
+            targets, gradients, estimates = self._probe()
+        if options.method != "pgd":
+            with self._stage("fgsm", 0.02):
+                self._offer(sign_search(objective, targets[:_SIGN_TARGETS], gradients[:_SIGN_TARGETS].sign(), self._upper))
+                self._settle()
+        if self._start is not None:
+            with self._stage("start", 0.05):
+                self._offer(sharpen(objective, self._start, upper=self._upper, deadline=self._deadline))
+        if options.method == "fgsm":
+            return
+        with self._stage("scout", 0.1):
+            scouted = self._scout(targets, gradients, estimates)
+            if self._pool is None:
+                scouted = scouted.join(self._random_points())
+        for i in range(options.rounds):
+            before = self._radius
+            with self._stage("descend", 0.2 + 0.6 * i / options.rounds):
+                self._offer(self._descend(scouted))
+            if self._late or (self._pool is not None and self._radius > (1 - _GAIN) * before):
+                break
+        if self._pool is not None and not self._late:
+            with self._stage("polish", 0.85):
+                plan = Schedule(steps=options.steps, first=0.15, last=0.0005, noise=(0.5, 0.0), quiet=0.3)
+                self._offer(self._run(self._pool.resumed(), plan))
+                nearest = self._pool.point[:2]
+                self._offer(sharpen(objective, nearest, upper=self._upper, steps=options.steps // 2, deadline=self._deadline))
+        with self._stage("confirm", 0.98):
+            self._settle()
+
+    def _anchor_is_misclassified(self) -> bool:
+        margins, labels = self._confirm(self._x0[None])
+        # of two equal logits the first one is the predicted class
+        if margins[0] > 0 or (margins[0] == 0 and labels[0] < self._objective.label):
+            self._best = AdversarialPoint(self._x0, 0.0, int(labels[0]), float(margins[0]))
+        return self._best is not None
+
+    def _probe(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The targets in order of promise, the gradients of their margins at the anchor, and the radii of their linear models."""
+        o = self._objective
+        targets = torch.tensor([t for t in range(o.classes) if t != o.label], device=o.x0.device)
+        zero = torch.zeros((1, o.n), dtype=o.x0.dtype, device=o.x0.device)
+        if len(targets) > _MOST_TARGETS:
+            with torch.no_grad():
+                f = o.logits(zero)[0]
+            targets = targets[f[targets].topk(_MOST_TARGETS).indices]
+        margins, gradients, _ = o.gradient(zero.expand(len(targets), -1), targets)
+        estimates = halfspace_radius(margins, gradients, o.low, o.high)
+        order = estimates.argsort(stable=True)
+        return targets[order], gradients[order], estimates[order]
+
+    def _scout(self, targets: Tensor, gradients: Tensor, estimates: Tensor) -> Track:
+        """A short descent for every target, from the sign of its gradient and from a random direction."""
+        radius = estimates.clamp(min=1e-4 * self._objective.reach, max=self._upper).repeat(2)
+        direction = torch.cat([gradients.sign(), self._cloud(len(targets))])
+        plan = Schedule(steps=min(_SCOUT_STEPS, self.options.steps), growth=0.25, last=0.01)
+        track = self._run(Track.begin(targets.repeat(2), direction, radius), plan)
+        self._offer(track)
+        return track
+
+    def _descend(self, scouted: Track) -> Track:
+        """Restarts from random directions, more of them for the targets that came nearer in the scout."""
+        score = scouted.score.nan_to_num(nan=self._upper).clamp(max=self._upper)
+        excess = score / score.min() - 1
+        targets = torch.unique(scouted.targets[excess <= _WORTH])
+        smallest = torch.stack([excess[scouted.targets == t].min() for t in targets])
+        weights = torch.exp(-smallest / _TEMPERATURE)
+        count = (weights / weights.sum() * self.options.restarts).round().clamp(min=1).to(torch.int64)
+        aims = targets.repeat_interleave(count)
+        radius = ((smallest + 1) * score.min()).repeat_interleave(count)
+        return self._run(Track.begin(aims, self._cloud(len(aims)), radius), Schedule(steps=self.options.steps))
+
+    def _random_points(self) -> Track:
+        """For networks whose gradient leads nowhere: random points and corners of the largest ball, and its two extreme corners."""
+        o = self._objective
+        directions = self._cloud(2 * self.options.restarts)
+        directions[::2] = directions[::2].sign()
+        directions[0], directions[1] = 1.0, -1.0
+        radius = torch.full((len(directions),), self._upper, dtype=directions.dtype, device=directions.device)
+        delta = o.project(self._upper * directions)
+        worst, targets = o.worst(delta)
+        track = replace(
+            Track.begin(targets, directions, radius),
+            best=torch.where(worst > 0, delta.abs().amax(dim=1), math.inf),
+            point=delta,
+        )
+        self._offer(track)
+        return track
+
+    def _run(self, track: Track, plan: Schedule) -> Track:
+        return descend(self._objective, track, plan, upper=self._upper, generator=self._generator, deadline=self._deadline)
+
+    def _cloud(self, rows: int) -> Tensor:
+        o = self._objective
+        return torch.rand((rows, o.n), generator=self._generator, dtype=o.x0.dtype, device=o.x0.device) * 2 - 1
+
+    def _offer(self, track: Track) -> None:
+        """Keeps the best rows."""
+        pool = track if self._pool is None else self._pool.join(track)
+        rows = torch.arange(len(pool.best), device=pool.best.device)[pool.best.isfinite()]
+        if len(rows):
+            self._pool = pool.take(rows[pool.best[rows].argsort(stable=True)][:_FINALISTS])
+
+    def _settle(self) -> None:
+        """Confirms the best rows, if they are better than what was confirmed before."""
+        if self._pool is None or self._radius >= self._settled:
+            return
+        self._settled = self._radius
+        near = self._pool.best <= 1.002 * self._radius
+        offsets = self._pool.point[near].to(device="cpu", dtype=torch.float64).numpy()
+        point = settle(self._x0, offsets, self._space, self._confirm, self._upper)
+        if point is not None and (self._best is None or point.radius < self._best.radius):
+            self._best = point
+
+    @property
+    def _radius(self) -> float:
+        return math.inf if self._pool is None else float(self._pool.best[0])
+
+    @property
+    def _deadline(self) -> float:
+        return math.inf if self.options.timeout is None else self._began + self.options.timeout
+
+    @property
+    def _late(self) -> bool:
+        self._timed_out = time.perf_counter() > self._deadline
+        return self._timed_out
+
+    @contextmanager
+    def _stage(self, name: str, share: float) -> Iterator[None]:
+        if self._progress is not None:
+            known = f", radius {self._radius:.6g} so far" if self._pool is not None else ""
+            self._progress(share, f"attack: {name}{known}")
+        start = time.perf_counter()
+        yield
+        self._time[name] = self._time.get(name, 0.0) + time.perf_counter() - start
+
+
+@contextmanager
+def _torch_settings(threads: int | None) -> Iterator[None]:
+    """torch with so many threads and full float32 convolutions, and its own settings again afterwards."""
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        # TensorFloat-32 has an error of 1e-3: no way to stay on a boundary
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_num_threads(before)

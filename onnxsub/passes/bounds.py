@@ -1,0 +1,143 @@
+"""The pass `bounds`: the interval of every pre-activation over the ball round an anchor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from onnxsub.errors import InputError
+from onnxsub.ops.base import Array
+from onnxsub.propagate import METHODS, compute_bounds
+from onnxsub.propagate.chunks import MEMORY
+from onnxsub.query import Query
+from onnxsub.results import VERSION
+
+__all__ = ["BoundsOptions", "BoundsResult", "LayerBounds", "bounds"]
+
+
+@dataclass(frozen=True)
+class BoundsOptions:
+    """What to compute.
+
+    Attributes:
+        eps: radius of the ball in un-normalised input units.
+        method: `ibp`, `fastlin`, `fastlin-ibp`, `crown` or `alpha-crown`.
+        memory: bytes for the coefficients of one chunk of rows.
+        steps: gradient steps per layer of `alpha-crown`.
+    """
+
+    eps: float
+    method: str = "crown"
+    memory: int = MEMORY
+    steps: int = 20
+
+    def __post_init__(self) -> None:
+        check_eps(self.eps)
+        if self.method not in METHODS:
+            raise InputError(f"--method {self.method!r} is unknown; choose one of {', '.join(METHODS)}")
+
+
+def check_eps(eps: float) -> None:
+    """Raises InputError unless `eps` is a radius."""
+    if not (np.isfinite(eps) and eps >= 0):
+        raise InputError(f"--eps {eps} is not a radius; give a finite number that is not negative")
+
+
+@dataclass(frozen=True, eq=False)
+class LayerBounds:
+    """Pre-activation interval of one activation, float64, in its per-sample shape.
+
+    Attributes:
+        name: the tensor that the activation writes.
+        op_type: ONNX operator type.
+        stable_on, stable_off: units that are one affine piece on their interval, of positive slope at the upper end or not.
+    """
+
+    name: str
+    op_type: str
+    lower: Array
+    upper: Array
+    stable_on: int
+    stable_off: int
+
+    @property
+    def units(self) -> int:
+        return int(self.lower.size)
+
+    @property
+    def unstable(self) -> int:
+        return self.units - self.stable_on - self.stable_off
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of one layer in the contract."""
+        width = self.upper - self.lower
+        return {
+            "name": self.name,
+            "op_type": self.op_type,
+            "units": self.units,
+            "stable_on": self.stable_on,
+            "stable_off": self.stable_off,
+            "unstable": self.unstable,
+            "width_min": float(width.min()),
+            "width_mean": float(width.mean()),
+            "width_max": float(width.max()),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class BoundsResult:
+    """Intervals of all pre-activations and of the logits over `B(eps)`.
+
+    Attributes:
+        layers: one per activation, in topological order.
+        output: interval of the logits, `(classes,)` each.
+        head: the keys `model` and `anchor` of the contract.
+    """
+
+    options: BoundsOptions
+    layers: tuple[LayerBounds, ...]
+    output: tuple[Array, Array]
+    head: Mapping[str, Any]
+    time_s: Mapping[str, float] = field(default_factory=dict)
+
+    def arrays(self) -> dict[str, Array]:
+        """All arrays by name, as they are stored beside an annotated file: `<layer>/lower`, `<layer>/upper`, `logits/...`."""
+        found = {}
+        for layer in self.layers:
+            found[f"{layer.name}/lower"], found[f"{layer.name}/upper"] = layer.lower, layer.upper
+        found["logits/lower"], found["logits/upper"] = self.output
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """The contract `onnxsub.bounds/1`."""
+        return {
+            "schema": "onnxsub.bounds/1",
+            "version": VERSION,
+            **self.head,
+            "settings": {"eps": self.options.eps, "method": self.options.method},
+            "eps": self.options.eps,
+            "method": self.options.method,
+            "layers": [layer.to_json() for layer in self.layers],
+            "output": {"lower": self.output[0].tolist(), "upper": self.output[1].tolist()},
+            "time_s": dict(self.time_s),
+        }
+
+
+def bounds(query: Query, options: BoundsOptions) -> BoundsResult:
+    """Bounds every pre-activation of the query's network over `B(eps)`, clipped to the domain, in float64."""
+    start = time.perf_counter()
+    low, high = query.space.ball(query.x0, options.eps)
+    found = compute_bounds(query.network, low, high, options.method, memory=options.memory, steps=options.steps)
+    layers = []
+    for op in query.network.activations:
+        l, u = found.pre[op.output]
+        stable = op.affine_on(l, u)
+        slope, _ = op.tangent((l + u) / 2)
+        on = int((stable & (slope > 0)).sum())
+        layers.append(LayerBounds(op.output, op.op_type, l[0].numpy(), u[0].numpy(), on, int(stable.sum()) - on))
+    output = (found.output[0][0].numpy(), found.output[1][0].numpy())
+    return BoundsResult(options, tuple(layers), output, query.json_head(), {"total": time.perf_counter() - start})

@@ -1,0 +1,225 @@
+r"""Folding: everything affine between two kept units becomes one row.
+
+With `K_l` kept units in activation l, a network is
+
+    z_l = A_l x + sum_{k<l} B_lk h_k + b_l,    h_l = s_l(z_l),    logits likewise,
+
+and that is what `fold` returns, as `Concat`, `Dense` and activation operators: thousands of units become dozens. The rows come
+from backward products (`propagate.pull_back`) and never from a product of dense layers. Max pooling is kept as it is: its
+inputs become rows, its outputs count as `h`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxsub.network import Network
+from onnxsub.ops.base import Activation, Array, Nonlinear, Operator
+from onnxsub.ops.combine import Concat
+from onnxsub.ops.dense import Dense
+from onnxsub.ops.movement import Reshape, flatten
+from onnxsub.ops.relaxation import Relaxation, Window
+from onnxsub.ops.substituted import Substituted
+from onnxsub.passes.substitute import Lines, original_activation, substitute
+from onnxsub.propagate import Bounds, pull_back
+from onnxsub.propagate.chunks import MEMORY, row_chunks, unit_rows
+
+__all__ = ["fold", "stabilise"]
+
+
+def stabilise(network: Network, bounds: Bounds) -> Network:
+    """The network in which every unit that `bounds` prove stable is its affine piece: the same function on the box of `bounds`."""
+    slopes, offsets, kept = {}, {}, {}
+    for op in network.activations:
+        l, u = (t[0].double() for t in bounds.pre[op.output])
+        stable = op.affine_on(l, u)
+        slope, offset = op.tangent((l + u) / 2)
+        if isinstance(op, Substituted):
+            slope = torch.where(torch.from_numpy(op.kept), slope, torch.from_numpy(op.slope))
+            offset = torch.where(torch.from_numpy(op.kept), offset, torch.from_numpy(op.offset))
+            stable = stable | ~torch.from_numpy(op.kept)
+        slopes[op.output], offsets[op.output], kept[op.output] = slope.numpy(), offset.numpy(), ~stable.numpy()
+    return substitute(network, Lines("stable", slopes, offsets), kept)
+
+
+@dataclass(frozen=True, eq=False)
+class _Recorder(Relaxation):
+    """Notes the coefficients of the kept units and passes on those of the affine ones.
+
+    Not a bound: equality holds everywhere, which is what folding needs.
+    """
+
+    kept: Tensor  # flat positions
+    slope: Tensor | None  # (*shape), zero for kept units; None where all units are kept
+    offset: Tensor | None
+    notes: list[Tensor]
+
+    def lower(self, a: Tensor, window: Window = ()) -> tuple[Tensor | None, Tensor]:
+        self.notes.append(a.flatten(2)[0][:, self.kept])
+        if self.slope is None or self.offset is None:
+            return None, a.new_zeros(a.shape[:2])
+        return a * self.slope, torch.matmul(a.flatten(2), self.offset.reshape(-1))
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """The kept units of one non-linear operator: its source, their flat positions, and where their values stand."""
+
+    op: Nonlinear
+    kept: Array
+    output: str  # name of the flat tensor of their values
+
+    @property
+    def width(self) -> int:
+        return len(self.kept) if isinstance(self.op, Activation) else self.op.out_size
+
+
+def fold(network: Network, bounds: Bounds | None = None, *, memory: int = MEMORY) -> Network:
+    """The folded form of a network.
+
+    Args:
+        bounds: units that these prove stable are folded too; the result is then the same function on their box only.
+        memory: bytes for the coefficients of one chunk of rows.
+
+    Returns:
+        A network of the same input and output names; its output is flat: `(classes,)`.
+    """
+    if bounds is not None:
+        network = stabilise(network, bounds)
+    network = network.without_dead()
+    names = {name for op in network.ops for name in (*op.inputs, op.output)}
+    flat = flatten(network.input, network.input_shape, _fresh("folded:x", names))
+    ops: list[Operator] = [flat]
+    blocks: list[_Block] = []
+    recorders: dict[str, _Recorder] = {}
+    for number, op in enumerate(network.nonlinear):
+        kept = _kept(op)
+        recorders[op.output] = _recorder(op, kept)
+        if len(kept) == 0:
+            continue
+        stem = _fresh(f"folded:{number}", names)
+        index = torch.from_numpy(kept if isinstance(op, Activation) else np.arange(int(np.prod(op.in_shapes[0]))))
+        rows = _rows(network, op.inputs[0], index, recorders, blocks, memory)
+        ops += _dense(rows, flat.output, blocks, f"{stem}:z", op)
+        ops += _nonlinear(op, kept, stem)
+        blocks.append(_Block(op, kept, f"{stem}:h"))
+    rows = _rows(network, network.output, torch.arange(network.classes), recorders, blocks, memory)
+    ops += _dense(rows, flat.output, blocks, network.output, None)
+    return Network(network.input, network.input_shape, network.output, tuple(ops))
+
+
+def _fresh(name: str, names: set[str]) -> str:
+    while any(n == name or n.startswith(f"{name}:") for n in names):
+        name = f"{name}_"
+    return name
+
+
+def _kept(op: Nonlinear) -> Array:
+    if isinstance(op, Substituted):
+        return np.flatnonzero(op.kept)
+    return np.arange(op.out_size)
+
+
+def _recorder(op: Nonlinear, kept: Array) -> _Recorder:
+    index = torch.from_numpy(kept)
+    if isinstance(op, Substituted):
+        return _Recorder(index, torch.from_numpy(op.slope), torch.from_numpy(op.offset), [])
+    return _Recorder(index, None, None, [])
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Rows over the flat input and over each earlier block, and their constants; float64."""
+
+    input: Array
+    blocks: list[Array]
+    bias: Array
+
+
+def _rows(
+    network: Network, tensor: str, index: Tensor, recorders: Mapping[str, _Recorder], blocks: list[_Block], memory: int
+) -> _Rows:
+    """The flat positions `index` of a tensor as functions of the input and of the kept units before it."""
+    count = len(index)
+    like = torch.zeros((), dtype=torch.float64)
+    over_input = np.zeros((count, network.input_size))
+    over_blocks = [np.zeros((count, b.width)) for b in blocks]
+    bias = np.zeros(count)
+    place = {int(p): i for i, p in enumerate(index.tolist())}
+    with torch.no_grad():
+        for chunk in row_chunks(network, tensor, index, domains=1, itemsize=8, memory=memory):
+            where = [place[int(p)] for p in chunk.tolist()]
+            for recorder in recorders.values():
+                recorder.notes.clear()
+            bound = pull_back(network, tensor, unit_rows(chunk, network.shapes[tensor], like), recorders)
+            data = bound.coefficients.full(network.input_shape)
+            over_input[where] = data.reshape(len(where), -1).numpy()
+            bias[where] = bound.lower_bias[0].numpy()
+            for matrix, block in zip(over_blocks, blocks, strict=True):
+                for note in recorders[block.op.output].notes:
+                    matrix[where] += note.numpy()
+    return _Rows(over_input, over_blocks, bias)
+
+
+def _dense(rows: _Rows, flat_input: str, blocks: list[_Block], output: str, op: Nonlinear | None) -> list[Operator]:
+    """One `Dense` over the input and those earlier blocks that the rows read, joined by a `Concat` where there are several."""
+    names, parts = [flat_input], [rows.input]
+    for matrix, block in zip(rows.blocks, blocks, strict=True):
+        if matrix.any():
+            names.append(block.output)
+            parts.append(matrix)
+    weight = np.concatenate(parts, axis=1)
+    node = "logits" if op is None else f"rows of {op.node}"
+    shapes = tuple((p.shape[1],) for p in parts)
+    new: list[Operator] = []
+    source = flat_input
+    if len(names) > 1:
+        source = f"{output}:all"
+        new.append(
+            Concat(
+                op_type="Concat",
+                node=node,
+                inputs=tuple(names),
+                output=source,
+                in_shapes=shapes,
+                out_shape=(weight.shape[1],),
+                axis=0,
+                slots=tuple(int(n) for n in np.cumsum([0, *(p.shape[1] for p in parts[:-1])])),
+            )
+        )
+    new.append(
+        Dense(
+            op_type="Gemm",
+            node=node,
+            inputs=(source,),
+            output=output,
+            in_shapes=((weight.shape[1],),),
+            out_shape=(weight.shape[0],),
+            weight=weight,
+            bias=rows.bias,
+        )
+    )
+    return new
+
+
+def _nonlinear(op: Nonlinear, kept: Array, stem: str) -> list[Operator]:
+    """The kept units as an operator of their own: flat values `stem:h` of the rows `stem:z`."""
+    if isinstance(op, Activation):
+        base = original_activation(op)
+        return [base.take(kept, node=base.node, inputs=(f"{stem}:z",), output=f"{stem}:h")]
+    shape = op.in_shapes[0]
+    image = Reshape(
+        op_type="Reshape",
+        node=op.node,
+        inputs=(f"{stem}:z",),
+        output=f"{stem}:image",
+        in_shapes=((int(np.prod(shape)),),),
+        out_shape=shape,
+    )
+    pooled = replace(op, inputs=(f"{stem}:image",), output=f"{stem}:pooled")
+    return [image, pooled, flatten(pooled.output, pooled.out_shape, f"{stem}:h")]

@@ -1,0 +1,135 @@
+"""From points that torch calls adversarial to the nearest one that the original file confirms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxsub.ops.base import Array
+from onnxsub.passes.descent import Objective, Schedule, Track, descend
+from onnxsub.region import InputSpace
+
+__all__ = ["AdversarialPoint", "Confirm", "as_points", "halfspace_radius", "settle", "sharpen"]
+
+Confirm = Callable[[Array], tuple[Array, Array]]
+"""`(N, *shape)` float32 to `max_t f_t - f_y` and that t, `(N,)` each: the word that counts."""
+
+_SHARPEN = Schedule(steps=40, first=0.1, last=0.0005, noise=(0.0,))
+_COARSE = np.array([0.99, 0.998, 0.9995, 0.9999, 0.99997, 1.0, 1.00001, 1.00003, 1.0001, 1.0005, 1.002, 1.01, 1.05, 1.2])
+_FINE = 8
+
+
+@dataclass(frozen=True, eq=False)
+class AdversarialPoint:
+    """A confirmed, strictly adversarial point.
+
+    Attributes:
+        x: float32, per-sample shape, inside the domain.
+        radius: `|x - x0|_inf` in float64.
+        label: the class that the model gives it.
+        margin: `max_t f_t - f_y` there, > 0.
+    """
+
+    x: Array
+    radius: float
+    label: int
+    margin: float
+
+
+def halfspace_radius(m: Tensor, g: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    r"""`min { r : max { m + g \cdot delta : |delta|_inf <= r, low <= delta <= high } >= 0 }`, inf where there is none: `(B,)`.
+
+    The inner maximum is concave and piecewise linear in r: coordinate i adds `|g_i|` to its slope up to the radius at which
+    the domain stops it. One sort of those radii gives the root exactly.
+
+    Args:
+        m: `(B,)`. g: `(B, n)`. low, high: `(n,)`, `low <= 0 <= high`.
+    """
+    stop, order = torch.where(g > 0, high, -low).sort(dim=1)
+    weight = g.abs().gather(1, order)
+    reached = (weight * stop).cumsum(dim=1)
+    slope = weight.sum(dim=1, keepdim=True) - weight.cumsum(dim=1)
+    # value at the radius stop_k: what the coordinates up to k give, and the others at full speed
+    value = m[:, None] + reached + slope * stop
+    k = (value >= 0).to(torch.int8).argmax(dim=1, keepdim=True)
+    possible = value[:, -1:] >= 0
+    before = torch.where(k > 0, (weight * stop).cumsum(dim=1).gather(1, (k - 1).clamp(min=0)), torch.zeros_like(m)[:, None])
+    speed = torch.where(k > 0, slope.gather(1, (k - 1).clamp(min=0)), weight.sum(dim=1, keepdim=True))
+    root = (-(m[:, None] + before) / speed.clamp(min=1e-30)).clamp(min=0)
+    return torch.where(m[:, None] >= 0, torch.zeros_like(root), torch.where(possible, root, math.inf))[:, 0]
+
+
+def as_points(x0: Array, offsets: Array, space: InputSpace) -> Array:
+    """`x0 + offset` as float32 points inside the domain: `(N, n)` float64 to `(N, *shape)`."""
+    lower, upper = np.float32(space.lower), np.float32(space.upper)
+    # the nearest float32 may lie outside an end that float32 cannot hold
+    if float(lower) < space.lower:
+        lower = np.nextafter(lower, np.float32(np.inf))
+    if float(upper) > space.upper:
+        upper = np.nextafter(upper, np.float32(-np.inf))
+    x = x0.astype(np.float64)[None] + offsets.reshape(-1, *x0.shape)
+    return np.asarray(np.clip(x.astype(np.float32), lower, upper))
+
+
+def settle(x0: Array, offsets: Array, space: InputSpace, confirm: Confirm, upper: float) -> AdversarialPoint | None:
+    """The nearest confirmed point on the rays from the anchor through `x0 + offsets`, `(N, n)` float64; None if there is none.
+
+    Every ray is tried at a grid of lengths round 1, then at a finer one below the shortest that held: a point of which torch
+    says that it is just beyond the boundary may be just before it for the original file, by a float32 rounding.
+    """
+    best: AdversarialPoint | None = None
+    for offset in offsets:
+        found, last = _shortest(x0, offset, _COARSE, space, confirm, upper)
+        if found is None:
+            continue
+        if last is not None:
+            low, high = last
+            finer, _ = _shortest(x0, offset, low + (high - low) * np.arange(1, _FINE) / _FINE, space, confirm, upper)
+            found = finer if finer is not None and finer.radius < found.radius else found
+        if best is None or found.radius < best.radius:
+            best = found
+    return best
+
+
+def _shortest(
+    x0: Array, offset: Array, scales: Array, space: InputSpace, confirm: Confirm, upper: float
+) -> tuple[AdversarialPoint | None, tuple[float, float] | None]:
+    """The shortest of `scales * offset` that is confirmed, and the bracket of scales in which the boundary lies."""
+    x = as_points(x0, scales[:, None] * offset[None], space)
+    radius = np.abs(x.astype(np.float64) - x0.astype(np.float64)).reshape(len(x), -1).max(axis=1)
+    margins, labels = confirm(x)
+    good = np.flatnonzero((margins > 0) & (radius <= upper))
+    if len(good) == 0:
+        return None, None
+    k = int(good[radius[good].argmin()])
+    bracket = (float(scales[k - 1]), float(scales[k])) if k > 0 else None
+    return AdversarialPoint(x[k], float(radius[k]), int(labels[k]), float(margins[k])), bracket
+
+
+def sharpen(
+    objective: Objective, offsets: Tensor, *, upper: float, steps: int = _SHARPEN.steps, deadline: float = math.inf
+) -> Track:
+    """Walks points back towards the anchor along the boundary: short steps without noise, then one leap of the linear model.
+
+    Args:
+        offsets: `x - x0` of points on, beyond or near the boundary, `(B, n)`.
+    """
+    _, targets = objective.worst(offsets)
+    radius = offsets.abs().amax(dim=1).clamp(min=1e-30)
+    generator = torch.Generator(device=offsets.device)  # not drawn from: there is no noise
+    start = Track.begin(targets, offsets / radius[:, None], radius)
+    plan = Schedule(steps=steps, first=_SHARPEN.first, last=_SHARPEN.last, noise=(0.0,))
+    track = descend(objective, start, plan, upper=upper, generator=generator, deadline=deadline).resumed()
+    delta = objective.project(track.radius[:, None] * track.direction)
+    margin, g, _ = objective.gradient(delta, targets)
+    # the nearest point of the linear model at the end point, with a hair more than its radius
+    r = halfspace_radius(margin - (g * delta).sum(dim=1), g, objective.low, objective.high) * (1 + 1e-5)
+    leap = objective.project(torch.where(r.isfinite(), r, track.radius)[:, None] * g.sign())
+    size = leap.abs().amax(dim=1)
+    better = (objective.worst(leap)[0] > 0) & (size < track.best)
+    return replace(track, best=torch.where(better, size, track.best), point=torch.where(better[:, None], leap, track.point))

@@ -1,0 +1,227 @@
+"""The pass `prune`: the local substitute of a network at one anchor, as a file.
+
+attack -> lines -> Algorithm 1 -> substitute -> layout; what the result preserves is measured with onnxruntime on the file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import ModelProto
+
+from onnxsub.errors import InputError
+from onnxsub.layouts import LAYOUTS
+from onnxsub.lower import lower
+from onnxsub.model import load_model
+from onnxsub.network import Network
+from onnxsub.ops.base import Array
+from onnxsub.passes.attack import AttackOptions, attack
+from onnxsub.passes.bounds import check_eps
+from onnxsub.passes.select import Selection, SelectOptions, margin_gradients, select
+from onnxsub.passes.substitute import METHODS, Lines, lines, substitute
+from onnxsub.query import Query, two_classes
+from onnxsub.results import VERSION
+from onnxsub.runtime import Runtime
+
+__all__ = ["PruneOptions", "PruneResult", "Substitute", "build_substitute", "prune"]
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """What to build.
+
+    Attributes:
+        method: `con`, `lin` or `act`.
+        select: which units to prune.
+        layout: `inplace` or `compact`.
+        eps: radius of the ball whose bounds rank the units; default: `d_adv`.
+        attack: how the adversarial point is searched.
+    """
+
+    method: str = "lin"
+    select: SelectOptions = field(default_factory=SelectOptions)
+    layout: str = "compact"
+    eps: float | None = None
+    attack: AttackOptions = field(default_factory=AttackOptions)
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise InputError(f"--method {self.method!r} is unknown; choose one of {', '.join(METHODS)}")
+        if self.layout not in LAYOUTS:
+            raise InputError(f"--layout {self.layout!r} is unknown; choose one of {', '.join(LAYOUTS)}")
+        if self.eps is not None:
+            check_eps(self.eps)
+
+
+@dataclass(frozen=True, eq=False)
+class Substitute:
+    """The local substitute g, in memory.
+
+    Attributes:
+        network: g from un-normalised inputs to logits, like `Query.network`.
+        lines: the line of every unit; only those of pruned units are used.
+        selection: which units are kept, and how they were found.
+        x_adv: the adversarial point that `lin` also interpolates, float32; None if none was found.
+        d_adv: its distance from the anchor; infinite if none was found.
+        eps: radius of the ball whose bounds ranked the units.
+    """
+
+    network: Network
+    lines: Lines
+    selection: Selection
+    x_adv: Array | None
+    d_adv: float
+    eps: float
+    time_s: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class PruneResult:
+    """A substitute and its file.
+
+    Attributes:
+        proto: the file's content; `onnxsub.model.save_model` writes it.
+        preserves: largest `|g - f|` over the logits at the anchor and, where there is one, at the adversarial point, both files
+            under onnxruntime.
+        output: path that it was written to, None before.
+    """
+
+    substitute: Substitute
+    proto: ModelProto
+    options: PruneOptions
+    preserves: Mapping[str, float]
+    head: Mapping[str, Any]
+    units_total: int
+    time_s: Mapping[str, float]
+    output: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The contract `onnxsub.prune/1`."""
+        s, o = self.substitute, self.options
+        kept = s.selection.kept_per_layer
+        return {
+            "schema": "onnxsub.prune/1",
+            "version": VERSION,
+            **self.head,
+            "settings": {
+                "gamma": o.select.gamma,
+                "keep": o.select.keep,
+                "gamma0": o.select.gamma0,
+                "rank": o.select.rank,
+                "bounds": o.select.bounds,
+                "eps": s.eps,
+                "attack": o.attack.to_json(),
+            },
+            "method": o.method,
+            "gamma": 1 - sum(kept) / self.units_total if o.select.gamma is None and self.units_total else o.select.gamma,
+            "units_total": self.units_total,
+            "units_pruned": self.units_total - sum(kept),
+            "kept_per_layer": kept,
+            "d_adv": s.d_adv,
+            "rounds": s.selection.rounds,
+            "layout": o.layout,
+            "output": self.output,
+            "preserves": dict(self.preserves),
+            "time_s": dict(self.time_s),
+        }
+
+
+def prune(query: Query, options: PruneOptions | None = None, *, progress: Progress | None = None) -> PruneResult:
+    """Builds the local substitute of the query's model at its anchor, as an ONNX file in memory.
+
+    Raises:
+        InputError: the anchor is misclassified (its distance is 0), or no adversarial point is found and no `eps` is given.
+    """
+    options = options or PruneOptions()
+    start = time.perf_counter()
+    g = build_substitute(query, options, progress=progress)
+    built = time.perf_counter()
+    if progress is not None:
+        progress(0.9, f"writing layout {options.layout}")
+    raw = lower(query.model)
+    proto = LAYOUTS[options.layout](query.model, substitute(raw, g.lines, g.selection.kept))
+    preserves = measure_preservation(query, proto, g.x_adv)
+    end = time.perf_counter()
+    return PruneResult(
+        g,
+        proto,
+        options,
+        preserves,
+        query.json_head(),
+        query.network.units,
+        {**g.time_s, "layout": end - built, "total": end - start},
+    )
+
+
+def build_substitute(query: Query, options: PruneOptions, *, progress: Progress | None = None) -> Substitute:
+    """Attack, lines and Algorithm 1: the substitute as a network."""
+    if query.misclassified:
+        raise InputError(
+            f"the anchor is predicted as class {query.predicted}, not {query.label}: its distance is 0, nothing is to be pruned; "
+            "choose another anchor or --label"
+        )
+    t0 = time.perf_counter()
+    found = attack(query, options.attack, progress=_part(progress, 0.0, 0.5))
+    t1 = time.perf_counter()
+    eps = options.eps
+    if eps is None:
+        if not found.found:
+            raise InputError(
+                "the attack found no adversarial point in the domain, so there is no radius to prune for; "
+                "state one with --eps (con, act), or let the attack run longer"
+            )
+        eps = found.d_adv
+    network, x0, x_adv = query.network, query.x0, found.x_adv
+    chosen = lines(network, options.method, x0, x_adv)
+    gradients = None
+    if options.select.rank == "influence":
+        points = np.stack([x0] if x_adv is None else [x0, x_adv])
+        target = found.adversarial_label if found.adversarial_label is not None else int(query.logits(x0[None])[0].argsort()[-2])
+        gradients = margin_gradients(network, points, query.label, target)
+    threads = options.attack.threads
+    with _Threads(threads):
+        selection = select(
+            network, query.space.ball(x0, eps), chosen, options.select, gradients=gradients, progress=_part(progress, 0.5, 0.9)
+        )
+    g = substitute(network, chosen, selection.kept)
+    t2 = time.perf_counter()
+    return Substitute(g, chosen, selection, x_adv, found.d_adv, eps, {"attack": t1 - t0, "select": t2 - t1})
+
+
+def measure_preservation(query: Query, proto: ModelProto, x_adv: Array | None) -> dict[str, float]:
+    """`max |g - f|` over the logits, both under onnxruntime, at the anchor and at the adversarial point."""
+    runtime = Runtime(load_model(proto), threads=1)
+    points = {"x0": query.x0} | ({} if x_adv is None else {"x_adv": x_adv})
+    x = np.stack(list(points.values()))
+    g = two_classes(runtime.logits(query.space.normalise(x))).astype(np.float64)
+    difference = np.abs(g - query.logits(x).astype(np.float64)).max(axis=1)
+    return {name: float(d) for name, d in zip(points, difference, strict=True)}
+
+
+def _part(progress: Progress | None, low: float, high: float) -> Progress | None:
+    """Progress of a stage as progress of the whole."""
+    if progress is None:
+        return None
+    return lambda share, text: progress(low + share * (high - low), text)
+
+
+class _Threads:
+    """torch's thread count while a block runs; None leaves it."""
+
+    def __init__(self, count: int | None) -> None:
+        self.count = count
+        self.before = torch.get_num_threads()
+
+    def __enter__(self) -> None:
+        if self.count is not None:
+            torch.set_num_threads(self.count)
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_num_threads(self.before)

@@ -1,0 +1,190 @@
+r"""Which units to prune: Algorithm 1.
+
+Repeatedly remove the `gamma0` share of the *remaining* units that matter least, recomputing the bounds on the partly pruned
+network, until exactly `round(gamma N)` of all N units are gone. Without recomputation the first layer loses everything
+first, because widths grow with depth. After k rounds a share of `(1-gamma0)^k` remains; the loop ends when that is
+`<= 1-gamma`.
+
+| rank | what a unit costs |
+|---|---|
+| `width` | `u - l`, the published measure |
+| `influence` | the largest error of its own line on `[l, u]` times `|d margin / d output|`; zero where the line is exact |
+
+The derivative is the larger of the two at the anchor and at the adversarial point.
+
+Ties are broken by layer, then by index, so that runs repeat.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from onnxsub.errors import InputError
+from onnxsub.network import Network
+from onnxsub.ops.base import Activation, Array
+from onnxsub.passes.substitute import Lines, substitute
+from onnxsub.propagate import METHODS as BOUNDS
+from onnxsub.propagate import Bounds, compute_bounds
+
+__all__ = ["RANKS", "SelectOptions", "Selection", "margin_gradients", "select"]
+
+RANKS = ("width", "influence")
+
+
+@dataclass(frozen=True)
+class SelectOptions:
+    """How Algorithm 1 runs.
+
+    Attributes:
+        gamma: share of all units to prune; `keep` states the number kept instead.
+        gamma0: share of the remaining units that one round removes.
+        rank: `width` or `influence`.
+        bounds: method of `onnxsub.propagate` whose intervals rank the units.
+        double: float64 bounds; float32 is enough for a ranking.
+    """
+
+    gamma: float | None = 0.99
+    keep: int | None = None
+    gamma0: float = 0.3
+    rank: str = "influence"
+    bounds: str = "fastlin-ibp"
+    double: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.gamma is None) == (self.keep is None):
+            raise InputError("give either --gamma or --keep, not both")
+        if self.gamma is not None and not 0 <= self.gamma <= 1:
+            raise InputError(f"--gamma {self.gamma} is outside [0, 1]; it is the share of units to prune")
+        if self.keep is not None and self.keep < 0:
+            raise InputError(f"--keep {self.keep} is negative; it is the number of units kept")
+        if not 0 < self.gamma0 <= 1:
+            raise InputError(f"--gamma0 {self.gamma0} is outside (0, 1]; it is the share of what remains that one round prunes")
+        if self.rank not in RANKS:
+            raise InputError(f"--rank {self.rank!r} is unknown; choose one of {', '.join(RANKS)}")
+        if self.bounds not in BOUNDS:
+            raise InputError(f"--bounds {self.bounds!r} is unknown; choose one of {', '.join(BOUNDS)}")
+
+    def pruned_of(self, units: int) -> int:
+        """How many of `units` are pruned.
+
+        Raises:
+            InputError: more are to be kept than there are.
+        """
+        if self.keep is not None:
+            if self.keep > units:
+                raise InputError(f"--keep {self.keep} is more than the model's {units} units")
+            return units - self.keep
+        assert self.gamma is not None  # checked above
+        return round(self.gamma * units)
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What Algorithm 1 kept.
+
+    Attributes:
+        kept: boolean per unit, in the activation's shape, by the name of the tensor that the activation writes.
+        rounds: how often bounds were computed.
+        unstable: how many of the kept units were unstable when bounds were last computed.
+    """
+
+    kept: Mapping[str, Array]
+    rounds: int
+    unstable: int
+
+    @property
+    def kept_per_layer(self) -> list[int]:
+        return [int(k.sum()) for k in self.kept.values()]
+
+
+def select(
+    network: Network,
+    ball: tuple[Array, Array],
+    chosen: Lines,
+    options: SelectOptions,
+    *,
+    gradients: Mapping[str, Array] | None = None,
+    progress: Callable[[float, str], None] | None = None,
+) -> Selection:
+    """Runs Algorithm 1 on f over a box of inputs.
+
+    Args:
+        ball: lower and upper end of the box, per-sample shape.
+        chosen: the lines that pruned units become.
+        gradients: `|d margin / d output|` of every unit, from `margin_gradients`; needed for `influence`.
+    """
+    if options.rank == "influence" and gradients is None:
+        raise InputError("--rank influence needs the margin's gradients at the anchor")
+    kept = {a.output: np.ones(a.out_shape, dtype=bool) for a in network.activations}
+    remaining = network.units
+    goal = remaining - options.pruned_of(remaining)
+    total = max(1, remaining - goal)
+    rounds = unstable = 0
+    while remaining > goal:
+        current = substitute(network, chosen, kept)
+        bounds = _bounds(current, ball, kept, options)
+        rounds += 1
+        names, index, costs, open_units = [], [], [], []
+        for number, op in enumerate(network.activations):
+            units = np.flatnonzero(kept[op.output])
+            cost, is_open = _cost(op, bounds, units, chosen, options.rank, gradients)
+            names.append(np.full(len(units), number))
+            index.append(units)
+            costs.append(cost)
+            open_units.append(is_open)
+        layer, unit, cost = np.concatenate(names), np.concatenate(index), np.concatenate(costs)
+        count = min(remaining - goal, max(1, math.ceil(options.gamma0 * remaining)))
+        order = np.argsort(cost, kind="stable")  # units stand in order of layer and index: ties go to the first
+        gone = order[:count]
+        unstable = int(np.concatenate(open_units)[order[count:]].sum())
+        for number, op in enumerate(network.activations):
+            kept[op.output].reshape(-1)[unit[gone[layer[gone] == number]]] = False
+        remaining -= count
+        if progress is not None:
+            progress(1 - (remaining - goal) / total, f"round {rounds}: {remaining} units left")
+    return Selection(kept, rounds, unstable)
+
+
+def _bounds(network: Network, ball: tuple[Array, Array], kept: Mapping[str, Array], options: SelectOptions) -> Bounds:
+    units = {name: torch.from_numpy(np.flatnonzero(mask)) for name, mask in kept.items()}
+    dtype = torch.float64 if options.double else torch.float32
+    return compute_bounds(network, *ball, options.bounds, dtype=dtype, units=units, output=False)
+
+
+def _cost(
+    op: Activation, bounds: Bounds, units: Array, chosen: Lines, rank: str, gradients: Mapping[str, Array] | None
+) -> tuple[Array, Array]:
+    """Cost of the units (flat positions) of one activation, and which of them are unstable."""
+    box = bounds.pre[op.output]
+    l, u = box[0][0].double(), box[1][0].double()
+    is_open = ~op.affine_on(l, u).numpy().reshape(-1)[units]
+    if rank == "width":
+        return (u - l).numpy().reshape(-1)[units], is_open
+    assert gradients is not None  # checked by `select`
+    slope, offset = torch.from_numpy(chosen.slope[op.output]), torch.from_numpy(chosen.offset[op.output])
+    low, high = op.line_error(l, u, slope, offset)
+    error = torch.maximum(low.abs(), high.abs()).numpy().reshape(-1)[units]
+    # the line of a stable unit is exact but for rounding, which must not order anything
+    error[error <= 1e-6 * np.maximum(l.abs().numpy(), u.abs().numpy()).reshape(-1)[units]] = 0.0
+    return error * gradients[op.output].reshape(-1)[units], is_open
+
+
+def margin_gradients(network: Network, points: Array, label: int, target: int) -> dict[str, Array]:
+    """`max over points |d (f_target - f_label) / d h_i|` for every unit's output h_i, in the activation's shape.
+
+    Args:
+        points: `(N, *input_shape)`.
+    """
+    x = torch.as_tensor(points, dtype=torch.float64).requires_grad_()
+    values = network.values(x)
+    names = [a.output for a in network.activations]
+    logits = values[network.output].flatten(1)
+    margin = (logits[:, target] - logits[:, label]).sum()
+    grads = torch.autograd.grad(margin, [values[n] for n in names], allow_unused=True)
+    shapes = [a.out_shape for a in network.activations]
+    return {n: np.zeros(s) if g is None else g.abs().amax(0).numpy() for n, g, s in zip(names, grads, shapes, strict=True)}

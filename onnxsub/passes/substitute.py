@@ -1,0 +1,108 @@
+r"""The three substitutes of a unit with activation s: `con`, `lin`, `act`.
+
+| method | function of the pre-activation z | exact at |
+|---|---|---|
+| `con` | `s(z0)` | the anchor |
+| `lin` | the line through `(z0, s(z0))` and `(za, s(za))` | the anchor and the adversarial point |
+| `act` | the tangent piece at z0 (ReLU: identity when z0 > 0, zero otherwise) | where no pruned unit leaves its piece |
+
+`z0` and `za` are pre-activations of the original network f at the anchor and at the adversarial point. So a substitute g has
+`g(x0) = f(x0)` always, `g(x_adv) = f(x_adv)` for `lin`, by induction over the layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from onnxsub.errors import InputError
+from onnxsub.network import Network
+from onnxsub.ops.base import Activation, Array
+from onnxsub.ops.substituted import Substituted
+
+__all__ = ["METHODS", "Lines", "lines", "original_activation", "substitute"]
+
+METHODS = ("con", "lin", "act")
+
+_COINCIDE = 1e-9
+"""Pre-activations nearer than this, relative to their size, have no line of their own: float64 rounding would choose its slope."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """The line `slope z + offset` of every unit of every activation, by the name of the tensor that the activation writes.
+
+    Arrays are float64 in the activation's per-sample shape.
+    """
+
+    method: str
+    slope: Mapping[str, Array]
+    offset: Mapping[str, Array]
+
+
+def lines(network: Network, method: str, x0: Array, x_adv: Array | None = None) -> Lines:
+    """The substitute line of every unit of f.
+
+    Args:
+        method: `con`, `lin` or `act`.
+        x0, x_adv: per-sample shape; `x_adv` is needed for `lin`.
+
+    Raises:
+        InputError: `act` on an activation that is not piecewise linear, `lin` without `x_adv`, unknown method.
+    """
+    if method not in METHODS:
+        raise InputError(f"--method {method!r} is unknown; choose one of {', '.join(METHODS)}")
+    if method == "lin" and x_adv is None:
+        raise InputError("--method lin needs an adversarial point and none was found; use con or act with --eps, or attack longer")
+    points = [x0] if method != "lin" or x_adv is None else [x0, x_adv]
+    with torch.no_grad():
+        z = network.preactivations(torch.as_tensor(np.stack(points), dtype=torch.float64))
+        slopes: dict[str, Array] = {}
+        offsets: dict[str, Array] = {}
+        for op, at in zip(network.activations, z, strict=True):
+            slope, offset = _line(op, method, at)
+            slopes[op.output], offsets[op.output] = slope.numpy(), offset.numpy()
+    return Lines(method, slopes, offsets)
+
+
+def _line(op: Activation, method: str, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Slope and offset for pre-activations `z`: `(1, *shape)`, or `(2, *shape)` at anchor and adversarial point."""
+    z0 = z[0]
+    if method == "act":
+        if not op.piecewise_linear:
+            raise InputError(
+                f"--method act needs piecewise-linear units; {op.op_type} (node {op.node!r}) is smooth: use lin or con"
+            )
+        return op.tangent(z0)
+    s = op.forward(z)
+    if method == "con":
+        return torch.zeros_like(z0), s[0]
+    step = z[1] - z0
+    apart = step.abs() > _COINCIDE * torch.maximum(z0.abs(), z[1].abs())
+    slope = torch.where(apart, (s[1] - s[0]) / torch.where(apart, step, torch.ones_like(step)), torch.zeros_like(step))
+    return slope, s[0] - slope * z0
+
+
+def substitute(network: Network, chosen: Lines, kept: Mapping[str, Array]) -> Network:
+    """The network g in which every unit that is not kept is its line.
+
+    Args:
+        kept: boolean per unit, in the activation's shape, by the name of the tensor that the activation writes; activations
+            that are not named stay whole.
+    """
+    new = {}
+    for op in network.activations:
+        mask = kept.get(op.output)
+        if mask is None or bool(mask.all()):
+            continue
+        slope, offset = np.where(mask, 0.0, chosen.slope[op.output]), np.where(mask, 0.0, chosen.offset[op.output])
+        new[op.output] = Substituted.of(original_activation(op), mask.copy(), slope, offset)
+    return network.replace(new)
+
+
+def original_activation(op: Activation) -> Activation:
+    """The activation of the file behind an activation that may be partly substituted."""
+    return op.base if isinstance(op, Substituted) else op

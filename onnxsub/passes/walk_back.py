@@ -1,0 +1,75 @@
+"""Walking a given point back to the decision boundary, and the judges that say which points count."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxsub.errors import InputError
+from onnxsub.network import Network
+from onnxsub.ops.base import Array
+from onnxsub.passes.descent import Objective
+from onnxsub.passes.polish import AdversarialPoint, Confirm, as_points, settle, sharpen
+from onnxsub.region import InputSpace
+
+__all__ = ["float64_confirm", "start_offsets", "walk_back"]
+
+
+def walk_back(
+    network: Network,
+    x0: Array,
+    label: int,
+    space: InputSpace,
+    points: Array,
+    confirm: Confirm | None = None,
+    *,
+    steps: int = 40,
+    upper: float | None = None,
+    timeout: float | None = None,
+) -> AdversarialPoint | None:
+    """The nearest confirmed adversarial point reached from `points` along the decision boundary; None if there is none.
+
+    A point need not be adversarial itself: a tie, or the witness of a substitute, is a good place to begin.
+
+    Args:
+        points: `(N, *shape)` or `(*shape)`, inside the domain.
+        confirm: as for `attack_network`.
+    """
+    x = np.asarray(x0, dtype=np.float32)
+    offsets = start_offsets(points, x, space)
+    confirm = confirm or float64_confirm(network, label)
+    limit = min(space.reach(x), math.inf if upper is None else upper)
+    deadline = math.inf if timeout is None else time.perf_counter() + timeout
+    objective = Objective(network, x, label, space, device="cpu", dtype=torch.float32)
+    track = sharpen(objective, offsets, upper=limit, steps=steps, deadline=deadline)
+    candidates = torch.cat([offsets, track.point[track.best.isfinite()]])
+    return settle(x, candidates.to(torch.float64).numpy(), space, confirm, limit)
+
+
+def float64_confirm(network: Network, label: int) -> Confirm:
+    """The network itself in float64 as the judge."""
+
+    def confirm(x: Array) -> tuple[Array, Array]:
+        with torch.no_grad():
+            f = network.forward(torch.as_tensor(np.asarray(x, dtype=np.float64))).clone()
+            own = f[:, label].clone()
+            f[:, label] = -math.inf
+            best, t = f.max(dim=1)
+        return (best - own).numpy(), t.numpy()
+
+    return confirm
+
+
+def start_offsets(points: Array, x0: Array, space: InputSpace) -> Tensor:
+    """Start points as offsets `(N, n)`, checked."""
+    p = np.asarray(points, dtype=np.float64)
+    p = p[None] if p.shape == x0.shape else p
+    if p.shape[1:] != x0.shape or len(p) == 0:
+        raise InputError(f"the start points have shape {list(p.shape)}; give (N, {', '.join(map(str, x0.shape))}) with N >= 1")
+    space.check(p, "the start points")
+    inside = as_points(x0, (p - x0.astype(np.float64)).reshape(len(p), -1), space)
+    return torch.as_tensor((inside.astype(np.float64) - x0).reshape(len(p), -1), dtype=torch.float32)

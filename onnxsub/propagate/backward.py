@@ -1,0 +1,172 @@
+r"""Backward propagation of linear functions: from coefficients of one tensor to coefficients of the network's input.
+
+A linear function `a . t` of a tensor t is pulled back operator by operator: an affine operator by its transpose, a non-linear
+one by the linear bounds of its `Relaxation`, which add to the bias. What reaches the input is `A x + b <= a . t` (Zhang et al.
+2018, CROWN, theorem 3.2; Xu et al. 2020, algorithm 1). With parallel lines one pass gives both ends, since they differ in
+the bias only (Weng et al. 2018, Fast-Lin).
+
+Shapes: coefficients are `(B, R, *shape)`: B domains, R rows. B = 1 broadcasts, so that what is common to all domains is
+computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from onnxsub.network import Network
+from onnxsub.ops.base import Affine, Nonlinear, Shape
+from onnxsub.ops.relaxation import Relaxation, Window, cropped
+
+__all__ = ["Coefficients", "LinearBound", "pull_back"]
+
+
+@dataclass(frozen=True, eq=False)
+class Coefficients:
+    """Coefficients `(B, R, *shape)` of a tensor.
+
+    With a window, only the part inside the window of the two last axes is stored; the rest is zero.
+    """
+
+    data: Tensor
+    window: Window = ()
+
+    def full(self, shape: Shape) -> Tensor:
+        """The whole tensor, zeros included."""
+        if not self.window:
+            return self.data
+        whole = self.data.new_zeros((*self.data.shape[:2], *shape))
+        cropped(whole, self.window).copy_(self.data)
+        return whole
+
+    def plus(self, other: Coefficients, shape: Shape) -> Coefficients:
+        """The sum, over the smallest window that holds both."""
+        if self.window == other.window:
+            return Coefficients(self.data + other.data, self.window)
+        if not self.window or not other.window:
+            return Coefficients(self.full(shape) + other.full(shape))
+        union = tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(self.window, other.window, strict=True))
+        return Coefficients(self._within(union) + other._within(union), union)
+
+    def _within(self, window: Window) -> Tensor:
+        sizes = tuple(w.stop - w.start for w in window)
+        whole = self.data.new_zeros((*self.data.shape[:-2], *sizes))
+        inner = tuple(slice(s.start - w.start, s.stop - w.start) for s, w in zip(self.window, window, strict=True))
+        cropped(whole, inner).copy_(self.data)
+        return whole
+
+
+@dataclass(frozen=True, eq=False)
+class LinearBound:
+    """`coefficients . x + lower_bias <= a . t`, and `a . t <= coefficients . x + upper_bias` where both ends were asked for.
+
+    Attributes:
+        coefficients: over the network's input, `(B, R, *input_shape)` or a window of it.
+        lower_bias, upper_bias: `(B, R)`.
+    """
+
+    coefficients: Coefficients
+    lower_bias: Tensor
+    upper_bias: Tensor | None
+
+    def minimum(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """Smallest value of the lower bound over the boxes `[lower, upper]` `(B, *input_shape)`: `(B, R)`."""
+        centre, radius = self._extent(lower, upper)
+        return centre - radius + self.lower_bias
+
+    def range(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        """Smallest value of the lower and largest of the upper bound over the boxes: `(B, R)` each."""
+        if self.upper_bias is None:
+            raise ValueError("this bound has a lower end only")
+        centre, radius = self._extent(lower, upper)
+        return centre - radius + self.lower_bias, centre + radius + self.upper_bias
+
+    def _extent(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+        a = self.coefficients.data.flatten(2)
+        lo, hi = (cropped(end, self.coefficients.window).flatten(1).unsqueeze(-1) for end in (lower, upper))
+        centre = torch.matmul(a, (lo + hi) / 2).squeeze(-1)
+        radius = torch.matmul(a.abs(), (hi - lo) / 2).squeeze(-1)
+        return centre, radius
+
+
+def pull_back(
+    network: Network,
+    tensor: str,
+    start: Coefficients,
+    relaxations: Mapping[str, Relaxation],
+    *,
+    both: bool = False,
+) -> LinearBound:
+    """Pulls `start . tensor` back to the input.
+
+    Args:
+        tensor: name of the tensor that `start` multiplies.
+        relaxations: by the name of the tensor that the non-linear operator writes; needed for all before `tensor`.
+        both: also bound from above; needs parallel relaxations.
+
+    Returns:
+        A linear lower bound (and the parallel upper one) of `start . tensor` on the domains of the relaxations.
+    """
+    shapes = network.shapes
+    pending = {tensor: start}
+    lower = start.data.new_zeros(start.data.shape[:2])
+    upper = lower
+    for op in reversed(network.ops):
+        c = pending.pop(op.output, None)
+        if c is None:
+            continue
+        if isinstance(op, Affine):
+            constant = _constant(op, c)
+            if constant is not None:
+                lower = lower + constant
+                upper = upper + constant
+            parts = _transpose(op, c)
+        elif isinstance(op, Nonlinear):
+            relaxation = relaxations[op.output]
+            if c.window and not relaxation.windowed:
+                c = Coefficients(c.full(op.out_shape))
+            if both:
+                data, low, high = relaxation.both(c.data, c.window)
+                upper = upper + high
+                lower = lower + low
+            else:
+                passed, low = relaxation.lower(c.data, c.window)
+                lower = lower + low
+                if passed is None:
+                    continue
+                data = passed
+            parts = (Coefficients(data, c.window),)
+        else:
+            raise op.missing("linear bounds")
+        for name, part in zip(op.inputs, parts, strict=True):
+            have = pending.get(name)
+            pending[name] = part if have is None else have.plus(part, shapes[name])
+    c = pending.pop(network.input, None)
+    if c is None:  # the tensor does not depend on the input at all
+        c = Coefficients(start.data.new_zeros((*start.data.shape[:2], *network.input_shape)))
+    return LinearBound(c, lower, upper if both else None)
+
+
+def _constant(op: Affine, c: Coefficients) -> Tensor | None:
+    offset = op.offset(c.data)
+    if offset is None:
+        return None
+    values = cropped(offset.expand(op.out_shape), c.window).reshape(-1)
+    return torch.matmul(c.data.flatten(2), values)
+
+
+def _transpose(op: Affine, c: Coefficients) -> tuple[Coefficients, ...]:
+    lead = c.data.shape[:2]
+    if c.window and len(op.inputs) == 1:
+        flat = c.data.reshape(-1, *c.data.shape[2:])
+        found = op.transpose_window(flat, c.window)
+        if found is not None:
+            data, window = found
+            return (Coefficients(data.reshape(*lead, *data.shape[1:]), window),)
+    if c.window:
+        c = Coefficients(c.full(op.out_shape))
+    parts = op.transpose(c.data.reshape(-1, *op.out_shape))
+    return tuple(Coefficients(p.reshape(*lead, *p.shape[1:])) for p in parts)

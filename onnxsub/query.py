@@ -1,0 +1,178 @@
+"""One question: a model, an anchor, the class to defend. Everything that a command with an anchor needs, checked once."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxsub.anchors import fit_shape
+from onnxsub.errors import InputError
+from onnxsub.model import Model, load_model
+from onnxsub.network import Network
+from onnxsub.ops.base import Array
+from onnxsub.region import InputSpace
+from onnxsub.runtime import Runtime
+
+if TYPE_CHECKING:
+    import os
+
+__all__ = ["Query", "analysis_network", "make_query"]
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """A model and an anchor, in un-normalised input units.
+
+    Attributes:
+        model: the file.
+        space: domain and normalisation.
+        x0: the anchor, float32, per-sample shape of the model's input.
+        label: the class y to defend.
+        predicted: the class that onnxruntime gives at `x0`.
+        network: f as analysed: from un-normalised inputs to at least two logits.
+        runtime: onnxruntime on the original file; its word decides what a witness is.
+    """
+
+    model: Model
+    space: InputSpace
+    x0: Array
+    label: int
+    predicted: int
+    network: Network
+    runtime: Runtime = field(repr=False)
+
+    @property
+    def misclassified(self) -> bool:
+        """Whether the anchor is not of class `label` to begin with: its distance is 0."""
+        return self.predicted != self.label
+
+    @property
+    def classes(self) -> int:
+        return self.network.classes
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """The other classes."""
+        return tuple(t for t in range(self.classes) if t != self.label)
+
+    def logits(self, x: Array) -> Array:
+        """`f(x)` by onnxruntime: `(N, *shape)` in un-normalised units to `(N, classes)`."""
+        return two_classes(self.runtime.logits(self.space.normalise(x)))
+
+    def margins(self, x: Array) -> tuple[Array, Array]:
+        """`max_t f_t - f_y` over the other classes, and the class t that attains it, by onnxruntime: `(N,)` each.
+
+        Positive: strictly adversarial. Zero: a tie, which is on the decision boundary.
+        """
+        return worst_margin(self.logits(x), self.label)
+
+    def radius(self, x: Array) -> Array:
+        """`|x - x0|_inf` in float64: `(N, *shape)` to `(N,)`."""
+        difference = np.abs(np.asarray(x, dtype=np.float64) - self.x0.astype(np.float64))
+        return np.asarray(difference.reshape(len(x), -1).max(axis=1))
+
+    @cached_property
+    def anchor_sha256(self) -> str:
+        """Hash of the anchor's float32 bytes."""
+        return hashlib.sha256(np.ascontiguousarray(self.x0, dtype="<f4").tobytes()).hexdigest()
+
+    def json_head(self) -> dict[str, Any]:
+        """The keys `model` and `anchor` that every result of an anchor carries."""
+        return {
+            "model": {"path": None if self.model.path is None else str(self.model.path), "sha256": self.model.sha256},
+            "anchor": {"sha256": self.anchor_sha256, "label": self.label, "predicted": self.predicted},
+        }
+
+
+def worst_margin(logits: Array, label: int) -> tuple[Array, Array]:
+    """`max_t f_t - f_label` and its t for logits `(N, classes)`."""
+    others = logits.astype(np.float64)
+    own = others[:, label].copy()
+    others[:, label] = -np.inf
+    best = others.argmax(axis=1)
+    return others[np.arange(len(others)), best] - own, best
+
+
+def two_classes(logits: Array) -> Array:
+    """A single logit z as the two logits (0, z): class 1 where z > 0."""
+    if logits.shape[1] > 1:
+        return logits
+    return np.concatenate([np.zeros_like(logits), logits], axis=1)
+
+
+def analysis_network(model: Model, space: InputSpace) -> Network:
+    """f from un-normalised inputs to at least two logits: the file's network with `(x - mean) / std` in front of it where
+    the space has a normalisation, and with (0, z) behind it where the file has a single logit z."""
+    from onnxsub.lower import lower
+    from onnxsub.ops.dense import Dense
+    from onnxsub.ops.elementwise import Scale
+
+    network = lower(model)
+    shape = network.input_shape
+    ms = space.mean_std(shape)
+    if ms is not None:
+        mean, std = ms
+        name = "onnxsub:input"
+        prefix = Scale(
+            op_type="Normalise", node="(x - mean) / std", inputs=(name,), output=network.input, in_shapes=(shape,), out_shape=shape,
+            scale=1.0 / std, shift=-mean / std,
+        )  # fmt: skip
+        network = network.before((prefix,), name, shape)
+    if network.classes == 1:
+        from onnxsub.ops.movement import flatten
+
+        flat = flatten(network.output, network.output_shape, "onnxsub:flat")
+        two = Dense(
+            op_type="TwoClasses", node="(0, z)", inputs=(flat.output,), output="onnxsub:logits", in_shapes=((1,),), out_shape=(2,),
+            weight=np.array([[0.0], [1.0]]), bias=np.zeros(2),
+        )  # fmt: skip
+        network = network.then((flat, two))
+    return network
+
+
+def make_query(
+    model: Model | str | os.PathLike[str],
+    x0: Any,
+    label: int | None = None,
+    *,
+    space: InputSpace | None = None,
+    threads: int | None = None,
+) -> Query:
+    """Checks model, anchor, label and domain against each other.
+
+    Args:
+        model: a loaded model or the path of an `.onnx` file.
+        x0: the anchor as an array (a path is read by `onnxsub.anchors.read_anchor`).
+        label: the class to defend; default: the predicted one.
+        space: domain and normalisation; default: `[0, 1]`, none.
+        threads: of onnxruntime; default: all cores.
+
+    Raises:
+        InputError: wrong shape, type, NaN, values outside the domain, label out of range.
+    """
+    space = space or InputSpace()
+    if not isinstance(model, Model):
+        model = load_model(model)
+    data = np.asarray(x0)
+    if not (np.issubdtype(data.dtype, np.floating) or np.issubdtype(data.dtype, np.integer)):
+        raise InputError(f"the anchor holds {data.dtype} values; give floats")
+    x = np.ascontiguousarray(fit_shape(data, model.input_shape, "the anchor"), dtype=np.float32)
+    space.check(x, "the anchor")
+    x = np.clip(x, np.float32(space.lower), np.float32(space.upper))
+    x.setflags(write=False)
+    runtime = Runtime(model, threads=threads)
+    logits = two_classes(runtime.logits(space.normalise(x[None])))
+    if not np.isfinite(logits).all():
+        raise InputError("the model's logits at the anchor are not finite; check the model's weights and its --mean and --std")
+    classes = logits.shape[1]
+    predicted = int(logits[0].argmax())
+    if label is None:
+        label = predicted
+    if not 0 <= label < classes:
+        raise InputError(f"--label {label} is out of range: the model has {classes} classes (0 to {classes - 1})")
+    network = analysis_network(model, space)
+    return Query(model, space, x, label, predicted, network, runtime)

@@ -1,0 +1,89 @@
+"""Where inputs live: the domain box, the normalisation, and the ball round an anchor."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxsub.errors import InputError
+from onnxsub.ops.base import Array, Shape
+
+__all__ = ["InputSpace"]
+
+
+@dataclass(frozen=True)
+class InputSpace:
+    """The valid inputs of a model, in un-normalised units.
+
+    The model is fed `(x - mean) / std`; every radius, anchor and witness is in the units of `x`.
+
+    Attributes:
+        lower, upper: the domain box `[lower, upper]`, the same for every input element.
+        mean, std: per channel (or one value for all); None for models that take `x` as it is.
+    """
+
+    lower: float = 0.0
+    upper: float = 1.0
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.lower) and math.isfinite(self.upper) and self.lower < self.upper):
+            raise InputError(f"--domain {self.lower} {self.upper} is not an interval; give two finite numbers, the lower one first")
+        if (self.mean is None) != (self.std is None):
+            raise InputError("--mean and --std belong together; give both or neither")
+        if self.std is not None and not all(math.isfinite(s) and s > 0 for s in self.std):
+            raise InputError(f"--std {list(self.std)} must be positive numbers")
+        if self.mean is not None and not all(math.isfinite(m) for m in self.mean):
+            raise InputError(f"--mean {list(self.mean)} must be finite numbers")
+
+    def mean_std(self, shape: Shape) -> tuple[Array, Array] | None:
+        """`mean` and `std` (float64) broadcast to `shape`; None without normalisation. Channels come first, else last."""
+        if self.mean is None or self.std is None:
+            return None
+        return _per_channel(self.mean, shape, "--mean"), _per_channel(self.std, shape, "--std")
+
+    def normalise(self, x: Array) -> Array:
+        """What the model is fed for `x` of shape `(N, *shape)`: float32 arithmetic on the float64 quotient."""
+        ms = self.mean_std(tuple(x.shape[1:]))
+        if ms is None:
+            return np.asarray(x, dtype=np.float32)
+        return ((np.asarray(x, dtype=np.float64) - ms[0]) / ms[1]).astype(np.float32)
+
+    def ball(self, x0: Array, radius: float) -> tuple[Array, Array]:
+        """`B(radius) = {x : |x - x0|_inf <= radius}` intersected with the domain: lower and upper end, float64."""
+        centre = np.asarray(x0, dtype=np.float64)
+        return np.maximum(centre - radius, self.lower), np.minimum(centre + radius, self.upper)
+
+    def reach(self, x0: Array) -> float:
+        """The radius at which the ball is the whole domain."""
+        centre = np.asarray(x0, dtype=np.float64)
+        return float(max((centre - self.lower).max(), (self.upper - centre).max()))
+
+    def check(self, x: Array, what: str) -> None:
+        """Raises InputError where `x` has NaN or leaves the domain."""
+        if not np.isfinite(x).all():
+            bad = int((~np.isfinite(x)).sum())
+            raise InputError(f"{what} contains NaN or infinite values ({bad} of {x.size}); give finite numbers")
+        low, high = float(x.min()), float(x.max())
+        # a float32 rounding of the ends themselves is no mistake of the user
+        slack = 1e-6 * (self.upper - self.lower)
+        if low < self.lower - slack or high > self.upper + slack:
+            raise InputError(
+                f"{what} has values in [{low:g}, {high:g}], outside the domain [{self.lower:g}, {self.upper:g}]; "
+                "scale it, or say the valid range with --domain LO HI (a model of normalised inputs takes --mean and --std)"
+            )
+
+
+def _per_channel(values: tuple[float, ...], shape: Shape, option: str) -> Array:
+    v = np.asarray(values, dtype=np.float64)
+    if len(v) == 1:
+        return np.full(shape, v[0])
+    if shape and len(v) == shape[0]:
+        return np.broadcast_to(v.reshape(-1, *[1] * (len(shape) - 1)), shape).copy()
+    if shape and len(v) == shape[-1]:
+        return np.broadcast_to(v, shape).copy()
+    channels = shape[0] if shape else 1
+    raise InputError(f"{option} has {len(v)} values, the model's input {list(shape)} has {channels} channels; give one or as many")

@@ -1,0 +1,89 @@
+"""The referee: what a point is worth is said by a replay in float32, never by the verifier that found it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from onnxsub.network import Network
+from onnxsub.ops.base import Array
+from onnxsub.region import InputSpace
+from onnxsub.verifiers.result import Witness
+
+__all__ = ["TIE", "Referee", "Replay"]
+
+Replay = Callable[[Array], Array]
+"""Logits of points: `(N, *input_shape)` float32, un-normalised, to `(N, classes)`; `Query.logits` is one."""
+
+TIE = 1e-5
+"""A margin within `TIE * (1 + max |logit|)` of zero is a tie: float32 inference cannot tell it from zero."""
+
+_STEPS = np.concatenate([[0.0], np.geomspace(1e-8, 1e-3, 21)])
+
+
+class Referee:
+    """Judges points round an anchor.
+
+    Args:
+        network: gives the direction in which a point that just fails is pushed.
+        x0, label, space: the anchor.
+        replay: the logits that count; default: the network itself in float32.
+    """
+
+    def __init__(self, network: Network, x0: Array, label: int, space: InputSpace, replay: Replay | None = None) -> None:
+        self._network = network
+        self._x0 = np.asarray(x0, dtype=np.float64)
+        self._label = label
+        self._space = space
+        self._replay = replay or self._by_network
+
+    def _by_network(self, x: Array) -> Array:
+        with torch.no_grad():
+            return self._network.forward(torch.as_tensor(np.array(x), dtype=torch.float32)).numpy()
+
+    def judge(self, x: Array) -> list[Witness]:
+        """One witness per point of `(N, *input_shape)`, each rounded to float32 and clipped to the domain first."""
+        points = np.clip(np.asarray(x).astype(np.float32), np.float32(self._space.lower), np.float32(self._space.upper))
+        logits = np.asarray(self._replay(points), dtype=np.float64)
+        found = []
+        for point, row in zip(points, logits, strict=True):
+            others = row.copy()
+            others[self._label] = -np.inf
+            target = int(others.argmax())
+            margin = float(row[target] - row[self._label])
+            tie = TIE * (1.0 + float(np.abs(row).max()))
+            # NaN is neither: it compares false twice
+            kind = "strict" if margin > 0 else "tie" if margin >= -tie else "rejected"
+            radius = float(np.abs(point.astype(np.float64) - self._x0).max())
+            found.append(Witness(point, radius, target, margin, kind))
+        return found
+
+    def settle(self, x: Array, tol: float, limit: float = np.inf) -> Witness:
+        """The nearest confirmed point near `x`: `x` itself, or `x` pushed outward against the class that is defended.
+
+        A strict point is preferred to a tie when it costs at most `tol` of distance, and points beyond `limit` do not
+        count. Where no point is confirmed, `x` comes back as `rejected`.
+        """
+        witnesses = self.judge(self._pushed(x))
+        inside = [w for w in witnesses if w.radius <= limit]
+        strict = min((w for w in inside if w.kind == "strict"), key=lambda w: w.radius, default=None)
+        tie = min((w for w in inside if w.kind == "tie"), key=lambda w: w.radius, default=None)
+        if strict is not None and (tie is None or strict.radius <= tie.radius + tol):
+            return strict
+        return tie or next((w for w in inside if w.kind == "rejected"), witnesses[0])
+
+    def _pushed(self, x: Array) -> Array:
+        """`x` moved by growing steps along the sign of the margin's gradient, within the ball that grows by the same step."""
+        base = np.clip(np.asarray(x, dtype=np.float64), self._space.lower, self._space.upper)
+        t = torch.tensor(base, dtype=torch.float64).unsqueeze(0).requires_grad_()
+        logits = self._network.forward(t)[0]
+        others = logits.detach().clone()
+        others[self._label] = -torch.inf
+        (gradient,) = torch.autograd.grad(logits[int(others.argmax())] - logits[self._label], t)
+        sign = np.sign(gradient[0].numpy())
+        radius = np.abs(base - self._x0).max()
+        steps = _STEPS.reshape(-1, *[1] * base.ndim)
+        moved = base + sign * steps
+        return np.clip(moved, np.maximum(self._x0 - radius - steps, self._space.lower), np.minimum(self._x0 + radius + steps, self._space.upper))

@@ -1,0 +1,150 @@
+"""`onnxsub distance`, `onnxsub verify` and `onnxsub compare`."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import onnxsub as package
+from onnxsub.cli.distance import substitute_of
+from onnxsub.errors import InputError
+
+Run = Callable[..., Any]
+COMMON = {"schema", "version", "model", "anchor", "settings", "time_s"}
+ANCHOR = ("digits.onnx", "--x0", "seven.npy", "--threads", 1)
+
+
+def test_distance_via_a_substitute(digits: Path, onnxsub: Run) -> None:
+    ran = onnxsub("distance", *ANCHOR, "--via", "lin:0.99", "--json", "-o", "witness.npy")
+    assert (ran.code, ran.err) == (0, "")
+    document = ran.json
+    assert document["schema"] == "onnxsub.distance/1"
+    assert set(document) >= COMMON | {"status", "distance", "lower", "upper", "adversarial_label", "witness", "original"}
+    assert set(document) >= {"verifier", "solver", "targets", "nodes"}
+    assert document["status"] == "exact"
+    assert document["distance"] == document["upper"]
+    assert 0 <= document["upper"] - document["lower"] <= 1e-6
+    assert (document["verifier"], document["solver"]) == ("milp", "highs")
+    assert set(document["targets"]) == {str(t) for t in range(10)} - {"7"}
+    assert set(document["witness"]) == {"path", "kind", "margin"}
+    assert document["witness"]["path"] == "witness.npy"
+    assert document["witness"]["kind"] in ("strict", "tie")
+    original = document["original"]
+    assert 0 < original["lower"] <= original["upper"]
+    assert isinstance(original["exact"], bool)
+    # the witness that was written is as far away as the document says
+    distance = np.abs(np.load("witness.npy").astype(np.float64) - np.load("seven.npy")).max()
+    assert distance == document["distance"]
+
+
+def test_both_searches_agree(digits: Path, onnxsub: Run) -> None:
+    found = [
+        onnxsub("distance", *ANCHOR, "--via", "act", "--keep", 3, "--search", search, "--json").json["upper"]
+        for search in ("direct", "bisect")
+    ]
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
+
+
+def test_distance_table(digits: Path, onnxsub: Run) -> None:
+    ran = onnxsub("distance", *ANCHOR, "--via", "lin:1")
+    assert ran.code == 0
+    assert ran.err == ""
+    assert "832 of 832 units pruned" in ran.out
+    assert re.search(r"^of the substitute +0\.\d+ +\(exact", ran.out, re.MULTILINE)
+    assert re.search(r"^of the model +(between )?0\.\d+", ran.out, re.MULTILINE)
+
+
+def test_the_time_limit_gives_a_bracket_and_code_3(digits: Path, onnxsub: Run) -> None:
+    # 832 units at a tenth of a second: what is left is a bracket
+    ran = onnxsub("distance", *ANCHOR, "--timeout", 0.1, "--json")
+    assert ran.code == 3
+    document = ran.json
+    assert document["status"] == "bracket"
+    assert "original" not in document
+    lower, upper = document["lower"], document["upper"]
+    assert lower >= 0
+    assert upper is None or lower < upper
+
+
+def test_a_misclassified_anchor(digits: Path, onnxsub: Run) -> None:
+    ran = onnxsub("distance", *ANCHOR, "--label", 2, "--json")
+    assert ran.code == 0
+    assert (ran.json["status"], ran.json["distance"]) == ("misclassified", 0)
+    assert onnxsub("distance", *ANCHOR, "--label", 2).code == 0
+
+
+def test_via() -> None:
+    found = substitute_of("lin:0.5", None, "width")
+    assert found is not None
+    assert (found.method, found.select.gamma, found.select.keep, found.select.rank) == ("lin", 0.5, None, "width")
+    found = substitute_of("con", 7, "influence")
+    assert found is not None
+    assert (found.method, found.select.gamma, found.select.keep) == ("con", None, 7)
+    assert substitute_of(None, None, "width") is None
+    for via, keep in (("lin", None), ("lin:0.5", 3), ("lin:half", None), ("lin:2", None), ("best:0.5", None), (None, 3)):
+        with pytest.raises(InputError):
+            substitute_of(via, keep, "width")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT is sent to one process")
+def test_control_c_prints_what_was_proved(digits: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "onnxsub", "distance", "digits.onnx", "--x0", "seven.npy", "--threads", "1", "--json", "-v"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    assert process.stderr is not None
+    assert process.stderr.readline()  # the search has begun
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert '"status": "bracket"' in out
+    assert '"interrupted": true' in out
+    assert "interrupted" in err
+
+
+@pytest.mark.parametrize(("eps", "code", "status"), [(0.005, 0, "proved"), (0.2, 1, "violated")])
+def test_verify(digits: Path, onnxsub: Run, eps: float, code: int, status: str) -> None:
+    ran = onnxsub("verify", *ANCHOR, "--eps", eps, "--json", "-o", "witness.npy")
+    assert (ran.code, ran.err) == (code, "")
+    document = ran.json
+    assert document["schema"] == "onnxsub.verify/1"
+    assert set(document) >= COMMON | {"status", "reason", "witness"}
+    assert document["status"] == status
+    assert document["reason"]
+    assert Path("witness.npy").exists() == (status == "violated")
+    if status == "violated":
+        query = package.make_query("digits.onnx", np.load("seven.npy"))
+        x = np.load("witness.npy")
+        assert query.margins(x)[0][0] >= 0
+        assert query.radius(x)[0] <= eps
+    assert status in onnxsub("verify", *ANCHOR, "--eps", eps).out
+
+
+def test_verify_undecided(digits: Path, onnxsub: Run) -> None:
+    # just below the attack's radius neither bounds nor an attack decide, and the time limit leaves the MILP none
+    ran = onnxsub("verify", *ANCHOR, "--eps", 0.13, "--timeout", 0.05, "--json")
+    assert ran.code == 3
+    assert ran.json["status"] == "unknown"
+    assert ran.json["reason"]
+
+
+def test_compare_with_itself_and_with_a_substitute(digits: Path, onnxsub: Run) -> None:
+    same = onnxsub("compare", "digits.onnx", "digits.onnx", *ANCHOR[1:], "--eps", 0.1, "--json")
+    assert (same.code, same.err) == (0, "")
+    document = same.json
+    assert document["schema"] == "onnxsub.compare/1"
+    assert set(document) >= COMMON | {"eps", "sampled", "attacked", "certified", "at_x0", "other"}
+    assert document["attacked"] == document["disagreements"] == 0
+    assert document["certified"] >= 0
+    assert onnxsub("prune", *ANCHOR, "--gamma", 0.5, "-o", "half.onnx").code == 0
+    half = onnxsub("compare", "digits.onnx", "half.onnx", *ANCHOR[1:], "--eps", 0.05, "--json").json
+    assert half["at_x0"] <= half["sampled"] <= half["attacked"] <= half["certified"]
+    assert "never exceeded" in onnxsub("compare", "digits.onnx", "half.onnx", *ANCHOR[1:], "--eps", 0.05).out

@@ -1,0 +1,169 @@
+"""Help, version, usage errors, exit codes and the purity of standard output."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import onnxsub as package
+from onnxsub.cli.main import COMMANDS, cli
+from onnxsub.cli.main import run as run_cli
+from onnxsub.errors import InputError
+from onnxsub.results import VERSION
+
+Run = Callable[..., Any]
+
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that a test starts elsewhere find this checkout, installed or not."""
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+
+
+def python(*args: str, **kwargs: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, check=False, **kwargs)  # type: ignore[call-overload, no-any-return]
+
+
+def test_version(onnxsub: Run) -> None:
+    ran = onnxsub("--version")
+    assert (ran.code, ran.out, ran.err) == (0, f"onnxsub, version {VERSION}\n", "")
+    assert package.__version__ == VERSION
+
+
+def test_help_names_every_command(onnxsub: Run) -> None:
+    ran = onnxsub("--help")
+    assert ran.code == 0
+    assert ran.err == ""
+    for name in COMMANDS:
+        assert f"  {name} " in ran.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_has_an_example(onnxsub: Run, name: str) -> None:
+    ran = onnxsub(name, "--help")
+    assert ran.code == 0
+    assert f"Example: onnxsub {name}" in " ".join(ran.out.split())
+    assert ran.err == ""
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; from onnxsub.cli.main import run; run(['--help']); "
+        "sys.exit(', '.join(m for m in ('numpy', 'onnx', 'torch', 'scipy', 'rich', 'onnxruntime') if m in sys.modules) or 0)"
+    )
+    ran = python("-c", script)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_info_imports_neither_torch_nor_onnxruntime(digits: Path) -> None:
+    script = (
+        "import sys; sys.modules['torch'] = sys.modules['onnxruntime'] = None\n"
+        "from onnxsub.cli.main import run; sys.exit(run(['info', 'digits.onnx', '--json']))"
+    )
+    ran = python("-c", script, cwd=digits)
+    assert ran.returncode == 0, ran.stderr
+    assert '"units": 832' in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (("nonsense",), "No such command 'nonsense'"),
+        (("attack", "digits.onnx", "--x0", "seven.npy", "--nonsense"), "--nonsense"),
+        (("attack", "--x0", "seven.npy"), "MODEL"),
+        (("attack", "digits.onnx"), "--x0"),
+        (("attack", "digits.onnx", "--x0", "seven.npy", "--timeout", "soon"), "soon"),
+        (("attack", "digits.onnx", "--x0", "seven.npy", "--device", "abacus"), "abacus"),
+        (("attack", "digits.onnx", "--x0", "seven.npy", "--mean", "grey"), "grey"),
+        (("attack", "digits.onnx", "extra", "--x0", "seven.npy"), "extra"),
+    ],
+)
+def test_usage_errors(digits: Path, onnxsub: Run, args: tuple[str, ...], says: str) -> None:
+    ran = onnxsub(*args)
+    assert ran.code == 2
+    assert says in ran.line
+    assert "--help" in ran.line
+
+
+def test_an_internal_error_is_one_line_and_a_traceback_with_v(digits: Path, onnxsub: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(model: object) -> None:
+        raise RuntimeError("first\nsecond")
+
+    monkeypatch.setattr("onnxsub.model_info.info", broken)
+    ran = onnxsub("info", "digits.onnx")
+    assert ran.code == 4
+    assert ran.line.startswith("onnxsub: internal error: RuntimeError: first second")
+    assert "Traceback" in onnxsub("info", "digits.onnx", "-v").err
+
+
+def test_an_error_of_ours_has_a_traceback_only_with_v(digits: Path, onnxsub: Run) -> None:
+    assert onnxsub("info", "absent.onnx").code == 4
+    assert "Traceback" in onnxsub("info", "absent.onnx", "-v").err
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (InputError("no"), 4), (MemoryError(), 4)])
+def test_errors_become_exit_codes(
+    digits: Path, onnxsub: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
+) -> None:
+    def broken(model: object) -> None:
+        raise error
+
+    monkeypatch.setattr("onnxsub.model_info.info", broken)
+    ran = onnxsub("info", "digits.onnx")
+    assert ran.code == code
+    assert ran.line.startswith("onnxsub: ")
+
+
+def test_a_reader_that_goes_away_is_no_error(digits: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "onnxsub", "info", "digits.onnx"]
+    ran = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert ran.returncode == 141
+    assert ran.stderr == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT is sent to one process")
+def test_control_c_gives_130(digits: Path) -> None:
+    # a pipe without a writer as the anchor: the command blocks there until it is interrupted
+    fifo = digits / "anchor.csv"
+    os.mkfifo(fifo)
+    command = [sys.executable, "-m", "onnxsub", "attack", "digits.onnx", "--x0", str(fifo)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while True:  # opening for writing without blocking works as soon as the command reads
+        try:
+            handle = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+            break
+        except OSError:
+            assert time.monotonic() < deadline, "the command never opened its anchor"
+            time.sleep(0.05)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    os.close(handle)
+    assert process.returncode == 130
+    assert out == ""
+    assert err == "onnxsub: interrupted\n"
+
+
+def test_every_command_is_a_click_command() -> None:
+    context = cli.make_context("onnxsub", ["info"], resilient_parsing=True)
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        assert command is not None
+        assert command.name == name
+        assert command.help
+    assert run_cli(["--version"]) == 0

@@ -1,0 +1,120 @@
+"""The node tests that come with onnx, an oracle from outside: the right value, or a refusal, never another value.
+
+Input 0 (input 1 for some products and sums) is taken as the variable tensor, its first axis as the batch; the others are constants.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from onnxsub.errors import UnsupportedOperatorError
+from onnxsub.ops import READERS
+from onnxsub.ops.base import Array
+from tests.ops.tools import nodes_of
+
+ELEMENTWISE = {"Abs", "Add", "Clip", "Div", "Identity", "LeakyRelu", "Mul", "Neg", "PRelu", "Relu", "Sigmoid", "Sub", "Tanh"}
+
+LEAST_RUN = 180
+"""Cases that must be computed, not refused: a table that refuses everything would pass otherwise."""
+
+
+@functools.cache
+def _cases() -> tuple[tuple[str, onnx.ModelProto, list[Array], list[Array]], ...]:
+    from onnx.backend.test.loader import load_model_tests
+
+    with warnings.catch_warnings():
+        # building the data of operators that are none of ours overflows
+        warnings.simplefilter("ignore")
+        every = load_model_tests(kind="node")
+    found = []
+    for case in every:
+        model = case.model
+        assert model is not None
+        assert case.data_sets is not None
+        if len(model.graph.node) != 1 or model.graph.node[0].op_type not in READERS or model.graph.node[0].domain:
+            continue
+        for inputs, outputs in case.data_sets:
+            if all(isinstance(a, np.ndarray | np.generic) for a in (*inputs, *outputs)):
+                found.append((case.name, model, [np.asarray(a) for a in inputs], [np.asarray(a) for a in outputs]))
+    return tuple(found)
+
+
+def _sample_model(model: onnx.ModelProto, inputs: list[Array], variable: int, version: int) -> onnx.ModelProto:
+    """The model at batch 1, everything but input `variable` constant."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    del result.opset_import[:]
+    result.opset_import.append(onnx.helper.make_opsetid("", version))
+    kept = result.graph.input[variable]
+    name = kept.name
+    given = list(zip(inputs, model.graph.input, strict=True))
+    constants = [numpy_helper.from_array(v, i.name) for k, (v, i) in enumerate(given) if k != variable]
+    shape = [1, *inputs[variable].shape[1:]]
+    del result.graph.input[:]
+    result.graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+    result.graph.initializer.extend(constants)
+    for output in result.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    return result
+
+
+def _outcome(model: onnx.ModelProto, inputs: list[Array], outputs: list[Array], variable: int) -> str:
+    x = inputs[variable]
+    if x.dtype != np.float32 or x.ndim == 0 or x.size == 0 or outputs[0].dtype.kind != "f":
+        return "no float tensor with a batch axis"
+    version = next(o.version for o in model.opset_import if o.domain == "")
+    try:
+        (node,) = nodes_of(_sample_model(model, inputs, variable, version))
+    except onnx.shape_inference.InferenceError:
+        return "no meaning at batch 1"
+    try:
+        ops = READERS[node.op_type](node)
+    except UnsupportedOperatorError as error:
+        message = str(error)
+        return "refused" if node.op_type in message and "\n" not in message else f"badly refused: {message}"
+    assert len(ops) == len(node.outputs)
+    for op, want in zip(ops, outputs, strict=True):
+        got = op.forward(torch.from_numpy(np.ascontiguousarray(x))).numpy()
+        if got.shape != want.shape and x.shape[0] != 1:
+            # a fixed target shape: the same file at batch 1 is another function
+            assert node.op_type in ("Reshape", "Slice")
+            return "no meaning at batch 1"
+        # the tolerance of the cases themselves: some expected values are typed in with four digits
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-7)
+    return "run"
+
+
+def _run(name: str, model: onnx.ModelProto, inputs: list[Array], outputs: list[Array]) -> list[str]:
+    op = model.graph.node[0].op_type
+    both = op in ("Add", "Sub", "Mul", "Div", "MatMul") and len(inputs) == 2
+    found = [_outcome(model, inputs, outputs, variable) for variable in ((0, 1) if both else (0,))]
+    if op in ELEMENTWISE:
+        # no axis has a meaning: the whole case is one sample
+        found.append(_outcome(model, [inputs[0][None], *inputs[1:]], [outputs[0][None]], 0))
+    return found
+
+
+def test_onnx_node_cases() -> None:
+    counts: dict[str, int] = {}
+    ran = set()
+    for name, model, inputs, outputs in _cases():
+        for outcome in _run(name, model, inputs, outputs):
+            counts[outcome] = counts.get(outcome, 0) + 1
+            if outcome == "run":
+                ran.add(model.graph.node[0].op_type)
+    assert not [outcome for outcome in counts if outcome.startswith("badly")]
+    assert counts["run"] >= LEAST_RUN, counts
+    # operators for which onnx has a case with the batch axis in front
+    assert set(READERS) - ran <= {"Cast", "Concat", "Reshape"}, sorted(set(READERS) - ran)
+
+
+@pytest.mark.parametrize("op", ["Min", "Max", "Pow", "Exp", "Softmax", "Upsample", "Resize", "LSTM", "Where"])
+def test_operators_outside_the_table(op: str) -> None:
+    assert op not in READERS

@@ -1,0 +1,36 @@
+"""Every operator x opset x shape: the value against onnxruntime, at batch 1 and, where the file allows it, at batch 3."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from onnxsub.ops import READERS
+from tests.ops.cases import CASES
+from tests.ops.tools import Case, random, run
+
+TABLE = [pytest.param(case, opset, id=f"{case}@{opset}") for case in CASES for opset in case.opsets]
+
+
+@pytest.mark.parametrize(("case", "opset"), TABLE)
+def test_value_equals_onnxruntime(case: Case, opset: int) -> None:
+    feeds = {n: random((3, *s), seed=i, scale=2.0) for i, (n, s) in enumerate(case.variables.items())}
+    one = case.model(opset)
+    samples = [run(one, {n: v[k : k + 1] for n, v in feeds.items()}) for k in range(3)]
+    expected = [np.concatenate(parts) for parts in zip(*samples, strict=True)]
+    if case.dynamic:
+        whole = run(case.model(opset, "N"), feeds)
+        for a, b in zip(whole, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    ops = case.ops(opset)
+    assert len(ops) == len(expected)
+    for op, want in zip(ops, expected, strict=True):
+        got = op.forward(*[torch.from_numpy(feeds[n]) for n in op.inputs])
+        assert got.dtype == torch.float32
+        assert got.shape == (3, *op.out_shape)
+        np.testing.assert_allclose(got.numpy(), want, rtol=1e-5, atol=1e-5)
+
+
+def test_the_table_covers_every_operator() -> None:
+    assert {case.op for case in CASES} == set(READERS)

@@ -1,0 +1,187 @@
+"""Every operator class has every meaning, or says why not; what is not supported is refused by name, in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxsub.errors import UnsupportedOperatorError
+from onnxsub.lower import lower_nodes, unsupported
+from onnxsub.ops.base import Activation, Affine, Nonlinear, Operator
+from onnxsub.ops.encoding import LinExpr
+from tests.ops.cases import CASES
+from tests.ops.test_encode import Recorder
+from tests.ops.tools import Case, boxes, ints, nodes_of, normal, random, run
+
+F32 = np.float32
+MEANINGS = ("interval", "linear", "milp")
+
+
+def _classes(root: type[Operator]) -> set[type[Operator]]:
+    return {root} | {c for s in root.__subclasses__() for c in _classes(s)}
+
+
+EXAMPLES = {type(op).__name__: op for case in CASES for op in case.ops(case.opsets[-1])}
+
+
+def test_the_table_reaches_every_final_class() -> None:
+    final = {c for c in _classes(Operator)  # type: ignore[type-abstract]
+             if not c.__subclasses__() and c.__module__.startswith("onnxsub.ops")}
+    # Substituted is made by a pass, not read from a file
+    assert {c.__name__ for c in final} - {"Substituted"} == set(EXAMPLES)
+
+
+@pytest.mark.parametrize("meaning", MEANINGS)
+@pytest.mark.parametrize("op", EXAMPLES.values(), ids=EXAMPLES.keys())
+def test_every_meaning_is_there_or_declared(op: Operator, meaning: str) -> None:
+    assert set(op.unsupported) <= set(MEANINGS)
+    box = boxes(op, batch=1)
+
+    def use() -> Any:
+        if meaning == "interval":
+            return op.interval(*box)
+        if meaning == "milp":
+            flat = tuple(t.reshape(-1).numpy() for t in box[0])
+            inputs = [LinExpr.constants(np.zeros(int(np.prod(s)))) for s in op.in_shapes]
+            return op.encode(Recorder((flat[0], flat[1])), *inputs)
+        if isinstance(op, Affine):
+            return op.transpose(normal((1, *op.out_shape)))
+        assert isinstance(op, Nonlinear)
+        return op.relax(*box[0], "crown").lower(normal((1, 1, *op.out_shape)))
+
+    if meaning in op.unsupported:
+        assert len(op.unsupported[meaning]) > 20
+        with pytest.raises(UnsupportedOperatorError, match=meaning):
+            use()
+    else:
+        assert use() is not None
+
+
+def test_only_activations_have_units() -> None:
+    units = {n for n, op in EXAMPLES.items() if isinstance(op, Activation)}
+    assert units == {"Relu", "Leaky", "Clip", "Sigmoid", "Tanh"}
+
+
+IMAGE = (2, 3, 4)
+REFUSED = [
+    (Case("Gemm", ((5,), random((1, 4))), {"transA": 1}), "batch axis"),
+    (Case("MatMul", ((3, 4), (4, 3))), "constant"),
+    (Case("MatMul", ((4,), random((3, 4, 2)))), "batch axis"),
+    (Case("MatMul", (random((4, 1)), (3,))), "batch axis"),
+    (Case("MatMul", ((3, 4), random((2, 4, 5)))), "batch axis"),
+    (Case("Mul", (IMAGE, IMAGE)), "constant"),
+    (Case("Div", (np.ones((4,), F32), IMAGE)), "input 0"),
+    (Case("Div", (IMAGE, np.zeros((4,), F32))), "zero"),
+    (Case("Add", (IMAGE, random((2, 2, 3, 4)))), "batch axis"),
+    (Case("Add", (IMAGE, random((1, 1, 2, 3, 4)))), "batch axis"),
+    (Case("Add", ((4,), (3, 4))), "axes"),
+    (Case("Concat", (IMAGE, IMAGE), {"axis": 0}), "batch axis"),
+    (Case("Transpose", (IMAGE,), {"perm": [1, 0, 2, 3]}), "batch axis"),
+    (Case("Transpose", ((1, 4),)), "batch axis"),
+    (Case("Squeeze", ((1, 4),), {"axes": [0]}, (11,)), "batch axis"),
+    (Case("Squeeze", ((1, 4),)), "batch axis"),
+    (Case("Unsqueeze", ((4,), ints(0))), "batch axis"),
+    (Case("Flatten", (IMAGE,), {"axis": 0}), "batch axis"),
+    (Case("Flatten", (IMAGE,), {"axis": 2}), "batch axis"),
+    (Case("Reshape", (IMAGE, ints(6, 4))), "batch axis"),
+    (Case("Slice", (IMAGE, ints(1), ints(2), ints(0))), "batch axis"),
+    (Case("Gather", (IMAGE, ints(0)), {"axis": 0}), "batch axis"),
+    (Case("Split", (IMAGE,), {"axis": 0}, (11,)), "batch axis"),
+    (Case("Pad", (IMAGE, ints(1, 0, 0, 0, 0, 0, 0, 0))), "batch axis"),
+    (Case("ReduceSum", (IMAGE,)), "batch axis"),
+    (Case("ReduceMean", (IMAGE,), {"axes": [0]}), "batch axis"),
+    (Case("Cast", (IMAGE,), {"to": int(TensorProto.FLOAT16)}), "FLOAT16"),
+    (Case("Cast", (IMAGE,), {"to": int(TensorProto.INT64)}), "INT64"),
+    (Case("Dropout", (IMAGE, np.array(0.4, F32), np.array(True))), "training"),
+    (Case("PRelu", ((1, 4), random((3, 1)))), "wider"),
+    (Case("Clip", (IMAGE, np.array(np.nan, F32))), "not a number"),
+    (Case("Conv", (IMAGE, (2, 3, 3))), "input 0"),
+    (Case("MaxPool", (IMAGE,), {"kernel_shape": [2, 2]}, outputs=2), "Indices"),
+    (Case("Exp", (IMAGE,)), "operator table"),
+    (Case("Pow", (IMAGE, np.array(2, F32))), "operator table"),
+    (Case("Max", (IMAGE, np.array(2, F32))), "operator table"),
+    (Case("Softmax", (IMAGE,)), "operator table"),
+]
+
+
+@pytest.mark.parametrize(("case", "reason"), REFUSED, ids=[str(c) for c, _ in REFUSED])
+def test_refusals_name_operator_node_and_opset(case: Case, reason: str) -> None:
+    model = case.model(case.opsets[-1])
+    if reason in ("input 0",) and case.op == "Conv":
+        (node,) = nodes_of(_constant_kernel_free(model))
+    else:
+        node = nodes_of(model)[0]
+    with pytest.raises(UnsupportedOperatorError, match=reason) as raised:
+        lower_nodes((node,), node.variables[0], case.variables[node.variables[0]], node.outputs[-1])
+    message = str(raised.value)
+    assert case.op in message
+    assert "'node'" in message
+    assert f"opset {case.opsets[-1]}" in message
+    assert "\n" not in message
+
+
+def _constant_kernel_free(model: Any) -> Any:
+    """A kernel that depends on the input has no batch axis: set the shape that a kernel has."""
+    shape = model.graph.input[1].type.tensor_type.shape
+    shape.dim[0].dim_value = 4
+    return model
+
+
+def test_unused_outputs_are_left_out() -> None:
+    # MaxPool's indices and Dropout's mask do not matter while nobody reads them
+    for case in (Case("MaxPool", (IMAGE,), {"kernel_shape": [2, 2]}, outputs=2), Case("Dropout", (IMAGE,), outputs=2)):
+        network = lower_nodes((case.node(13),), "x0", IMAGE, "y0")
+        assert [op.output for op in network.ops] == ["y0"]
+
+
+def _residual() -> Any:
+    """Conv, Relu, a branch with two tensors added, Split, Concat, MaxPool, dense layers."""
+    make = helper.make_node
+    nodes = [
+        make("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1], name="conv"),
+        make("Relu", ["a"], ["b"], name="relu"),
+        make("Add", ["b", "a"], ["c"], name="add"),
+        make("Split", ["c", "sizes"], ["d", "e", "dead"], axis=1, name="split"),
+        make("LeakyRelu", ["d"], ["f"], alpha=0.2, name="leaky"),
+        make("Concat", ["f", "e"], ["g"], axis=1, name="concat"),
+        make("MaxPool", ["g"], ["h"], kernel_shape=[2, 2], strides=[2, 2], name="pool"),
+        make("Flatten", ["h"], ["i"], name="flatten"),
+        make("Gemm", ["i", "m", "v"], ["y"], name="gemm"),
+        make("Neg", ["dead"], ["unread"], name="dead"),
+    ]
+    constants = {"w": random((5, 2, 3, 3)), "sizes": ints(2, 2, 1), "m": random((16, 3)), "v": random((3,))}
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, 4, 4])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "g", [x], [y], [numpy_helper.from_array(v, k) for k, v in constants.items()])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+def test_lowering_a_graph_with_branches() -> None:
+    model = _residual()
+    network = lower_nodes(nodes_of(model), "x", (2, 4, 4), "y")
+    x = random((1, 2, 4, 4), 3)
+    np.testing.assert_allclose(network.forward(torch.from_numpy(x)).numpy(), run(model, {"x": x})[0], rtol=1e-5, atol=1e-5)
+    assert [op.node for op in network.activations] == ["relu", "leaky"]
+    assert [op.node for op in network.nonlinear] == ["relu", "leaky", "pool"]
+    assert {"unread", "dead"}.isdisjoint(network.producers)
+
+
+def test_unsupported_lists_every_node() -> None:
+    model = _residual()
+    model.graph.node[1].op_type = "Exp"
+    model.graph.node[4].op_type = "Elu"
+    reasons = unsupported(nodes_of(model), "y")
+    assert len(reasons) == 2
+    assert "Exp" in reasons[0]
+    assert "Elu" in reasons[1]
+
+
+def test_a_node_without_variable_inputs_is_refused() -> None:
+    node = Case("Add", ((3,), random((3,)))).node(13)
+    folded = type(node)(**{**node.__dict__, "constants": {**node.constants, "x0": random((1, 3))}})
+    with pytest.raises(UnsupportedOperatorError, match="does not depend on the network's input"):
+        lower_nodes((folded,), "x", (3,), "y0")
