@@ -26,12 +26,13 @@ def read_anchor(
 ) -> Array:
     """The anchor in `path` as float32 of `shape` (per sample, no batch axis).
 
-    8-bit integers are scaled from 0..255 to the domain. Height-width-channel images are turned for a channel-first model.
+    8-bit integers are scaled from 0..255 to the domain, 16-bit images from 0..65535. Height-width-channel images are turned for
+    a channel-first model.
 
     Args:
         index: which row, when the file holds many.
         array: which array of an `.npz`.
-        domain: valid input range that 8-bit values are scaled to.
+        domain: valid input range that integers are scaled to.
 
     Raises:
         InputError: file missing, unreadable, of another shape, type or size.
@@ -43,19 +44,26 @@ def read_anchor(
         raise InputError(f"{what} holds {data.dtype} values; give floats, or 8-bit integers")
     data = _row(data, shape, index, what)
     x = fit_shape(data, shape, what)
-    if data.dtype == np.uint8:
+    if data.dtype == np.uint8 or path.suffix.lower() in _IMAGES:
         low, high = domain
-        return (np.float32(low) + x.astype(np.float32) / np.float32(255) * np.float32(high - low)).astype(np.float32)
+        full = np.float32(np.iinfo(data.dtype).max)
+        return (np.float32(low) + x.astype(np.float32) / full * np.float32(high - low)).astype(np.float32)
     with np.errstate(over="ignore"):
         return x.astype(np.float32)
 
 
 def fit_shape(data: Array, shape: Shape, what: str) -> Array:
-    """`data` as `shape`: a batch axis of 1, other axes of length 1 and flat data are accepted, and height-width-channel images."""
+    """`data` as `shape`.
+
+    Accepted beside the shape itself: a batch axis of 1 and other axes of length 1, flat data, a grey image for a model of flat
+    rows, and height-width-channel images for a channel-first model.
+    """
     if data.shape == shape:
         return data
-    squeezed = tuple(n for n in data.shape if n != 1)
-    if squeezed == tuple(n for n in shape if n != 1) or (len(squeezed) <= 1 and data.size == math.prod(shape)):
+    squeezed, wanted = (tuple(n for n in s if n != 1) for s in (data.shape, shape))
+    # one channel has one order only, so an image may be flat on either side
+    grey = min(len(squeezed), len(wanted)) <= 1 and (len(squeezed) <= 1 or len(squeezed) == 2)
+    if squeezed == wanted or (grey and data.size == math.prod(shape)):
         return data.reshape(shape)
     image = data[0] if data.ndim == 4 and data.shape[0] == 1 else data
     if image.ndim == 3 and image.shape[2] in (1, 3, 4) and (image.shape[2], *image.shape[:2]) == shape:
@@ -77,23 +85,33 @@ def _row(data: Array, shape: Shape, index: int | None, what: str) -> Array:
 
 
 def _read(path: Path, array: str | None, what: str) -> Array:
-    if not path.exists():
+    try:
+        found = path.exists()
+    except OSError as e:  # a folder on the way that may not be read, a name that is too long
+        raise InputError(f"{what} cannot be reached: {e.strerror}; check the path") from e
+    if not found:
         raise InputError(f"{what} does not exist; give a .npy, .npz, .png, .jpg or .csv file")
     if path.is_dir():
         raise InputError(f"{what} is a folder; give a file")
     suffix = path.suffix.lower()
     try:
-        if suffix == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False))
-        if suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                return _member(archive, array, what)
+        if suffix in (".npy", ".npz"):
+            with path.open("rb") as file:  # opened here, so that a damaged archive does not stay open
+                loaded = np.load(file, allow_pickle=False)
+                if isinstance(loaded, np.ndarray):
+                    return loaded
+                with loaded as archive:
+                    return _member(archive, array, what)
         if suffix == ".csv":
-            return np.loadtxt(path, delimiter=",", dtype=np.float64, ndmin=2)
+            text = path.read_text(encoding="utf-8-sig")
+            if not text.strip():
+                raise InputError(f"{what} is empty; give one row of numbers separated by commas")
+            return np.loadtxt(text.splitlines(), delimiter=",", dtype=np.float64, ndmin=2)
     except InputError:
         raise
     except Exception as e:  # numpy raises OSError, ValueError, EOFError, BadZipFile and more on a damaged file
-        raise InputError(f"{what} cannot be read: {str(e).splitlines()[0] if str(e) else type(e).__name__}") from e
+        reason = str(e).splitlines()[0].split(";")[0].rstrip(".") if str(e) else type(e).__name__
+        raise InputError(f"{what} cannot be read: {reason}; give a whole {suffix} file of numbers") from e
     if suffix in _IMAGES:
         return _read_image(path, what)
     raise InputError(f"{what} has the unknown ending {suffix!r}; give .npy, .npz, .png, .jpg or .csv")
@@ -117,8 +135,15 @@ def _read_image(path: Path, what: str) -> Array:
         raise MissingDependencyError(f'{what}: images need Pillow; run pip install "onnxsub[images]"') from e
     try:
         with Image.open(path) as image:
-            if image.mode not in ("L", "RGB", "RGBA"):
-                return np.asarray(image.convert("RGB" if image.mode in ("P", "CMYK", "YCbCr") else "L"))
-            return np.asarray(image)
-    except (OSError, UnidentifiedImageError, ValueError) as e:
-        raise InputError(f"{what} is not a readable image: {str(e).splitlines()[0]}") from e
+            if image.mode in ("L", "RGB", "RGBA"):
+                return np.asarray(image)
+            if image.mode.startswith("I"):  # 16 bits of grey; converting these to 8 would cut them off at 255
+                return np.asarray(image).astype(np.uint16)
+            if image.mode in ("1", "LA"):
+                return np.asarray(image.convert("L"))
+            if image.mode in ("P", "CMYK", "YCbCr"):
+                return np.asarray(image.convert("RGB"))
+            mode = image.mode
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+        raise InputError(f"{what} is not a readable image: {str(e).splitlines()[0]}; give a whole .png or .jpg file") from e
+    raise InputError(f"{what} is an image of mode {mode}, which is not read; save it as grey or RGB")

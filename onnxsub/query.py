@@ -112,11 +112,12 @@ def analysis_network(model: Model, space: InputSpace) -> Network:
     from onnxsub.ops.elementwise import Scale
 
     network = lower(model)
+    taken = set(network.shapes)
     shape = network.input_shape
     ms = space.mean_std(shape)
     if ms is not None:
         mean, std = ms
-        name = "onnxsub:input"
+        name = _fresh("onnxsub:input", taken)
         prefix = Scale(
             op_type="Normalise", node="(x - mean) / std", inputs=(name,), output=network.input, in_shapes=(shape,), out_shape=shape,
             scale=1.0 / std, shift=-mean / std,
@@ -125,13 +126,19 @@ def analysis_network(model: Model, space: InputSpace) -> Network:
     if network.classes == 1:
         from onnxsub.ops.movement import flatten
 
-        flat = flatten(network.output, network.output_shape, "onnxsub:flat")
+        flat = flatten(network.output, network.output_shape, _fresh("onnxsub:flat", taken))
         two = Dense(
-            op_type="TwoClasses", node="(0, z)", inputs=(flat.output,), output="onnxsub:logits", in_shapes=((1,),), out_shape=(2,),
-            weight=np.array([[0.0], [1.0]]), bias=np.zeros(2),
+            op_type="TwoClasses", node="(0, z)", inputs=(flat.output,), output=_fresh("onnxsub:logits", taken), in_shapes=((1,),),
+            out_shape=(2,), weight=np.array([[0.0], [1.0]]), bias=np.zeros(2),
         )  # fmt: skip
         network = network.then((flat, two))
     return network
+
+
+def _fresh(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
 
 
 def make_query(
@@ -157,12 +164,15 @@ def make_query(
     space = space or InputSpace()
     if not isinstance(model, Model):
         model = load_model(model)
-    data = np.asarray(x0)
+    try:
+        data = np.asarray(x0)
+    except (TypeError, ValueError, RuntimeError) as e:  # rows of different lengths, a tensor that needs gradients, ...
+        raise InputError(f"the anchor is no array ({str(e).splitlines()[0].rstrip('.')}); give a NumPy array of floats") from e
     if not (np.issubdtype(data.dtype, np.floating) or np.issubdtype(data.dtype, np.integer)):
         raise InputError(f"the anchor holds {data.dtype} values; give floats")
-    x = np.ascontiguousarray(fit_shape(data, model.input_shape, "the anchor"), dtype=np.float32)
-    space.check(x, "the anchor")
-    x = np.clip(x, np.float32(space.lower), np.float32(space.upper))
+    data = fit_shape(data, model.input_shape, "the anchor")
+    space.check(data, "the anchor")
+    x = np.ascontiguousarray(space.inside(data))
     x.setflags(write=False)
     runtime = Runtime(model, threads=threads)
     logits = two_classes(runtime.logits(space.normalise(x[None])))
@@ -172,6 +182,9 @@ def make_query(
     predicted = int(logits[0].argmax())
     if label is None:
         label = predicted
+    if not isinstance(label, int | np.integer) or isinstance(label, bool):
+        raise InputError(f"--label {label!r} is not a class; give its number (0 to {classes - 1})")
+    label = int(label)
     if not 0 <= label < classes:
         raise InputError(f"--label {label} is out of range: the model has {classes} classes (0 to {classes - 1})")
     network = analysis_network(model, space)

@@ -52,10 +52,28 @@ class InputSpace:
             return np.asarray(x, dtype=np.float32)
         return ((np.asarray(x, dtype=np.float64) - ms[0]) / ms[1]).astype(np.float32)
 
+    def inside(self, x: Array) -> Array:
+        """The nearest float32 points to `x` that lie in the domain (float32(0.3) itself is above 0.3).
+
+        Raises:
+            InputError: the domain is so narrow that no float32 number lies in it.
+        """
+        lower, upper = np.float32(self.lower), np.float32(self.upper)
+        if float(lower) < self.lower:
+            lower = np.nextafter(lower, np.float32(np.inf))
+        if float(upper) > self.upper:
+            upper = np.nextafter(upper, np.float32(-np.inf))
+        if lower > upper:
+            raise InputError(f"--domain {self.lower!r} {self.upper!r} holds no float32 number; widen it")
+        return np.clip(np.asarray(x, dtype=np.float32), lower, upper)
+
     def ball(self, x0: Array, radius: float) -> tuple[Array, Array]:
-        """`B(radius) = {x : |x - x0|_inf <= radius}` intersected with the domain: lower and upper end, float64."""
+        """`B(radius) = {x : |x - x0|_inf <= radius}` intersected with the domain: lower and upper end, float64.
+
+        Both ends lie in the domain, also for an `x0` that rounding put outside of it.
+        """
         centre = np.asarray(x0, dtype=np.float64)
-        return np.maximum(centre - radius, self.lower), np.minimum(centre + radius, self.upper)
+        return np.clip(centre - radius, self.lower, self.upper), np.clip(centre + radius, self.lower, self.upper)
 
     def reach(self, x0: Array) -> float:
         """The radius at which the ball is the whole domain."""

@@ -25,11 +25,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "model", "model_file", "external_data", "fold_constants", "signature", "strip_head", "surgery", "runtime", "anchors",
         "region",
     ),
-    ("ops", "network", "lower", "query", "model_info"),
+    ("ops", "network", "lower", "query", "model_info", "properties"),
     ("propagate",),
     ("passes", "layouts"),
     ("verifiers",),
-    ("evaluate", "metrics", "report", "properties"),
+    ("evaluate", "metrics", "report"),
     ("cli",),
 )  # fmt: skip
 """From the ground up: a module imports from its own layer and from those before it."""

@@ -37,9 +37,10 @@ EXAMPLES = [*examples("README.md"), *examples("docs/python-api.md")]
 
 
 def shape_of(output: str) -> list[str]:
-    """Lines without figures: times and last digits differ from machine to machine, words do not."""
-    figures = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?(?![\w])")
-    lines = (" ".join(figures.sub("#", line).split()) for line in output.splitlines())
+    """Lines without figures and states: times, last digits and which class is excluded first differ from machine to machine."""
+    figures = re.compile(r"(?<![\w.])[-+]?(\d[\d,]*(\.\d+)?(e[-+]?\d+)?|inf)(?!\w)")
+    states = re.compile(r"\b(exact|excluded|cutoff|strict|tie)(?=,|$)")
+    lines = (" ".join(states.sub("*", figures.sub("#", line.rstrip())).split()) for line in output.splitlines())
     return [line for line in lines if line]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from onnxsub.results import Result
 
 __all__ = ["Output", "Report"]
+
+_PATIENCE = 1.0
+"""Seconds after which a computation shows a bar."""
 
 Report = Callable[[float, str], None]
 """`(fraction in [0, 1], what is being done)`: how a long computation tells how far it is."""
@@ -78,7 +82,7 @@ class Output:
         elif self.quiet or os.environ.get("CI") or not sys.stderr.isatty():
             yield _nothing
         else:
-            with _bar(start) as report:
+            with _bar() as report:
                 yield report
 
 
@@ -99,7 +103,7 @@ def _log(start: float) -> Report:
 
 
 @contextmanager
-def _bar(start: float) -> Iterator[Report]:
+def _bar() -> Iterator[Report]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -112,16 +116,22 @@ def _bar(start: float) -> Iterator[Report]:
         transient=True,
     )
     task = bar.add_task("", total=1.0)
-    shown = False
+    lock = threading.Lock()
+    over = False
 
-    def report(fraction: float, text: str) -> None:
-        nonlocal shown
-        bar.update(task, completed=fraction, description=text)
-        if not shown and time.monotonic() - start > 1.0:
-            shown = True
-            bar.start()
+    def show() -> None:
+        with lock:
+            if not over:
+                bar.start()
 
+    # a stage may take long without a word, so the bar does not wait for the next report
+    timer = threading.Timer(_PATIENCE, show)
+    timer.daemon = True
+    timer.start()
     try:
-        yield report
+        yield lambda fraction, text: bar.update(task, completed=fraction, description=text)
     finally:
-        bar.stop()
+        timer.cancel()
+        with lock:
+            over = True
+            bar.stop()

@@ -12,10 +12,11 @@ from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Command, Request, anchor_options
 from onnxsub.cli.points import check_writable
 
-__all__ = ["GAMMA", "SUBSTITUTES", "command"]
+__all__ = ["GAMMA", "LAYOUTS", "RANKS", "SUBSTITUTES", "command"]
 
 SUBSTITUTES = ("con", "lin", "act")
 RANKS = ("width", "influence")
+LAYOUTS = ("inplace", "compact", "chain")
 GAMMA = 0.99
 
 
@@ -36,7 +37,7 @@ GAMMA = 0.99
 )
 @click.option(
     "--layout",
-    type=click.Choice(["inplace", "compact"]),
+    type=click.Choice(LAYOUTS),
     default="compact",
     show_default=True,
     help="The original graph, or folded.",

@@ -1,14 +1,15 @@
 """Layout `compact`: every affine stretch folded; `Flatten`, then `Concat`, `Gemm` and activation per layer with kept units.
 
 Written at opset 13 and IR 8, which old readers know. The file has the input and the output of the original (a head such as Softmax
-is left out, the logits are the output) and works for any batch where the original does. Weights are rounded from
-float64 to the model's own type once.
+is left out, the logits are the output) and works for any batch where the original does. Weights are rounded once, from
+float64 to the type of the original's output (of its input where that is wider than a float16 output), with a Cast at either
+end where that needs one.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from onnx import ModelProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, ValueInfoProto, helper
 
 from onnxsub.layouts.emit import Writer
 from onnxsub.model import Model
@@ -29,16 +30,25 @@ def compact(model: Model, network: Network) -> ModelProto:
 
 def write(model: Model, folded: Network) -> ModelProto:
     """A network of `Dense`, `Concat`, reshaping, activation and pooling operators as a file with the model's input and output."""
-    writer = Writer(model.input_dtype)
-    rename = {folded.input: model.input}
+    declared = np.dtype(helper.tensor_dtype_to_np_dtype(model.source.graph.output[0].type.tensor_type.elem_type))
+    dtype = model.input_dtype if declared == np.float16 else declared
     target = model.raw_output
+    writer = Writer(dtype, (model.input, target))
+    rename = {folded.input: model.input}
+    if dtype != model.input_dtype:
+        rename[folded.input] = writer.fresh("folded:input")
+        writer.cast(model.input, rename[folded.input], dtype)
+    flat = model.output_shape == folded.output_shape
     for op in folded.ops:
-        last = op.output == folded.output
-        flat = model.output_shape == op.out_shape
-        rename[op.output] = target if last and flat else op.output
+        last = op.output == folded.output and flat and dtype == declared
+        rename[op.output] = target if last else writer.fresh(op.output)
         writer.add(op, tuple(rename[n] for n in op.inputs), rename[op.output])
-        if last and not flat:
-            writer.reshape(op.output, target, model.output_shape)
+    logits = rename[folded.output]
+    if not flat:
+        source, logits = logits, target if dtype == declared else writer.fresh("folded:shaped")
+        writer.reshape(source, logits, model.output_shape)
+    if dtype != declared:
+        writer.cast(logits, target, declared)
     graph = helper.make_graph(writer.nodes, "substitute", [_input(model)], [_output(model, target)], initializer=writer.weights)
     return helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR, producer_name="onnxsub", producer_version=VERSION
@@ -55,10 +65,6 @@ def _input(model: Model) -> ValueInfoProto:
 
 
 def _output(model: Model, name: str) -> ValueInfoProto:
-    kind = TensorProto.DataType.Value(_TYPES[np.dtype(model.input_dtype).name])
-    batch = _input(model).type.tensor_type.shape.dim[0]
-    first: int | str | None = batch.dim_param or None if batch.WhichOneof("value") != "dim_value" else 1
-    return helper.make_tensor_value_info(name, kind, [1 if model.batch_fixed else first, *model.output_shape])
-
-
-_TYPES = {"float32": "FLOAT", "float64": "DOUBLE", "float16": "FLOAT16"}
+    kind = model.source.graph.output[0].type.tensor_type.elem_type
+    batch = 1 if model.batch_fixed else _input(model).type.tensor_type.shape.dim[0].dim_param or None
+    return helper.make_tensor_value_info(name, kind, [batch, *model.output_shape])

@@ -8,9 +8,12 @@ Shapes, names, inputs, outputs, metadata and a trailing Softmax are as in the or
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import onnx
 import onnx_graphsurgeon as gs
-from onnx import ModelProto
+from onnx import ModelProto, helper
 
 from onnxsub.errors import ModelError
 from onnxsub.model import Model
@@ -29,6 +32,7 @@ def inplace(model: Model, network: Network) -> ModelProto:
         ModelError: an activation stands inside a function or a subgraph of the file.
     """
     touched = [op for op in network.activations if isinstance(op, Substituted)]
+    types = _element_types(model)
 
     def change(graph: gs.Graph) -> None:
         writers = {tensor.name: node for node in graph.nodes for tensor in node.outputs}
@@ -39,13 +43,27 @@ def inplace(model: Model, network: Network) -> ModelProto:
                     f"{model.where}: activation {op.node!r} is not a node of the main graph and cannot be replaced in place; "
                     "use --layout compact"
                 )
-            _replace(graph, node, op, model.input_dtype)
+            dtype = model.input_dtype if types is None else types.get(op.inputs[0])
+            if dtype is None:
+                raise ModelError(
+                    f"{model.where}: the element type of tensor {op.inputs[0]!r} cannot be inferred; use --layout compact"
+                )
+            _replace(graph, node, op, dtype)
         graph.cleanup().toposort()
 
     return edit(model.source, change)
 
 
-def _replace(graph: gs.Graph, node: gs.Node, op: Substituted, dtype: np.dtype[np.floating]) -> None:
+def _element_types(model: Model) -> dict[str, np.dtype[Any]] | None:
+    """Element type of every tensor of a file with casts in it; None for the others, where all are of the input's type."""
+    if not any(node.op_type in ("Cast", "CastLike") for node in model.nodes):
+        return None
+    graph = onnx.shape_inference.infer_shapes(model.source).graph
+    known = (v for v in (*graph.input, *graph.value_info, *graph.output) if v.type.tensor_type.elem_type)
+    return {v.name: np.dtype(helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type)) for v in known}
+
+
+def _replace(graph: gs.Graph, node: gs.Node, op: Substituted, dtype: np.dtype[Any]) -> None:
     output = node.outputs[0]
     z = node.inputs[0]
     stem = f"{output.name}/onnxsub"
@@ -67,12 +85,13 @@ def _replace(graph: gs.Graph, node: gs.Node, op: Substituted, dtype: np.dtype[np
         activated = gs.Variable(f"{stem}/activated", dtype=dtype)
         node.outputs.append(activated)
         terms.append(apply("Mul", "kept", activated, constant("mask", op.kept)))
-    if np.array_equal(op.slope, np.ones_like(op.slope)):
+    slope, offset = np.where(op.kept, 0.0, op.slope), np.where(op.kept, 0.0, op.offset)
+    if (slope == 1.0).all():
         terms.append(z)
-    elif op.slope.any() or not terms:  # a constant activation still hangs on its input, so that the graph stays connected
-        terms.append(apply("Mul", "scaled", z, constant("slope", op.slope)))
-    if op.offset.any():
-        terms.append(constant("offset", op.offset))
+    elif slope.any() or not terms:  # a constant activation still hangs on its input, so that the graph stays connected
+        terms.append(apply("Mul", "scaled", z, constant("slope", slope)))
+    if offset.any():
+        terms.append(constant("offset", offset))
     while len(terms) > 1:
         first, second = terms.pop(0), terms.pop(0)
         terms.insert(0, apply("Add", f"sum{len(terms)}", first, second))

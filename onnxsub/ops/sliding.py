@@ -80,7 +80,7 @@ class Sliding:
 
     def spread(self, a: Tensor, weight: Tensor, groups: int) -> Tensor:
         """The transpose of `correlate`: `a` `(N, C_out, *out_spatial)` to `(N, C, *in_spatial)`."""
-        if len(self.kernel) == 2 and a.dtype == torch.float64 and a.device.type == "cpu":
+        if len(a) and len(self.kernel) == 2 and a.dtype == torch.float64 and a.device.type == "cpu":
             return self._spread_by_fold(a, weight, groups)
         f = torch.nn.functional
         conv = (f.conv_transpose1d, f.conv_transpose2d, f.conv_transpose3d)[len(self.kernel) - 1]
@@ -106,7 +106,7 @@ class Sliding:
         size, before = (self.in_spatial, self.before) if self.symmetric else (self.spans, (0, 0))
         step = max(1, _FOLD_ELEMENTS // max(1, groups * kernels.shape[2] * flat.shape[-1]))
         pieces = []
-        for start in range(0, max(n, 1), step):
+        for start in range(0, n, step):
             part = flat[start : start + step]
             if thin:
                 columns = torch.matmul(part[:, 0].transpose(1, 2), kernels[0]).transpose(1, 2)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto
 
+from onnxsub.errors import OutputError
 from onnxsub.files import write_atomic
 from onnxsub.model import Model, save_model
 from onnxsub.passes.bounds import BoundsResult
@@ -40,11 +41,13 @@ def save_annotated(model: Model, result: BoundsResult, path: str | os.PathLike[s
     """Writes the annotated model to `path` and all arrays to the `.npz` of the same name; returns the path of the latter.
 
     Raises:
-        OutputError: the folder is missing or cannot be written.
+        OutputError: the folder is missing or cannot be written, or `path` ends in `.npz` itself.
     """
     arrays = Path(path).with_suffix(".npz")
+    if arrays == Path(path):
+        raise OutputError(f"{os.fspath(path)!r} is where the arrays go; give the model a name that ends in .onnx")
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **result.arrays())
+    np.savez_compressed(buffer, **result.arrays())  # type: ignore[arg-type]  # the names are arrays, none is `allow_pickle`
     save_model(annotate(model, result), path)
     write_atomic(arrays, buffer.getvalue())
     return arrays

@@ -34,6 +34,8 @@ _SCOUT_STEPS = 16
 _WORTH = 0.15  # a target whose scouted radius is larger than the best one by more than this share is dropped
 _TEMPERATURE = 0.05  # restarts are shared out by exp(-excess / temperature)
 _FINALISTS = 6
+_CONFIRMED = 3  # of them, at most, are taken to the judge at a time
+_SMALL = 50_000  # up to so many values per point a second thread gains nothing, and costs tenfold beside a busy process
 _GAIN = 0.001  # a batch of restarts that gains less than this share is the last
 
 Progress = Callable[[float, str], None]
@@ -139,7 +141,7 @@ class Attacker:
     def run(self) -> AttackResult:
         """All stages."""
         self._began = time.perf_counter()
-        with _torch_settings(self.options.threads):
+        with _torch_settings(1 if self._objective.values <= _SMALL else self.options.threads):
             if not self._anchor_is_misclassified():
                 self._stages()
             return self.result()
@@ -255,7 +257,7 @@ class Attacker:
             return
         self._settled = self._radius
         near = self._pool.best <= 1.002 * self._radius
-        offsets = self._pool.point[near].to(device="cpu", dtype=torch.float64).numpy()
+        offsets = self._pool.point[near][:_CONFIRMED].to(device="cpu", dtype=torch.float64).numpy()
         point = settle(self._x0, offsets, self._space, self._confirm, self._upper)
         if point is not None and (self._best is None or point.radius < self._best.radius):
             self._best = point

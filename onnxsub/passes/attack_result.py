@@ -29,7 +29,7 @@ class AttackOptions:
         seed: of the random starts. One seed gives one result on one device and number of threads.
         timeout: seconds, None for no limit; the best point so far is returned.
         device: `cpu` or `cuda`.
-        threads: of torch; None leaves torch's own setting.
+        threads: of torch, at most: small networks get one. None: torch's own setting.
         upper: largest radius to look in; None for the whole domain.
         start: points to begin from besides the random ones, `(N, *shape)` or `(*shape)`.
     """

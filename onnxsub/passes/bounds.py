@@ -105,10 +105,19 @@ class BoundsResult:
     time_s: Mapping[str, float] = field(default_factory=dict)
 
     def arrays(self) -> dict[str, Array]:
-        """All arrays by name, as they are stored beside an annotated file: `<layer>/lower`, `<layer>/upper`, `logits/...`."""
-        found = {}
-        for layer in self.layers:
-            found[f"{layer.name}/lower"], found[f"{layer.name}/upper"] = layer.lower, layer.upper
+        """All arrays by name, as they are stored beside an annotated file.
+
+        `pre/<layer>/lower` and `pre/<layer>/upper` for every activation, `logits/lower`, `logits/upper`, and the scalars `eps`,
+        `method`, `model_sha256` and `anchor_sha256` that say what they are bounds of.
+        """
+        found = {
+            "eps": np.asarray(self.options.eps),
+            "method": np.asarray(self.options.method),
+            "model_sha256": np.asarray(str(self.head["model"]["sha256"])),
+            "anchor_sha256": np.asarray(str(self.head["anchor"]["sha256"])),
+        }
+        for layer in self.layers:  # a prefix of their own: a layer may be called "logits" too
+            found[f"pre/{layer.name}/lower"], found[f"pre/{layer.name}/upper"] = layer.lower, layer.upper
         found["logits/lower"], found["logits/upper"] = self.output
         return found
 

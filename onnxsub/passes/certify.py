@@ -1,4 +1,13 @@
-"""The pass `certify`: what bounds alone prove of a network on a ball."""
+r"""The pass `certify`: what bounds alone prove of a network on a ball, and what a substitute's lines add to that.
+
+Two lower bounds of the margin `min_t f_y - f_t` over a box:
+
+- plain: linear bounds of f (CROWN).
+- by a substitute: every pruned unit is its line plus an interval `[e_lo, e_hi]` that contains `s(z) - line(z)` on the unit's
+  proved interval; kept units have their linear bounds. The errors are propagated to the margin by the same backward pass.
+
+Both hold, so the better one counts.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +18,10 @@ import torch
 
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
+from onnxsub.ops.relaxation import Elementwise, Relaxation
 from onnxsub.ops.substituted import Substituted
 from onnxsub.passes.substitute import original_activation
-from onnxsub.propagate import compute_bounds, margin_bounds
+from onnxsub.propagate import Bounds, compute_bounds, margin_bounds
 
 __all__ = ["certified_radius", "keeps_its_pieces", "margin_rows", "worst_margin_bound"]
 
@@ -26,10 +36,43 @@ def margin_rows(classes: int, label: int) -> Array:
     return np.delete(rows, label, axis=0)
 
 
-def worst_margin_bound(network: Network, box: tuple[Array, Array], label: int, method: str = "crown") -> float:
-    """A lower bound of `min_t f_y - f_t` over the box; positive: no other class is reached there."""
+def worst_margin_bound(
+    network: Network, box: tuple[Array, Array], label: int, method: str = "crown", substitute: Network | None = None
+) -> float:
+    """A lower bound of `min_t f_y - f_t` over the box; positive: no other class is reached there.
+
+    Args:
+        network: f.
+        substitute: a substitute of f whose lines are tried too.
+    """
     bounds = compute_bounds(network, *box, method, only_unstable=True, output=False)
-    return float(margin_bounds(network, bounds, margin_rows(network.classes, label))[0].min())
+    rows = margin_rows(network.classes, label)
+    low = margin_bounds(network, bounds, rows)[0]
+    if substitute is not None:
+        low = torch.maximum(low, margin_bounds(network, _with_lines(network, substitute, bounds), rows)[0])
+    return float(low.min())
+
+
+def _with_lines(network: Network, substitute: Network, bounds: Bounds) -> Bounds:
+    """The bounds of f in which the relaxation of every pruned unit that is not stable is its line plus its error interval."""
+    relaxations: dict[str, Relaxation] = dict(bounds.relaxations)
+    for op in substitute.activations:
+        if not isinstance(op, Substituted):
+            continue
+        l, u = bounds.pre[op.output]
+        base = original_activation(op)
+        slope, offset = torch.from_numpy(op.slope).to(l), torch.from_numpy(op.offset).to(l)
+        low, high = base.line_error(l, u, slope.expand_as(l), offset.expand_as(l))
+        plain = relaxations[op.output]
+        assert isinstance(plain, Elementwise)  # every activation's is
+        own = torch.from_numpy(op.kept) | base.affine_on(l, u)
+        relaxations[op.output] = Elementwise(
+            torch.where(own, plain.lower_slope, slope),
+            torch.where(own, plain.lower_offset, offset + low),
+            torch.where(own, plain.upper_slope, slope),
+            torch.where(own, plain.upper_offset, offset + high),
+        )
+    return Bounds(bounds.lower, bounds.upper, bounds.pre, bounds.output, relaxations, bounds.method)
 
 
 def certified_radius(
@@ -41,6 +84,7 @@ def certified_radius(
     method: str = "crown",
     tol: float = 0.01,
     stop: Callable[[], bool] | None = None,
+    substitute: Network | None = None,
 ) -> float:
     """A radius on which bounds prove that the class is kept, within the share `tol` of the largest such radius below `upper`.
 
@@ -50,20 +94,27 @@ def certified_radius(
     Args:
         upper: where to stop looking: a distance at which another class is known to be reached.
         stop: asked before every bound; True ends the search with what is proved so far.
+        substitute: a substitute of the network whose lines are tried too.
     """
-    low, high = 0.0, upper
-    at_low = worst_margin_bound(network, ball(0.0), label, method)
-    if at_low <= 0 or upper <= 0:
+
+    def margin_at(radius: float) -> float:
+        return worst_margin_bound(network, ball(radius), label, method, substitute)
+
+    def late() -> bool:
+        return stop is not None and stop()
+
+    if upper <= 0 or late():
         return 0.0
-    at_high = worst_margin_bound(network, ball(upper), label, method)
+    low, high = 0.0, upper
+    at_low, at_high = margin_at(0.0), margin_at(upper)
+    if at_low <= 0:
+        return 0.0
     if at_high > 0:
         return upper
-    while high - low > tol * high:
-        if stop is not None and stop():
-            break
+    while high - low > tol * high and not late():
         share = at_low / (at_low - at_high) if np.isfinite(at_high) else 0.5
         radius = low + (high - low) * min(max(share, 0.1), 0.9)
-        margin = worst_margin_bound(network, ball(radius), label, method)
+        margin = margin_at(radius)
         if margin > 0:
             low, at_low = radius, margin
         else:

@@ -28,6 +28,7 @@ class Objective:
     Attributes:
         low, high: the offsets at which the domain ends, `(n,)`.
         reach: the radius at which the ball is the whole domain.
+        values: numbers that one point's forward pass makes.
         evaluations: points evaluated so far (a gradient counts as one).
     """
 
@@ -45,8 +46,8 @@ class Objective:
         if last is not None and self._rectified:
             network = replace(network, output=last.inputs[0]).without_dead()
         self._network = network
-        values = sum(math.prod(s) for s in network.shapes.values())
-        self._chunk = max(1, _CHUNK_BYTES // (values * self.x0.element_size()))
+        self.values = sum(math.prod(s) for s in network.shapes.values())
+        self._chunk = max(1, _CHUNK_BYTES // (self.values * self.x0.element_size()))
 
     @property
     def n(self) -> int:

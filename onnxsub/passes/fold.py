@@ -27,6 +27,7 @@ from onnxsub.ops.relaxation import Relaxation, Window
 from onnxsub.ops.substituted import Substituted
 from onnxsub.passes.substitute import Lines, original_activation, substitute
 from onnxsub.propagate import Bounds, pull_back
+from onnxsub.propagate.backward import flattened
 from onnxsub.propagate.chunks import MEMORY, row_chunks, unit_rows
 
 __all__ = ["fold", "stabilise"]
@@ -60,10 +61,11 @@ class _Recorder(Relaxation):
     notes: list[Tensor]
 
     def lower(self, a: Tensor, window: Window = ()) -> tuple[Tensor | None, Tensor]:
-        self.notes.append(a.flatten(2)[0][:, self.kept])
+        flat = flattened(a, 2)
+        self.notes.append(flat[0][:, self.kept])
         if self.slope is None or self.offset is None:
             return None, a.new_zeros(a.shape[:2])
-        return a * self.slope, torch.matmul(a.flatten(2), self.offset.reshape(-1))
+        return a * self.slope, torch.matmul(flat, self.offset.reshape(-1))
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,11 +107,11 @@ def fold(network: Network, bounds: Bounds | None = None, *, memory: int = MEMORY
         stem = _fresh(f"folded:{number}", names)
         index = torch.from_numpy(kept if isinstance(op, Activation) else np.arange(int(np.prod(op.in_shapes[0]))))
         rows = _rows(network, op.inputs[0], index, recorders, blocks, memory)
-        ops += _dense(rows, flat.output, blocks, f"{stem}:z", op)
+        ops += _dense(rows, flat.output, blocks, f"{stem}:z", f"{stem}:all", op)
         ops += _nonlinear(op, kept, stem)
         blocks.append(_Block(op, kept, f"{stem}:h"))
     rows = _rows(network, network.output, torch.arange(network.classes), recorders, blocks, memory)
-    ops += _dense(rows, flat.output, blocks, network.output, None)
+    ops += _dense(rows, flat.output, blocks, network.output, _fresh("folded:logits", names) + ":all", None)
     return Network(network.input, network.input_shape, network.output, tuple(ops))
 
 
@@ -128,7 +130,8 @@ def _kept(op: Nonlinear) -> Array:
 def _recorder(op: Nonlinear, kept: Array) -> _Recorder:
     index = torch.from_numpy(kept)
     if isinstance(op, Substituted):
-        return _Recorder(index, torch.from_numpy(op.slope), torch.from_numpy(op.offset), [])
+        slope, offset = (torch.from_numpy(np.where(op.kept, 0.0, a)) for a in (op.slope, op.offset))
+        return _Recorder(index, slope, offset, [])
     return _Recorder(index, None, None, [])
 
 
@@ -166,7 +169,9 @@ def _rows(
     return _Rows(over_input, over_blocks, bias)
 
 
-def _dense(rows: _Rows, flat_input: str, blocks: list[_Block], output: str, op: Nonlinear | None) -> list[Operator]:
+def _dense(
+    rows: _Rows, flat_input: str, blocks: list[_Block], output: str, joined: str, op: Nonlinear | None
+) -> list[Operator]:
     """One `Dense` over the input and those earlier blocks that the rows read, joined by a `Concat` where there are several."""
     names, parts = [flat_input], [rows.input]
     for matrix, block in zip(rows.blocks, blocks, strict=True):
@@ -179,7 +184,7 @@ def _dense(rows: _Rows, flat_input: str, blocks: list[_Block], output: str, op: 
     new: list[Operator] = []
     source = flat_input
     if len(names) > 1:
-        source = f"{output}:all"
+        source = joined
         new.append(
             Concat(
                 op_type="Concat",

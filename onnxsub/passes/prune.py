@@ -15,12 +15,13 @@ import torch
 from onnx import ModelProto
 
 from onnxsub.errors import InputError
-from onnxsub.layouts import LAYOUTS
+from onnxsub.layouts import LAYOUTS, LayoutContext
 from onnxsub.lower import lower
 from onnxsub.model import load_model
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackOptions, attack
+from onnxsub.passes.attack_result import AttackResult
 from onnxsub.passes.bounds import check_eps
 from onnxsub.passes.select import Selection, SelectOptions, margin_gradients, select
 from onnxsub.passes.substitute import METHODS, Lines, lines, substitute
@@ -28,7 +29,7 @@ from onnxsub.query import Query, two_classes
 from onnxsub.results import VERSION
 from onnxsub.runtime import Runtime
 
-__all__ = ["PruneOptions", "PruneResult", "Substitute", "build_substitute", "prune"]
+__all__ = ["Adversarial", "PruneOptions", "PruneResult", "Substitute", "build_substitute", "prune"]
 
 Progress = Callable[[float, str], None]
 
@@ -58,6 +59,25 @@ class PruneOptions:
             raise InputError(f"--layout {self.layout!r} is unknown; choose one of {', '.join(LAYOUTS)}")
         if self.eps is not None:
             check_eps(self.eps)
+
+
+@dataclass(frozen=True, eq=False)
+class Adversarial:
+    """The point that a substitute is built to: its radius is that of the ball, and `lin` interpolates it.
+
+    Attributes:
+        x: float32, per-sample shape; None where none is known (then the radius is infinite).
+        label: its class.
+    """
+
+    x: Array | None
+    radius: float
+    label: int | None
+
+    @staticmethod
+    def of(found: AttackResult) -> Adversarial:
+        """What an attack found."""
+        return Adversarial(found.x_adv, found.d_adv, found.adversarial_label)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,13 +160,21 @@ def prune(query: Query, options: PruneOptions | None = None, *, progress: Progre
         InputError: the anchor is misclassified (its distance is 0), or no adversarial point is found and no `eps` is given.
     """
     options = options or PruneOptions()
+    if query.misclassified:
+        raise InputError(
+            f"the anchor is predicted as class {query.predicted}, not {query.label}: its distance is 0, nothing is to be pruned; "
+            "choose another anchor or --label"
+        )
     start = time.perf_counter()
-    g = build_substitute(query, options, progress=progress)
+    found = attack(query, options.attack, progress=_part(progress, 0.0, 0.5))
+    attacked = time.perf_counter()
+    g = build_substitute(query, options, Adversarial.of(found), progress=_part(progress, 0.5, 0.9))
     built = time.perf_counter()
     if progress is not None:
         progress(0.9, f"writing layout {options.layout}")
     raw = lower(query.model)
-    proto = LAYOUTS[options.layout](query.model, substitute(raw, g.lines, g.selection.kept))
+    context = LayoutContext.of(query.space, query.x0, g.eps, g.x_adv)
+    proto = LAYOUTS[options.layout](query.model, substitute(raw, g.lines, g.selection.kept), context)
     preserves = measure_preservation(query, proto, g.x_adv)
     end = time.perf_counter()
     return PruneResult(
@@ -156,43 +184,41 @@ def prune(query: Query, options: PruneOptions | None = None, *, progress: Progre
         preserves,
         query.json_head(),
         query.network.units,
-        {**g.time_s, "layout": end - built, "total": end - start},
+        {"attack": attacked - start, **g.time_s, "layout": end - built, "total": end - start},
     )
 
 
-def build_substitute(query: Query, options: PruneOptions, *, progress: Progress | None = None) -> Substitute:
-    """Attack, lines and Algorithm 1: the substitute as a network."""
-    if query.misclassified:
-        raise InputError(
-            f"the anchor is predicted as class {query.predicted}, not {query.label}: its distance is 0, nothing is to be pruned; "
-            "choose another anchor or --label"
-        )
-    t0 = time.perf_counter()
-    found = attack(query, options.attack, progress=_part(progress, 0.0, 0.5))
-    t1 = time.perf_counter()
+def build_substitute(
+    query: Query, options: PruneOptions, adversarial: Adversarial, *, progress: Progress | None = None
+) -> Substitute:
+    """Lines and Algorithm 1: the substitute as a network.
+
+    Raises:
+        InputError: there is no adversarial point and no `eps`, or `lin` without an adversarial point.
+    """
+    start = time.perf_counter()
     eps = options.eps
     if eps is None:
-        if not found.found:
+        if adversarial.x is None:
             raise InputError(
                 "the attack found no adversarial point in the domain, so there is no radius to prune for; "
                 "state one with --eps (con, act), or let the attack run longer"
             )
-        eps = found.d_adv
-    network, x0, x_adv = query.network, query.x0, found.x_adv
-    chosen = lines(network, options.method, x0, x_adv)
-    gradients = None
-    if options.select.rank == "influence":
-        points = np.stack([x0] if x_adv is None else [x0, x_adv])
-        target = found.adversarial_label if found.adversarial_label is not None else int(query.logits(x0[None])[0].argsort()[-2])
-        gradients = margin_gradients(network, points, query.label, target)
-    threads = options.attack.threads
-    with _Threads(threads):
-        selection = select(
-            network, query.space.ball(x0, eps), chosen, options.select, gradients=gradients, progress=_part(progress, 0.5, 0.9)
-        )
+        eps = adversarial.radius
+    network, x0 = query.network, query.x0
+    with _Threads(options.attack.threads):
+        chosen = lines(network, options.method, x0, adversarial.x)
+        gradients = None
+        if options.select.rank == "influence":
+            points = np.stack([x0] if adversarial.x is None else [x0, adversarial.x])
+            target = adversarial.label
+            if target is None:  # the runner-up at the anchor
+                target = int(query.margins(x0[None])[1][0])
+            gradients = margin_gradients(network, points, query.label, target)
+        ball = query.space.ball(x0, eps)
+        selection = select(network, ball, chosen, options.select, gradients=gradients, progress=progress)
     g = substitute(network, chosen, selection.kept)
-    t2 = time.perf_counter()
-    return Substitute(g, chosen, selection, x_adv, found.d_adv, eps, {"attack": t1 - t0, "select": t2 - t1})
+    return Substitute(g, chosen, selection, adversarial.x, adversarial.radius, eps, {"select": time.perf_counter() - start})
 
 
 def measure_preservation(query: Query, proto: ModelProto, x_adv: Array | None) -> dict[str, float]:

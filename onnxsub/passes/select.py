@@ -183,6 +183,8 @@ def margin_gradients(network: Network, points: Array, label: int, target: int) -
     x = torch.as_tensor(points, dtype=torch.float64).requires_grad_()
     values = network.values(x)
     names = [a.output for a in network.activations]
+    if not names:
+        return {}
     logits = values[network.output].flatten(1)
     margin = (logits[:, target] - logits[:, label]).sum()
     grads = torch.autograd.grad(margin, [values[n] for n in names], allow_unused=True)

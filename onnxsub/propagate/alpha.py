@@ -7,6 +7,7 @@ one row are one `(*shape)` tensor. The best bound seen per row is kept, never wo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Box, Nonlinear
 from onnxsub.ops.relaxation import Relaxation
-from onnxsub.propagate.backward import Coefficients, pull_back
+from onnxsub.propagate.backward import Coefficients, flattened, pull_back
 from onnxsub.propagate.bounds import Bounds, compute_bounds, linear_range, slack
 from onnxsub.propagate.chunks import MEMORY
 
@@ -88,7 +89,7 @@ def _refine(
     rate: float,
 ) -> Box:
     """The interval of one activation's input, its unstable units tightened."""
-    l, u = box[0].flatten(1).clone(), box[1].flatten(1).clone()
+    l, u = flattened(box[0], 1).clone(), flattened(box[1], 1).clone()
     wanted = torch.arange(l.shape[1]) if units is None or op.output not in units else units[op.output]
     with torch.no_grad():  # the layers before are tighter than when `base` was computed
         found = linear_range(network, op.inputs[0], wanted, relaxations, lower, upper, memory) if len(wanted) else None
@@ -96,19 +97,21 @@ def _refine(
         l[:, wanted] = torch.maximum(l[:, wanted], found[0])
         u[:, wanted] = torch.minimum(u[:, wanted], found[1])
     assert isinstance(op, Activation)
-    unstable = ~op.affine_on(l.reshape(box[0].shape), u.reshape(box[1].shape)).flatten(1).all(0)
+    unstable = ~op.affine_on(l.reshape(box[0].shape), u.reshape(box[1].shape))
+    unstable = flattened(unstable, 1).any(0)
     index = wanted[unstable[wanted]]
-    if len(index):
-        rows = torch.zeros((1, len(index), l.shape[1]), dtype=l.dtype)
-        rows[0, torch.arange(len(index)), index] = 1.0
-        start = Coefficients(rows.reshape(1, len(index), *op.in_shapes[0]))
+    step = max(1, memory // (4 * l.shape[1] * l.element_size()))
+    for part in torch.split(index, step) if len(index) else ():
+        rows = torch.zeros((1, len(part), l.shape[1]), dtype=l.dtype)
+        rows[0, torch.arange(len(part)), part] = 1.0
+        start = Coefficients(rows.reshape(1, len(part), *op.in_shapes[0]))
         low = optimised_minimum(network, op.inputs[0], start, pre, relaxations, lower, upper, steps=steps, rate=rate, memory=memory)
         negative = Coefficients(-start.data)
         high = -optimised_minimum(
             network, op.inputs[0], negative, pre, relaxations, lower, upper, steps=steps, rate=rate, memory=memory
         )
-        l[:, index] = torch.maximum(l[:, index], low)
-        u[:, index] = torch.minimum(u[:, index], high)
+        l[:, part] = torch.maximum(l[:, part], low)
+        u[:, part] = torch.minimum(u[:, part], high)
     return l.reshape(box[0].shape), u.reshape(box[1].shape)
 
 
@@ -129,7 +132,7 @@ def optimised_minimum(
     domains = lower.shape[0]
     best = lower.new_full((domains, start.data.shape[1]), -torch.inf)
     ops = [o for o in network.ancestors(tensor) if isinstance(o, Activation)]
-    widest = max(v[0][0].numel() for v in pre.values())
+    widest = max(math.prod(s) for s in (network.input_shape, *(o.out_shape for o in network.ancestors(tensor))))
     limit = max(1, int(memory // (8 * widest * lower.element_size() * max(1, len(ops)))))
     for b in range(domains):
         box = (lower[b : b + 1], upper[b : b + 1])

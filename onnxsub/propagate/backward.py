@@ -19,9 +19,15 @@ from torch import Tensor
 
 from onnxsub.network import Network
 from onnxsub.ops.base import Affine, Nonlinear, Shape
+from onnxsub.ops.combine import Sum
 from onnxsub.ops.relaxation import Relaxation, Window, cropped
 
-__all__ = ["Coefficients", "LinearBound", "pull_back"]
+__all__ = ["Coefficients", "LinearBound", "flattened", "pull_back"]
+
+
+def flattened(t: Tensor, lead: int) -> Tensor:
+    """All axes behind the first `lead` ones as one; a scalar per sample gets an axis of length 1."""
+    return t.flatten(lead) if t.dim() > lead else t.unsqueeze(lead)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,11 +161,13 @@ def _constant(op: Affine, c: Coefficients) -> Tensor | None:
     if offset is None:
         return None
     values = cropped(offset.expand(op.out_shape), c.window).reshape(-1)
-    return torch.matmul(c.data.flatten(2), values)
+    return torch.matmul(flattened(c.data, 2), values)
 
 
 def _transpose(op: Affine, c: Coefficients) -> tuple[Coefficients, ...]:
     lead = c.data.shape[:2]
+    if isinstance(op, Sum) and all(shape == op.out_shape for shape in op.in_shapes):
+        return tuple(Coefficients(c.data if sign > 0 else -c.data, c.window) for sign in op.signs)
     if c.window and len(op.inputs) == 1:
         flat = c.data.reshape(-1, *c.data.shape[2:])
         found = op.transpose_window(flat, c.window)

@@ -24,7 +24,7 @@ from torch import Tensor
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Affine, Array, Box, Nonlinear
 from onnxsub.ops.relaxation import Relaxation
-from onnxsub.propagate.backward import Coefficients, pull_back
+from onnxsub.propagate.backward import Coefficients, flattened, pull_back
 from onnxsub.propagate.chunks import MEMORY, row_chunks, unit_rows
 
 __all__ = ["METHODS", "Bounds", "compute_bounds", "linear_range", "margin_bounds", "slack"]
@@ -147,7 +147,7 @@ def _propagate(
         found = linear_range(network, name, everything, relaxations, lower, upper, memory)
         boxes[name] = _merge(boxes[name], everything, found, intersect=method != "fastlin")
     l, u = boxes[name]
-    return Bounds(lower, upper, pre, (l.flatten(1), u.flatten(1)), relaxations, method)
+    return Bounds(lower, upper, pre, (flattened(l, 1), flattened(u, 1)), relaxations, method)
 
 
 def _stays_exact(network: Network, op: Affine, exact: set[str]) -> bool:
@@ -181,7 +181,7 @@ def _widen(box: Box, exact: bool) -> Box:
 def _wanted(op: Nonlinear, box: Box, units: Mapping[str, Tensor] | None, only_unstable: bool) -> Tensor:
     index = torch.arange(box[0][0].numel()) if units is None or op.output not in units else units[op.output]
     if only_unstable and isinstance(op, Activation) and len(index):
-        stable = op.affine_on(*box).flatten(1).all(0)
+        stable = flattened(op.affine_on(*box), 1).all(0)
         index = index[~stable[index]]
     return index
 
@@ -204,7 +204,7 @@ def linear_range(
     place = torch.empty(int(index.max()) + 1, dtype=torch.long)
     place[index] = torch.arange(len(index))
     for chunk in row_chunks(network, tensor, index, domains=domains, itemsize=lower.element_size(), memory=memory):
-        rows = unit_rows(chunk, shape, lower)
+        rows = _per_domain(network, tensor, unit_rows(chunk, shape, lower), relaxations, domains)
         where = place[chunk]
         if parallel:
             lows[:, where], highs[:, where] = pull_back(network, tensor, rows, relaxations, both=True).range(lower, upper)
@@ -216,8 +216,17 @@ def linear_range(
     return lows - s, highs + s
 
 
+def _per_domain(
+    network: Network, tensor: str, rows: Coefficients, relaxations: Mapping[str, Relaxation], domains: int
+) -> Coefficients:
+    """Rows that are common to all domains, stated for each one where a pooling before `tensor` picks other elements in each."""
+    if domains == 1 or all(relaxations[op.output].windowed for op in network.ancestors(tensor) if isinstance(op, Nonlinear)):
+        return rows
+    return Coefficients(rows.data.expand(domains, *rows.data.shape[1:]), rows.window)
+
+
 def _merge(box: Box, index: Tensor, found: Box, *, intersect: bool) -> Box:
-    l, u = box[0].flatten(1).clone(), box[1].flatten(1).clone()
+    l, u = flattened(box[0], 1).clone(), flattened(box[1], 1).clone()
     if intersect:
         l[:, index] = torch.maximum(l[:, index], found[0])
         u[:, index] = torch.minimum(u[:, index], found[1])
@@ -236,7 +245,8 @@ def margin_bounds(network: Network, bounds: Bounds, rows: Array | Tensor) -> Box
     positive, negative = c.clamp(min=0), c.clamp(max=0)
     low, high = l @ positive.T + u @ negative.T, u @ positive.T + l @ negative.T
     if bounds.relaxations or not network.nonlinear:
-        start = Coefficients(c.reshape(1, c.shape[0], *network.output_shape))
+        whole = Coefficients(c.reshape(1, c.shape[0], *network.output_shape))
+        start = _per_domain(network, network.output, whole, bounds.relaxations, bounds.lower.shape[0])
         with torch.no_grad():
             a = pull_back(network, network.output, start, bounds.relaxations).minimum(bounds.lower, bounds.upper)
             b = -pull_back(network, network.output, Coefficients(-start.data), bounds.relaxations).minimum(

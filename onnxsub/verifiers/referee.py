@@ -9,6 +9,8 @@ import torch
 
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
+from onnxsub.passes.polish import as_points
+from onnxsub.query import worst_margin
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.result import Witness
 
@@ -20,6 +22,7 @@ Replay = Callable[[Array], Array]
 TIE = 1e-5
 """A margin within `TIE * (1 + max |logit|)` of zero is a tie: float32 inference cannot tell it from zero."""
 
+_FLOAT32 = 2.0**-24
 _STEPS = np.concatenate([[0.0], np.geomspace(1e-8, 1e-3, 21)])
 
 
@@ -45,14 +48,12 @@ class Referee:
 
     def judge(self, x: Array) -> list[Witness]:
         """One witness per point of `(N, *input_shape)`, each rounded to float32 and clipped to the domain first."""
-        points = np.clip(np.asarray(x).astype(np.float32), np.float32(self._space.lower), np.float32(self._space.upper))
+        offsets = np.asarray(x, dtype=np.float64) - self._x0
+        points = as_points(self._x0, offsets.reshape(len(offsets), -1), self._space)
         logits = np.asarray(self._replay(points), dtype=np.float64)
         found = []
-        for point, row in zip(points, logits, strict=True):
-            others = row.copy()
-            others[self._label] = -np.inf
-            target = int(others.argmax())
-            margin = float(row[target] - row[self._label])
+        for point, row, value, t in zip(points, logits, *worst_margin(logits, self._label), strict=True):
+            margin, target = float(value), int(t)
             tie = TIE * (1.0 + float(np.abs(row).max()))
             # NaN is neither: it compares false twice
             kind = "strict" if margin > 0 else "tie" if margin >= -tie else "rejected"
@@ -60,13 +61,17 @@ class Referee:
             found.append(Witness(point, radius, target, margin, kind))
         return found
 
+    def margins(self, x: Array) -> tuple[Array, Array]:
+        """`max_t f_t - f_y` and that t for points `(N, *input_shape)`, as the attack asks for it."""
+        return worst_margin(np.asarray(self._replay(x)), self._label)
+
     def settle(self, x: Array, tol: float, limit: float = np.inf) -> Witness:
         """The nearest confirmed point near `x`: `x` itself, or `x` pushed outward against the class that is defended.
 
         A strict point is preferred to a tie when it costs at most `tol` of distance, and points beyond `limit` do not
         count. Where no point is confirmed, `x` comes back as `rejected`.
         """
-        witnesses = self.judge(self._pushed(x))
+        witnesses = self.judge(self._pushed(x, limit))
         inside = [w for w in witnesses if w.radius <= limit]
         strict = min((w for w in inside if w.kind == "strict"), key=lambda w: w.radius, default=None)
         tie = min((w for w in inside if w.kind == "tie"), key=lambda w: w.radius, default=None)
@@ -74,7 +79,7 @@ class Referee:
             return strict
         return tie or next((w for w in inside if w.kind == "rejected"), witnesses[0])
 
-    def _pushed(self, x: Array) -> Array:
+    def _pushed(self, x: Array, limit: float) -> Array:
         """`x` moved by growing steps along the sign of the margin's gradient, within the ball that grows by the same step."""
         base = np.clip(np.asarray(x, dtype=np.float64), self._space.lower, self._space.upper)
         t = torch.tensor(base, dtype=torch.float64).unsqueeze(0).requires_grad_()
@@ -86,4 +91,8 @@ class Referee:
         radius = np.abs(base - self._x0).max()
         steps = _STEPS.reshape(-1, *[1] * base.ndim)
         moved = base + sign * steps
-        return np.clip(moved, np.maximum(self._x0 - radius - steps, self._space.lower), np.minimum(self._x0 + radius + steps, self._space.upper))
+        # rounding to float32 must not carry a point across the limit
+        ball = np.minimum(radius + steps, max(limit - _FLOAT32 * (1.0 + np.abs(base).max()), 0.0))
+        low, high = np.maximum(self._x0 - ball, self._space.lower), np.minimum(self._x0 + ball, self._space.upper)
+        inside: Array = np.clip(moved, low, high)
+        return inside

@@ -132,7 +132,8 @@ class DistanceResult:
     def to_json(self) -> dict[str, Any]:
         """Schema `onnxsub.distance/1`; infinite ends are null."""
         targets = {
-            str(t): {"lower": _finite(r.lower), "upper": _finite(r.upper), "status": r.status} for t, r in sorted(self.targets.items())
+            str(t): {"lower": _finite(r.lower), "upper": _finite(r.upper), "status": r.status}
+            for t, r in sorted(self.targets.items())
         }
         document: dict[str, Any] = jsonable(
             {

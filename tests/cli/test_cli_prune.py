@@ -16,7 +16,7 @@ import pytest
 import onnxsub as package
 from onnxsub.cli.bounds import BOUND_METHODS
 from onnxsub.cli.bounds import command as bounds_command
-from onnxsub.cli.prune import GAMMA, RANKS, SUBSTITUTES
+from onnxsub.cli.prune import GAMMA, LAYOUTS, RANKS, SUBSTITUTES
 from onnxsub.cli.prune import command as prune_command
 
 Run = Callable[..., Any]
@@ -45,14 +45,14 @@ def test_bounds_writes_the_annotated_model_and_its_arrays(digits: Path, onnxsub:
     keys = {p.key for node in model.graph.node for p in node.metadata_props}
     assert "onnxsub.bounds.width_mean" in keys
     with np.load("annotated.npz") as arrays:
-        assert arrays["h1/lower"].shape == (8, 8, 8)
+        assert arrays["pre/h1/lower"].shape == (8, 8, 8)
     x = np.load("anchors.npz")["x"]
     f = onnxruntime.InferenceSession("digits.onnx").run(None, {"image": x})[0]
     g = onnxruntime.InferenceSession("annotated.onnx").run(None, {"image": x})[0]
     np.testing.assert_array_equal(f, g)
 
 
-@pytest.mark.parametrize("layout", ["inplace", "compact"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("method", SUBSTITUTES)
 def test_prune_json(digits: Path, onnxsub: Run, method: str, layout: str) -> None:
     ran = onnxsub(
@@ -111,6 +111,7 @@ def test_a_run_repeats(digits: Path, onnxsub: Run) -> None:
 
 def test_the_options_are_those_of_the_library() -> None:
     """The command line repeats names and defaults, so as to answer `--help` without importing torch."""
+    from onnxsub.layouts import LAYOUTS as KNOWN_LAYOUTS
     from onnxsub.passes.bounds import BoundsOptions
     from onnxsub.passes.prune import PruneOptions
     from onnxsub.passes.select import RANKS as KNOWN_RANKS
@@ -119,6 +120,7 @@ def test_the_options_are_those_of_the_library() -> None:
     from onnxsub.propagate import METHODS as KNOWN_BOUNDS
 
     assert set(BOUND_METHODS) == set(KNOWN_BOUNDS)
+    assert set(LAYOUTS) == set(KNOWN_LAYOUTS)
     assert set(RANKS) == set(KNOWN_RANKS)
     assert set(SUBSTITUTES) == set(KNOWN_SUBSTITUTES)
     prune = {p.name: p.default for p in prune_command.params}

@@ -129,6 +129,18 @@ def test_windowed_operators_are_found() -> None:
     assert len(WINDOWED) > 20
 
 
+def test_conv_transpose_by_pieces_of_the_batch() -> None:
+    # enough rows, and few or many positions: every way in which float64 rows are multiplied
+    for shape, pads in (((3, 6, 6), [1, 1, 1, 1]), ((3, 14, 14), [1, 0, 2, 1])):
+        op = Case("Conv", (shape, random((8, 3, 3, 3))), {"pads": pads, "strides": [2, 2]}).op1()
+        assert isinstance(op, Conv)
+        for n in (0, 1, 700):
+            a = normal((n, *op.out_shape))
+            got = op.transpose(a)[0]
+            assert got.shape == (n, *shape)
+            torch.testing.assert_close(got.float(), op.transpose(a.float())[0], rtol=1e-4, atol=1e-4)
+
+
 def test_operators_without_windows_say_so() -> None:
     op = Case("Flatten", ((2, 3, 4),)).op1()
     assert isinstance(op, Affine)

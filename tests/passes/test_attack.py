@@ -220,6 +220,7 @@ def test_a_misclassified_anchor_is_its_own_adversarial_point() -> None:
     result = attack_network(network, x0, label, SPACE, QUICK)
     check(result, network, x0, label)
     assert result.d_adv == 0.0
+    assert result.x_adv is not None
     assert np.array_equal(result.x_adv, x0)
 
 

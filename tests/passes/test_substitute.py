@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from onnx import ModelProto
 
 from onnxsub.errors import InputError
-from onnxsub.layouts import LAYOUTS
+from onnxsub.layouts.compact import compact
+from onnxsub.layouts.inplace import inplace
 from onnxsub.lower import lower
 from onnxsub.model import load_model
 from onnxsub.network import Network
@@ -19,6 +20,9 @@ from onnxsub.passes.fold import fold, stabilise
 from onnxsub.passes.substitute import METHODS, lines, substitute
 from onnxsub.propagate import compute_bounds
 from tests.random_models import ACTIVATIONS, PIECEWISE, random_model
+
+
+LAYOUTS = {"inplace": inplace, "compact": compact}
 
 
 def run(proto: ModelProto, x: np.ndarray) -> np.ndarray:
@@ -103,7 +107,7 @@ def test_act_equals_f_where_every_pruned_unit_is_stable(seed: int, eps: float) -
     kept = {op.output: ~op.affine_on(*bounds.pre[op.output])[0].numpy() for op in network.activations}
     g = substitute(network, lines(network, "act", x0), kept)
     x = np.random.default_rng(seed).uniform(low, high, (50, *x0.shape)).astype(np.float32)
-    f, got = run(model.source, x), run(LAYOUTS["compact"](model, g), x)
+    f, got = run(model.source, x), run(compact(model, g), x)
     assert np.abs(f - got).max() <= 1e-4 * (1 + np.abs(f).max())
 
 

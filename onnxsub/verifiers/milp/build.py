@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import scipy.sparse as sp
@@ -57,7 +58,8 @@ class MilpModel:
         self._lower.append(lower)
         self._upper.append(upper)
         self._integer.append(np.full(n, integer))
-        matrix = sp.csr_array((np.ones(n), np.arange(self.columns, self.columns + n), np.arange(n + 1)), shape=(n, self.columns + n))
+        new = np.arange(self.columns, self.columns + n)
+        matrix = sp.csr_array((np.ones(n), new, np.arange(n + 1)), shape=(n, self.columns + n))
         self.columns += n
         return LinExpr(matrix, np.zeros(n))
 
@@ -99,9 +101,8 @@ class MilpModel:
         matrix, moved = _without_tiny(matrix, np.maximum(np.abs(col_lower), np.abs(col_upper)))
         c = objective.widened(n).matrix.toarray().reshape(-1)
         integer = np.concatenate(self._integer) if self._integer else np.zeros(0, dtype=bool)
-        return Problem(
-            c, float(objective.constant[0]), sp.csc_array(matrix), row_lower - moved, row_upper + moved, col_lower, col_upper, integer
-        )
+        offset = float(objective.constant[0])
+        return Problem(c, offset, sp.csc_array(matrix), row_lower - moved, row_upper + moved, col_lower, col_upper, integer)
 
 
 def _joined(parts: list[Array]) -> Array:
@@ -154,7 +155,7 @@ class Encoding:
         logits: one row per class.
         steps: `t`, one row per input element that can move.
         moving: flat positions of these elements.
-        x0: the anchor, float64.
+        origin: where `t = 0`: the anchor, and the value of the elements that cannot move.
         radius: R.
     """
 
@@ -162,7 +163,7 @@ class Encoding:
     logits: LinExpr
     steps: LinExpr
     moving: Array
-    x0: Array
+    origin: Array
     radius: float
 
     def margin(self, target: int, label: int) -> LinExpr:
@@ -189,31 +190,44 @@ class Encoding:
 
     def point(self, columns: Array) -> Array:
         """The input `(*input_shape)` of a solution, float64."""
-        x = self.x0.reshape(-1).copy()
+        x = self.origin.reshape(-1).copy()
         x[self.moving] += self.radius * columns[self.steps.matrix.indices]
-        return x.reshape(self.x0.shape)
+        return x.reshape(self.origin.shape)
 
 
 def encode_network(
-    network: Network, x0: Array, lower: Array, upper: Array, intervals: Mapping[str, tuple[Array, Array]]
+    network: Network,
+    x0: Array,
+    lower: Array,
+    upper: Array,
+    intervals: Mapping[str, tuple[Array, Array]],
+    *,
+    radius: float | None = None,
+    enforced: Mapping[str, Array] | None = None,
 ) -> Encoding:
     """The rows of `network` over the box `[lower, upper]` round `x0`.
 
     Args:
-        x0, lower, upper: `(*input_shape)`, float64, `lower <= x0 <= upper`.
-        intervals: proved input interval, flattened, of every non-linear operator over that box.
+        x0, lower, upper: `(*input_shape)`, float64.
+        intervals: input interval, flattened, of every non-linear operator: proved over that box, or for the points that a
+            question is about (`tighten`).
+        radius: R, the unit of the scaled columns; default: as far as the box reaches.
+        enforced: flat positions of inputs of non-linear operators whose interval must stand in the model as a row, because it
+            does not hold on the whole box, by the tensor that the operator writes.
 
     Raises:
         UnsupportedOperatorError: an operator has no MILP rows.
     """
     x0 = np.asarray(x0, dtype=np.float64)
     centre, lo, hi = (np.asarray(v, dtype=np.float64).reshape(-1) for v in (x0, lower, upper))
-    radius = float(max((centre - lo).max(), (hi - centre).max()))
+    if radius is None:
+        radius = float(max((centre - lo).max(), (hi - centre).max()))
     model = MilpModel(intervals)
     moving = np.flatnonzero(hi > lo)
     scale = radius if radius > 0 else 1.0
     steps = model.continuous((lo[moving] - centre[moving]) / scale, (hi[moving] - centre[moving]) / scale)
-    x = steps.scale(np.full(len(moving), scale)).spread(moving, len(centre)).shift(centre)
+    still = np.where(hi > lo, centre, lo)
+    x = steps.scale(np.full(len(moving), scale)).spread(moving, len(centre)).shift(still)
     values = {network.input: x}
     box_of = _boxes(network, lo, hi, intervals)
     for op in network.ops:
@@ -221,9 +235,13 @@ def encode_network(
             raise op.missing("milp")
         if isinstance(op, Affine):
             for name, matrix in zip(op.inputs, op.matrices(), strict=True):
-                values[name] = _shortened(model, values[name], matrix, lambda name=name: box_of(name))
+                values[name] = _shortened(model, values[name], matrix, partial(box_of, name))
+        index = (enforced or {}).get(op.output)
+        if index is not None and len(index):
+            l, u = intervals[op.output]
+            model.rows(values[op.inputs[0]].take(index), l[index], u[index])
         values[op.output] = _without_zeros(op.encode(model, *[values[n] for n in op.inputs]))
-    return Encoding(model, values[network.output], steps, moving, x0, scale)
+    return Encoding(model, values[network.output], steps, moving, still.reshape(x0.shape), scale)
 
 
 def _shortened(model: MilpModel, x: LinExpr, matrix: sp.csr_array, box: Callable[[], tuple[Array, Array]]) -> LinExpr:
@@ -236,7 +254,9 @@ def _shortened(model: MilpModel, x: LinExpr, matrix: sp.csr_array, box: Callable
     return model.variables(x, *box())
 
 
-def _boxes(network: Network, lower: Array, upper: Array, intervals: Mapping[str, tuple[Array, Array]]) -> Callable[[str], tuple[Array, Array]]:
+def _boxes(
+    network: Network, lower: Array, upper: Array, intervals: Mapping[str, tuple[Array, Array]]
+) -> Callable[[str], tuple[Array, Array]]:
     """Interval of any tensor, flattened: by interval arithmetic from the proved ones, computed when first asked for."""
     boxes: dict[str, Box] = {}
 

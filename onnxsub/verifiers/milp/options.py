@@ -29,6 +29,7 @@ class MilpOptions:
         tol: `exact` means `upper - lower <= tol`, in un-normalised input units.
         bounds_method: how pre-activations are bounded.
         fold: solve the folded form (`auto`: where every operator can be folded).
+        tighten: bound the units where the target is reached, not on the whole ball.
         attack: look for a start point where none is given.
         feasibility, integrality: tolerances of the solver.
     """
@@ -41,6 +42,7 @@ class MilpOptions:
     tol: float = 1e-6
     bounds_method: str = "crown"
     fold: str = "auto"
+    tighten: bool = True
     attack: bool = True
     feasibility: float = 1e-9
     integrality: float = 1e-9

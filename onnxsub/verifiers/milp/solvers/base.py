@@ -9,9 +9,8 @@ import importlib.util
 import math
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -20,8 +19,6 @@ from onnxsub.errors import MissingDependencyError, SolverError
 from onnxsub.ops.base import Array
 
 __all__ = ["Capability", "Problem", "Solution", "Solver", "SolverOptions", "SolverStatus"]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +183,9 @@ class Solver(abc.ABC):
             return importlib.import_module(self.package)
         except ImportError as e:
             what = f"onnxsub[{self.extra}]" if self.extra else self.package
-            raise MissingDependencyError(f'solver {self.name} is not installed ({e}); run pip install "{what}", or choose --solver highs') from e
+            raise MissingDependencyError(
+                f'solver {self.name} is not installed ({e}); run pip install "{what}", or choose another --solver'
+            ) from e
 
     @abc.abstractmethod
     def license_status(self) -> str:
@@ -223,41 +222,3 @@ class Solver(abc.ABC):
 
     def _failed(self, what: object) -> SolverError:
         return SolverError(f"solver {self.name} failed: {what}; try another --solver")
-
-
-def run_interruptible(work: Callable[[], T], interrupt: Callable[[], None], stop: threading.Event) -> T:
-    """`work()` in a thread of its own, so that this thread sees Ctrl-C; `interrupt` is called once when `stop` is set.
-
-    Ctrl-C sets `stop`; the result of the stopped run is returned and the caller reads `stop`.
-    """
-    result: list[T] = []
-    error: list[BaseException] = []
-    finished = threading.Event()
-
-    def body() -> None:
-        try:
-            result.append(work())
-        except BaseException as e:  # handed to the caller's thread below
-            error.append(e)
-        finally:
-            finished.set()
-
-    thread = threading.Thread(target=body, name="onnxsub-solver", daemon=True)
-    thread.start()
-    told = False
-    while not finished.is_set():
-        try:
-            # short first, so that runs of a few milliseconds are not rounded up
-            finished.wait(0.02 if told else 0.05)
-        except KeyboardInterrupt:
-            if told:
-                raise  # the second Ctrl-C does not wait for the solver
-            stop.set()
-        if stop.is_set() and not finished.is_set():
-            # again and again: a solver that has not begun yet forgets an interrupt
-            told = True
-            interrupt()
-    thread.join()
-    if error:
-        raise error[0]
-    return result[0]

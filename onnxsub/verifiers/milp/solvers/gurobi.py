@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from onnxsub.errors import LicenceError, OnnxsubError
-from onnxsub.verifiers.milp.solvers.base import Capability, Problem, Solution, Solver, SolverOptions, SolverStatus, run_interruptible
+from onnxsub.verifiers.milp.solvers.base import Capability, Problem, Solution, Solver, SolverOptions, SolverStatus
+from onnxsub.verifiers.milp.solvers.interrupt import run_interruptible
 
 __all__ = ["STATUS", "Gurobi"]
 
@@ -147,6 +148,7 @@ class Gurobi(Solver):
         if e.errno == _NO_LICENCE:
             first = str(e).splitlines()[0] if str(e) else "no licence"
             return LicenceError(
-                f"Gurobi refuses for its licence ({first}); set GRB_LICENSE_FILE to a valid file (grbgetkey), or choose --solver highs"
+                f"Gurobi refuses for its licence ({first}); set GRB_LICENSE_FILE to a valid file (grbgetkey), "
+                "or choose --solver highs"
             )
         return self._failed(e)

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from onnxsub.verifiers.milp.solvers.base import Capability, Problem, Solution, Solver, SolverOptions, SolverStatus, run_interruptible
+from onnxsub.verifiers.milp.solvers.base import Capability, Problem, Solution, Solver, SolverOptions, SolverStatus
+from onnxsub.verifiers.milp.solvers.interrupt import run_interruptible
 
 __all__ = ["STATUS", "Highs"]
 
@@ -24,7 +25,7 @@ STATUS: dict[str, SolverStatus | None] = {
     "kInterrupt": SolverStatus.INTERRUPTED,
     "kHighsInterrupt": SolverStatus.INTERRUPTED,
     "kUnknown": SolverStatus.UNKNOWN,
-    # solved again without presolve
+    # proves neither; only presolve says it, which is off
     "kUnboundedOrInfeasible": SolverStatus.UNKNOWN,
     # None: an error, raised
     "kNotset": None,
@@ -37,6 +38,22 @@ STATUS: dict[str, SolverStatus | None] = {
     "kModelEmpty": SolverStatus.OPTIMAL,
 }
 """Every `HighsModelStatus`, by name."""
+
+
+_LEAN: dict[str, Any] = {
+    # The rows of a folded network are dense. Presolve multiplies them out, and cuts and heuristics spend more on them than the
+    # whole tree costs: 2.6 s against 17 s with the defaults (PERFORMANCE.md).
+    "presolve": "off",
+    "mip_heuristic_effort": 0.0,
+    "mip_heuristic_run_feasibility_jump": False,
+    "mip_heuristic_run_rins": False,
+    "mip_heuristic_run_rens": False,
+    "mip_heuristic_run_root_reduced_cost": False,
+    "mip_allow_cut_separation_at_nodes": False,
+    "mip_allow_restart": False,
+    "mip_detect_symmetry": False,
+    "mip_pscost_minreliable": 2,
+}
 
 
 class Highs(Solver):
@@ -52,16 +69,8 @@ class Highs(Solver):
 
     def _run(self, problem: Problem, options: SolverOptions, stop: threading.Event) -> Solution:
         highspy = self.module()
-        solution, name = self._once(highspy, problem, options, stop, presolve=True)
-        if name == "kUnboundedOrInfeasible":
-            solution, name = self._once(highspy, problem, options, stop, presolve=False)
-        return solution
-
-    def _once(
-        self, highspy: Any, problem: Problem, options: SolverOptions, stop: threading.Event, *, presolve: bool
-    ) -> tuple[Solution, str]:
         h = highspy.Highs()
-        self._configure(h, problem, options, presolve)
+        self._configure(h, options)
         self._check(highspy, h.passModel(*_arrays(highspy, problem)), "the model was refused")
         if options.start is not None:
             start = highspy.HighsSolution()
@@ -81,10 +90,10 @@ class Highs(Solver):
         status = STATUS.get(name)
         if status is None:
             raise self._failed(h.modelStatusToString(h.getModelStatus()))
-        return _solution(h, problem, status, mip=bool(problem.binaries)), name
+        return _solution(h, problem, status, mip=bool(problem.binaries))
 
-    def _configure(self, h: Any, problem: Problem, options: SolverOptions, presolve: bool) -> None:
-        values: dict[str, Any] = {
+    def _configure(self, h: Any, options: SolverOptions) -> None:
+        values = _LEAN | {
             "output_flag": False,
             "random_seed": int(options.seed) % 2**31,
             "mip_rel_gap": float(options.rel_gap),
@@ -99,8 +108,6 @@ class Highs(Solver):
             values["time_limit"] = max(float(options.time_limit), 1e-3)
         if options.stop_at is not None:
             values["objective_target"] = float(options.stop_at)
-        if not presolve:
-            values["presolve"] = "off"
         for key, value in values.items():
             if h.setOptionValue(key, value).name != "kOk":
                 raise self._failed(f"option {key} = {value} was refused")

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from onnxsub.verifiers.milp.solvers.base import Capability, Problem, Solution, Solver, SolverOptions, SolverStatus, run_interruptible
+from onnxsub.verifiers.milp.solvers.base import Capability, Problem, Solution, Solver, SolverOptions, SolverStatus
+from onnxsub.verifiers.milp.solvers.interrupt import run_interruptible
 
 __all__ = ["STATUS", "Scip"]
 
@@ -17,7 +18,7 @@ STATUS: dict[str, SolverStatus | None] = {
     "gaplimit": SolverStatus.OPTIMAL,
     "infeasible": SolverStatus.INFEASIBLE,
     "unbounded": SolverStatus.UNBOUNDED,
-    # solved again without presolve
+    # proves neither; only presolve says it, which is off
     "inforunbd": SolverStatus.UNKNOWN,
     "timelimit": SolverStatus.TIME_LIMIT,
     "nodelimit": SolverStatus.NODE_LIMIT,
@@ -36,6 +37,9 @@ STATUS: dict[str, SolverStatus | None] = {
 """Every status that `Model.getStatus` names."""
 
 
+_TIGHTEST = 1e-7
+
+
 class Scip(Solver):
     """`pyscipopt`: built row by row (there is no bulk call), solved by `optimizeNogil`, stopped by `interruptSolve`."""
 
@@ -49,18 +53,10 @@ class Scip(Solver):
 
     def _run(self, problem: Problem, options: SolverOptions, stop: threading.Event) -> Solution:
         scip = self.module()
-        solution, name = self._once(scip, problem, options, stop, presolve=True)
-        if name == "inforunbd":
-            solution, name = self._once(scip, problem, options, stop, presolve=False)
-        return solution
-
-    def _once(
-        self, scip: Any, problem: Problem, options: SolverOptions, stop: threading.Event, *, presolve: bool
-    ) -> tuple[Solution, str]:
         model = scip.Model()
         model.hideOutput()
         columns = _build(scip, model, problem)
-        self._configure(scip, model, options, presolve)
+        self._configure(scip, model, options)
         if options.start is not None:
             partial = model.createPartialSol()
             for column, value in zip(columns, options.start, strict=True):
@@ -71,18 +67,17 @@ class Scip(Solver):
         status = STATUS.get(name)
         if status is None:
             raise self._failed(f"it ended with status {name}")
-        return _solution(model, columns, problem, status), name
+        return _solution(model, columns, problem, status)
 
-    def _configure(self, scip: Any, model: Any, options: SolverOptions, presolve: bool) -> None:
-        epsilon = 1e-9
+    def _configure(self, scip: Any, model: Any, options: SolverOptions) -> None:
         values: dict[str, Any] = {
             "misc/catchctrlc": False,
             "randomization/randomseedshift": int(options.seed) % 2**31,
             "limits/gap": options.rel_gap,
             "limits/absgap": options.abs_gap,
-            # below epsilon the solver refuses, and integrality shares this tolerance
-            "numerics/feastol": max(options.feasibility, options.integrality, epsilon),
-            "numerics/dualfeastol": max(options.feasibility, epsilon),
+            # integrality shares feastol; below these ends SCIP hands its LP solver tolerances that it cannot hold (30 times slower)
+            "numerics/feastol": max(options.feasibility, options.integrality, _TIGHTEST),
+            "numerics/dualfeastol": max(options.feasibility, _TIGHTEST),
         }
         if options.time_limit is not None:
             values["limits/time"] = max(float(options.time_limit), 1e-3)
@@ -92,8 +87,11 @@ class Scip(Solver):
             values["lp/threads"] = min(int(options.threads), 64)
         for key, value in values.items():
             model.setParam(key, value)
-        if not presolve:
-            model.setPresolve(scip.SCIP_PARAMSETTING.OFF)
+        off = scip.SCIP_PARAMSETTING.OFF
+        # as for HiGHS: on the dense rows of a folded network these cost more than the whole tree
+        model.setPresolve(off)
+        model.setSeparating(off)
+        model.setHeuristics(off)
 
 
 def _end(value: float) -> float | None:

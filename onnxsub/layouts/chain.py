@@ -1,0 +1,137 @@
+"""Layout `chain`: `Flatten, Gemm, Relu, Gemm, ..., Relu, Gemm` and nothing else, which every known verifier reads.
+
+Opset 13, IR 8, batch 1, `alpha = beta = 1`, weights and biases as initializers. Exact on the domain of the inputs: what a later layer
+needs of the input or of earlier units travels through each Relu with a shift that keeps it non-negative there. The file is
+compared with layout `compact` under onnxruntime before it is handed out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from onnx import ModelProto, helper
+
+from onnxsub.errors import ModelError
+from onnxsub.layouts.chain_rows import relu_rows_on
+from onnxsub.layouts.chain_stages import Stage, stages
+from onnxsub.layouts.compact import OPSET, compact
+from onnxsub.layouts.context import LayoutContext
+from onnxsub.layouts.emit import Writer
+from onnxsub.model import Model, load_model
+from onnxsub.network import Network
+from onnxsub.ops.base import Array, Operator
+from onnxsub.ops.dense import Dense
+from onnxsub.ops.movement import flatten
+from onnxsub.ops.relu import Relu
+from onnxsub.results import VERSION
+from onnxsub.runtime import Runtime
+from onnxsub.surgery import annotate
+
+__all__ = ["TOLERANCE", "chain", "chain_network"]
+
+TOLERANCE = 1e-4
+"""The logits may differ from those of layout `compact` by this share of `1 + max |logit|`."""
+
+_IR = 8
+_SAMPLES = 24  # of each kind: inside the domain, at its corners, inside the ball, at its corners
+
+
+def chain(model: Model, network: Network, context: LayoutContext) -> ModelProto:
+    """`network` as a chain that equals it on the context's box.
+
+    Raises:
+        UnsupportedOperatorError: a kept unit is smooth.
+        InputError: the domain is unbounded and the context states no box.
+        ModelError: the model's element type cannot hold the chain to within `TOLERANCE`.
+    """
+    box = context.exact_box(network.input_shape)
+    rows = relu_rows_on(network, context.fed(box[0]), context.fed(box[1]))
+    tries = tuple(_points(context, box))
+    reference = Runtime(load_model(compact(model, network)), threads=1)
+    samples = np.concatenate([context.fed(x) for _, x in tries]).reshape(-1, network.input_size)
+    complaint = ""
+    for inside in (None, samples):
+        proto = _write(model, _row_of(stages(rows, inside), network, context.flat_input))
+        complaint = _complaint(reference, Runtime(load_model(proto), threads=1), context, tries)
+        if not complaint:
+            props = {} if context.valid_radius is None else {"onnxsub.chain.valid_radius": repr(context.valid_radius)}
+            return annotate(proto, props, {})
+    raise ModelError(f"{model.where}: {model.input_dtype} cannot hold layout chain, {complaint}; use --layout compact")
+
+
+def chain_network(network: Network, lower: Array, upper: Array, *, flat_input: bool = False) -> Network:
+    """`network` as Flatten, Dense and Relu operators in a row: the same function on the box.
+
+    Args:
+        lower, upper: the box, `(*input_shape)`, in the units of the network's input.
+        flat_input: the result takes flat rows and has no Flatten.
+    """
+    return _row_of(stages(relu_rows_on(network, lower, upper)), network, flat_input)
+
+
+def _row_of(plan: tuple[Stage, ...], network: Network, flat_input: bool) -> Network:
+    ops: list[Operator] = []
+    source = "x"
+    if not flat_input:
+        ops.append(flatten(source, network.input_shape, "flat"))
+        source = "flat"
+    for k, stage in enumerate(plan[:-1], start=1):
+        width = (len(stage.bias),)
+        ops.append(_gemm(stage, source, f"z{k}"))
+        ops.append(
+            Relu(op_type="Relu", node=f"relu{k}", inputs=(f"z{k}",), output=f"h{k}", in_shapes=(width,), out_shape=width)
+        )
+        source = f"h{k}"
+    ops.append(_gemm(plan[-1], source, "logits"))
+    return Network("x", (network.input_size,) if flat_input else network.input_shape, "logits", tuple(ops))
+
+
+def _gemm(stage: Stage, source: str, output: str) -> Dense:
+    out, width = stage.weight.shape
+    return Dense(
+        op_type="Gemm", node=output, inputs=(source,), output=output, in_shapes=((width,),), out_shape=(out,),
+        weight=stage.weight, bias=stage.bias,
+    )  # fmt: skip
+
+
+def _write(model: Model, network: Network) -> ModelProto:
+    writer = Writer(model.input_dtype, (model.input, model.raw_output))
+    rename = {network.input: model.input}
+    for op in network.ops:
+        rename[op.output] = model.raw_output if op.output == network.output else writer.fresh(op.output)
+        writer.add(op, tuple(rename[n] for n in op.inputs), rename[op.output])
+    kind = helper.np_dtype_to_tensor_dtype(model.input_dtype)
+    values = [
+        helper.make_tensor_value_info(model.input, kind, [1, *network.input_shape]),
+        helper.make_tensor_value_info(model.raw_output, kind, [1, network.classes]),
+    ]
+    graph = helper.make_graph(writer.nodes, "substitute", values[:1], values[1:], initializer=writer.weights)
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR, producer_name="onnxsub", producer_version=VERSION
+    )
+
+
+def _complaint(reference: Runtime, runtime: Runtime, context: LayoutContext, tries: tuple[tuple[str, Array], ...]) -> str:
+    """Where and by how much two files differ by more than is allowed, both under onnxruntime; empty where they do not."""
+    for where, x in tries:
+        fed = context.fed(x).astype(reference.model.input_dtype)
+        expected = reference.logits(fed).astype(np.float64)
+        got = runtime.logits(fed.reshape(len(fed), *runtime.model.input_shape)).astype(np.float64)
+        limit = TOLERANCE * (1 + np.abs(expected).max(axis=1))
+        off = np.abs(got - expected).max(axis=1)
+        worst = int(np.argmax(off / limit))
+        if not off[worst] <= limit[worst]:
+            return f"its logits are off by {off[worst]:.2g} {where} where {limit[worst]:.2g} is allowed"
+    return ""
+
+
+def _points(context: LayoutContext, box: tuple[Array, Array]) -> Iterator[tuple[str, Array]]:
+    rng = np.random.default_rng(0)
+    yield "at the anchor or the adversarial point", context.points
+    for where, ends in (("on the domain", box), ("on the ball", context.ball)):
+        if ends is not None:
+            lower, upper = ends
+            share = rng.random((2 * _SAMPLES, *lower.shape))
+            share[_SAMPLES:] = share[_SAMPLES:].round()
+            yield where, lower + share * (upper - lower)

@@ -1,0 +1,189 @@
+r"""Every non-linear operator as Relus and affine operators: the same function, exactly.
+
+| operator | with `r(z) = max(0, z)` |
+|---|---|
+| LeakyRelu, PRelu, Abs (slope n below 0) | `n z + (1 - n) r(z)` |
+| Clip to [lo, hi] | `lo + r(z - lo) - r(z - hi)`, one term where the other end is infinite: `lo + r(z - lo)`, `hi - r(hi - z)` |
+| MaxPool | `max(a, b) = b + r(a - b)`, as a tree over the elements of each window |
+
+Units that a substitute has replaced by lines stay lines.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from onnxsub.errors import UnsupportedOperatorError
+from onnxsub.network import Network
+from onnxsub.ops.base import Activation, Array, Nonlinear, Operator, Shape
+from onnxsub.ops.clip import Clip
+from onnxsub.ops.combine import Sum
+from onnxsub.ops.elementwise import Scale
+from onnxsub.ops.leaky import Leaky
+from onnxsub.ops.maxpool import MaxPool
+from onnxsub.ops.movement import Gather, Reshape, flatten
+from onnxsub.ops.relu import Relu
+from onnxsub.ops.substituted import Substituted
+from onnxsub.passes.substitute import original_activation
+
+__all__ = ["with_relus_only"]
+
+
+def with_relus_only(network: Network) -> Network:
+    """The network whose only non-linear operators are Relus, some units of which may be lines.
+
+    Raises:
+        UnsupportedOperatorError: a kept unit is smooth (Sigmoid, Tanh).
+    """
+    names = {network.input} | {op.output for op in network.ops}
+    ops: list[Operator] = []
+    for op in network.ops:
+        ops += _rewritten(op, names) if isinstance(op, Nonlinear) else [op]
+    return Network(network.input, network.input_shape, network.output, tuple(ops))
+
+
+def _rewritten(op: Nonlinear, names: set[str]) -> list[Operator]:
+    if isinstance(op, MaxPool):
+        return _Pieces(op, names).pooled(op)
+    if not isinstance(op, Activation):
+        raise op.missing("form with Relu only")
+    base = original_activation(op)
+    kept = op.kept if isinstance(op, Substituted) else np.ones(op.out_shape, dtype=np.bool_)
+    pieces = _Pieces(op, names)
+    if not kept.any():
+        return pieces.lines(op)
+    match base:
+        case Relu():
+            return [op]
+        case Leaky():
+            return pieces.leaky(op, base, kept)
+        case Clip():
+            return pieces.clipped(op, base, kept)
+        case _:
+            raise UnsupportedOperatorError(
+                f"{op.op_type} (node {op.node!r}) keeps {int(kept.sum())} units, which no Relu can stand for; "
+                "use --layout compact, or prune all of them (--gamma 1)"
+            )
+
+
+class _Pieces:
+    """Collects the operators that take the place of one; the last of them writes its output."""
+
+    def __init__(self, op: Nonlinear, names: set[str]) -> None:
+        self.op = op
+        self.ops: list[Operator] = []
+        self._names = self._fresh(names)
+
+    def lines(self, op: Activation) -> list[Operator]:
+        """All units are lines."""
+        assert isinstance(op, Substituted)  # only a substitute has units that are not kept
+        self._scale(op.inputs[0], op.slope, op.offset, op.output)
+        return self.ops
+
+    def leaky(self, op: Activation, base: Leaky, kept: Array) -> list[Operator]:
+        n = np.broadcast_to(base.slope, op.out_shape).astype(np.float64)
+        bent = self._relu(op.inputs[0], kept & (n != 1))
+        self._sum(self._line(op, np.where(kept, n, 0.0), 0.0), self._scale(bent, np.where(kept, 1 - n, 0.0)), output=op.output)
+        return self.ops
+
+    def clipped(self, op: Activation, base: Clip, kept: Array) -> list[Operator]:
+        z, lo, hi = op.inputs[0], float(base.lo), float(base.hi)
+        switch = kept.astype(np.float64)
+        total = self._line(op, np.zeros(op.out_shape), lo if math.isfinite(lo) else hi)
+        terms = []
+        if math.isfinite(lo):
+            terms.append((self._scale(z, None, np.array(-lo)), switch))
+            if math.isfinite(hi):
+                terms.append((self._scale(z, None, np.array(-hi)), -switch))
+        else:
+            terms.append((self._scale(z, np.array(-1.0), np.array(hi)), -switch))
+        for i, (source, sign) in enumerate(terms):
+            bent = self._scale(self._relu(source, kept), sign)
+            total = self._sum(total, bent, output=op.output if i == len(terms) - 1 else None)
+        return self.ops
+
+    def pooled(self, op: MaxPool) -> list[Operator]:
+        index, present = _windows(op)
+        values = flatten(op.inputs[0], op.in_shapes[0], next(self._names))
+        self.ops.append(values)
+        source = values.output
+        while index.shape[1] > 1:
+            first = index[:, 0::2]
+            second, pair = first.copy(), np.zeros(first.shape, dtype=np.bool_)
+            half = index.shape[1] // 2
+            second[:, :half], pair[:, :half] = index[:, 1::2], present[:, 1::2]
+            a, b = self._gather(source, second), self._gather(source, first)
+            # an element without a partner is carried on: its difference is the line 0
+            bent = self._relu(self._sum(a, b, signs=(1, -1)), pair.reshape(-1))
+            source = self._sum(b, bent)
+            present = present[:, 0::2]
+            index = np.arange(first.size).reshape(first.shape)
+        if index.size != self._size(source) or not np.array_equal(index.reshape(-1), np.arange(index.size)):
+            source = self._gather(source, index)
+        self._add(Reshape, "Reshape", (source,), op.output, op.out_shape)
+        return self.ops
+
+    def _line(self, op: Activation, slope: Array, offset: float) -> str:
+        """`slope z + offset` for kept units, their own lines for the others."""
+        shift = np.full(op.out_shape, offset)
+        if isinstance(op, Substituted):
+            slope, shift = np.where(op.kept, slope, op.slope), np.where(op.kept, shift, op.offset)
+        return self._scale(op.inputs[0], slope, shift)
+
+    def _relu(self, source: str, kept: Array) -> str:
+        shape, output = self._shape(source), next(self._names)
+        relu = Relu(
+            op_type=self.op.op_type, node=self.op.node, inputs=(source,), output=output, in_shapes=(shape,), out_shape=shape
+        )
+        zero = np.zeros(shape)
+        self.ops.append(relu if kept.all() else Substituted.of(relu, kept, zero, zero))
+        return output
+
+    def _scale(self, source: str, scale: Array | None, shift: Array | None = None, output: str | None = None) -> str:
+        return self._add(Scale, "Mul", (source,), output, scale=scale, shift=shift)
+
+    def _sum(self, *sources: str, signs: tuple[int, ...] | None = None, output: str | None = None) -> str:
+        return self._add(Sum, "Add", sources, output, signs=signs or (1,) * len(sources))
+
+    def _gather(self, source: str, index: Array) -> str:
+        return self._add(Gather, "Gather", (source,), None, (index.size,), indices=(index.reshape(-1),))
+
+    def _add(
+        self, kind: type[Operator], op_type: str, sources: tuple[str, ...], output: str | None, shape: Shape | None = None, **more: object
+    ) -> str:
+        name = output or next(self._names)
+        shapes = tuple(self._shape(s) for s in sources)
+        values: dict[str, object] = {
+            "op_type": op_type, "node": self.op.node, "inputs": sources, "output": name, "in_shapes": shapes,
+            "out_shape": shapes[0] if shape is None else shape,
+        }  # fmt: skip
+        self.ops.append(kind(**values, **more))  # type: ignore[arg-type]
+        return name
+
+    def _shape(self, name: str) -> Shape:
+        return next((op.out_shape for op in self.ops if op.output == name), self.op.in_shapes[0])
+
+    def _size(self, name: str) -> int:
+        return math.prod(self._shape(name))
+
+    def _fresh(self, names: set[str]) -> Iterator[str]:
+        stem = f"{self.op.output}/chain"
+        while any(name.startswith(stem) for name in names):
+            stem += "_"
+        count = 0
+        while True:
+            yield f"{stem}:{count}"
+            count += 1
+
+
+def _windows(op: MaxPool) -> tuple[Array, Array]:
+    """Flat input positions of every window, `(windows, K)`, and which of them are there (padding is not); those come first."""
+    channels, size = op.in_shapes[0][0], math.prod(op.sliding.in_spatial)
+    inside = np.tile(op.index >= 0, (channels, 1))
+    flat = (op.index[None] + (np.arange(channels) * size)[:, None, None]).reshape(-1, op.index.shape[1])
+    order = np.argsort(~inside, axis=1, kind="stable")
+    flat, inside = np.take_along_axis(flat, order, axis=1), np.take_along_axis(inside, order, axis=1)
+    return np.where(inside, flat, flat[:, :1]), inside

@@ -1,0 +1,66 @@
+"""What a layout may have to know beside the network: where the file must hold, and at which points it is tried."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxsub.errors import InputError
+from onnxsub.ops.base import Array, Shape
+from onnxsub.region import InputSpace
+
+__all__ = ["LayoutContext"]
+
+
+@dataclass(frozen=True, eq=False)
+class LayoutContext:
+    """Where a file must equal its substitute. Arrays are in un-normalised input units and in the model's per-sample shape.
+
+    Attributes:
+        space: domain and normalisation.
+        points: `(N, *shape)`, points that matter (the anchor, the adversarial point).
+        ball: lower and upper end of the ball round the anchor; None where there is none.
+        box: lower and upper end of the inputs on which the file must be exact; None: the whole domain.
+        valid_radius: radius of the ball that `box` is, where it is less than the domain.
+        flat_input: the file takes `(1, n)` rows (layout `chain`).
+    """
+
+    space: InputSpace
+    points: Array
+    ball: tuple[Array, Array] | None = None
+    box: tuple[Array, Array] | None = None
+    valid_radius: float | None = None
+    flat_input: bool = False
+
+    @staticmethod
+    def of(
+        space: InputSpace, x0: Array, radius: float, x_adv: Array | None = None, *, flat_input: bool = False
+    ) -> LayoutContext:
+        """The context of an anchor: exact on the domain; where that is unbounded, on the ball of the radius only."""
+        points = np.stack([x0] if x_adv is None else [x0, x_adv]).astype(np.float64)
+        ball = space.ball(x0, radius)
+        if math.isfinite(space.lower) and math.isfinite(space.upper):
+            return LayoutContext(space, points, ball, flat_input=flat_input)
+        return LayoutContext(space, points, ball, ball, radius, flat_input)
+
+    def exact_box(self, shape: Shape) -> tuple[Array, Array]:
+        """Lower and upper end, float64, of the inputs on which the file must be exact, un-normalised.
+
+        Raises:
+            InputError: it is unbounded, or of another shape.
+        """
+        ends = self.box or (np.full(shape, self.space.lower), np.full(shape, self.space.upper))
+        lower, upper = (np.asarray(end, dtype=np.float64) for end in ends)
+        if lower.shape != shape or upper.shape != shape:
+            raise InputError(f"the box has ends of shape {list(lower.shape)} and {list(upper.shape)}, the input {list(shape)}")
+        if not (np.isfinite(lower).all() and np.isfinite(upper).all() and (lower <= upper).all()):
+            raise InputError("the domain is unbounded or empty; state a finite one with --domain LO HI, or a ball of finite radius")
+        return lower, upper
+
+    def fed(self, x: Array) -> Array:
+        """What the model is fed for `x` `(..., *shape)`: `(x - mean) / std` in float64."""
+        shape = self.points.shape[1:]
+        ms = self.space.mean_std(shape)
+        return np.asarray(x, dtype=np.float64) if ms is None else (np.asarray(x, dtype=np.float64) - ms[0]) / ms[1]

@@ -1,0 +1,205 @@
+"""Assertions as linear constraints: terms, comparisons, and the disjunctive normal form of `and` and `or`.
+
+Both versions of VNN-LIB share this; they differ in how variables are declared and named.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from onnxsub.properties.sexpr import Source, Tree
+
+__all__ = ["Constraint", "Formula", "Variables"]
+
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_COMPARISONS = {"<=": (1.0, False), ">=": (-1.0, False), "<": (1.0, True), ">": (-1.0, True)}
+_EQUAL = ("=", "==")
+_CLAUSES = 100_000
+
+
+@dataclass(frozen=True, eq=False)
+class Variables:
+    """What names mean.
+
+    Attributes:
+        inputs, outputs: how many there are; input i is variable i, output j is variable `inputs + j`.
+        lookup: the variable of a token, None for what is no variable at all; may raise for one that is out of range.
+        known: names to put into a message.
+    """
+
+    inputs: int
+    outputs: int
+    lookup: Callable[[int], int | None]
+    known: str
+
+
+class Constraint(NamedTuple):
+    """`sum_v coefficients[v] v <= bound` (`<` where strict); `token` is where it stands."""
+
+    coefficients: dict[int, float]
+    bound: float
+    strict: bool
+    token: int
+
+
+_Term = tuple[dict[int, float], float]  # linear part and constant
+
+
+class Formula:
+    """Reads boolean expressions of one source."""
+
+    def __init__(self, source: Source, variables: Variables) -> None:
+        self._source = source
+        self._tokens = source.tokens
+        self._variables = variables
+
+    def conjunctions(self, tree: Tree) -> list[list[Constraint]]:
+        """The disjunctive normal form: a list of conjunctions.
+
+        Raises:
+            InputError: anything but comparisons of linear terms under `and` and `or`.
+        """
+        head, name = self._head(tree, "a comparison, (and ...) or (or ...)")
+        assert isinstance(tree, list)
+        if name in _COMPARISONS or name in _EQUAL:
+            return [self._comparison(tree, name)]
+        if name == "or":
+            return [c for part in self._parts(tree, name) for c in self.conjunctions(part)]
+        if name == "and":
+            parts = [self.conjunctions(part) for part in self._parts(tree, name)]
+            return self.product(parts, head)
+        hints = {
+            "not": "write the negated comparison",
+            "=>": "write (or ...) with the negated premise",
+            "!=": "write (or (< a b) (> a b))",
+            "distinct": "write (or (< a b) (> a b))",
+        }
+        what = hints.get(name, "use <=, >=, <, >, ==, and, or")
+        raise self._source.error(head, f"{name!r} is not supported in an assertion; {what}")
+
+    def product(self, parts: list[list[list[Constraint]]], token: int) -> list[list[Constraint]]:
+        """The conjunction of disjunctive normal forms."""
+        if math.prod(len(p) for p in parts) > _CLAUSES:
+            raise self._source.error(token, f"the property has more than {_CLAUSES} cases; split it into several files")
+        return [list(itertools.chain.from_iterable(choice)) for choice in itertools.product(*parts)]
+
+    def _parts(self, tree: list[Tree], name: str) -> list[Tree]:
+        if len(tree) < 3:
+            assert isinstance(tree[0], int)
+            raise self._source.error(tree[0], f"({name}) is empty; give it at least one expression")
+        return tree[2:]
+
+    def _head(self, tree: Tree, expected: str) -> tuple[int, str]:
+        """The token of a list's first word, and the word."""
+        if isinstance(tree, int):
+            raise self._source.error(tree, f"expected {expected}, found {self._tokens[tree]!r}")
+        if len(tree) < 2:
+            assert isinstance(tree[0], int)
+            raise self._source.error(tree[0], f"expected {expected}, found ()")
+        head = tree[1]
+        if not isinstance(head, int):
+            assert isinstance(head[0], int)
+            raise self._source.error(head[0], f"expected {expected}, found a list")
+        return head, self._tokens[head]
+
+    def _comparison(self, tree: list[Tree], name: str) -> list[Constraint]:
+        """`(<= a b)`, or the chain `(<= a b c)` of SMT-LIB."""
+        head = tree[1]
+        assert isinstance(head, int)
+        if len(tree) < 4:
+            raise self._source.error(head, f"{name!r} compares at least two terms, found {len(tree) - 2}")
+        terms = [self._term(t) for t in tree[2:]]
+        found = []
+        for (left, a), (right, b) in itertools.pairwise(terms):
+            coefficients = dict(left)
+            for v, c in right.items():
+                coefficients[v] = coefficients.get(v, 0.0) - c
+            coefficients = {v: c for v, c in coefficients.items() if c != 0}
+            self._check(coefficients, name, b - a, head)
+            if name in _EQUAL:
+                found.append(Constraint(coefficients, b - a, False, head))
+                found.append(Constraint({v: -c for v, c in coefficients.items()}, a - b, False, head))
+                continue
+            sign, strict = _COMPARISONS[name]
+            if sign < 0:
+                coefficients, bound = {v: -c for v, c in coefficients.items()}, a - b
+            else:
+                bound = b - a
+            found.append(Constraint(coefficients, bound, strict, head))
+        return found
+
+    def _check(self, coefficients: dict[int, float], name: str, bound: float, token: int) -> None:
+        if not coefficients:
+            raise self._source.error(token, "this comparison has no variable in it; remove it or check the names")
+        if not (math.isfinite(bound) and all(math.isfinite(c) for c in coefficients.values())):
+            raise self._source.error(token, "a number of this comparison is too large for float64; scale the constraint")
+        n = self._variables.inputs
+        reads_inputs = min(coefficients) < n
+        if reads_inputs and max(coefficients) >= n:
+            raise self._source.error(
+                token,
+                "this comparison mixes inputs and outputs, which is not supported; "
+                "constrain inputs by a box and outputs by linear comparisons",
+            )
+        if reads_inputs and len(coefficients) > 1:
+            raise self._source.error(token, "this comparison relates inputs to each other; only a box of inputs is supported")
+        if reads_inputs and _COMPARISONS.get(name, (1.0, False))[1]:
+            raise self._source.error(token, f"{name!r} on an input: boxes are closed; write {name}= instead")
+
+    def _term(self, tree: Tree) -> _Term:
+        if isinstance(tree, int):
+            return self._atom(tree)
+        head, name = self._head(tree, "a number, a variable or a sum")
+        parts = [self._term(t) for t in tree[2:]]
+        if not parts:
+            raise self._source.error(head, f"({name}) has nothing to work on; give it a term")
+        if name == "+":
+            return _sum(parts)
+        if name == "-":
+            first = parts[0] if len(parts) > 1 else ({}, 0.0)
+            return _sum([first, *(_scaled(p, -1.0) for p in parts[len(parts) > 1 :])])
+        if name == "*":
+            return self._product(parts, head)
+        if name == "/" and len(parts) == 2 and not parts[1][0] and parts[1][1] != 0:
+            value = parts[1][1]
+            return {v: c / value for v, c in parts[0][0].items()}, parts[0][1] / value
+        what = "only a division by a constant other than 0 is linear" if name == "/" else "terms are made of +, - and *"
+        raise self._source.error(head, f"{name!r} is not supported here; {what}")
+
+    def _product(self, parts: list[_Term], token: int) -> _Term:
+        variable = [p for p in parts if p[0]]
+        if len(variable) > 1:
+            raise self._source.error(token, "a product of variables is not linear and not supported; only constants may be factors")
+        factor = math.prod(p[1] for p in parts if not p[0])
+        return _scaled(variable[0], factor) if variable else ({}, factor)
+
+    def _atom(self, token: int) -> _Term:
+        word = self._tokens[token]
+        if _NUMBER.fullmatch(word):
+            value = float(word)
+            if not math.isfinite(value):
+                raise self._source.error(token, f"{word} is too large for float64; scale the constraint")
+            return {}, value
+        v = self._variables.lookup(token)
+        if v is None:
+            raise self._source.error(token, f"{word!r} is neither a number nor declared; known are {self._variables.known}")
+        return {v: 1.0}, 0.0
+
+
+def _sum(terms: list[_Term]) -> _Term:
+    total: dict[int, float] = {}
+    constant = 0.0
+    for linear, value in terms:
+        constant += value
+        for v, c in linear.items():
+            total[v] = total.get(v, 0.0) + c
+    return total, constant
+
+
+def _scaled(term: _Term, factor: float) -> _Term:
+    return {v: c * factor for v, c in term[0].items()}, term[1] * factor

@@ -1,0 +1,64 @@
+"""Reading a property: a `.vnnlib` file, gzipped or not, of either version."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from pathlib import Path
+
+from onnxsub.errors import InputError
+from onnxsub.model import Model
+from onnxsub.properties.fit import check_fits
+from onnxsub.properties.property import Property
+from onnxsub.properties.sexpr import Source, parse
+from onnxsub.properties.vnnlib1 import read_version_1
+from onnxsub.properties.vnnlib2 import read_version_2
+
+__all__ = ["load_property", "parse_property"]
+
+_BYTES = 2**30
+"""A text beyond this size is refused, so that a small .gz file cannot fill the memory."""
+
+
+def load_property(path: str | os.PathLike[str], model: Model | None = None) -> Property:
+    """The property of a file; with a model, sizes and head are checked against it.
+
+    Raises:
+        InputError: the file cannot be read, is not VNN-LIB, uses what is not supported, or does not fit the model. Messages
+            about the text begin with `file:line:column`.
+    """
+    shown = os.fspath(path)
+    found = parse_property(_read(Path(path)), shown)
+    if model is not None:
+        check_fits(found, model)
+    return found
+
+
+def parse_property(text: str, where: str = "property") -> Property:
+    """The property of a text; `where` is what messages call it. Raises InputError as `load_property` does."""
+    source = Source(text, where)
+    commands = parse(source)
+    if not commands:
+        raise source.error(0, "there is no command in it; give a VNN-LIB property")
+    heads = {source.tokens[c[1]] for c in commands if len(c) > 1 and isinstance(c[1], int)}
+    if heads & {"vnnlib-version", "declare-network"}:
+        return read_version_2(source, commands)
+    return read_version_1(source, commands)
+
+
+def _read(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            with gzip.open(path) as file:
+                data = file.read(_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        why = getattr(error, "strerror", None) or error or type(error).__name__
+        raise InputError(f"cannot read the property {str(path)!r}: {why}; give a .vnnlib or .vnnlib.gz file") from error
+    if len(data) > _BYTES:
+        raise InputError(f"the property {str(path)!r} is larger than 1 GB; give a smaller one")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"the property {str(path)!r} is not text (byte {error.start}); give a .vnnlib file") from error

@@ -1,0 +1,176 @@
+"""The network on one ball: bounded, targets excluded, folded, encoded. What every question of the MILP verifier starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from onnxsub.errors import UnsupportedOperatorError
+from onnxsub.network import Network
+from onnxsub.ops.base import Array
+from onnxsub.ops.encoding import LinExpr
+from onnxsub.passes.fold import fold
+from onnxsub.propagate import Bounds, compute_bounds, margin_bounds
+from onnxsub.region import InputSpace
+from onnxsub.verifiers.milp.build import Encoding, encode_network
+from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.milp.solvers import Problem
+from onnxsub.verifiers.milp.tighten import MOST_UNITS, tighten
+
+__all__ = ["SLACK", "LocalModel", "TargetModel"]
+
+SLACK = 1e-7
+"""The row `f_t >= f_y` is relaxed to `f_t - f_y >= -SLACK * (1 + max |margin bound|)`, so that no rounding of the rows can
+hide a boundary point. The proved distance shrinks by that over the margin's slope, about 1e-9."""
+
+
+@dataclass(frozen=True, eq=False)
+class LocalModel:
+    """`network` over `B(radius) = [lower, upper]`.
+
+    Attributes:
+        network: the folded form where it could be folded.
+        bounds: of that network.
+        margins: upper bound of `f_t - f_y` per class; `-inf` for y.
+        lowest: lower bound of the same.
+        label: y.
+        radius: of the ball.
+        tight: whether the programs use bounds that hold where their target is reached.
+    """
+
+    network: Network
+    x0: Array
+    lower: Array
+    upper: Array
+    bounds: Bounds
+    margins: Array
+    lowest: Array
+    label: int
+    radius: float
+    tight: bool
+
+    @staticmethod
+    def over(network: Network, x0: Array, label: int, space: InputSpace, radius: float, options: MilpOptions) -> LocalModel:
+        """Bounds first; the folded form only where a target is left.
+
+        Raises:
+            UnsupportedOperatorError: an operator has no bounds, or none of folded form when `fold` is `always`.
+        """
+        lower, upper = space.ball(x0, radius)
+        bounds = compute_bounds(network, lower, upper, options.bounds_method)
+        lowest, margins = _margins(network, bounds, label)
+        if options.fold != "never" and (margins >= 0).any():
+            try:
+                folded = fold(network, bounds)
+            except UnsupportedOperatorError:
+                if options.fold == "always":
+                    raise
+            else:
+                network = folded
+                bounds = compute_bounds(network, lower, upper, options.bounds_method)
+                low, high = _margins(network, bounds, label)
+                lowest, margins = np.maximum(lowest, low), np.minimum(margins, high)
+        return LocalModel(network, x0, lower, upper, bounds, margins, lowest, label, radius, options.tighten)
+
+    @property
+    def open(self) -> tuple[int, ...]:
+        """The targets that bounds do not exclude, the most promising first."""
+        return tuple(int(t) for t in np.argsort(-self.margins, kind="stable") if self.margins[t] >= 0)
+
+    @property
+    def unstable(self) -> int:
+        """Units that cost a binary."""
+        count = 0
+        for op in self.network.activations:
+            l, u = self.bounds.pre[op.output]
+            count += int((~op.affine_on(l, u)).sum())
+        return count
+
+    def slack(self, target: int) -> float:
+        """How far the row of `target` is relaxed."""
+        return SLACK * (1.0 + max(abs(float(self.margins[target])), abs(float(self.lowest[target]))))
+
+    def target(self, target: int) -> TargetModel | None:
+        """What the points of the ball with `f_t >= f_y` look like; None: bounds prove that there is none."""
+        slack = self.slack(target)
+        intervals = {name: self.bounds.arrays(name) for name in self.bounds.pre}
+        lower, upper = self.lower, self.upper
+        enforced: dict[str, Array] = {}
+        if self.tight and self.unstable <= MOST_UNITS:
+            tightened = tighten(self.network, self.bounds, target, self.label, slack)
+            if tightened is None:
+                return None
+            lower, upper = tightened.lower.numpy(), tightened.upper.numpy()
+            for op in self.network.activations:
+                before, after = self.bounds.pre[op.output], tightened.pre[op.output]
+                on_ball = op.affine_on(*(b[0].flatten() for b in before))
+                enforced[op.output] = torch.nonzero(op.affine_on(*after) & ~on_ball).flatten().numpy()
+            intervals = {name: (l.numpy(), u.numpy()) for name, (l, u) in tightened.pre.items()}
+        return TargetModel(self, target, slack, lower, upper, intervals, enforced)
+
+
+@dataclass(frozen=True, eq=False)
+class TargetModel:
+    """The points of a ball at which one target is reached, as mixed-integer programs.
+
+    Attributes:
+        lower, upper, intervals: hold at these points.
+        enforced: units that are stable at these points only: their intervals become rows.
+    """
+
+    local: LocalModel
+    target: int
+    slack: float
+    lower: Array
+    upper: Array
+    intervals: Mapping[str, tuple[Array, Array]]
+    enforced: Mapping[str, Array]
+
+    @property
+    def binaries(self) -> int:
+        """Units that cost a binary."""
+        count = 0
+        for op in self.local.network.activations:
+            ends = (torch.as_tensor(e) for e in self.intervals[op.output])
+            count += int((~op.affine_on(*ends)).sum())
+        return count
+
+    def _encode(self) -> Encoding:
+        local = self.local
+        return encode_network(
+            local.network, local.x0, self.lower, self.upper, self.intervals, radius=local.radius, enforced=self.enforced
+        )
+
+    @cached_property
+    def _ball(self) -> Encoding:
+        return self._encode()
+
+    @cached_property
+    def _measured(self) -> tuple[Encoding, LinExpr]:
+        encoding = self._encode()
+        return encoding, encoding.add_distance()
+
+    def decision(self) -> Problem:
+        """`max f_t - f_y` over the points of the ball where it is not negative; a point exists unless infeasible."""
+        margin = self._ball.margin(self.target, self.local.label)
+        return self._ball.model.problem(-margin, (margin, -self.slack, np.inf))
+
+    def minimum(self) -> Problem:
+        """`min |x - x0|_inf` over the points of the ball with `f_t >= f_y`; the columns of `decision` come first."""
+        encoding, distance = self._measured
+        return encoding.model.problem(distance, (encoding.margin(self.target, self.local.label), -self.slack, np.inf))
+
+    def point(self, solution: Array) -> Array:
+        """The input of a solution of `decision` or `minimum`."""
+        return self._ball.point(solution)
+
+
+def _margins(network: Network, bounds: Bounds, label: int) -> tuple[Array, Array]:
+    rows = np.eye(network.classes) - np.eye(network.classes)[label]
+    low, high = (b[0].double().cpu().numpy().copy() for b in margin_bounds(network, bounds, rows))
+    low[label] = high[label] = -np.inf
+    return low, high

@@ -1,0 +1,141 @@
+"""The distance by way of a local substitute: `d_hat`, and what it proves about the original."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from onnxsub.layouts.compact import compact
+from onnxsub.lower import lower
+from onnxsub.model import load_model
+from onnxsub.ops.base import Array
+from onnxsub.passes.attack import attack
+from onnxsub.passes.certify import certified_radius, keeps_its_pieces
+from onnxsub.passes.prune import Adversarial, PruneOptions, Substitute, build_substitute
+from onnxsub.passes.substitute import substitute
+from onnxsub.passes.walk_back import walk_back
+from onnxsub.query import Query, two_classes
+from onnxsub.runtime import Runtime
+from onnxsub.verifiers.milp.distance import minimum_distance
+from onnxsub.verifiers.referee import Referee, Replay
+from onnxsub.verifiers.result import DistanceResult, Original, Progress, Witness
+
+if TYPE_CHECKING:
+    from onnxsub.verifiers.distance import DistanceOptions
+
+__all__ = ["distance_via"]
+
+_BETTER = 1e-4  # share by which a re-anchored substitute must improve the upper end to be worth another round
+
+
+def distance_via(
+    query: Query, options: DistanceOptions, via: PruneOptions, clock: Callable[[], float], progress: Progress | None
+) -> DistanceResult:
+    """The distance of the substitute that `via` describes.
+
+    With `refine`, the point that the substitute leads to becomes its new adversarial point and it is built again, until the
+    original's upper end stops improving.
+
+    Args:
+        clock: seconds left of the time limit, infinite for none.
+    """
+    start = time.perf_counter()
+    limit = clock() / 3
+    attacking = via.attack if math.isinf(limit) else replace(via.attack, timeout=max(limit, 0.01))
+    found = attack(query, attacking)
+    attacked = time.perf_counter()
+    adversarial = Adversarial.of(found)
+    referee = Referee(query.network, query.x0, query.label, query.space, query.logits)
+    best = None if adversarial.x is None else referee.judge(adversarial.x[None])[0]
+    pruning = verifying = 0.0
+    rounds = 0
+    while True:
+        rounds += 1
+        t0 = time.perf_counter()
+        g = build_substitute(query, via, adversarial)
+        replay = _replay(query, g)
+        t1 = time.perf_counter()
+        left = clock()
+        milp = options.milp if math.isinf(left) else replace(options.milp, timeout=max(left, 0.01))
+        result = minimum_distance(
+            g.network, query.x0, query.label, query.space, milp, start=adversarial.x, replay=replay, progress=progress
+        )
+        t2 = time.perf_counter()
+        pruning, verifying = pruning + t1 - t0, verifying + t2 - t1
+        better = _nearest(query, referee, best, result.witness)
+        improved = better is not None and (best is None or better.radius < best.radius * (1 - _BETTER))
+        best = better
+        if not (options.refine and improved and best is not None and rounds < options.rounds) or result.interrupted or clock() <= 0:
+            break
+        adversarial = Adversarial(best.x, best.radius, best.label)
+    t3 = time.perf_counter()
+    original = _original(query, g, result, best, lambda: clock() <= 0)
+    end = time.perf_counter()
+    times = {
+        "attack": attacked - start,
+        "prune": pruning,
+        "verify": verifying,
+        "original": end - t3,
+        "total": end - start,
+    }
+    facts = _facts(query, via, g, found.d_adv, rounds)
+    return replace(result, head=query.json_head(), original=original, substitute=facts, time_s=times)
+
+
+def _replay(query: Query, g: Substitute) -> Replay:
+    """Logits of the substitute by onnxruntime on its folded file, un-normalised inputs."""
+    raw = substitute(lower(query.model), g.lines, g.selection.kept)
+    runtime = Runtime(load_model(compact(query.model, raw)), threads=1)
+
+    def replay(x: Array) -> Array:
+        return two_classes(runtime.logits(query.space.normalise(x)))
+
+    return replay
+
+
+def _nearest(query: Query, referee: Referee, best: Witness | None, hint: Witness | None) -> Witness | None:
+    """The nearest confirmed point of the original: the best so far, the witness of the substitute, or where a walk from it leads."""
+    candidates = [] if best is None else [best]
+    if hint is not None:
+        candidates.append(referee.settle(hint.x, tol=1e-6))
+        near = walk_back(query.network, query.x0, query.label, query.space, hint.x[None], query.margins)
+        candidates += [] if near is None else referee.judge(near.x[None])
+    return min((w for w in candidates if w.confirmed), key=lambda w: w.radius, default=None)
+
+
+def _original(query: Query, g: Substitute, result: DistanceResult, best: Witness | None, late: Callable[[], bool]) -> Original:
+    """What the substitute's answer proves about the original.
+
+    Lower end: the largest radius that bounds of the original certify, with the substitute's error intervals as a second
+    chance; the substitute's own lower end where both are provably one function on that ball.
+    """
+    upper = math.inf if best is None else best.radius
+
+    def ball(radius: float) -> tuple[Array, Array]:
+        return query.space.ball(query.x0, radius)
+
+    exact = math.isfinite(result.upper) and not late() and keeps_its_pieces(query.network, g.network, ball(result.upper))
+    reach = min(upper, query.space.reach(query.x0))
+    proved = certified_radius(query.network, ball, query.label, reach, stop=late, substitute=g.network)
+    if exact:
+        proved = max(proved, result.lower)
+        upper = max(upper, proved)  # the float32 replay of a tie may round to the other side
+    return Original(min(proved, upper), upper, exact, best)
+
+
+def _facts(query: Query, via: PruneOptions, g: Substitute, d_adv: float, rounds: int) -> dict[str, Any]:
+    kept = g.selection.kept_per_layer
+    return {
+        "method": via.method,
+        "gamma": via.select.gamma,
+        "keep": via.select.keep,
+        "rank": via.select.rank,
+        "units_total": query.network.units,
+        "units_pruned": query.network.units - sum(kept),
+        "kept_per_layer": kept,
+        "d_adv": d_adv,
+        "refinements": rounds - 1,
+    }

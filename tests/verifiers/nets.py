@@ -1,0 +1,72 @@
+"""Small networks for the tests of the verifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from onnxsub.lower import lower
+from onnxsub.model import load_model
+from onnxsub.network import Network
+from onnxsub.ops.base import Array, Operator
+from onnxsub.ops.dense import Dense
+from onnxsub.ops.relu import Relu
+from onnxsub.region import InputSpace
+from tests.random_models import random_model
+
+UNIT = InputSpace()
+
+
+def dense(*layers: tuple[object, object]) -> Network:
+    """`W, b` per layer, Relu between them."""
+    ops: list[Operator] = []
+    name = "x"
+    first = np.asarray(layers[0][0]).shape[1]
+    for i, (w, b) in enumerate(layers):
+        weight, bias = np.asarray(w, dtype=np.float64), np.asarray(b, dtype=np.float64)
+        m, n = weight.shape
+        ops.append(
+            Dense(
+                op_type="Gemm", node=f"d{i}", inputs=(name,), output=f"z{i}", in_shapes=((n,),), out_shape=(m,),
+                weight=weight, bias=bias,
+            )  # fmt: skip
+        )
+        name = f"z{i}"
+        if i < len(layers) - 1:
+            ops.append(Relu(op_type="Relu", node=f"r{i}", inputs=(name,), output=f"h{i}", in_shapes=((m,),), out_shape=(m,)))
+            name = f"h{i}"
+    return Network("x", (first,), name, tuple(ops))
+
+
+def random_dense(seed: int, *sizes: int) -> Network:
+    rng = np.random.default_rng(seed)
+    return dense(*[(rng.normal(size=(m, n)) / np.sqrt(n), 0.3 * rng.normal(size=m)) for n, m in zip(sizes, sizes[1:], strict=False)])
+
+
+def random_network(seed: int, **options: object) -> Network:
+    return lower(load_model(random_model(seed, **options)))  # type: ignore[arg-type]
+
+
+def anchor(network: Network, seed: int) -> tuple[Array, int]:
+    """A random float32 point of the unit box and its class."""
+    x = np.random.default_rng(seed).random(network.input_shape).astype(np.float32)
+    return x, int(logits(network)(x[None])[0].argmax())
+
+
+def logits(network: Network) -> Callable[[Array], Array]:
+    """The network in float64."""
+
+    def replay(x: Array) -> Array:
+        with torch.no_grad():
+            return network.forward(torch.as_tensor(np.array(x, dtype=np.float64))).numpy()
+
+    return replay
+
+
+def worst(network: Network, label: int, x: Array) -> Array:
+    f = logits(network)(x)
+    own = f[:, label].copy()
+    f[:, label] = -np.inf
+    return f.max(axis=1) - own

@@ -1,0 +1,245 @@
+"""The same problems, with known answers, through every solver."""
+
+from __future__ import annotations
+
+import _thread
+import importlib
+import math
+import threading
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from onnxsub.errors import InputError, LicenceError, MissingDependencyError, SolverError
+from onnxsub.verifiers.milp.solvers import SOLVERS, Capability, Problem, Solver, SolverOptions, SolverStatus, get_solver
+from onnxsub.verifiers.milp.solvers import gurobi as gurobi_module
+from onnxsub.verifiers.milp.solvers import highs as highs_module
+from onnxsub.verifiers.milp.solvers import scip as scip_module
+
+INF = math.inf
+
+
+@pytest.fixture(params=sorted(SOLVERS))
+def solver(request: pytest.FixtureRequest) -> Solver:
+    found = SOLVERS[request.param]
+    if not found.is_available():
+        pytest.skip(f"{found.package} is not installed")
+    return found
+
+
+def problem(c, a, rows, columns, integer=None, offset=0.0) -> Problem:
+    c = np.asarray(c, dtype=float)
+    a = np.asarray(a, dtype=float).reshape(-1, len(c))
+    rows, columns = np.asarray(rows, dtype=float).reshape(-1, 2), np.asarray(columns, dtype=float)
+    whole = np.zeros(len(c), dtype=bool) if integer is None else np.asarray(integer, dtype=bool)
+    return Problem(c, offset, sp.csc_array(a), rows[:, 0], rows[:, 1], columns[:, 0], columns[:, 1], whole)
+
+
+LP = problem([-1, -2], [[1, 1], [1, 3]], [[-INF, 4], [-INF, 6]], [[0, 3], [0, INF]], offset=1.0)
+EQUALITY = problem([1, 1, 0], [[1, -1, 1]], [[2, 2]], [[0, 5], [0, 5], [-1, 1]])
+RANGE = problem([1, 1], [[1, 2]], [[3, 4]], [[0, 10], [0, 10]])
+MIP = problem([-5, -4, -3], [[2, 3, 1], [4, 1, 2], [3, 4, 2]], [[-INF, 5], [-INF, 11], [-INF, 8]], [[0, 10]] * 3, [1, 1, 1])
+MIXED = problem([-1, -1], [[2, 2]], [[-INF, 5]], [[0, 3], [0, 0.25]], [1, 0])
+NEGATIVE = problem([1, 0], [[1, 1]], [[-3.5, INF]], [[-10, 10], [0, 1]], [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("p", "value"),
+    [(LP, -4.0), (EQUALITY, 1.0), (RANGE, 1.5), (MIP, -13.0), (MIXED, -2.25), (NEGATIVE, -4.0)],
+    ids=["lp", "equality", "range", "mip", "mixed", "negative"],
+)
+def test_optimum(solver: Solver, p: Problem, value: float) -> None:
+    s = solver.solve(p, SolverOptions(threads=1))
+    assert s.status is SolverStatus.OPTIMAL
+    assert s.objective == pytest.approx(value, abs=1e-6)
+    assert s.bound == pytest.approx(value, abs=1e-6)
+    assert s.bound <= s.objective
+    assert s.x is not None
+    assert p.objective(s.x) == pytest.approx(value, abs=1e-6)
+    activity = p.A @ s.x
+    assert (activity >= p.row_lower - 1e-6).all()
+    assert (activity <= p.row_upper + 1e-6).all()
+
+
+@pytest.mark.parametrize("integer", [False, True])
+def test_infeasible(solver: Solver, integer: bool) -> None:
+    p = problem([1, 1], [[1, 1], [1, -1]], [[3, INF], [0, 0]], [[0, 1], [0, 1]], [integer] * 2)
+    s = solver.solve(p, SolverOptions())
+    assert (s.status, s.x, s.objective, s.bound) == (SolverStatus.INFEASIBLE, None, None, INF)
+    assert s.status.proves_empty
+
+
+def test_infeasible_only_for_integers(solver: Solver) -> None:
+    p = problem([0, 0], [[2, 2]], [[3, 3]], [[0, 5], [0, 5]], [1, 1])
+    assert solver.solve(p, SolverOptions()).status is SolverStatus.INFEASIBLE
+
+
+def test_crossed_ends_are_infeasible(solver: Solver) -> None:
+    p = problem([1], [[1]], [[0, 1]], [[2, 1]])
+    assert solver.solve(p, SolverOptions()).status is SolverStatus.INFEASIBLE
+
+
+@pytest.mark.parametrize("integer", [False, True])
+def test_unbounded_proves_nothing(solver: Solver, integer: bool) -> None:
+    p = problem([-1, -1], [[1, -1]], [[-2, 2]], [[0, INF], [0, INF]], [integer, False])
+    s = solver.solve(p, SolverOptions())
+    assert s.status in (SolverStatus.UNBOUNDED, SolverStatus.UNKNOWN)
+    assert s.bound == -INF
+    assert not s.status.proves_empty
+
+
+def test_infeasible_or_unbounded_is_told_apart(solver: Solver) -> None:
+    p = problem([-1, -1], [[1, -1], [1, -1]], [[-2, 2], [3, INF]], [[0, INF], [0, INF]])
+    assert solver.solve(p, SolverOptions()).status is SolverStatus.INFEASIBLE
+
+
+def test_cutoff(solver: Solver) -> None:
+    below = solver.solve(MIP, SolverOptions(cutoff=-13.5))
+    assert (below.status, below.bound) == (SolverStatus.CUTOFF, -13.5)
+    above = solver.solve(MIP, SolverOptions(cutoff=-12.5))
+    assert above.status is SolverStatus.OPTIMAL
+    assert above.objective == pytest.approx(-13.0, abs=1e-6)
+    one = problem([2, 0], [[1, 1]], [[1, INF]], [[0, 5], [0, 0.25]], offset=1.0)
+    assert solver.solve(one, SolverOptions(cutoff=2.4)).status is SolverStatus.CUTOFF
+    assert solver.solve(one, SolverOptions(cutoff=2.6)).objective == pytest.approx(2.5, abs=1e-6)
+
+
+def test_start_point(solver: Solver) -> None:
+    assert Capability.START in solver.capabilities
+    s = solver.solve(MIP, SolverOptions(start=np.array([1.0, 1.0, 0.0])))
+    assert s.objective == pytest.approx(-13.0, abs=1e-6)
+
+
+def test_thread_counts_may_differ_between_runs(solver: Solver) -> None:
+    for threads in (1, 2, None, 1):
+        assert solver.solve(MIP, SolverOptions(threads=threads)).objective == pytest.approx(-13.0, abs=1e-6)
+
+
+def split(n: int = 40, m: int = 4) -> Problem:
+    """Market split: small, and out of reach of every solver in a few seconds."""
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 100, (m, n)).astype(float)
+    half = np.floor(a.sum(axis=1) / 2)
+    matrix = np.hstack([a, np.eye(m), -np.eye(m)])
+    columns = [[0, 1]] * n + [[0, 1e4]] * (2 * m)
+    return problem(np.r_[np.zeros(n), np.ones(2 * m)], matrix, np.stack([half, half], 1), columns, [1] * n + [0] * (2 * m))
+
+
+def test_time_limit_keeps_the_bracket(solver: Solver) -> None:
+    s = solver.solve(split(), SolverOptions(time_limit=0.5, threads=1))
+    assert s.status is SolverStatus.TIME_LIMIT
+    assert -1e-6 <= s.bound <= (INF if s.objective is None else s.objective)
+
+
+def test_event_stops_a_run(solver: Solver) -> None:
+    stop = threading.Event()
+    timer = threading.Timer(0.3, stop.set)
+    timer.start()
+    s = solver.solve(split(), SolverOptions(time_limit=60, threads=1), stop)
+    timer.join()
+    assert s.status is SolverStatus.INTERRUPTED
+    assert s.bound >= -1e-6
+    assert solver.solve(MIP, SolverOptions(), stop).status is SolverStatus.INTERRUPTED
+
+
+def test_ctrl_c_stops_a_run_and_is_told_by_the_event(solver: Solver) -> None:
+    stop = threading.Event()
+    timer = threading.Timer(0.3, _thread.interrupt_main)
+    timer.start()
+    s = solver.solve(split(), SolverOptions(time_limit=60, threads=1), stop)
+    timer.join()
+    assert s.status is SolverStatus.INTERRUPTED
+    assert stop.is_set()
+
+
+def test_stop_at(solver: Solver) -> None:
+    s = solver.solve(split(), SolverOptions(time_limit=30, threads=1, stop_at=60.0))
+    assert s.status is SolverStatus.TARGET
+    assert s.objective is not None
+    assert s.objective <= 60.0 + 1e-6
+    assert s.bound <= s.objective
+
+
+def test_every_status_of_highs_is_mapped() -> None:
+    highspy = importlib.import_module("highspy")
+    assert set(highs_module.STATUS) == {n for n in dir(highspy.HighsModelStatus) if n.startswith("k")}
+
+
+def test_every_status_of_gurobi_is_mapped() -> None:
+    gp = pytest.importorskip("gurobipy")
+    assert set(gurobi_module.STATUS) == {n for n in dir(gp.GRB.Status) if n.isupper()}
+
+
+def test_every_status_of_scip_is_mapped() -> None:
+    scip = pytest.importorskip("pyscipopt")
+    names = {n.lower() for n in dir(scip.scip.PY_SCIP_STATUS) if n.isupper()}
+    assert names <= set(scip_module.STATUS)
+
+
+def test_only_proofs_prove() -> None:
+    assert {s for s in SolverStatus if s.proves_empty} == {SolverStatus.INFEASIBLE, SolverStatus.CUTOFF}
+    assert all(len(s.value) > 20 for s in SolverStatus)
+
+
+def test_missing_package_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> None:
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr("onnxsub.verifiers.milp.solvers.base.importlib.import_module", refuse)
+    for name, extra in (("scip", "onnxsub[scip]"), ("gurobi", "onnxsub[gurobi]"), ("highs", "highspy")):
+        with pytest.raises(MissingDependencyError, match="pip install") as e:
+            get_solver(name)
+        assert extra in str(e.value)
+        assert "\n" not in str(e.value)
+
+
+def test_unknown_solver() -> None:
+    with pytest.raises(InputError, match="highs, gurobi, scip"):
+        get_solver("cplex")
+
+
+def test_license_status_is_one_line(solver: Solver) -> None:
+    assert "licence" in solver.license_status()
+    assert "\n" not in solver.license_status()
+
+
+@pytest.mark.parametrize(("number", "words"), [(10009, "GRB_LICENSE_FILE"), (10010, "2000 columns")])
+def test_licence_errors_are_explained(monkeypatch: pytest.MonkeyPatch, number: int, words: str) -> None:
+    gp = pytest.importorskip("gurobipy")
+
+    def refuse(*_: object) -> None:
+        raise gp.GurobiError(number, "refused")
+
+    monkeypatch.setattr(gurobi_module.Gurobi, "_build", refuse)
+    with pytest.raises(LicenceError, match=words) as e:
+        SOLVERS["gurobi"].solve(LP, SolverOptions())
+    assert "\n" not in str(e.value)
+
+
+def test_size_limit_of_the_pip_licence_is_explained() -> None:
+    if not SOLVERS["gurobi"].is_available():
+        pytest.skip("gurobipy is not installed")
+    n = 2500
+    ones = np.ones(n)
+    big = Problem(ones, 0.0, sp.csc_array(sp.eye_array(n)), ones, INF * ones, 0 * ones, 2 * ones, ones.astype(bool))
+    try:
+        s = SOLVERS["gurobi"].solve(big, SolverOptions())
+    except LicenceError as e:
+        assert f"{n} columns" in str(e)  # noqa: PT017
+    else:
+        assert s.objective == pytest.approx(n)
+
+
+def test_an_error_status_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(highs_module.STATUS, "kOptimal", None)
+    with pytest.raises(SolverError, match="highs failed"):
+        SOLVERS["highs"].solve(LP, SolverOptions())
+
+
+def test_problems_are_checked() -> None:
+    with pytest.raises(ValueError, match="col_lower"):
+        Problem(np.zeros(2), 0.0, sp.csc_array((0, 2)), np.zeros(0), np.zeros(0), np.zeros(1), np.zeros(2), np.zeros(2, dtype=bool))
+    with pytest.raises(ValueError, match="NaN"):
+        problem([0], [[1]], [[0, 1]], [[math.nan, 1]])
+
