@@ -24,8 +24,11 @@ def main() -> int:
     parser.add_argument("--networks", default="mnist_2_20,mnist_2_50,mnist2x10")
     parser.add_argument("--anchors", type=int, default=5)
     parser.add_argument("--timeout", type=float, default=300.0)
+    parser.add_argument("--tol", type=float, default=1e-5)
+    parser.add_argument("--ways", default="", help="SOLVER:SEARCH by commas; default: all five")
     args = parser.parse_args()
     print(load_note())
+    ways = tuple(tuple(way.split(":")) for way in args.ways.split(",")) if args.ways else WAYS
     worst, open_ones, refused = 0.0, 0, 0
     for name in args.networks.split(","):
         images, labels = images_for(name)
@@ -37,8 +40,8 @@ def main() -> int:
                 continue
             done += 1
             found, texts = [], []
-            for solver, search in WAYS:
-                options = DistanceOptions(MilpOptions(solver=solver, search=search, timeout=args.timeout))
+            for solver, search in ways:
+                options = DistanceOptions(MilpOptions(solver=solver, search=search, timeout=args.timeout, tol=args.tol))
                 try:
                     result = distance(query, options)
                 except (LicenceError, MissingDependencyError) as error:

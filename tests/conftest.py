@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning workers make parallel test runs crawl
+
 from collections.abc import Callable
 from pathlib import Path
 

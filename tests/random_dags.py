@@ -114,10 +114,8 @@ class _Dag:
         self.keep(self.b.node("Sub", [x, m]), shape)  # broadcast
 
 
-def random_dag(
-    seed: int, *, activations: tuple[str, ...] = ACTIVATIONS, steps: int = 10, batch: int | str = "N"
-) -> ModelProto:
-    """A classifier of inputs in [0, 1]: `steps` random steps, then some of the tensors into two or three logits (now and then rectified)."""
+def random_dag(seed: int, *, activations: tuple[str, ...] = ACTIVATIONS, steps: int = 10, batch: int | str = "N") -> ModelProto:
+    """A classifier of inputs in [0, 1]: `steps` random steps, then two or three logits of some of the tensors."""
     dag = _Dag(seed, activations)
     for _ in range(steps):
         dag.step()

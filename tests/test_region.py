@@ -27,8 +27,9 @@ def test_the_ball_lies_in_the_domain_and_holds_its_centre(lower: float, width: f
     assert (low <= centre).all()
     assert (centre <= high).all()
     assert (high <= space.upper).all()
-    assert (np.abs(low - centre) <= eps * (1 + 1e-12)).all()
-    assert (np.abs(high - centre) <= eps * (1 + 1e-12)).all()
+    reach = eps + np.finfo(np.float64).eps * (np.abs(centre) + eps)  # the rounding of one sum
+    assert (np.abs(low - centre) <= reach).all()
+    assert (np.abs(high - centre) <= reach).all()
     whole = space.ball(x0, space.reach(x0) * (1 + 1e-12))
     assert (whole[0] == space.lower).all()
     assert (whole[1] == space.upper).all()

@@ -10,6 +10,8 @@ from onnxsub.cli.options import Command, Request, anchor_options
 
 __all__ = ["command"]
 
+_WORDS = {"yes": "yes, at a point that was tried", "no": "no: proved for the whole ball", "unknown": "not found, not excluded"}
+
 
 @click.command("compare", cls=Command, epilog="Example: onnxsub compare model.onnx model.lin-0.99.onnx --x0 image.npy --eps 0.05")
 @click.option("--eps", type=float, required=True, metavar="E", help="Radius of the ball, in un-normalised input units.")
@@ -44,6 +46,7 @@ def command(request: Request, other: str, eps: float, bounds: str, samples: int)
         ("attacked", f"{result.attacked:.4g}"),
         ("certified", f"{result.certified:.4g}  (never exceeded on the ball)"),
         ("other class", f"at {result.disagreements:,} of {result.points:,} points tried"),
+        ("classes differ", _WORDS[result.classes_differ]),
         ("time", f"{result.time_s['total']:.2f} s"),
     ]
     request.out.result(result, rows)

@@ -25,6 +25,7 @@ __all__ = ["command"]
 @click.option("--via", metavar="METHOD:GAMMA", help="Measure on the substitute con, lin or act, for example lin:0.99.")
 @click.option("--keep", type=int, metavar="K", help="Number of units that it keeps, in place of GAMMA (--via lin --keep 16).")
 @click.option("--rank", type=click.Choice(RANKS), default="influence", show_default=True, help="Which units it keeps.")
+@click.option("--refine", is_flag=True, help="Re-anchor the substitute at the better point that it leads to, until nothing improves.")
 @verifier_options
 @click.option("--search", type=click.Choice(["direct", "bisect"]), default="direct", show_default=True, help="How it searches.")
 @click.option("--tol", type=float, default=1e-6, show_default=True, metavar="T", help="exact: upper - lower <= T.")
@@ -35,6 +36,7 @@ def command(
     via: str | None,
     keep: int | None,
     rank: str,
+    refine: bool,
     verifier: str,
     solver: str,
     search: str,
@@ -57,6 +59,7 @@ def command(
         via=substitute_of(via, keep, rank),
         attack=AttackOptions(seed=request.seed, device=request.device, threads=request.threads),
         verifier=verifier,
+        refine=refine,
     )
     query = request.query()
     with request.out.progress() as report:
@@ -114,6 +117,8 @@ def _rows(anchor: str, result: DistanceResult, output: str | None) -> list[tuple
         s = result.substitute
         kept = " + ".join(map(str, s["kept_per_layer"]))
         rows.append(("substitute", f"{s['method']}, {s['units_pruned']:,} of {s['units_total']:,} units pruned, kept {kept}"))
+        if s["refinements"]:
+            rows.append(("refined", f"{s['refinements']} times"))
     if result.status == "none":
         rows.append((what, "no decision boundary inside the domain (proved)"))
     elif result.status == "misclassified":

@@ -103,6 +103,8 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 def main() -> NoReturn:
     """Entry point of the `onnxsub` script."""
+    # torch's worker threads spin while they wait; beside one busy process that makes short calls fifty times slower
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(run())
 
 

@@ -1,8 +1,9 @@
 """Layout `chain`: `Flatten, Gemm, Relu, Gemm, ..., Relu, Gemm` and nothing else, which every known verifier reads.
 
-Opset 13, IR 8, batch 1, `alpha = beta = 1`, weights and biases as initializers. Exact on the domain of the inputs: what a later layer
-needs of the input or of earlier units travels through each Relu with a shift that keeps it non-negative there. The file is
-compared with layout `compact` under onnxruntime before it is handed out.
+Opset 13, IR 8, batch 1, `alpha = beta = 1`, weights and biases as initializers, everything in the element type of the
+original's input. Exact on the domain of the inputs: what a later layer needs of the input or of earlier units travels through
+each Relu with a shift that keeps it non-negative there. The file is compared with layout `compact` under onnxruntime before it
+is handed out.
 """
 
 from __future__ import annotations
@@ -79,9 +80,7 @@ def _row_of(plan: tuple[Stage, ...], network: Network, flat_input: bool) -> Netw
     for k, stage in enumerate(plan[:-1], start=1):
         width = (len(stage.bias),)
         ops.append(_gemm(stage, source, f"z{k}"))
-        ops.append(
-            Relu(op_type="Relu", node=f"relu{k}", inputs=(f"z{k}",), output=f"h{k}", in_shapes=(width,), out_shape=width)
-        )
+        ops.append(Relu(op_type="Relu", node=f"relu{k}", inputs=(f"z{k}",), output=f"h{k}", in_shapes=(width,), out_shape=width))
         source = f"h{k}"
     ops.append(_gemm(plan[-1], source, "logits"))
     return Network("x", (network.input_size,) if flat_input else network.input_shape, "logits", tuple(ops))

@@ -41,7 +41,7 @@ class Carry:
 
     @property
     def count(self) -> int:
-        return len(self.columns) + self.rows.shape[0]
+        return len(self.columns) + int(self.rows.shape[0])
 
 
 def carry(forms: sp.csr_array) -> Carry:

@@ -152,7 +152,13 @@ class _Pieces:
         return self._add(Gather, "Gather", (source,), None, (index.size,), indices=(index.reshape(-1),))
 
     def _add(
-        self, kind: type[Operator], op_type: str, sources: tuple[str, ...], output: str | None, shape: Shape | None = None, **more: object
+        self,
+        kind: type[Operator],
+        op_type: str,
+        sources: tuple[str, ...],
+        output: str | None,
+        shape: Shape | None = None,
+        **more: object,
     ) -> str:
         name = output or next(self._names)
         shapes = tuple(self._shape(s) for s in sources)

@@ -30,7 +30,7 @@ _WIDE = 8.0
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One `Gemm`: weight `(out, in)` and bias `(out,)`, float64. `units` of its outputs, the first ones, are units of the network."""
+    """One `Gemm`: weight `(out, in)` and bias `(out,)`, float64. The first `units` of its outputs are units of the network."""
 
     weight: Array
     bias: Array

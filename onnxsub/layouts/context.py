@@ -35,9 +35,7 @@ class LayoutContext:
     flat_input: bool = False
 
     @staticmethod
-    def of(
-        space: InputSpace, x0: Array, radius: float, x_adv: Array | None = None, *, flat_input: bool = False
-    ) -> LayoutContext:
+    def of(space: InputSpace, x0: Array, radius: float, x_adv: Array | None = None, *, flat_input: bool = False) -> LayoutContext:
         """The context of an anchor: exact on the domain; where that is unbounded, on the ball of the radius only."""
         points = np.stack([x0] if x_adv is None else [x0, x_adv]).astype(np.float64)
         ball = space.ball(x0, radius)

@@ -85,6 +85,7 @@ def certified_radius(
     tol: float = 0.01,
     stop: Callable[[], bool] | None = None,
     substitute: Network | None = None,
+    start: float = 0.0,
 ) -> float:
     """A radius on which bounds prove that the class is kept, within the share `tol` of the largest such radius below `upper`.
 
@@ -95,6 +96,7 @@ def certified_radius(
         upper: where to stop looking: a distance at which another class is known to be reached.
         stop: asked before every bound; True ends the search with what is proved so far.
         substitute: a substitute of the network whose lines are tried too.
+        start: a radius that is certified already.
     """
 
     def margin_at(radius: float) -> float:
@@ -103,12 +105,12 @@ def certified_radius(
     def late() -> bool:
         return stop is not None and stop()
 
-    if upper <= 0 or late():
-        return 0.0
-    low, high = 0.0, upper
-    at_low, at_high = margin_at(0.0), margin_at(upper)
+    if upper <= start or late():
+        return min(start, upper)
+    low, high = start, upper
+    at_low, at_high = margin_at(start), margin_at(upper)
     if at_low <= 0:
-        return 0.0
+        return start
     if at_high > 0:
         return upper
     while high - low > tol * high and not late():

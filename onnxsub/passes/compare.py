@@ -22,6 +22,7 @@ from onnxsub.model import Model, load_model
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.passes.bounds import check_eps
+from onnxsub.passes.certify import worst_margin_bound
 from onnxsub.passes.difference import difference_network
 from onnxsub.propagate import METHODS, compute_bounds
 from onnxsub.query import Query, analysis_network, two_classes
@@ -66,6 +67,7 @@ class CompareResult:
         certified: upper bound over the ball (on the networks over the real numbers).
         at_x0: the difference at the anchor.
         disagreements: at how many of the points tried the two predict different classes.
+        classes_differ: `yes` (at a point that was tried), `no` (bounds prove that both keep one class on the ball) or `unknown`.
         points: how many were tried.
         witness: the point of the largest difference, float32.
     """
@@ -76,6 +78,7 @@ class CompareResult:
     certified: float
     at_x0: float
     disagreements: int
+    classes_differ: str
     points: int
     witness: Array
     head: Mapping[str, Any]
@@ -104,6 +107,7 @@ class CompareResult:
             "certified": self.certified,
             "at_x0": self.at_x0,
             "disagreements": self.disagreements,
+            "classes_differ": self.classes_differ,
             "points": self.points,
             "time_s": dict(self.time_s),
         }
@@ -135,16 +139,23 @@ def compare(query: Query, other: Model | str, options: CompareOptions) -> Compar
     found = _inside(_ascend(difference, points[np.argsort(-values)[: options.restarts]], low, high, options), low, high)
     more, changed = apart(found)
     t2 = time.perf_counter()
+    disagreements += changed
     bounds = compute_bounds(difference, low, high, options.method)
     certified = float(torch.maximum(-bounds.output[0], bounds.output[1]).max())
+    differ = "yes" if disagreements else "no" if _same_class(query, network, (low, high), options.method) else "unknown"
     t3 = time.perf_counter()
     best = found[more.argmax()] if more.max() > values.max() else points[values.argmax()]
     return CompareResult(
-        options, float(values.max()), float(max(more.max(), values.max())), certified, float(values[0]), disagreements + changed,
-        len(points) + len(found), best, query.json_head(),
+        options, float(values.max()), float(max(more.max(), values.max())), certified, float(values[0]), disagreements,
+        differ, len(points) + len(found), best, query.json_head(),
         {"path": None if model.path is None else str(model.path), "sha256": model.sha256},
         {"sampled": t1 - start, "attacked": t2 - t1, "certified": t3 - t2, "total": t3 - start},
     )  # fmt: skip
+
+
+def _same_class(query: Query, other: Network, box: tuple[Array, Array], method: str) -> bool:
+    """Whether bounds prove that both networks give the class of the anchor everywhere on the box."""
+    return all(worst_margin_bound(network, box, query.predicted, method) > 0 for network in (query.network, other))
 
 
 def _inside(x: Array, low: Array, high: Array) -> Array:

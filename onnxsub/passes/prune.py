@@ -16,6 +16,7 @@ from onnx import ModelProto
 
 from onnxsub.errors import InputError
 from onnxsub.layouts import LAYOUTS, LayoutContext
+from onnxsub.layouts.provenance import provenance
 from onnxsub.lower import lower
 from onnxsub.model import load_model
 from onnxsub.network import Network
@@ -24,10 +25,11 @@ from onnxsub.passes.attack import AttackOptions, attack
 from onnxsub.passes.attack_result import AttackResult
 from onnxsub.passes.bounds import check_eps
 from onnxsub.passes.select import Selection, SelectOptions, margin_gradients, select
-from onnxsub.passes.substitute import METHODS, Lines, lines, substitute
+from onnxsub.passes.substitute import METHODS, Lines, check_method, lines, substitute
 from onnxsub.query import Query, two_classes
 from onnxsub.results import VERSION
 from onnxsub.runtime import Runtime
+from onnxsub.surgery import annotate
 
 __all__ = ["Adversarial", "PruneOptions", "PruneResult", "Substitute", "build_substitute", "prune"]
 
@@ -41,9 +43,10 @@ class PruneOptions:
     Attributes:
         method: `con`, `lin` or `act`.
         select: which units to prune.
-        layout: `inplace` or `compact`.
+        layout: `inplace`, `compact` or `chain`.
         eps: radius of the ball whose bounds rank the units; default: `d_adv`.
         attack: how the adversarial point is searched.
+        flat_input: layout `chain` takes flat `(1, n)` rows, for readers that know only Gemm and Relu.
     """
 
     method: str = "lin"
@@ -51,12 +54,15 @@ class PruneOptions:
     layout: str = "compact"
     eps: float | None = None
     attack: AttackOptions = field(default_factory=AttackOptions)
+    flat_input: bool = False
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError(f"--method {self.method!r} is unknown; choose one of {', '.join(METHODS)}")
         if self.layout not in LAYOUTS:
             raise InputError(f"--layout {self.layout!r} is unknown; choose one of {', '.join(LAYOUTS)}")
+        if self.flat_input and self.layout != "chain":
+            raise InputError(f"--flat-input is for --layout chain; layout {self.layout} keeps the shape of the model's input")
         if self.eps is not None:
             check_eps(self.eps)
 
@@ -160,6 +166,8 @@ def prune(query: Query, options: PruneOptions | None = None, *, progress: Progre
         InputError: the anchor is misclassified (its distance is 0), or no adversarial point is found and no `eps` is given.
     """
     options = options or PruneOptions()
+    check_method(query.network, options.method)
+    options.select.pruned_of(query.network.units)  # before the attack: bad input must not cost a minute
     if query.misclassified:
         raise InputError(
             f"the anchor is predicted as class {query.predicted}, not {query.label}: its distance is 0, nothing is to be pruned; "
@@ -173,8 +181,9 @@ def prune(query: Query, options: PruneOptions | None = None, *, progress: Progre
     if progress is not None:
         progress(0.9, f"writing layout {options.layout}")
     raw = lower(query.model)
-    context = LayoutContext.of(query.space, query.x0, g.eps, g.x_adv)
+    context = LayoutContext.of(query.space, query.x0, g.eps, g.x_adv, flat_input=options.flat_input)
     proto = LAYOUTS[options.layout](query.model, substitute(raw, g.lines, g.selection.kept), context)
+    proto = annotate(proto, provenance(query, options, g), {})
     preserves = measure_preservation(query, proto, g.x_adv)
     end = time.perf_counter()
     return PruneResult(
@@ -226,7 +235,8 @@ def measure_preservation(query: Query, proto: ModelProto, x_adv: Array | None) -
     runtime = Runtime(load_model(proto), threads=1)
     points = {"x0": query.x0} | ({} if x_adv is None else {"x_adv": x_adv})
     x = np.stack(list(points.values()))
-    g = two_classes(runtime.logits(query.space.normalise(x))).astype(np.float64)
+    fed = query.space.normalise(x).reshape(len(x), *runtime.model.input_shape)
+    g = two_classes(runtime.logits(fed)).astype(np.float64)
     difference = np.abs(g - query.logits(x).astype(np.float64)).max(axis=1)
     return {name: float(d) for name, d in zip(points, difference, strict=True)}
 

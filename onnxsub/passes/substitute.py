@@ -23,7 +23,7 @@ from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Array
 from onnxsub.ops.substituted import Substituted
 
-__all__ = ["METHODS", "Lines", "lines", "original_activation", "substitute"]
+__all__ = ["METHODS", "Lines", "check_method", "lines", "original_activation", "substitute"]
 
 METHODS = ("con", "lin", "act")
 
@@ -53,8 +53,7 @@ def lines(network: Network, method: str, x0: Array, x_adv: Array | None = None) 
     Raises:
         InputError: `act` on an activation that is not piecewise linear, `lin` without `x_adv`, unknown method.
     """
-    if method not in METHODS:
-        raise InputError(f"--method {method!r} is unknown; choose one of {', '.join(METHODS)}")
+    check_method(network, method)
     if method == "lin" and x_adv is None:
         raise InputError("--method lin needs an adversarial point and none was found; use con or act with --eps, or attack longer")
     points = [x0] if method != "lin" or x_adv is None else [x0, x_adv]
@@ -66,6 +65,15 @@ def lines(network: Network, method: str, x0: Array, x_adv: Array | None = None) 
             slope, offset = _line(op, method, at)
             slopes[op.output], offsets[op.output] = slope.numpy(), offset.numpy()
     return Lines(method, slopes, offsets)
+
+
+def check_method(network: Network, method: str) -> None:
+    """Raises InputError where the method is unknown or does not exist for an activation of the network."""
+    if method not in METHODS:
+        raise InputError(f"--method {method!r} is unknown; choose one of {', '.join(METHODS)}")
+    for op in network.activations:
+        if method == "act" and not op.piecewise_linear:
+            raise InputError(f"--method act needs piecewise-linear units; {op.op_type} (node {op.node!r}) is smooth: use lin or con")
 
 
 def _line(op: Activation, method: str, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

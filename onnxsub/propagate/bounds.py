@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -104,7 +105,7 @@ def compute_bounds(
 
 
 def _boxes(network: Network, x: Array | Tensor, dtype: torch.dtype) -> Tensor:
-    t = torch.as_tensor(x).to(dtype)
+    t = (x if isinstance(x, Tensor) else torch.from_numpy(np.array(x))).to(dtype)  # anchors are not writable, torch wants that
     return t.unsqueeze(0) if t.dim() == len(network.input_shape) else t
 
 

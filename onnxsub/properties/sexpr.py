@@ -17,7 +17,7 @@ __all__ = ["Source", "Tree", "parse"]
 
 Tree: TypeAlias = "int | list[Tree]"
 
-_TOKENS = re.compile(r';[^\n]*|"[^"\n]*"|[()]|[^\s()\[\];"]+(?:[ \t]*\[[^\]()\n]*\])?|\S')
+_TOKENS = re.compile(r';[^\n]*|"[^"\n]*"|[()]|[A-Za-z]\w*[ \t]*\[[^\]()\n]*\]|[^\s()\[\];"]+|\S')
 """Comments, strings, parentheses, names and numbers (a tensor element `X[0, 3]` is one token), and whatever else there is."""
 _DEPTH = 200
 

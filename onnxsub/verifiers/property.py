@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 import time
@@ -23,6 +24,9 @@ from onnxsub.verifiers.property_attack import AttackPlan, Judge, PropertyWitness
 from onnxsub.verifiers.property_result import PropertyResult
 
 __all__ = ["PropertyOptions", "PropertyResult", "decide_property"]
+
+_MOST_UNITS = 1000
+"""Cases with more unstable units than this are not tightened: there are several clauses, and each would cost seconds."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,27 @@ def decide_property(
         MissingDependencyError, LicenceError, SolverError: of the solver.
     """
     return _Decision(model, question, options or PropertyOptions(), tell).run()
+
+
+@dataclass(frozen=True, eq=False)
+class _Open:
+    """A clause that bounds do not refute.
+
+    Attributes:
+        number: of its case.
+        clause: its number there.
+        model: the rows of the case on the network as it is, for the search.
+        local: the rows of the clause on the folded network, for the program.
+    """
+
+    number: int
+    clause: int
+    model: CaseModel
+    local: ClauseModel
+
+
+def _past(until: float) -> bool:
+    return time.perf_counter() > until
 
 
 class _Decision:
@@ -106,9 +131,7 @@ class _Decision:
             if self.options.milp.attack:
                 for number, model in left:
                     self._attack(number, model)
-            count = sum(len(model.open) for _, model in left)
-            for number, model in left:
-                count = self._by_program(number, model, count)
+            self._by_programs([item for number, model in left for item in self._tightened(number, model)])
         except KeyboardInterrupt:
             self.stop.set()
         return self._result()
@@ -141,49 +164,62 @@ class _Decision:
         with self.stage("attack"):
             clauses = tuple(model.rows.clauses[c] for c in model.open)
             plan = replace(self.options.attack, seed=self.options.milp.seed)
-            found = ascend(model.network, clauses, self.judges[number], plan, late=lambda: time.perf_counter() > until)
+            found = ascend(model.network, clauses, self.judges[number], plan, late=functools.partial(_past, until))
         if found is not None:
             self._accept(number, found)
 
-    def _by_program(self, number: int, model: CaseModel, count: int) -> int:
-        """One MILP per open clause; returns how many clauses of later cases are open."""
+    def _tightened(self, number: int, model: CaseModel) -> list[_Open]:
+        """The open clauses of a case, folded and tightened; those that this refutes are marked."""
         if not self.running:
-            return count
+            return []
         with self.stage("bounds"):
             folded = model.folded(self.options.milp)
-        for clause in model.open:
-            if self.witness is not None or not self.running:
+        left = []
+        clauses = model.open
+        for i, clause in enumerate(clauses):
+            if not self.running:
                 break
-            self._decide(number, model, folded, clause, 1.0 / max(count, 1))
-            count -= 1
-        return count
+            local = None
+            if folded.promise(clause) >= 0:
+                self.tell(f"clause {clause + 1}: tightening the bounds")
+                # half of the time, in equal parts, so that the programs get theirs
+                until = time.perf_counter() + self.remaining / (2 * (len(clauses) - i))
+                tight = self.options.milp.tighten and folded.unstable <= _MOST_UNITS
+                with self.stage("bounds"):
+                    local = folded.clause(clause, tight=tight, late=functools.partial(_past, until))
+            if local is None:
+                self.marks[number][clause] = "proved"
+            else:
+                left.append(_Open(number, clause, model, local))
+        return left
 
-    def _decide(self, number: int, model: CaseModel, folded: CaseModel, clause: int, share: float) -> None:
-        if folded.promise(clause) < 0:
-            self.marks[number][clause] = "proved"
-            return
-        self.tell(f"clause {clause + 1}: tightening the bounds")
-        until = time.perf_counter() + share * self.remaining / 2
-        with self.stage("bounds"):
-            local = folded.clause(clause, tight=self.options.milp.tighten, late=lambda: time.perf_counter() > until)
-        if local is None:
-            self.marks[number][clause] = "proved"
-            return
-        if not self.running:
-            return
-        self.tell(f"clause {clause + 1}: is it satisfiable? ({local.binaries} binaries)")
+    def _by_programs(self, left: list[_Open]) -> None:
+        """One MILP per clause with equal shares of the time; what the first round leaves over goes into a second one."""
+        spent: dict[int, float] = {}
+        for _ in range(2):
+            todo = [item for item in left if self.marks[item.number][item.clause] == "unknown"]
+            for i, item in enumerate(todo):
+                limit = self.remaining / (len(todo) - i)
+                # a run that is not longer than the last one would end where that did
+                if self.running and limit > 1.5 * spent.get(id(item), 0.0):
+                    spent[id(item)] = limit
+                    self._decide(item, limit)
+
+    def _decide(self, item: _Open, limit: float) -> None:
+        local = item.local
+        self.tell(f"clause {item.clause + 1}: is it satisfiable? ({local.binaries} binaries)")
         with self.stage("build"):
             problem = local.decision()
-        solution = self._solve(local, problem, share)
+        solution = self._solve(local, problem, limit)
         if solution.status.proves_empty:
-            self.marks[number][clause] = "proved"
+            self.marks[item.number][item.clause] = "proved"
         elif solution.x is not None:
-            self._confirm(number, model, clause, local.point(solution.x))
+            self._confirm(item, local.point(solution.x))
 
-    def _solve(self, local: ClauseModel, problem: Problem, share: float) -> Solution:
+    def _solve(self, local: ClauseModel, problem: Problem, limit: float) -> Solution:
         milp = self.options.milp
         options = SolverOptions(
-            time_limit=None if math.isinf(self.remaining) else max(share * self.remaining, 1e-3),
+            time_limit=None if math.isinf(limit) else max(limit, 1e-3),
             threads=milp.threads,
             seed=milp.seed,
             abs_gap=1e-6 * local.scale,
@@ -199,17 +235,18 @@ class _Decision:
         self.runs += 1
         return solution
 
-    def _confirm(self, number: int, model: CaseModel, clause: int, point: Array) -> None:
+    def _confirm(self, item: _Open, point: Array) -> None:
         """Replays a point of a program; where float32 does not confirm it, searches round it."""
-        judge = self.judges[number]
+        judge = self.judges[item.number]
         found: PropertyWitness | None = judge.judge(point)
         if found is not None and not found.confirmed:
             self.rejected = found
             plan = AttackPlan(rounds=1, restarts=8, steps=30, seed=self.options.milp.seed)
+            rows = (item.model.rows.clauses[item.clause],)
             with self.stage("attack"):
-                found = ascend(model.network, (model.rows.clauses[clause],), judge, plan, start=point)
+                found = ascend(item.model.network, rows, judge, plan, start=point)
         if found is not None:
-            self._accept(number, found)
+            self._accept(item.number, found)
 
     def _accept(self, number: int, found: PropertyWitness) -> None:
         self.witness, self.where = found, number

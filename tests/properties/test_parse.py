@@ -75,7 +75,8 @@ def test_repeated_and_scaled_bounds_intersect() -> None:
 def test_several_boxes_are_cases() -> None:
     text = HEAD1 + (
         "(assert (<= X_1 1)) (assert (>= X_1 0))"
-        "(assert (or (and (<= X_0 1) (>= X_0 0) (<= Y_0 0)) (and (<= X_0 3) (>= X_0 2) (<= Y_0 1)) (and (<= X_0 1) (>= X_0 0) (<= Y_1 2))))"
+        "(assert (or (and (<= X_0 1) (>= X_0 0) (<= Y_0 0)) (and (<= X_0 3) (>= X_0 2) (<= Y_0 1))"
+        "(and (<= X_0 1) (>= X_0 0) (<= Y_1 2))))"
     )
     p = parse_property(text)
     assert len(p.cases) == 2
@@ -204,7 +205,8 @@ def test_files_plain_and_gzipped(tmp_path: Path) -> None:
     assert same(a, b)
     (tmp_path / "cut.vnnlib.gz").write_bytes(gzip.compress(text.encode())[:-20])
     (tmp_path / "binary.vnnlib").write_bytes(b"\xff\xfe\x00")
-    for name, message in (("cut.vnnlib.gz", "cannot read"), ("binary.vnnlib", "is not text"), ("none.vnnlib", "No such file"), (".", "cannot read")):  # fmt: skip
+    bad = {"cut.vnnlib.gz": "cannot read", "binary.vnnlib": "is not text", "none.vnnlib": "No such file", ".": "cannot read"}
+    for name, message in bad.items():
         with pytest.raises(InputError, match=message):
             load_property(tmp_path / name)
 

@@ -88,7 +88,7 @@ def test_round_trip_is_exact(version: str, cases: int) -> None:
 
 def test_what_cannot_be_written_is_refused() -> None:
     p = random_property(0, 1)
-    with pytest.raises(InputError, match="'3.0' is unknown; choose 1.0 or 2.0"):
+    with pytest.raises(InputError, match=r"'3\.0' is unknown; choose 1\.0 or 2\.0"):
         write_property(p, "3.0")
     case = p.cases[0]
     endless = Property((Case(case.lower, case.upper + np.inf, case.clauses),), (6,), (4,))
@@ -164,9 +164,9 @@ def test_sizes_and_shapes_are_checked() -> None:
     flat = Property((case,), (n,), (3,))
     check_fits(flat, model)
     assert shaped_like(flat, model).input_shape == (1, *model.input_shape)
-    with pytest.raises(InputError, match=f"5 inputs are declared, .* has {n}"):
+    with pytest.raises(InputError, match=rf"5 inputs are declared, .* has {n}"):
         check_fits(Property((case,), (5,), (3,)), model)
-    with pytest.raises(InputError, match="4 outputs are declared, .* has 3"):
+    with pytest.raises(InputError, match=r"4 outputs are declared, .* has 3"):
         check_fits(Property((case,), (n,), (4,)), model)
     with pytest.raises(InputError, match="does not fit"):
         check_fits(Property((case,), (1, 6, n // 6), (3,)), model)
@@ -195,7 +195,8 @@ def test_witness_texts() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "sat", "((X_0 1))", "((X_1 1) (X_0 1))", "((X_0 1) (X_1 b))", "((X_0 1) (X_1 nan))", "hello", "((X_0 1) (X_1 1) (Y_0 1))"]
+    "text",
+    ["", "sat", "((X_0 1))", "((X_1 1) (X_0 1))", "((X_0 1) (X_1 b))", "((X_0 1) (X_1 nan))", "hello", "((X_0 1) (X_1 1) (Y_0 1))"],
 )
 def test_bad_witnesses(text: str) -> None:
     p = parse_property(HEAD1 + BOX1 + "(assert (>= Y_0 Y_1))")

@@ -1,0 +1,200 @@
+"""Where a substitute comes from, in its own metadata: which anchor, which model, how, and where it holds.
+
+Keys of `metadata_props`, each with the prefix `onnxsub.`: method, gamma, keep, rank, bounds, anchor.sha256, model.sha256, d_adv,
+label, domain, mean, std, radius, version, layout. Numbers are decimal, lists are separated by blanks. Read without torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from onnx import ModelProto
+
+from onnxsub.errors import ModelError
+from onnxsub.model import Model
+from onnxsub.results import VERSION
+
+if TYPE_CHECKING:
+    from onnxsub.passes.prune import PruneOptions, Substitute
+    from onnxsub.query import Query
+
+__all__ = ["Provenance", "provenance", "read_provenance", "warn_if_other_anchor"]
+
+_PREFIX = "onnxsub."
+_VALID_RADIUS = "chain.valid_radius"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a substitute says of itself.
+
+    Attributes:
+        method: `con`, `lin` or `act`.
+        gamma: share of the units to be pruned, as asked for; where a number to keep was asked for, the share that came of it.
+        keep: number of units that were kept.
+        rank, bounds: how units were ranked.
+        anchor_sha256: of the anchor's float32 bytes.
+        model_sha256: of the original file.
+        d_adv: radius of the best adversarial point; infinite where none was found.
+        label: the class that the substitute was built to defend.
+        domain: valid input range, un-normalised.
+        mean, std: normalisation of the model's inputs; empty: none.
+        radius: radius of the ball whose bounds ranked the units: the substitute is meant for this ball.
+        version: of onnxsub.
+        layout: `inplace`, `compact` or `chain`.
+        valid_radius: the file equals the substitute on the ball of this radius only; None: on the whole domain.
+    """
+
+    method: str
+    gamma: float
+    keep: int
+    rank: str
+    bounds: str
+    anchor_sha256: str
+    model_sha256: str
+    d_adv: float
+    label: int
+    domain: tuple[float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    radius: float
+    version: str
+    layout: str
+    valid_radius: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The same facts in plain JSON types; an infinite `d_adv` and what is absent are null."""
+        return {
+            "method": self.method,
+            "gamma": self.gamma,
+            "keep": self.keep,
+            "rank": self.rank,
+            "bounds": self.bounds,
+            "anchor": {"sha256": self.anchor_sha256, "label": self.label},
+            "model": {"sha256": self.model_sha256},
+            "d_adv": self.d_adv if math.isfinite(self.d_adv) else None,
+            "domain": list(self.domain),
+            "mean": list(self.mean) or None,
+            "std": list(self.std) or None,
+            "radius": self.radius,
+            "valid_radius": self.valid_radius,
+            "version": self.version,
+            "layout": self.layout,
+        }
+
+
+def provenance(query: Query, options: PruneOptions, substitute: Substitute) -> dict[str, str]:
+    """The metadata of a substitute that `prune` writes, keys with their prefix."""
+    kept = sum(substitute.selection.kept_per_layer)
+    total = query.network.units
+    share = 1 - kept / total if total else 0.0
+    gamma = share if options.select.gamma is None else options.select.gamma
+    space = query.space
+    values = {
+        "method": options.method,
+        "gamma": repr(float(gamma)),
+        "keep": str(kept),
+        "rank": options.select.rank,
+        "bounds": options.select.bounds,
+        "anchor.sha256": query.anchor_sha256,
+        "model.sha256": query.model.sha256,
+        "d_adv": repr(float(substitute.d_adv)),
+        "label": str(query.label),
+        "domain": _numbers((space.lower, space.upper)),
+        "mean": _numbers(space.mean or ()),
+        "std": _numbers(space.std or ()),
+        "radius": repr(float(substitute.eps)),
+        "version": VERSION,
+        "layout": options.layout,
+    }
+    return {_PREFIX + key: value for key, value in values.items()}
+
+
+def read_provenance(model: Model | ModelProto) -> Provenance | None:
+    """What a model says of its origin; None for one that is no substitute.
+
+    Raises:
+        ModelError: the metadata of a substitute is incomplete or not readable.
+    """
+    where = model.where if isinstance(model, Model) else "model"
+    metadata = model.metadata if isinstance(model, Model) else {p.key: p.value for p in model.metadata_props}
+    if f"{_PREFIX}method" not in metadata or f"{_PREFIX}layout" not in metadata:
+        return None
+    read = _Reader(where, metadata)
+    low, high = read.numbers("domain", 2)
+    return Provenance(
+        method=read.text("method"),
+        gamma=read.number("gamma"),
+        keep=read.integer("keep"),
+        rank=read.text("rank"),
+        bounds=read.text("bounds"),
+        anchor_sha256=read.text("anchor.sha256"),
+        model_sha256=read.text("model.sha256"),
+        d_adv=read.number("d_adv"),
+        label=read.integer("label"),
+        domain=(low, high),
+        mean=read.numbers("mean"),
+        std=read.numbers("std"),
+        radius=read.number("radius"),
+        version=read.text("version"),
+        layout=read.text("layout"),
+        valid_radius=read.number(_VALID_RADIUS) if _PREFIX + _VALID_RADIUS in metadata else None,
+    )
+
+
+def warn_if_other_anchor(model: Model | ModelProto, anchor_sha256: str) -> str | None:
+    """One line of warning where a model is a substitute of another anchor; None where all is well."""
+    found = read_provenance(model)
+    if found is None or found.anchor_sha256 == anchor_sha256:
+        return None
+    where = model.where if isinstance(model, Model) else "the model"
+    return (
+        f"{where} is a local substitute built for another anchor (sha256 {found.anchor_sha256[:12]}, given {anchor_sha256[:12]}): "
+        "away from its own anchor it says nothing about the original; prune the original at this anchor"
+    )
+
+
+class _Reader:
+    """Values by their key, checked."""
+
+    def __init__(self, where: str, metadata: Mapping[str, str]) -> None:
+        self._where = where
+        self._metadata = metadata
+
+    def text(self, key: str) -> str:
+        if _PREFIX + key not in self._metadata:
+            raise ModelError(f"{self._where}: a substitute without the metadata {_PREFIX + key}; write it again with onnxsub prune")
+        return self._metadata[_PREFIX + key]
+
+    def number(self, key: str) -> float:
+        (value,) = self.numbers(key, 1)
+        return value
+
+    def integer(self, key: str) -> int:
+        value = self.number(key)
+        if not value.is_integer():
+            raise self._unreadable(key)
+        return int(value)
+
+    def numbers(self, key: str, count: int | None = None) -> tuple[float, ...]:
+        words = self.text(key).split()
+        try:
+            values = tuple(float(word) for word in words)
+        except ValueError as error:
+            raise self._unreadable(key) from error
+        if any(math.isnan(v) for v in values) or (count is not None and len(values) != count):
+            raise self._unreadable(key)
+        return values
+
+    def _unreadable(self, key: str) -> ModelError:
+        return ModelError(
+            f"{self._where}: metadata {_PREFIX + key} is {self._metadata[_PREFIX + key]!r}, which cannot be read; "
+            "write the substitute again with onnxsub prune"
+        )
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(repr(float(v)) for v in values)
