@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from onnxsub.errors import UnsupportedOperatorError
+from onnxsub.layouts.provenance import Provenance, read_provenance
 from onnxsub.lower import lower_nodes, unsupported
 from onnxsub.model import Model, load_model
 from onnxsub.ops import READERS
@@ -54,6 +55,7 @@ class InfoResult:
         unsupported: what the operator table lacks, one line per node; empty for a model that every command takes.
         limits: meanings that single operators lack.
         time_s: seconds in all.
+        provenance: where a substitute comes from; None for other models.
     """
 
     model: Model
@@ -63,6 +65,7 @@ class InfoResult:
     unsupported: tuple[str, ...]
     limits: tuple[Limit, ...]
     time_s: float
+    provenance: Provenance | None = None
 
     @property
     def units(self) -> int:
@@ -100,6 +103,7 @@ class InfoResult:
             "limits": [{"operator": x.operator, "node": x.node, "meaning": x.meaning, "reason": x.reason} for x in self.limits],
             "notes": list(m.notes),
             "metadata": dict(m.metadata),
+            "substitute": None if self.provenance is None else self.provenance.to_json(),
             "time_s": {"total": self.time_s},
         }
 
@@ -135,6 +139,7 @@ def info(model: Model | str | os.PathLike[str]) -> InfoResult:
         unsupported=refused,
         limits=tuple(Limit(op.op_type, op.node, meaning, why) for op in ops for meaning, why in op.unsupported.items()),
         time_s=time.perf_counter() - start,
+        provenance=read_provenance(model),
     )
 
 

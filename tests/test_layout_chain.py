@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,15 +32,24 @@ from onnxsub.ops.substituted import Substituted
 from onnxsub.passes.attack import AttackOptions
 from onnxsub.passes.prune import PruneOptions, prune
 from onnxsub.passes.select import SelectOptions
-from onnxsub.passes.substitute import METHODS, lines, substitute
+from onnxsub.passes.substitute import METHODS, Lines, lines, substitute
 from onnxsub.query import make_query
 from onnxsub.region import InputSpace
 from onnxsub.runtime import Runtime
 from tests.handmade import Net, run
 from tests.random_dags import random_dag
-from tests.random_models import ACTIVATIONS, PIECEWISE, random_model
+from tests.random_models import PIECEWISE, random_model
 
 SPACE = InputSpace()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks as small as these gain nothing from a second thread, and lose much beside a busy process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def context(network: Network, space: InputSpace = SPACE, *, flat_input: bool = False, seed: int = 0) -> LayoutContext:
@@ -95,7 +104,7 @@ def one_by_one(proto: ModelProto, x: np.ndarray) -> np.ndarray:
     return Runtime(load_model(proto)).logits(x.astype(np.float32)).astype(np.float64)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), method=st.sampled_from(METHODS), share=st.sampled_from([0.0, 0.1, 0.5, 1.0]))
 def test_chain_equals_compact_on_the_domain(seed: int, method: str, share: float) -> None:
     model = load_model(random_model(seed, activations=PIECEWISE))
@@ -110,7 +119,7 @@ def test_chain_equals_compact_on_the_domain(seed: int, method: str, share: float
     assert proto.graph.output[0].name == model.raw_output
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6), method=st.sampled_from(METHODS), share=st.sampled_from([0.2, 1.0]), pairs=st.booleans())
 def test_the_chain_is_exact_in_float64(seed: int, method: str, share: float, pairs: bool) -> None:
     network = lower(load_model(random_dag(seed, activations=PIECEWISE)))
@@ -120,8 +129,6 @@ def test_the_chain_is_exact_in_float64(seed: int, method: str, share: float, pai
     # samples in a corner of the domain: nearly every form becomes a pair
     samples = 0.05 * anywhere(network.input_shape, seed).reshape(len(x), -1) if pairs else None
     values = x.reshape(len(x), -1)
-    for stage in stages(relu_rows_on(g, low, high), samples)[:-1]:
-        assert np.isfinite(stage.weight).all()
     plan = stages(relu_rows_on(g, low, high), samples)
     for stage in plan[:-1]:
         values = np.maximum(values @ stage.weight.T + stage.bias, 0)
@@ -130,7 +137,7 @@ def test_the_chain_is_exact_in_float64(seed: int, method: str, share: float, pai
     assert np.abs(values - expected).max() <= 1e-8 * (1 + np.abs(expected).max())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_every_operator_is_written_with_relus_exactly(seed: int) -> None:
     network = lower(load_model(random_dag(seed, activations=PIECEWISE)))
@@ -204,8 +211,9 @@ def test_carried_forms_are_those_that_later_rows_need() -> None:
     network = lower(model)
     first, second = network.activations
     kept = {first.output: np.arange(8) < 2, second.output: np.arange(6) < 3}
-    x0 = np.full(30, 0.5)
-    g = substitute(network, lines(network, "lin", x0, np.linspace(0, 1, 30)), kept)
+    slope = {a.output: np.full(a.out_shape, 0.5) for a in network.activations}
+    offset = {a.output: np.full(a.out_shape, 0.1) for a in network.activations}
+    g = substitute(network, Lines("lin", slope, offset), kept)
     # 2 units and 3 + 2 forms, 3 units and 2 forms, 2 logits
     assert widths(chain(model, g, context(network))) == [30, 7, 5, 2]
 
@@ -257,7 +265,7 @@ def test_smooth_units_are_refused_unless_all_are_pruned() -> None:
 def test_a_chain_that_float32_cannot_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_model(random_model(2, kind="dense"))
     network = lower(model)
-    monkeypatch.setattr(layout, "TOLERANCE", 1e-12)
+    monkeypatch.setattr(layout, "TOLERANCE", -1.0)
     message = r"float32 cannot hold layout chain, its logits are off by .* where .* is allowed; use --layout compact"
     with pytest.raises(ModelError, match=message):
         chain(model, pruned(network, "lin", 0.5), context(network))
@@ -344,10 +352,6 @@ def test_real_networks(name: str, net_path: Callable[[str], Path], data_dir: Pat
     if (name, gamma) == ("wk17a", 0.99):
         assert len(widths(result.proto)) <= 5
         assert sum(widths(result.proto)[1:]) <= 48 + 3 * 10 + 48
-
-
-def test_activations_of_the_random_models_are_all_tried() -> None:
-    assert set(PIECEWISE) < set(ACTIVATIONS)
 
 
 def test_chain_network_is_a_network_like_any_other() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
+
+if TYPE_CHECKING:
+    from onnxsub.layouts.provenance import Provenance
 
 __all__ = ["command"]
 
@@ -29,6 +34,7 @@ def command(model: str, out: Output) -> int:
         ("operators", ", ".join(f"{name} {count}" for name, count in result.operators.items())),
         ("parameters", f"{result.parameters:,}"),
         ("units", f"{result.units:,}"),
+        *(() if result.provenance is None else _origin(result.provenance)),
         *[("note", note) for note in m.notes],
         *[("limit", f"{x.operator} (node {x.node!r}) has no {x.meaning}: {x.reason}") for x in result.limits],
         *[("unsupported", line) for line in result.unsupported],
@@ -39,3 +45,18 @@ def command(model: str, out: Output) -> int:
     table += [(a.name, a.operator, "x".join(map(str, a.shape)), f"{a.units:,}") for a in result.activations]
     out.result(result, rows, table if result.activations else ())
     return Exit.DONE
+
+
+def _origin(p: Provenance) -> list[tuple[str, str]]:
+    """Where a substitute comes from."""
+    low, high = p.domain
+    valid = f"the ball of radius {p.valid_radius:g}" if p.valid_radius is not None else f"the domain [{low:g}, {high:g}]"
+    return [
+        (
+            "substitute",
+            f"{p.method}, gamma {p.gamma:.6g}, {p.keep} units kept, ranked by {p.rank} on {p.bounds}, layout {p.layout}",
+        ),
+        ("of model", p.model_sha256),
+        ("of anchor", f"{p.anchor_sha256}, class {p.label}"),
+        ("for radius", f"{p.radius:.6g} (d_adv {p.d_adv:.6g}); written for {valid}"),
+    ]

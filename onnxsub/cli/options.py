@@ -129,6 +129,7 @@ class Request:
     def query(self) -> Query:
         """Reads model and anchor and checks them against each other."""
         from onnxsub.anchors import read_anchor
+        from onnxsub.layouts.provenance import warn_if_other_anchor
         from onnxsub.model import load_model
         from onnxsub.query import make_query
 
@@ -140,7 +141,8 @@ class Request:
 
             torch.set_num_threads(self.threads)
         query = make_query(model, x0, self.label, space=space, threads=self.threads)
-        for note in model.notes:
+        warning = warn_if_other_anchor(model, query.anchor_sha256)
+        for note in (*model.notes, *([warning] if warning else [])):
             self.out.note(note)
         return query
 

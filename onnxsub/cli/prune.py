@@ -38,10 +38,10 @@ GAMMA = 0.99
 @click.option(
     "--layout",
     type=click.Choice(LAYOUTS),
-    default="compact",
-    show_default=True,
-    help="The original graph, or folded.",
+    help="The original graph (inplace), folded (compact), or folded to Gemm and Relu only (chain).  "
+    "[default: chain, or compact where smooth units are kept]",
 )
+@click.option("--flat-input", is_flag=True, help="Layout chain: the file takes rows (1, n) and has no Flatten.")
 @click.option("-o", "--output", metavar="FILE", help="The substitute.  [default: MODEL.METHOD-GAMMA.onnx in the current folder]")
 @anchor_options
 def command(
@@ -53,7 +53,8 @@ def command(
     gamma0: float,
     eps: float | None,
     bounds: str,
-    layout: str,
+    layout: str | None,
+    flat_input: bool,
     output: str | None,
 ) -> int:
     """Write the local substitute of MODEL at the anchor: the same function there, almost all of its units affine.
@@ -75,6 +76,7 @@ def command(
         method=method,
         select=SelectOptions(gamma=gamma, keep=keep, gamma0=gamma0, rank=rank, bounds=bounds),
         layout=layout,
+        flat_input=flat_input,
         eps=eps,
         attack=AttackOptions(seed=request.seed, timeout=request.timeout, device=request.device, threads=request.threads),
     )
@@ -93,7 +95,7 @@ def command(
         ("pruned", f"{pruned:,} of {total:,} units, {method}, ranked by {rank} in {keys['rounds']} rounds"),
         ("kept", " + ".join(map(str, keys["kept_per_layer"])) + f" = {total - pruned}"),
         ("preserves", ", ".join(f"|g - f| {error:.2g} at the {errors[point]}" for point, error in keys["preserves"].items())),
-        ("written", f"{output}  (layout {layout}, {Path(output).stat().st_size / 1024:.1f} kB)"),
+        ("written", f"{output}  (layout {result.layout}, {Path(output).stat().st_size / 1024:.1f} kB)"),
         ("time", f"{keys['time_s']['total']:.2f} s"),
     ]
     request.out.result(result, rows)

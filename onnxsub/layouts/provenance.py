@@ -108,7 +108,7 @@ def provenance(query: Query, options: PruneOptions, substitute: Substitute) -> d
         "std": _numbers(space.std or ()),
         "radius": repr(float(substitute.eps)),
         "version": VERSION,
-        "layout": options.layout,
+        "layout": options.layout or "",
     }
     return {_PREFIX + key: value for key, value in values.items()}
 

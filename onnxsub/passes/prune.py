@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,8 @@ class PruneOptions:
     Attributes:
         method: `con`, `lin` or `act`.
         select: which units to prune.
-        layout: `inplace`, `compact` or `chain`.
+        layout: `inplace`, `compact` or `chain`; default: `chain`, which every verifier reads, or `compact` where smooth units
+            (Sigmoid, Tanh) are kept.
         eps: radius of the ball whose bounds rank the units; default: `d_adv`.
         attack: how the adversarial point is searched.
         flat_input: layout `chain` takes flat `(1, n)` rows, for readers that know only Gemm and Relu.
@@ -51,7 +52,7 @@ class PruneOptions:
 
     method: str = "lin"
     select: SelectOptions = field(default_factory=SelectOptions)
-    layout: str = "compact"
+    layout: str | None = None
     eps: float | None = None
     attack: AttackOptions = field(default_factory=AttackOptions)
     flat_input: bool = False
@@ -59,9 +60,9 @@ class PruneOptions:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError(f"--method {self.method!r} is unknown; choose one of {', '.join(METHODS)}")
-        if self.layout not in LAYOUTS:
+        if self.layout is not None and self.layout not in LAYOUTS:
             raise InputError(f"--layout {self.layout!r} is unknown; choose one of {', '.join(LAYOUTS)}")
-        if self.flat_input and self.layout != "chain":
+        if self.flat_input and self.layout not in ("chain", None):
             raise InputError(f"--flat-input is for --layout chain; layout {self.layout} keeps the shape of the model's input")
         if self.eps is not None:
             check_eps(self.eps)
@@ -128,6 +129,12 @@ class PruneResult:
     time_s: Mapping[str, float]
     output: str | None = None
 
+    @property
+    def layout(self) -> str:
+        """The layout that was written."""
+        assert self.options.layout is not None  # `prune` chose one
+        return self.options.layout
+
     def to_json(self) -> dict[str, Any]:
         """The contract `onnxsub.prune/1`."""
         s, o = self.substitute, self.options
@@ -152,7 +159,7 @@ class PruneResult:
             "kept_per_layer": kept,
             "d_adv": s.d_adv,
             "rounds": s.selection.rounds,
-            "layout": o.layout,
+            "layout": self.layout,
             "output": self.output,
             "preserves": dict(self.preserves),
             "time_s": dict(self.time_s),
@@ -178,11 +185,13 @@ def prune(query: Query, options: PruneOptions | None = None, *, progress: Progre
     attacked = time.perf_counter()
     g = build_substitute(query, options, Adversarial.of(found), progress=_part(progress, 0.5, 0.9))
     built = time.perf_counter()
+    layout = options.layout or _layout_for(g.network)
+    options = replace(options, layout=layout)
     if progress is not None:
-        progress(0.9, f"writing layout {options.layout}")
+        progress(0.9, f"writing layout {layout}")
     raw = lower(query.model)
     context = LayoutContext.of(query.space, query.x0, g.eps, g.x_adv, flat_input=options.flat_input)
-    proto = LAYOUTS[options.layout](query.model, substitute(raw, g.lines, g.selection.kept), context)
+    proto = LAYOUTS[layout](query.model, substitute(raw, g.lines, g.selection.kept), context)
     proto = annotate(proto, provenance(query, options, g), {})
     preserves = measure_preservation(query, proto, g.x_adv)
     end = time.perf_counter()
@@ -195,6 +204,11 @@ def prune(query: Query, options: PruneOptions | None = None, *, progress: Progre
         query.network.units,
         {"attack": attacked - start, **g.time_s, "layout": end - built, "total": end - start},
     )
+
+
+def _layout_for(network: Network) -> str:
+    """`chain`, which every verifier reads; `compact` where a kept unit is smooth and has no form in Relus."""
+    return "chain" if all(op.piecewise_linear for op in network.activations) else "compact"
 
 
 def build_substitute(

@@ -109,8 +109,8 @@ class _Decision:
         limit = self.options.milp.timeout
         return math.inf if limit is None else limit - (time.perf_counter() - self.began)
 
-    @property
     def running(self) -> bool:
+        """Whether the search may go on."""
         return self.witness is None and not self.stop.is_set() and self.remaining > 0
 
     @contextmanager
@@ -140,7 +140,7 @@ class _Decision:
         """Marks what bounds refute; the cases that are left, reduced to their open clauses."""
         left = []
         for number, case in enumerate(self.question.cases):
-            if not self.running:
+            if not self.running():
                 break
             self.tell(f"bounds of case {number + 1} of {len(self.question.cases)}")
             with self.stage("bounds"):
@@ -156,7 +156,7 @@ class _Decision:
         return sorted(left, key=lambda item: -max(item[1].promise(c) for c in item[1].open))
 
     def _attack(self, number: int, model: CaseModel) -> None:
-        if not self.running:
+        if not self.running():
             return
         self.tell(f"searching for a counterexample ({len(model.open)} clauses are open)")
         # a third of what is left, so that a proof gets its turn
@@ -170,14 +170,14 @@ class _Decision:
 
     def _tightened(self, number: int, model: CaseModel) -> list[_Open]:
         """The open clauses of a case, folded and tightened; those that this refutes are marked."""
-        if not self.running:
+        if not self.running():
             return []
         with self.stage("bounds"):
             folded = model.folded(self.options.milp)
         left = []
         clauses = model.open
         for i, clause in enumerate(clauses):
-            if not self.running:
+            if not self.running():
                 break
             local = None
             if folded.promise(clause) >= 0:
@@ -194,14 +194,15 @@ class _Decision:
         return left
 
     def _by_programs(self, left: list[_Open]) -> None:
-        """One MILP per clause with equal shares of the time; what the first round leaves over goes into a second one."""
+        """One MILP per clause with equal shares of the time, the easy ones first: what they leave over is for the hard ones."""
+        left = sorted(left, key=lambda item: item.local.binaries)
         spent: dict[int, float] = {}
         for _ in range(2):
             todo = [item for item in left if self.marks[item.number][item.clause] == "unknown"]
             for i, item in enumerate(todo):
                 limit = self.remaining / (len(todo) - i)
                 # a run that is not longer than the last one would end where that did
-                if self.running and limit > 1.5 * spent.get(id(item), 0.0):
+                if self.running() and limit > 1.5 * spent.get(id(item), 0.0):
                     spent[id(item)] = limit
                     self._decide(item, limit)
 
@@ -241,7 +242,7 @@ class _Decision:
         found: PropertyWitness | None = judge.judge(point)
         if found is not None and not found.confirmed:
             self.rejected = found
-            plan = AttackPlan(rounds=1, restarts=8, steps=30, seed=self.options.milp.seed)
+            plan = AttackPlan(growth=(0.0,), noise=(0.0,), restarts=8, steps=30, seed=self.options.milp.seed)
             rows = (item.model.rows.clauses[item.clause],)
             with self.stage("attack"):
                 found = ascend(item.model.network, rows, judge, plan, start=point)

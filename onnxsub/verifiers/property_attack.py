@@ -84,21 +84,29 @@ class AttackPlan:
     """How hard to search.
 
     Attributes:
-        rounds: batches at most, each with other starts.
+        growth: one number per round: the search begins in a box that is `1 + growth` times as large, and shrinks to the box.
+            From outside, where counterexamples are many, it walks into regions that a start inside does not reach.
+        noise: one number per round: amplitude of the uniform noise at the first step, in halves of the box; zero at half time. It
+            sees past kinks and dead units.
         restarts: starts per clause and round.
         steps: gradient steps of a round.
-        first, last: step length at the start and at the end of a round, as shares of half the box.
+        first, last: step length at the start and at the end of a round, in halves of the box.
         momentum: of the running gradient sum.
         seed: of the starts.
     """
 
-    rounds: int = 3
+    growth: tuple[float, ...] = (0.0, 3.0, 8.0)
+    noise: tuple[float, ...] = (0.0, 4.0, 4.0)
     restarts: int = 24
-    steps: int = 60
-    first: float = 0.6
-    last: float = 0.005
-    momentum: float = 0.7
+    steps: int = 100
+    first: float = 1.0
+    last: float = 0.002
+    momentum: float = 0.75
     seed: int = 0
+
+
+_SHRUNK = 0.6  # share of a round after which the box has its own size
+_QUIET = 0.5  # share of a round after which there is no noise
 
 
 def ascend(
@@ -112,7 +120,8 @@ def ascend(
 ) -> PropertyWitness | None:
     r"""Looks for a point at which all rows of one clause are `>= 0`; returns the first that is confirmed.
 
-    Rounds with an even number climb the smallest row, the others the sum of the negative rows, which moves all of them at once.
+    A point is `x = centre + scale * half * u` with u in `[-1, 1]^n`; u moves by the sign of the running sum of normalised
+    gradients. Half of the starts climb the smallest row, the others the sum of the negative rows, which moves all of them at once.
 
     Args:
         network: from the input to the rows, as `as_margin_network` makes it.
@@ -120,57 +129,69 @@ def ascend(
         start: a point to search round, instead of all over the box.
         late: asked at every step; True ends the search.
     """
-    rows = network.classes
     shape = network.input_shape
-    member = torch.zeros((len(clauses), rows), dtype=torch.bool)
+    member = torch.zeros((len(clauses), network.classes), dtype=torch.bool)
     for k, clause in enumerate(clauses):
         member[k, list(clause)] = True
+    owner = torch.arange(len(clauses)).repeat_interleave(plan.restarts)
+    mine = member[owner]
+    climbs_least = torch.arange(len(owner)) % 2 == 0
     low, high = (torch.as_tensor(np.array(e), dtype=torch.float32).reshape(shape) for e in (judge.lower, judge.upper))
-    half = (high - low) / 2
+    centre, half = (low + high) / 2, (high - low) / 2
     generator = torch.Generator().manual_seed(plan.seed)
     tried: set[bytes] = set()
-    for number in range(plan.rounds):
-        owner = torch.arange(len(clauses)).repeat_interleave(plan.restarts)
-        x = _starts(len(owner), low, high, generator) if start is None else _near(len(owner), start, low, high, half, generator)
-        running = torch.zeros_like(x)
+    for growth, noise in zip(plan.growth, plan.noise, strict=True):
+        u = _starts(len(owner), shape, generator) if start is None else _near(len(owner), start, centre, half, generator)
+        running = torch.zeros_like(u)
         for step in range(plan.steps + 1):
             if late():
                 return None
-            x = x.detach().requires_grad_()
+            share = step / plan.steps
+            scale = 1.0 + growth * max(0.0, 1.0 - share / _SHRUNK)
+            amplitude = noise * max(0.0, 1.0 - share / _QUIET)
+            v = (u + amplitude * _cloud(u, generator)).clamp_(-1, 1) if amplitude > 0 else u
+            x = centre + scale * half * v
+            if scale == 1.0:
+                x = torch.minimum(torch.maximum(x, low), high)  # rounding
+            x.requires_grad_()
             values = network.forward(x)
-            least = torch.where(member[owner], values, torch.inf).amin(1)
-            found = _try_best(x.detach(), least.detach(), judge, tried)
-            if found is not None or step == plan.steps:
+            least = torch.where(mine, values, torch.inf).amin(1)
+            if scale == 1.0:
+                found = _try_best(x.detach(), least.detach(), judge, tried)
+                if found is not None:
+                    return found
+            goal = torch.where(climbs_least, least, torch.where(mine, values.clamp(max=0), 0.0).sum(1))
+            if step == plan.steps or not goal.requires_grad:
                 break
-            goal = least if number % 2 == 0 else torch.where(member[owner], values.clamp(max=0), 0.0).sum(1)
-            if not goal.requires_grad:
-                return None  # the rows do not depend on the input
             (gradient,) = torch.autograd.grad(goal.sum(), x)
+            gradient = gradient * half
             size = gradient.flatten(1).abs().sum(1).clamp(min=1e-30).reshape(-1, *[1] * len(shape))
             running = plan.momentum * running + gradient / size
-            length = plan.last + (plan.first - plan.last) * (1 + math.cos(math.pi * step / plan.steps)) / 2
-            if start is not None:
-                length *= 0.1
-            x = torch.minimum(torch.maximum(x.detach() + length * half * running.sign(), low), high)
-        if found is not None:
-            return found
+            length = plan.last + (plan.first - plan.last) * (1 + math.cos(math.pi * share)) / 2
+            u = (u + (length if start is None else 0.1 * length) * running.sign()).clamp_(-1, 1)
     return None
 
 
-def _starts(count: int, low: Tensor, high: Tensor, generator: torch.Generator) -> Tensor:
-    """The centre, uniform points and corners in turn."""
-    share = torch.rand((count, *low.shape), generator=generator)
-    share[1::3] = share[1::3].round()
-    share[0] = 0.5
-    return low + share * (high - low)
+def _cloud(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Uniform on [-1, 1], shaped like `like`."""
+    return torch.rand(like.shape, generator=generator) * 2 - 1
 
 
-def _near(count: int, start: Array, low: Tensor, high: Tensor, half: Tensor, generator: torch.Generator) -> Tensor:
+def _starts(count: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """The centre, uniform points and corners."""
+    u = torch.rand((count, *shape), generator=generator) * 2 - 1
+    u[1::3] = u[1::3].sign()
+    u[0] = 0.0
+    return u
+
+
+def _near(count: int, start: Array, centre: Tensor, half: Tensor, generator: torch.Generator) -> Tensor:
     """The given point, and points in a cloud round it."""
-    centre = torch.as_tensor(np.asarray(start).reshape(low.shape), dtype=torch.float32)
-    cloud = (torch.rand((count, *low.shape), generator=generator) * 2 - 1) * 0.1
+    point = torch.as_tensor(np.asarray(start).reshape(centre.shape), dtype=torch.float32)
+    u = torch.where(half > 0, (point - centre) / half.clamp(min=1e-30), 0.0)
+    cloud = 0.1 * _cloud(u.expand(count, *u.shape), generator)
     cloud[0] = 0.0
-    return torch.minimum(torch.maximum(centre + cloud * half, low), high)
+    return (u + cloud).clamp(-1, 1)
 
 
 def _try_best(x: Tensor, least: Tensor, judge: Judge, tried: set[bytes]) -> PropertyWitness | None:

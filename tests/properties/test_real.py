@@ -1,4 +1,4 @@
-"""The open VNN-LIB files of VNN-COMP 2021: all parse, fit their network and come back exactly."""
+"""The open VNN-LIB files of VNN-COMP 2021: all parse, fit their network and come back exactly (every tenth by default)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ FAMILIES = [
 ]
 
 
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow, id="all"), pytest.param(10, id="one-in-ten")])
 @pytest.mark.parametrize(("folder", "network", "count", "inputs", "clauses", "rows"), FAMILIES, ids=[f[0] for f in FAMILIES])
 def test_open_files_parse_fit_and_round_trip(
-    data_dir: Path, folder: str, network: str, count: int, inputs: int, clauses: int, rows: int
+    data_dir: Path, every: int, folder: str, network: str, count: int, inputs: int, clauses: int, rows: int
 ) -> None:
     files = sorted((data_dir / "vnnlib" / folder).glob("*.vnnlib.gz"))
     if not files:
@@ -38,8 +39,10 @@ def test_open_files_parse_fit_and_round_trip(
         assert np.isfinite(case.upper).all()
         assert case.clauses[0].A.shape == (rows, 10)
         assert not case.clauses[0].strict.any()
+        if i % every:
+            continue
         assert same(p, parse_property(write_property(p, "1.0")))
-        if i < 5:  # the text of version 2.0 is made from the same pieces
+        if i % 10 == 0:  # the text of version 2.0 is made from the same pieces
             again = parse_property(write_property(p, "2.0"))
             assert same(p, again)
             check_fits(again, model)

@@ -25,6 +25,9 @@ def encoded(network, x0, radius) -> Encoding:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_the_model_computes_the_network_at_a_fixed_input(seed: int) -> None:
+    scip = SOLVERS["scip"]
+    if not scip.is_available():
+        pytest.skip("pyscipopt is not installed")
     network = random_network(seed, activations=PIECEWISE)
     x0, _ = anchor(network, seed)
     rng = np.random.default_rng(seed)
@@ -41,7 +44,7 @@ def test_the_model_computes_the_network_at_a_fixed_input(seed: int) -> None:
             assert s.status is SolverStatus.OPTIMAL
             assert s.objective == pytest.approx(sign * expected[k], abs=1e-5)
             assert s.x is not None
-            assert np.abs(e.point(s.x).reshape(-1) - inside).max() < 1e-9
+            assert np.abs(e.point(s.x).reshape(-1) - inside).max() < 1e-6
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -21,16 +21,21 @@ from onnxsub.verifiers.milp.options import MilpOptions
 from onnxsub.verifiers.milp.solvers import Problem
 from onnxsub.verifiers.milp.tighten import MOST_UNITS, tighten
 
-__all__ = ["SLACK", "LocalModel", "TargetModel"]
+__all__ = ["ROOM", "SLACK", "LocalModel", "TargetModel"]
 
 SLACK = 1e-7
 """The row `f_t >= f_y` is relaxed to `f_t - f_y >= -SLACK * (1 + max |margin bound|)`, so that no rounding of the rows can
 hide a boundary point. The proved distance shrinks by that over the margin's slope, about 1e-9."""
 
 
+ROOM = 1e-6
+"""What is claimed for `B(r)` is asked of `B((1 + ROOM) r)`: whatever lies in the smaller ball has room round it in the larger one,
+and a solver that calls a sliver empty does not hide it."""
+
+
 @dataclass(frozen=True, eq=False)
 class LocalModel:
-    """`network` over `B(radius) = [lower, upper]`.
+    """`network` over `[lower, upper]`, which is `B(radius)` and a little more (`ROOM`).
 
     Attributes:
         network: the folded form where it could be folded.
@@ -38,7 +43,7 @@ class LocalModel:
         margins: upper bound of `f_t - f_y` per class; `-inf` for y.
         lowest: lower bound of the same.
         label: y.
-        radius: of the ball.
+        radius: what is proved over the box is claimed for this ball.
         tight: whether the programs use bounds that hold where their target is reached.
     """
 
@@ -60,7 +65,7 @@ class LocalModel:
         Raises:
             UnsupportedOperatorError: an operator has no bounds, or none of folded form when `fold` is `always`.
         """
-        lower, upper = space.ball(x0, radius)
+        lower, upper = space.ball(x0, radius * (1 + ROOM))
         bounds = compute_bounds(network, lower, upper, options.bounds_method)
         lowest, margins = _margins(network, bounds, label)
         if options.fold != "never" and (margins >= 0).any():
@@ -142,7 +147,7 @@ class TargetModel:
     def _encode(self) -> Encoding:
         local = self.local
         return encode_network(
-            local.network, local.x0, self.lower, self.upper, self.intervals, radius=local.radius, enforced=self.enforced
+            local.network, local.x0, self.lower, self.upper, self.intervals, radius=local.radius * (1 + ROOM), enforced=self.enforced
         )
 
     @cached_property

@@ -31,6 +31,7 @@ MOST_UNITS = 2000
 _PASSES = 40
 _GAIN = 0.01  # a pass that narrows the total width by less than this share is the last
 _BISECTIONS = 24
+_NARROWEST = 1e-5
 _CHUNK = 2**22  # values of one block of rows
 
 
@@ -74,6 +75,7 @@ class _Tightening:
         self.slack = slack
         self.lower, self.upper = (b[0].double().flatten().clone() for b in (bounds.lower, bounds.upper))
         self.pre: dict[str, Box] = {name: (l.double().clone(), u.double().clone()) for name, (l, u) in bounds.pre.items()}
+        self.start, self.start_pre = (self.lower, self.upper), dict(self.pre)
         self.relaxations: dict[str, Relaxation] = {}
         for op in network.nonlinear:
             self.relaxations[op.output] = op.relax(*self.pre[op.output], "crown")
@@ -95,8 +97,12 @@ class _Tightening:
             if width > (1 - _GAIN) * before:
                 break
         shape = self.network.input_shape
-        flat = {name: (l.flatten(), u.flatten()) for name, (l, u) in self.pre.items()}
-        return Tightened(self.lower.reshape(shape), self.upper.reshape(shape), flat, self.margin)
+        lower, upper = _no_sliver((self.lower, self.upper), self.start)
+        flat = {}
+        for name, ends in self.pre.items():
+            l, u = _no_sliver(ends, self.start_pre[name])
+            flat[name] = l.flatten(), u.flatten()
+        return Tightened(lower.reshape(shape), upper.reshape(shape), flat, self.margin)
 
     def _width(self) -> float:
         total = 0.0
@@ -132,6 +138,8 @@ class _Tightening:
         index = torch.arange(len(l))
         if isinstance(op, Activation):
             index = index[~op.affine_on(l, u)]
+        if len(index) == 0:
+            return True
         rows = max(1, _CHUNK // len(self.lower))
         for part in torch.split(index, rows):
             start = torch.zeros((1, len(part), len(l)), dtype=torch.float64)
@@ -156,6 +164,12 @@ class _Tightening:
         """`a.x + b <= start . tensor`: `(rows, inputs)` and `(rows,)`."""
         bound = pull_back(self.network, tensor, Coefficients(start), self.relaxations)
         return bound.coefficients.full(self.network.input_shape)[0].flatten(1), bound.lower_bias[0]
+
+
+def _no_sliver(ends: Box, before: Box) -> Box:
+    """`ends`, nowhere narrower than a small share of `before`: solvers lose their footing in slivers (docs/soundness.md)."""
+    short = (_NARROWEST * (before[1] - before[0]) - (ends[1] - ends[0])).clamp(min=0) / 2
+    return torch.maximum(ends[0] - short, before[0]), torch.minimum(ends[1] + short, before[1])
 
 
 def half_space_minimum(a: Tensor, b: Tensor, cut: HalfSpace, lower: Tensor, upper: Tensor) -> Tensor:

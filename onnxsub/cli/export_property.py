@@ -1,0 +1,56 @@
+"""`onnxsub export-property`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from onnxsub.cli.exits import Exit
+from onnxsub.cli.options import Command, Request, anchor_options
+from onnxsub.cli.points import check_writable
+from onnxsub.files import write_atomic
+
+__all__ = ["command"]
+
+
+@click.command(
+    "export-property", cls=Command, epilog="Example: onnxsub export-property model.onnx --x0 image.npy --eps 0.05 -o ball.vnnlib"
+)
+@click.option("--eps", type=float, required=True, metavar="E", help="Radius of the ball, in un-normalised input units.")
+@click.option("--vnnlib", type=click.Choice(["1.0", "2.0"]), default="1.0", show_default=True, help="Version of the text.")
+@click.option("-o", "--output", metavar="FILE", help="The property: .vnnlib or .gz.  [default: standard output]")
+@anchor_options
+def command(request: Request, eps: float, vnnlib: str, output: str | None) -> int:
+    """Write "some other class within the radius E of the anchor" as a VNN-LIB property of MODEL.
+
+    The box is in the units that the model is fed: with --mean and --std, in normalised ones. Its decimals contain every float32
+    input of the ball.
+    """
+    check_writable(output, (".vnnlib", ".gz"))
+    from onnxsub.properties import robustness_property, write_property
+
+    query = request.query()
+    found = robustness_property(query, eps)
+    ends = f"{query.space.lower:g} to {query.space.upper:g}"
+    lines = [
+        f"label {query.label}, radius {eps!r} (L-inf, un-normalised), domain {ends}",
+        f"model sha256 {query.model.sha256}",
+        f"anchor sha256 {query.anchor_sha256}",
+        "satisfiable: some other class is reached or tied",
+    ]
+    if query.space.mean is not None and query.space.std is not None:
+        mean, std = (" ".join(f"{v!r}" for v in values) for values in (query.space.mean, query.space.std))
+        lines.append(f"bounds are those of (x - mean) / std, mean {mean}, std {std}")
+    text = write_property(found, vnnlib, comment="\n".join(lines))
+    if output is None:
+        print(text, end="")
+        return Exit.DONE
+    data = text.encode()
+    if Path(output).suffix.lower() == ".gz":
+        import gzip
+
+        data = gzip.compress(data, mtime=0)  # the same bytes for the same property
+    write_atomic(output, data)
+    request.out.note(f"written to {output}: {found.inputs} inputs, {found.outputs} outputs, {found.clauses} clauses")
+    return Exit.DONE

@@ -1,0 +1,114 @@
+"""Any tool with the command line of VNN-COMP: `run_instance.sh v1 CATEGORY MODEL.onnx PROPERTY.vnnlib RESULTS TIMEOUT`.
+
+RESULTS begins with `sat`, `unsat`, `timeout`, `unknown` or `error`; behind `sat` stands the witness. The property is VNN-LIB 1.0.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from onnxsub.errors import InputError
+from onnxsub.files import one_line
+from onnxsub.properties import read_witness, write_property
+from onnxsub.verifiers.external.process import Finished, run_child
+from onnxsub.verifiers.external.tool import SAT, UNSAT, Claim, Job
+
+__all__ = ["CommandTool", "from_detail", "nnenum_from_detail"]
+
+_NO_LIMIT = 86400
+"""Seconds that a tool is told when there is no limit: its command line has no word for that."""
+_MOST_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class CommandTool:
+    """A tool as a command.
+
+    Attributes:
+        command: program and first arguments, quoted as for a shell; no shell is run.
+        reader: the entry of `READERS` that says what it reads; None: not known, it is asked as it is.
+        category: the second argument; some tools choose their settings by it.
+
+    Raises:
+        InputError: the command is empty or its quotes do not match.
+    """
+
+    command: str
+    reader: str | None = None
+    category: str = "onnxsub"
+
+    def __post_init__(self) -> None:
+        try:
+            words = shlex.split(self.command)
+        except ValueError as error:
+            raise InputError(f"--verifier command: {self.command!r} cannot be split ({error}); mind the quotes") from error
+        if not words:
+            raise InputError("--verifier command: says no command; give one, for example command:tool/run_instance.sh")
+
+    @property
+    def name(self) -> str:
+        return f"{self.reader or 'command'}:{self.command}"
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {"tool": self.name, "category": self.category}
+
+    def ask(self, job: Job) -> Claim:
+        """One run of the command, with all clauses as one disjunction."""
+        question, results = job.folder / "property.vnnlib", job.folder / "results.txt"
+        question.write_text(write_property(job.question, "1.0"))
+        results.unlink(missing_ok=True)
+        seconds = _NO_LIMIT if job.limit is None else max(1, int(job.limit - 1))
+        head, *rest = shlex.split(self.command)
+        # a relative path means what it means here, not in the tool's folder
+        program = str(Path(head).resolve()) if "/" in head else head
+        given = ["v1", self.category, str(job.path), str(question), str(results), str(seconds)]
+        try:
+            done = run_child([program, *rest, *given], cwd=job.folder, limit=job.limit)
+        except OSError as error:
+            return Claim.nothing(job, f"{self.name}: {head!r} cannot be started ({error.strerror or one_line(error)})")
+        try:
+            with results.open("rb") as file:
+                text = file.read(_MOST_BYTES).decode(errors="replace")
+        except OSError:
+            text = ""
+        return self._read(job, done, text)
+
+    def _read(self, job: Job, done: Finished, text: str) -> Claim:
+        first = text.lstrip().partition("\n")[0].strip()
+        # the oldest form has the witness on the line of the word
+        word = first.partition("(")[0].strip().lower()
+        if word == SAT:
+            try:
+                x, _ = read_witness(text, job.question)
+            except InputError as error:
+                return Claim.nothing(job, f"{self.name}: it says sat, rejected: {one_line(error)}", done.seconds)
+            return Claim(SAT, f"{self.name} says sat", Claim.nothing(job, "").clauses, x, done.seconds)
+        if done.timed_out:
+            why = f"killed at its limit of {job.limit or 0:.3g} s"
+        elif done.code != 0:
+            why = f"ended with code {done.code}" + (f" ({done.last_words})" if done.last_words else "")
+        elif word == UNSAT:
+            clauses = (UNSAT,) * job.question.clauses
+            return Claim(UNSAT, f"{self.name} says unsat", clauses, None, done.seconds)
+        elif word in ("timeout", "unknown", "error"):
+            why = f"says {word}" + (f" ({done.last_words})" if word == "error" and done.last_words else "")
+        elif not text.strip():
+            why = "it wrote no results" + (f" ({done.last_words})" if done.last_words else "")
+        else:
+            why = f"its results begin with {one_line(first, 60)!r}, which is no answer"
+        return Claim.nothing(job, f"{self.name}: {why}", done.seconds)
+
+
+def from_detail(detail: str) -> CommandTool:
+    """The tool for `--verifier command:"PROGRAM ARGUMENTS"`."""
+    return CommandTool(detail)
+
+
+def nnenum_from_detail(detail: str) -> CommandTool:
+    """The tool for `--verifier nnenum:"PROGRAM ARGUMENTS"`: a command whose files are checked against nnenum's operators first."""
+    return CommandTool(detail, reader="nnenum")

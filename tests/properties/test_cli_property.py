@@ -1,0 +1,74 @@
+"""The commands about properties, run as functions of their own."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from onnxsub.cli.exits import Exit
+from onnxsub.cli.export_property import command as export_property
+from onnxsub.cli.options import Session
+from onnxsub.cli.output import Output
+from onnxsub.cli.verify_property import verify_property
+from onnxsub.errors import InputError
+from onnxsub.model import load_model
+from onnxsub.properties import load_property
+from onnxsub.verifiers.milp.options import MilpOptions
+from tests.properties.tools import same
+
+MODELS = Path(__file__).parents[2] / "models"
+DIGITS, SEVEN = str(MODELS / "digits.onnx"), str(MODELS / "digits_seven.npy")
+
+
+def export(*args: object) -> str:
+    found = CliRunner().invoke(
+        export_property, [DIGITS, "--x0", SEVEN, *map(str, args)], obj=Session(), standalone_mode=False, catch_exceptions=False
+    )
+    assert found.return_value == Exit.DONE
+    return found.stdout
+
+
+def test_export_property_writes_both_versions(tmp_path: Path) -> None:
+    model = load_model(DIGITS)
+    text = export("--eps", 0.01)
+    assert text.startswith("; label ")
+    assert model.sha256 in text
+    (tmp_path / "printed.vnnlib").write_text(text)
+    printed = load_property(tmp_path / "printed.vnnlib", model)
+    for name, version in (("a.vnnlib", "1.0"), ("b.vnnlib.gz", "2.0")):
+        assert export("--eps", 0.01, "--vnnlib", version, "-o", tmp_path / name) == ""
+        found = load_property(tmp_path / name, model)
+        assert (found.version, same(found, printed)) == (version, True)
+    assert gzip.decompress((tmp_path / "b.vnnlib.gz").read_bytes()).count(b"(vnnlib-version <2.0>)") == 1
+    text = export("--eps", 0.01, "--mean", 0.5, "--std", 0.25)
+    assert "; bounds are those of (x - mean) / std, mean 0.5, std 0.25" in text
+
+
+def test_verify_prints_table_json_and_vnncomp(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    safe, unsafe = tmp_path / "safe.vnnlib", tmp_path / "unsafe.vnnlib"
+    export("--eps", 1e-4, "-o", safe)
+    export("--eps", 0.6, "-o", unsafe)
+    options = MilpOptions(timeout=60, threads=1)
+    capsys.readouterr()
+    assert verify_property(DIGITS, str(safe), options, Output(quiet=True)) == Exit.DONE
+    assert "proved (unsat)" in capsys.readouterr().out
+    assert verify_property(DIGITS, str(safe), options, Output(quiet=True), vnncomp=True) == Exit.DONE
+    assert capsys.readouterr().out == "unsat\n"
+    point = tmp_path / "w.npy"
+    assert verify_property(DIGITS, str(unsafe), options, Output(json=True, quiet=True), output=str(point)) == Exit.VIOLATED
+    document = json.loads(capsys.readouterr().out)
+    assert (document["status"], document["vnncomp"], document["witness"]["path"]) == ("violated", "sat", str(point))
+    model = load_model(DIGITS)
+    x = np.load(point)
+    assert x.shape == (1, *model.input_shape)
+    assert load_property(unsafe, model).cases[0].contains(x)
+    text = tmp_path / "w.txt"
+    assert verify_property(DIGITS, str(unsafe), options, Output(quiet=True), output=str(text), vnncomp=True) == Exit.VIOLATED
+    assert capsys.readouterr().out == text.read_text()
+    with pytest.raises(InputError, match=r"\.png"):
+        verify_property(DIGITS, str(unsafe), options, Output(quiet=True), output=str(tmp_path / "w.png"))
