@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from onnxsub.errors import UnsupportedOperatorError
-from onnxsub.layouts.provenance import Provenance, read_provenance
 from onnxsub.lower import lower_nodes, unsupported
 from onnxsub.model import Model, load_model
 from onnxsub.ops import READERS
 from onnxsub.ops.base import Activation, Operator, Shape
 from onnxsub.ops.node import Node
+from onnxsub.provenance import Provenance, read_provenance
 from onnxsub.results import VERSION
 
 __all__ = ["ActivationInfo", "InfoResult", "Limit", "info"]

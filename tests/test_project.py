@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ops.base", "ops.node", "ops.encoding", "ops.relaxation"),  # the words that operators are described in
     (
         "model", "model_file", "external_data", "fold_constants", "signature", "strip_head", "surgery", "runtime", "anchors",
-        "region",
+        "region", "provenance",
     ),
     ("ops", "network", "lower", "query", "model_info", "properties"),
     ("propagate",),

@@ -11,11 +11,11 @@ from onnx import ModelProto, numpy_helper
 
 from onnxsub.errors import ModelError
 from onnxsub.layouts import LAYOUTS
-from onnxsub.layouts.provenance import Provenance, read_provenance, warn_if_other_anchor
 from onnxsub.model import load_model
 from onnxsub.passes.attack import AttackOptions
 from onnxsub.passes.prune import PruneOptions, PruneResult, prune
 from onnxsub.passes.select import SelectOptions
+from onnxsub.provenance import Provenance, read_provenance, warn_if_other_anchor
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
 from onnxsub.results import VERSION
@@ -122,5 +122,5 @@ def test_spoiled_metadata_is_refused(key: str, value: str | None, message: str) 
 
 
 def test_reading_needs_no_torch() -> None:
-    code = "import sys, onnxsub.layouts.provenance; sys.exit('torch' in sys.modules)"
+    code = "import sys, onnxsub.provenance; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,6 +10,7 @@ import click
 
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Command, Request, anchor_options, verifier_options
+from onnxsub.cli.output import solver_row
 from onnxsub.cli.points import POINT_FILES, check_writable, write_point
 from onnxsub.cli.prune import RANKS
 from onnxsub.errors import InputError
@@ -136,7 +137,9 @@ def _rows(anchor: str, result: DistanceResult, output: str | None) -> list[tuple
             rows.append(("of the model", f"{o.upper:.6g}  (exact: no pruned unit can leave its piece on that ball)"))
         else:
             rows.append(("of the model", f"between {o.lower:.6g} (certified) and {o.upper:.6g} (a confirmed point)"))
-    rows.append(("solver", f"{result.solver}, {result.nodes:,} nodes in {result.runs} runs"))
+    if result.reason is not None:
+        rows.append(("note", result.reason))
+    rows.append(solver_row(result))
     rows.append(("time", ", ".join(f"{name} {seconds:.2f} s" for name, seconds in result.time_s.items())))
     return rows
 

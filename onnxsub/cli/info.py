@@ -11,7 +11,7 @@ from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
 
 if TYPE_CHECKING:
-    from onnxsub.layouts.provenance import Provenance
+    from onnxsub.provenance import Provenance
 
 __all__ = ["command"]
 

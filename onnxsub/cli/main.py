@@ -28,6 +28,7 @@ COMMANDS = MappingProxyType(
         "prune": "Write the local substitute: the same function near the anchor, almost all ReLUs gone.",
         "distance": "Distance from the anchor to the decision boundary, exact or as a bracket.",
         "verify": "Decide one radius: proved, violated or unknown.",
+        "export-property": "Write the robustness question as a VNN-LIB file for other verifiers.",
         "compare": "How far two networks differ on a ball around the anchor.",
     }
 )
@@ -43,7 +44,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f"onnxsub.cli.{cmd_name}").command
+        command = importlib.import_module(f"onnxsub.cli.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
         return command
 

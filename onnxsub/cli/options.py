@@ -56,8 +56,9 @@ class Command(click.Command):
 
 if TYPE_CHECKING:
     _Numbers = click.ParamType[tuple[float, ...]]
+    _Text = click.ParamType[str]
 else:
-    _Numbers = click.ParamType  # generic only in newer versions of click
+    _Numbers = _Text = click.ParamType  # generic only in newer versions of click
 
 
 class _Several(_Numbers):
@@ -72,6 +73,21 @@ class _Several(_Numbers):
         if numbers is None:
             self.fail(f"{value!r} is not a list of numbers", param, ctx)
         return numbers
+
+
+class _Verifier(_Text):
+    """A name of `onnxsub.verifiers.registry`."""
+
+    name = "verifier"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from onnxsub.verifiers.registry import check_verifier
+
+        try:
+            check_verifier(value)
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+        return str(value)
 
 
 def _numbers(text: str) -> tuple[float, ...] | None:
@@ -129,8 +145,8 @@ class Request:
     def query(self) -> Query:
         """Reads model and anchor and checks them against each other."""
         from onnxsub.anchors import read_anchor
-        from onnxsub.layouts.provenance import warn_if_other_anchor
         from onnxsub.model import load_model
+        from onnxsub.provenance import warn_if_other_anchor
         from onnxsub.query import make_query
 
         space = self.space
@@ -173,9 +189,12 @@ _OUTPUT = (
     ),
 )
 
+_X0 = ("--x0",)
+_X0_HELP = "Anchor: .npy, .npz, .png, .jpg or .csv."
+
 _ANCHOR = (
     click.argument("model", metavar="MODEL"),
-    click.option("--x0", required=True, metavar="FILE", help="Anchor: .npy, .npz, .png, .jpg or .csv."),
+    click.option(*_X0, required=True, metavar="FILE", help=_X0_HELP),
     click.option("--index", type=int, metavar="N", help="Row of FILE, when it holds many."),
     click.option("--array", metavar="NAME", help="Array of an .npz FILE."),
     click.option("--label", type=int, metavar="K", help="Class to defend.  [default: the predicted one]"),
@@ -193,9 +212,12 @@ _ANCHOR = (
 )
 
 _VERIFIER = (
-    click.option("--verifier", type=click.Choice(["milp"]), default="milp", show_default=True, help="How it is found."),
     click.option(
-        "--solver", type=click.Choice(["highs", "gurobi", "scip"]), default="highs", show_default=True, help="MILP solver."
+        "--verifier", type=_Verifier(), default="milp", show_default=True, metavar="NAME",
+        help='milp, or another tool: marabou[:PYTHON], command:"run_instance.sh", nnenum:"run_instance.sh".',
+    ),
+    click.option(
+        "--solver", type=click.Choice(["highs", "gurobi", "scip"]), default="highs", show_default=True, help="Of --verifier milp."
     ),
 )
 
@@ -215,15 +237,20 @@ def verifier_options(function: Function) -> Function:
     return _apply(_VERIFIER, function)
 
 
-def anchor_options(function: Function) -> Function:
-    """`MODEL` and the options that every command with an anchor takes; the function gets them as `request: Request`."""
+def anchor_options(function: Function, *, required: bool = True) -> Function:
+    """`MODEL` and the options that every command with an anchor takes; the function gets them as `request: Request`.
+
+    Args:
+        required: whether the command cannot do without an anchor; else `request.x0` may be empty.
+    """
 
     @functools.wraps(function)
     def wrapper(**kwargs: Any) -> Any:
         shared = {field.name: kwargs.pop(field.name) for field in dataclasses.fields(Request)}
         return function(request=Request(**shared), **kwargs)
 
-    return _apply(_ANCHOR, output_options(wrapper))
+    options = _ANCHOR if required else (_ANCHOR[0], click.option(*_X0, default="", metavar="FILE", help=_X0_HELP), *_ANCHOR[2:])
+    return _apply(options, output_options(wrapper))
 
 
 def _apply(options: tuple[Callable[[Function], Function], ...], function: Function) -> Function:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from onnxsub.results import Result
+    from onnxsub.verifiers.result import DistanceResult, VerifyResult
 
-__all__ = ["Output", "Report"]
+__all__ = ["Output", "Report", "solver_row"]
 
 _PATIENCE = 1.0
 """Seconds after which a computation shows a bar."""
@@ -84,6 +85,13 @@ class Output:
         else:
             with _bar() as report:
                 yield report
+
+
+def solver_row(result: DistanceResult | VerifyResult) -> tuple[str, str]:
+    """Who found an answer, as a row of a table."""
+    if result.solver is None:
+        return "verifier", f"{result.verifier}, {result.runs} runs"
+    return "solver", f"{result.solver}, {result.nodes:,} nodes in {result.runs} runs"
 
 
 def _nothing(fraction: float, text: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import click
 
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Command, Request, anchor_options, verifier_options
+from onnxsub.cli.output import solver_row
 from onnxsub.cli.points import POINT_FILES, check_writable, write_point
+from onnxsub.cli.verify_property import verify_property
 
 __all__ = ["command"]
 
@@ -16,25 +19,37 @@ _CODES = {"proved": Exit.DONE, "violated": Exit.VIOLATED, "unknown": Exit.UNDECI
 
 
 @click.command("verify", cls=Command, epilog="Example: onnxsub verify model.onnx --x0 image.npy --eps 0.05 --timeout 60")
-@click.option("--eps", type=float, required=True, metavar="E", help="Radius of the ball, in un-normalised input units.")
+@click.option("--eps", type=float, metavar="E", help="Radius of the ball, in un-normalised input units.")
 @verifier_options
 @click.option("-o", "--output", metavar="FILE", help="Write the witness: .npy, .npz or .png (8-bit, hence rounded).")
-@anchor_options
-def command(request: Request, eps: float, verifier: str, solver: str, output: str | None) -> int:
-    """Decide whether every input within the radius E of the anchor keeps its class.
+@click.option("--vnncomp", is_flag=True, help="With PROPERTY: print result and witness as VNN-COMP has them.")
+@functools.partial(anchor_options, required=False)
+@click.argument("prop", metavar="[PROPERTY.vnnlib]", required=False)
+def command(
+    request: Request, prop: str | None, eps: float | None, verifier: str, solver: str, vnncomp: bool, output: str | None
+) -> int:
+    """Decide whether every input within the radius E of the anchor keeps its class, or whether a VNN-LIB property holds.
 
-    proved (exit code 0) comes only from a proof, violated (1) only from a witness that onnxruntime confirmed on MODEL; else
+    Give --x0 and --eps, or a PROPERTY file. proved (exit code 0) comes only from a proof, violated (1) only from a witness that onnxruntime confirmed on MODEL; else
     unknown (3).
     """
-    check_writable(output, POINT_FILES)
+    if prop is not None and (request.x0 or eps is not None):
+        raise click.UsageError("give either PROPERTY, or --x0 and --eps")
+    if prop is None and (not request.x0 or eps is None):
+        raise click.UsageError("give --x0 and --eps, or a PROPERTY.vnnlib")
+    if vnncomp and prop is None:
+        raise click.UsageError("--vnncomp is for a PROPERTY.vnnlib")
     request.refuse_device("verify")
     from onnxsub.verifiers.milp.options import MilpOptions
+
+    milp = MilpOptions(solver=solver, timeout=request.timeout, threads=request.threads, seed=request.seed)
+    if prop is not None:
+        return verify_property(request.model, prop, milp, request.out, output=output, vnncomp=vnncomp)
+    assert eps is not None
+    check_writable(output, POINT_FILES)
     from onnxsub.verifiers.verify import VerifyOptions, verify
 
-    options = VerifyOptions(
-        milp=MilpOptions(solver=solver, timeout=request.timeout, threads=request.threads, seed=request.seed),
-        verifier=verifier,
-    )
+    options = VerifyOptions(milp=milp, verifier=verifier)
     query = request.query()
     with request.out.progress() as report:
         result = verify(query, eps, options, progress=lambda lower, upper, text: report(0.0, text))
@@ -52,7 +67,9 @@ def command(request: Request, eps: float, verifier: str, solver: str, output: st
         rows.append(
             ("witness", f"class {witness.label} at {witness.radius:.6g}, {witness.kind}, margin {witness.margin:.3g}{written}")
         )
-    rows.append(("solver", f"{result.solver}, {result.nodes:,} nodes in {result.runs} runs"))
+    if result.original is not None:
+        rows.append(("on the model", f"{result.original.kind}, margin {result.original.margin:.3g}"))
+    rows.append(solver_row(result))
     rows.append(("time", f"{result.time_s['total']:.2f} s"))
     request.out.result(result, rows)
     if result.interrupted:

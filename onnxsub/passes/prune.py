@@ -16,7 +16,6 @@ from onnx import ModelProto
 
 from onnxsub.errors import InputError
 from onnxsub.layouts import LAYOUTS, LayoutContext
-from onnxsub.layouts.provenance import provenance
 from onnxsub.lower import lower
 from onnxsub.model import load_model
 from onnxsub.network import Network
@@ -24,6 +23,7 @@ from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackOptions, attack
 from onnxsub.passes.attack_result import AttackResult
 from onnxsub.passes.bounds import check_eps
+from onnxsub.passes.provenance import provenance
 from onnxsub.passes.select import Selection, SelectOptions, margin_gradients, select
 from onnxsub.passes.substitute import METHODS, Lines, check_method, lines, substitute
 from onnxsub.query import Query, two_classes

@@ -73,7 +73,9 @@ def check_method(network: Network, method: str) -> None:
         raise InputError(f"--method {method!r} is unknown; choose one of {', '.join(METHODS)}")
     for op in network.activations:
         if method == "act" and not op.piecewise_linear:
-            raise InputError(f"--method act needs piecewise-linear units; {op.op_type} (node {op.node!r}) is smooth: use lin or con")
+            raise InputError(
+                f"--method act needs piecewise-linear units; {op.op_type} (node {op.node!r}) is smooth: use lin or con"
+            )
 
 
 def _line(op: Activation, method: str, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -56,7 +56,7 @@ def logit_clause(clause: Clause, model: Model, where: str) -> Clause:
         return clause
     bound = clause.b
     if model.outputs == 1:
-        if not np.allclose(clause.b, 0.5 * clause.A[:, 0], rtol=0, atol=0):
+        if (clause.b != 0.5 * clause.A[:, 0]).any():
             raise InputError(f"{where}: {model.where} ends in a Sigmoid, over which only comparisons with 0.5 are supported")
         bound = np.zeros_like(bound)
     elif (clause.A.sum(axis=1) != 0).any() or ((clause.A != 0).sum(axis=1) != 2).any() or (bound != 0).any():

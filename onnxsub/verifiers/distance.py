@@ -10,14 +10,15 @@ from onnxsub.errors import InputError
 from onnxsub.passes.attack import AttackOptions, attack
 from onnxsub.passes.prune import PruneOptions
 from onnxsub.query import Query
+from onnxsub.verifiers.external.reader import check_readable
+from onnxsub.verifiers.external.search import distance_external
 from onnxsub.verifiers.milp.distance import minimum_distance
 from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.registry import check_verifier, external_tool
 from onnxsub.verifiers.result import DistanceResult, Progress, Witness
 from onnxsub.verifiers.via import distance_via
 
 __all__ = ["DistanceOptions", "DistanceResult", "distance"]
-
-VERIFIERS = ("milp",)
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class DistanceOptions:
         milp: options of the verifier, the time limit for everything among them.
         via: the substitute to answer on instead of the model; None: the model itself.
         attack: how the first upper bound is searched.
-        verifier: `milp`.
+        verifier: `milp`, or another tool as `onnxsub.verifiers.registry` names it.
         refine: with `via`, re-anchor the substitute at the better point that it led to, until nothing improves.
         rounds: how often at most.
     """
@@ -41,8 +42,7 @@ class DistanceOptions:
     rounds: int = 10
 
     def __post_init__(self) -> None:
-        if self.verifier not in VERIFIERS:
-            raise InputError(f"--verifier {self.verifier!r} is unknown; choose one of {', '.join(VERIFIERS)}")
+        check_verifier(self.verifier)
         if self.refine and self.via is None:
             raise InputError("--refine re-anchors a substitute; say which one with --via METHOD:GAMMA")
         if self.rounds < 1:
@@ -56,6 +56,7 @@ def distance(query: Query, options: DistanceOptions | None = None, *, progress: 
     """
     options = options or DistanceOptions()
     start = time.perf_counter()
+    tool = external_tool(options.verifier)
     if query.misclassified:
         return _misclassified(query, options)
     limit = options.milp.timeout
@@ -64,14 +65,21 @@ def distance(query: Query, options: DistanceOptions | None = None, *, progress: 
         return math.inf if limit is None else limit - (time.perf_counter() - start)
 
     if options.via is not None:
-        return distance_via(query, options, options.via, clock, progress)
+        return distance_via(query, options, options.via, clock, progress, tool)
+    if tool is not None:
+        check_readable(query.model, tool.reader)  # before the attack: it must not be for nothing
     attacking = options.attack if limit is None else replace(options.attack, timeout=max(limit / 3, 0.01))
     found = attack(query, attacking)
     attacked = time.perf_counter() - start
     milp = options.milp if limit is None else replace(options.milp, timeout=max(clock(), 0.01))
-    result = minimum_distance(
-        query.network, query.x0, query.label, query.space, milp, start=found.x_adv, replay=query.logits, progress=progress
-    )
+    if tool is not None:
+        result = distance_external(
+            query.model, query, tool, milp.timeout, tol=milp.tol, start=found.x_adv, seed=milp.seed, progress=progress
+        )
+    else:
+        result = minimum_distance(
+            query.network, query.x0, query.label, query.space, milp, start=found.x_adv, replay=query.logits, progress=progress
+        )
     times = {**result.time_s, "attack": attacked, "total": time.perf_counter() - start}
     return replace(result, head=query.json_head(), time_s=times)
 

@@ -102,6 +102,7 @@ class DistanceResult:
         head: the keys `model` and `anchor` of the contract.
         original: with a substitute: what its answer proves about the original network; None otherwise.
         substitute: with a substitute: what was pruned; None otherwise.
+        reason: one line where a verifier of other people has something to say (what is its claim, what went wrong); None otherwise.
     """
 
     status: str
@@ -119,6 +120,7 @@ class DistanceResult:
     head: Mapping[str, Any] = field(default_factory=dict)
     original: Original | None = None
     substitute: Mapping[str, Any] | None = None
+    reason: str | None = None
 
     @property
     def distance(self) -> float:
@@ -160,6 +162,8 @@ class DistanceResult:
             document["original"] = jsonable(self.original.to_json())
         if self.substitute is not None:
             document["substitute"] = jsonable(self.substitute)
+        if self.reason is not None:
+            document["reason"] = self.reason
         return document
 
 
@@ -172,6 +176,7 @@ class VerifyResult:
         reason: one line.
         witness: for `violated`; a rejected one may come with `unknown`.
         targets: per other class `proved`, `violated` or `unknown`.
+        original: where another file than the model was asked about: the witness replayed on the model; None otherwise.
     """
 
     status: str
@@ -187,6 +192,7 @@ class VerifyResult:
     time_s: Mapping[str, float]
     settings: Mapping[str, Any]
     head: Mapping[str, Any] = field(default_factory=dict)
+    original: Witness | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Schema `onnxsub.verify/1`."""
@@ -210,6 +216,8 @@ class VerifyResult:
                 "time_s": dict(self.time_s),
             }
         )
+        if self.original is not None:
+            document["original"] = jsonable({**self.original.to_json(), "distance": self.original.radius})
         return document
 
 

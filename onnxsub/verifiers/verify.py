@@ -5,18 +5,17 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 
-from onnxsub.errors import InputError
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackOptions, attack
 from onnxsub.passes.bounds import check_eps
 from onnxsub.query import Query
+from onnxsub.verifiers.external.decide import decide_external
 from onnxsub.verifiers.milp.decide import decide
 from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.registry import check_verifier, external_tool
 from onnxsub.verifiers.result import Progress, VerifyResult, Witness
 
 __all__ = ["VerifyOptions", "VerifyResult", "verify"]
-
-VERIFIERS = ("milp",)
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class VerifyOptions:
     Attributes:
         milp: options of the verifier, the time limit for everything among them.
         attack: how a counterexample is searched first.
-        verifier: `milp`.
+        verifier: `milp`, or another tool as `onnxsub.verifiers.registry` names it (neither bounds nor an attack of ours first).
     """
 
     milp: MilpOptions = field(default_factory=MilpOptions)
@@ -34,8 +33,7 @@ class VerifyOptions:
     verifier: str = "milp"
 
     def __post_init__(self) -> None:
-        if self.verifier not in VERIFIERS:
-            raise InputError(f"--verifier {self.verifier!r} is unknown; choose one of {', '.join(VERIFIERS)}")
+        check_verifier(self.verifier)
 
 
 def verify(query: Query, eps: float, options: VerifyOptions | None = None, *, progress: Progress | None = None) -> VerifyResult:
@@ -49,6 +47,7 @@ def verify(query: Query, eps: float, options: VerifyOptions | None = None, *, pr
     check_eps(eps)
     options = options or VerifyOptions()
     start = time.perf_counter()
+    tool = external_tool(options.verifier)
     if query.misclassified:
         margin, label = query.margins(query.x0[None])
         witness = Witness(query.x0, 0.0, int(label[0]), float(margin[0]), "strict" if margin[0] > 0 else "tie")
@@ -56,6 +55,9 @@ def verify(query: Query, eps: float, options: VerifyOptions | None = None, *, pr
             "violated", f"the anchor itself is predicted as class {query.predicted}", eps, witness, options.verifier,
             options.milp.solver, {}, 0, 0, False, {"total": time.perf_counter() - start}, options.milp.to_json(), query.json_head(),
         )  # fmt: skip
+
+    if tool is not None:
+        return decide_external(query.model, query, eps, tool, options.milp.timeout, progress=progress)
 
     def look(seconds: float | None) -> Array | None:
         return attack(query, replace(options.attack, upper=eps, timeout=seconds)).x_adv if eps > 0 else None

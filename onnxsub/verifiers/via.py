@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from onnxsub.layouts import LAYOUTS, LayoutContext
 from onnxsub.layouts.compact import compact
 from onnxsub.lower import lower
 from onnxsub.model import load_model
@@ -19,7 +20,10 @@ from onnxsub.passes.substitute import check_method, substitute
 from onnxsub.passes.walk_back import walk_back
 from onnxsub.query import Query, two_classes
 from onnxsub.runtime import Runtime
+from onnxsub.verifiers.external.search import distance_external
+from onnxsub.verifiers.external.tool import Tool
 from onnxsub.verifiers.milp.distance import minimum_distance
+from onnxsub.verifiers.milp.options import MilpOptions
 from onnxsub.verifiers.referee import Referee, Replay
 from onnxsub.verifiers.result import DistanceResult, Original, Progress, Witness
 
@@ -28,11 +32,19 @@ if TYPE_CHECKING:
 
 __all__ = ["distance_via"]
 
+Measure = Callable[[MilpOptions, Array | None, Progress | None], DistanceResult]
+"""Options, a point to begin with and who is told, to the bracket of a substitute."""
+
 _BETTER = 1e-4  # share by which a re-anchored substitute must improve the upper end to be worth another round
 
 
 def distance_via(
-    query: Query, options: DistanceOptions, via: PruneOptions, clock: Callable[[], float], progress: Progress | None
+    query: Query,
+    options: DistanceOptions,
+    via: PruneOptions,
+    clock: Callable[[], float],
+    progress: Progress | None,
+    tool: Tool | None = None,
 ) -> DistanceResult:
     """The distance of the substitute that `via` describes.
 
@@ -41,6 +53,8 @@ def distance_via(
 
     Args:
         clock: seconds left of the time limit, infinite for none.
+        tool: another verifier, which gets the substitute in layout `chain`; None: our own. What it proves is its claim, so its
+            lower end never counts for the original.
     """
     start = time.perf_counter()
     check_method(query.network, via.method)
@@ -62,13 +76,11 @@ def distance_via(
         rounds += 1
         t0 = time.perf_counter()
         g = build_substitute(query, via, adversarial)
-        replay = _replay(query, g)
+        measure = _by_milp(query, g) if tool is None else _by_tool(query, g, tool)
         t1 = time.perf_counter()
         left = clock()
         milp = options.milp if math.isinf(left) else replace(options.milp, timeout=max(left, 0.01))
-        result = minimum_distance(
-            g.network, query.x0, query.label, query.space, milp, start=adversarial.x, replay=replay, progress=progress
-        )
+        result = measure(milp, adversarial.x, progress)
         t2 = time.perf_counter()
         pruning, verifying = pruning + t1 - t0, verifying + t2 - t1
         better = _nearest(query, referee, best, result.witness)
@@ -78,7 +90,7 @@ def distance_via(
             break
         adversarial = Adversarial(best.x, best.radius, best.label)
     t3 = time.perf_counter()
-    original = _original(query, g, result, best, proved, lambda: clock() <= 0)
+    original = _original(query, g, result, best, proved, lambda: clock() <= 0, claimed=tool is not None)
     end = time.perf_counter()
     times = {
         "attack": attacked - start,
@@ -102,8 +114,31 @@ def _replay(query: Query, g: Substitute) -> Replay:
     return replay
 
 
+def _by_milp(query: Query, g: Substitute) -> Measure:
+    """The distance of the substitute by our own verifier."""
+    replay = _replay(query, g)
+
+    def measure(options: MilpOptions, start: Array | None, progress: Progress | None) -> DistanceResult:
+        x0, label, space = query.x0, query.label, query.space
+        return minimum_distance(g.network, x0, label, space, options, start=start, replay=replay, progress=progress)
+
+    return measure
+
+
+def _by_tool(query: Query, g: Substitute, tool: Tool) -> Measure:
+    """The same by another verifier, on the file that all of them read."""
+    raw = substitute(lower(query.model), g.lines, g.selection.kept)
+    file = load_model(LAYOUTS["chain"](query.model, raw, LayoutContext.of(query.space, query.x0, g.eps, g.x_adv)))
+
+    def measure(options: MilpOptions, start: Array | None, progress: Progress | None) -> DistanceResult:
+        limit, tol, seed = options.timeout, options.tol, options.seed
+        return distance_external(file, query, tool, limit, tol=tol, start=start, seed=seed, progress=progress)
+
+    return measure
+
+
 def _nearest(query: Query, referee: Referee, best: Witness | None, hint: Witness | None) -> Witness | None:
-    """The nearest confirmed point of the original: the best so far, the witness of the substitute, or where a walk from it leads."""
+    """The nearest confirmed point of the original: the best so far, the substitute's witness, or where a walk from that leads."""
     candidates = [] if best is None else [best]
     if hint is not None:
         candidates.append(referee.settle(hint.x, tol=1e-6))
@@ -117,7 +152,14 @@ def _balls(query: Query) -> Callable[[float], tuple[Array, Array]]:
 
 
 def _original(
-    query: Query, g: Substitute, result: DistanceResult, best: Witness | None, proved: float, late: Callable[[], bool]
+    query: Query,
+    g: Substitute,
+    result: DistanceResult,
+    best: Witness | None,
+    proved: float,
+    late: Callable[[], bool],
+    *,
+    claimed: bool,
 ) -> Original:
     """What the substitute's answer proves about the original.
 
@@ -126,7 +168,9 @@ def _original(
     """
     upper = math.inf if best is None else best.radius
     ball = _balls(query)
-    exact = math.isfinite(result.upper) and not late() and keeps_its_pieces(query.network, g.network, ball(result.upper))
+    # another tool's word is no certificate
+    certain = not claimed and math.isfinite(result.upper)
+    exact = certain and not late() and keeps_its_pieces(query.network, g.network, ball(result.upper))
     reach = min(upper, query.space.reach(query.x0))
     again = certified_radius(query.network, ball, query.label, reach, stop=late, substitute=g.network, start=proved)
     lower_end = max(proved, again)

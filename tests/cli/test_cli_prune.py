@@ -90,6 +90,10 @@ def test_prune_table_and_the_file_is_read_again(digits: Path, onnxsub: Run) -> N
     ran = onnxsub("prune", "digits.onnx", "--x0", "seven.npy", "--keep", 5, "--threads", 1)
     assert ran.code == 0
     assert "827 of 832 units" in ran.out
+    written = onnxsub("info", "digits.lin-keep5.onnx", "--json").json
+    assert written["substitute"]["keep"] == 5
+    assert set(written["operators"]) == {"Flatten", "Gemm", "Relu"}
+    onnxsub("prune", "digits.onnx", "--x0", "seven.npy", "--keep", 5, "--threads", 1, "--layout", "compact")
     assert onnxsub("info", "digits.lin-keep5.onnx", "--json").json["units"] == 5
 
 
@@ -126,7 +130,8 @@ def test_the_options_are_those_of_the_library() -> None:
     prune = {p.name: p.default for p in prune_command.params}
     select = SelectOptions()
     assert (GAMMA, prune["rank"], prune["gamma0"], prune["bounds"]) == (select.gamma, select.rank, select.gamma0, select.bounds)
-    assert (prune["method"], prune["layout"]) == (PruneOptions().method, PruneOptions().layout)
+    assert prune["method"] == PruneOptions().method
+    assert PruneOptions().layout is None  # chosen by the kept units, as without --layout
     bounds = {p.name: p.default for p in bounds_command.params}
     assert bounds["method"] == inspect.signature(BoundsOptions).parameters["method"].default
 

@@ -21,7 +21,6 @@ from onnxsub.passes.substitute import METHODS, lines, substitute
 from onnxsub.propagate import compute_bounds
 from tests.random_models import ACTIVATIONS, PIECEWISE, random_model
 
-
 LAYOUTS = {"inplace": inplace, "compact": compact}
 
 

@@ -9,21 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from onnx import ModelProto
 
 from onnxsub.errors import ModelError
 from onnxsub.model import Model
-from onnxsub.results import VERSION
 
-if TYPE_CHECKING:
-    from onnxsub.passes.prune import PruneOptions, Substitute
-    from onnxsub.query import Query
+__all__ = ["PREFIX", "Provenance", "numbers", "read_provenance", "warn_if_other_anchor"]
 
-__all__ = ["Provenance", "provenance", "read_provenance", "warn_if_other_anchor"]
-
-_PREFIX = "onnxsub."
+PREFIX = "onnxsub."
 _VALID_RADIUS = "chain.valid_radius"
 
 
@@ -86,33 +81,6 @@ class Provenance:
         }
 
 
-def provenance(query: Query, options: PruneOptions, substitute: Substitute) -> dict[str, str]:
-    """The metadata of a substitute that `prune` writes, keys with their prefix."""
-    kept = sum(substitute.selection.kept_per_layer)
-    total = query.network.units
-    share = 1 - kept / total if total else 0.0
-    gamma = share if options.select.gamma is None else options.select.gamma
-    space = query.space
-    values = {
-        "method": options.method,
-        "gamma": repr(float(gamma)),
-        "keep": str(kept),
-        "rank": options.select.rank,
-        "bounds": options.select.bounds,
-        "anchor.sha256": query.anchor_sha256,
-        "model.sha256": query.model.sha256,
-        "d_adv": repr(float(substitute.d_adv)),
-        "label": str(query.label),
-        "domain": _numbers((space.lower, space.upper)),
-        "mean": _numbers(space.mean or ()),
-        "std": _numbers(space.std or ()),
-        "radius": repr(float(substitute.eps)),
-        "version": VERSION,
-        "layout": options.layout or "",
-    }
-    return {_PREFIX + key: value for key, value in values.items()}
-
-
 def read_provenance(model: Model | ModelProto) -> Provenance | None:
     """What a model says of its origin; None for one that is no substitute.
 
@@ -121,7 +89,7 @@ def read_provenance(model: Model | ModelProto) -> Provenance | None:
     """
     where = model.where if isinstance(model, Model) else "model"
     metadata = model.metadata if isinstance(model, Model) else {p.key: p.value for p in model.metadata_props}
-    if f"{_PREFIX}method" not in metadata or f"{_PREFIX}layout" not in metadata:
+    if f"{PREFIX}method" not in metadata or f"{PREFIX}layout" not in metadata:
         return None
     read = _Reader(where, metadata)
     low, high = read.numbers("domain", 2)
@@ -141,7 +109,7 @@ def read_provenance(model: Model | ModelProto) -> Provenance | None:
         radius=read.number("radius"),
         version=read.text("version"),
         layout=read.text("layout"),
-        valid_radius=read.number(_VALID_RADIUS) if _PREFIX + _VALID_RADIUS in metadata else None,
+        valid_radius=read.number(_VALID_RADIUS) if PREFIX + _VALID_RADIUS in metadata else None,
     )
 
 
@@ -165,9 +133,9 @@ class _Reader:
         self._metadata = metadata
 
     def text(self, key: str) -> str:
-        if _PREFIX + key not in self._metadata:
-            raise ModelError(f"{self._where}: a substitute without the metadata {_PREFIX + key}; write it again with onnxsub prune")
-        return self._metadata[_PREFIX + key]
+        if PREFIX + key not in self._metadata:
+            raise ModelError(f"{self._where}: a substitute without the metadata {PREFIX + key}; write it again with onnxsub prune")
+        return self._metadata[PREFIX + key]
 
     def number(self, key: str) -> float:
         (value,) = self.numbers(key, 1)
@@ -191,10 +159,11 @@ class _Reader:
 
     def _unreadable(self, key: str) -> ModelError:
         return ModelError(
-            f"{self._where}: metadata {_PREFIX + key} is {self._metadata[_PREFIX + key]!r}, which cannot be read; "
+            f"{self._where}: metadata {PREFIX + key} is {self._metadata[PREFIX + key]!r}, which cannot be read; "
             "write the substitute again with onnxsub prune"
         )
 
 
-def _numbers(values: tuple[float, ...]) -> str:
+def numbers(values: tuple[float, ...]) -> str:
+    """Numbers as one metadata value: shortest decimals that give the same float64 back, separated by blanks."""
     return " ".join(repr(float(v)) for v in values)

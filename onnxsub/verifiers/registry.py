@@ -1,0 +1,55 @@
+"""Verifiers by name: one explicit dictionary. A name may be followed by a colon and what the tool needs to know."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from onnxsub.errors import InputError
+
+if TYPE_CHECKING:
+    from onnxsub.verifiers.external.tool import Tool
+
+__all__ = ["VERIFIERS", "check_verifier", "external_tool"]
+
+VERIFIERS: Mapping[str, str] = MappingProxyType(
+    {
+        "milp": "onnxsub.verifiers.milp",
+        "marabou": "onnxsub.verifiers.external.marabou:from_detail",
+        "nnenum": "onnxsub.verifiers.external.command:nnenum_from_detail",
+        "command": "onnxsub.verifiers.external.command:from_detail",
+    }
+)
+"""Name to module; for the tools of other people also the function that makes the tool of what stands behind the colon."""
+
+_NEED_A_COMMAND = frozenset({"command", "nnenum"})
+
+
+def check_verifier(spec: str) -> None:
+    """Raises InputError unless `spec` is `milp`, `marabou`, `marabou:PYTHON`, `command:"..."` or `nnenum:"..."`."""
+    name, colon, detail = spec.partition(":")
+    if name not in VERIFIERS:
+        known = ", ".join(f'{n}:"..."' if n in _NEED_A_COMMAND else n for n in VERIFIERS)
+        raise InputError(f"--verifier {spec!r} is unknown; choose one of {known}")
+    if name in _NEED_A_COMMAND and not detail.strip():
+        raise InputError(f'--verifier {name} needs the command to run; give for example {name}:"tool/run_instance.sh"')
+    if colon and ":" not in VERIFIERS[name]:
+        raise InputError(f"--verifier {spec!r}: {name} takes nothing behind a colon; give --verifier {name}")
+
+
+def external_tool(spec: str) -> Tool | None:
+    """The tool of other people that `spec` names; None for our own verifiers.
+
+    Raises:
+        InputError: unknown, or a command that cannot be split.
+        MissingDependencyError: maraboupy is not installed and no interpreter is named.
+    """
+    check_verifier(spec)
+    name, _, detail = spec.partition(":")
+    module, colon, function = VERIFIERS[name].partition(":")
+    if not colon:
+        return None
+    tool: Tool = getattr(importlib.import_module(module), function)(detail)
+    return tool
