@@ -2,10 +2,11 @@
 
     python -m benchmarks.marabou [--anchors 10]        wk17a, lin, gamma 0.99, radius 2 % below and above d_hat
     python -m benchmarks.marabou --original 120        the same questions about the network itself, 120 s each
-    python -m benchmarks.marabou --queries 100         random radii over several networks and methods: our decision against Marabou's
+    python -m benchmarks.marabou --queries 100         radii over several networks and methods: our answer and Marabou's
 
 d_hat comes from our MILP. The seconds are those of the whole process, interpreter and reading of the file included. An answer
-counts after its replay: a `sat` that onnxruntime does not confirm is no answer. ONNXSUB_MARABOU_PYTHON names an interpreter that has maraboupy.
+counts after its replay: a `sat` that onnxruntime does not confirm is no answer. ONNXSUB_MARABOU_PYTHON: an interpreter that has
+maraboupy.
 """
 
 from __future__ import annotations
@@ -129,7 +130,8 @@ def against_ours(queries: int, rank: str, tool: Marabou, limit: float) -> None:
                 verdict = "open" if "unknown" in words else "agree" if len(words) == 1 else "disagree"
                 counts[verdict] += 1
                 if verdict != "agree":
-                    print(f"  {verdict}: {name} index {case.index} {method} eps {eps:.6f}: {own.status}, {theirs.status} ({theirs.reason})")
+                    what = f"{name} index {case.index} {method} eps {eps:.6f}"
+                    print(f"  {verdict}: {what}: {own.status}, {theirs.status} ({theirs.reason})", flush=True)
         index += 1
     print(f"{asked} queries: {counts}; Marabou median {median(times):.2f} s, ours {median(ours):.2f} s")
 

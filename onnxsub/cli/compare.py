@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from onnxsub.cli.bounds import BOUND_METHODS
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Command, Request, anchor_options
+from onnxsub.cli.points import check_writable
+
+if TYPE_CHECKING:
+    from onnxsub.model import Model
+    from onnxsub.passes.compare import CompareResult
+    from onnxsub.query import Query
 
 __all__ = ["command"]
 
@@ -18,15 +26,20 @@ _WORDS = {"yes": "yes, at a point that was tried", "no": "no: proved for the who
 @click.option(
     "--bounds", type=click.Choice(BOUND_METHODS), default="crown", show_default=True, help="Bounds of the certified figure."
 )
+@click.option("-o", "--output", metavar="FILE", help="Write the question to other verifiers: VNN-LIB 2.0, .vnnlib.")
+@click.option("--delta", type=float, metavar="D", help="With -o: do they differ by D or more?  [default: the certified figure]")
 @click.option("--samples", type=int, default=1000, show_default=True, metavar="N", help="Random points.")
 @anchor_options
 @click.argument("other", metavar="OTHER")
-def command(request: Request, other: str, eps: float, bounds: str, samples: int) -> int:
+def command(
+    request: Request, other: str, eps: float, bounds: str, samples: int, output: str | None, delta: float | None
+) -> int:
     """How far the logits of MODEL and OTHER differ on the ball of radius E around the anchor.
 
     Sampled and attacked figures are attained (lower bounds of the largest difference); the certified one is never exceeded.
     """
     request.refuse_device("compare")
+    check_writable(output, (".vnnlib",))
     from onnxsub.model import load_model
     from onnxsub.passes.compare import CompareOptions, compare
 
@@ -38,6 +51,9 @@ def command(request: Request, other: str, eps: float, bounds: str, samples: int)
     with request.out.progress() as report:
         report(0.0, "compare: samples, attack, certified bound")
         result = compare(query, second, options)
+    if output is not None:
+        _write_question(query, second, result, result.certified if delta is None else delta, output)
+        request.out.note(f"written to {output}: satisfiable where they differ by {delta or result.certified:g} or more")
     rows = [
         ("anchor", request.anchor_line(query)),
         ("ball", f"eps {eps:g}"),
@@ -51,3 +67,18 @@ def command(request: Request, other: str, eps: float, bounds: str, samples: int)
     ]
     request.out.result(result, rows)
     return Exit.DONE
+
+
+def _write_question(query: Query, other: Model, result: CompareResult, delta: float, path: str) -> None:
+    """The two-network question as VNN-LIB 2.0 text, in the units that the models are fed."""
+    from onnxsub.files import write_atomic
+    from onnxsub.properties import robustness_property
+    from onnxsub.properties.two_networks import write_difference
+
+    model = query.model
+    box = robustness_property(query, result.options.eps).cases[0]
+    comment = f"f: sha256 {model.sha256}\ng: sha256 {other.sha256}\nattained {result.attacked!r}, certified {result.certified!r}"
+    text = write_difference(
+        box.lower, box.upper, (1, *model.input_shape), (1, *model.output_shape), delta, comment=comment
+    )
+    write_atomic(path, text.encode())

@@ -18,9 +18,9 @@ from onnxsub.ops.base import Array
 from onnxsub.properties.property import Case, Clause, Property
 from onnxsub.properties.vnnlib2 import element
 
-__all__ = ["number", "write_property"]
+__all__ = ["DOWN", "UP", "number", "write_property"]
 
-_DOWN, _UP = decimal.ROUND_FLOOR, decimal.ROUND_CEILING
+DOWN, UP = decimal.ROUND_FLOOR, decimal.ROUND_CEILING
 
 
 def number(value: float, rounding: str | None = None) -> str:
@@ -28,7 +28,7 @@ def number(value: float, rounding: str | None = None) -> str:
     `ROUND_CEILING`: and is not below it."""
     value = float(value) + 0.0
     exact, best = Decimal(value), Decimal(repr(value))
-    if (rounding == _DOWN and best > exact) or (rounding == _UP and best < exact):
+    if (rounding == DOWN and best > exact) or (rounding == UP and best < exact):
         for digits in range(17, 800):
             best = decimal.Context(prec=digits, rounding=rounding).plus(exact)
             if float(best) == value:
@@ -101,7 +101,7 @@ class _Names:
 def _box(case: Case, names: _Names) -> list[str]:
     atoms = []
     for name, lower, upper in zip(names.x, case.lower.tolist(), case.upper.tolist(), strict=True):
-        atoms += [f"(<= {name} {number(upper, _UP)})", f"(>= {name} {number(lower, _DOWN)})"]
+        atoms += [f"(<= {name} {number(upper, UP)})", f"(>= {name} {number(lower, DOWN)})"]
     return atoms
 
 
@@ -118,12 +118,12 @@ def _row(a: Array, b: float, strict: bool, names: _Names) -> str:
         big, small = used[int(coefficients[0] > 0)], used[int(coefficients[0] < 0)]
         return f"({less} {names.y[small]} {names.y[big]})"
     if coefficients == [1.0]:
-        return f"({less} {names.y[used[0]]} {number(b, _UP)})"
+        return f"({less} {names.y[used[0]]} {number(b, UP)})"
     if coefficients == [-1.0]:
-        return f"({more} {names.y[used[0]]} {number(-b, _DOWN)})"
+        return f"({more} {names.y[used[0]]} {number(-b, DOWN)})"
     terms = [names.y[j] if c == 1 else f"(* {number(c)} {names.y[j]})" for j, c in zip(used, coefficients, strict=True)]
     left = terms[0] if len(terms) == 1 else f"(+ {' '.join(terms)})"
-    return f"({less} {left} {number(b, _UP)})"
+    return f"({less} {left} {number(b, UP)})"
 
 
 def _check_finite(found: Property) -> None:

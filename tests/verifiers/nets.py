@@ -42,11 +42,23 @@ def dense(*layers: tuple[object, object]) -> Network:
 
 def random_dense(seed: int, *sizes: int) -> Network:
     rng = np.random.default_rng(seed)
-    return dense(*[(rng.normal(size=(m, n)) / np.sqrt(n), 0.3 * rng.normal(size=m)) for n, m in zip(sizes, sizes[1:], strict=False)])
+    layers = [(rng.normal(size=(m, n)) / np.sqrt(n), 0.3 * rng.normal(size=m)) for n, m in zip(sizes, sizes[1:], strict=False)]
+    return balanced(dense(*layers))
 
 
 def random_network(seed: int, **options: object) -> Network:
-    return lower(load_model(random_model(seed, **options)))  # type: ignore[arg-type]
+    return balanced(lower(load_model(random_model(seed, **options))))  # type: ignore[arg-type]
+
+
+def balanced(network: Network) -> Network:
+    """The network with its logits shifted so that no class wins on average: otherwise most have no boundary in the domain."""
+    points = np.random.default_rng(0).random((500, *network.input_shape))
+    k = network.classes
+    shift = Dense(
+        op_type="Gemm", node="shift", inputs=(network.output,), output="balanced", in_shapes=((k,),), out_shape=(k,),
+        weight=np.eye(k), bias=-logits(network)(points).mean(axis=0),
+    )  # fmt: skip
+    return network.then((shift,))
 
 
 def anchor(network: Network, seed: int) -> tuple[Array, int]:

@@ -14,6 +14,7 @@ import numpy as np
 from onnxsub.errors import InputError
 from onnxsub.model import Model, load_model, save_model
 from onnxsub.ops.base import Array
+from onnxsub.passes.walk_back import walk_back
 from onnxsub.properties import Property, robustness_property
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
@@ -82,8 +83,7 @@ class Inquiry:
             return Answer(UNKNOWN, claim.reason, None, targets)
         if claim.x is None:
             return Answer(UNKNOWN, f"{claim.reason} without a point, rejected", None, targets)
-        # a solver's point lies on the boundary: a strict one anywhere in the ball is preferred to it
-        witness = self.referee.settle(self._point(claim.x), tol=eps, limit=eps)
+        witness = self._confirm(self._point(claim.x), eps)
         if not witness.confirmed or witness.radius > eps:
             reason = f"{claim.reason}, rejected: by replay on the file its point has margin {witness.margin:.3g}"
             return Answer(UNKNOWN, reason, replace(witness, kind="rejected"), targets)
@@ -98,6 +98,21 @@ class Inquiry:
             return found
         by_target = dict(zip(self.query.targets, case.clauses, strict=True))
         return replace(found, cases=(replace(case, clauses=tuple(by_target[t] for t in self._order)),))
+
+    def _confirm(self, x: Array, eps: float) -> Witness:
+        """What a point of the ball is worth, or one near it that is worth more.
+
+        A solver's point lies on the boundary, where float32 may see either class, and at the kinks of many units, where one
+        gradient says little: hence the short search from it. Whatever comes of that is replayed as well.
+        """
+        witness = self.referee.settle(x, tol=eps, limit=eps)
+        if witness.confirmed and witness.margin < 0:
+            q = self.query
+            near = walk_back(q.network, q.x0, q.label, q.space, witness.x[None], self.referee.margins, upper=eps)
+            better = None if near is None else self.referee.judge(near.x[None])[0]
+            if better is not None and better.margin >= 0 and better.radius <= eps:
+                return better
+        return witness
 
     def _point(self, x: Array) -> Array:
         """A point in the units that the file is fed, as one of the domain."""

@@ -4,8 +4,8 @@
     out  {"version": ..}, then per clause {"clause": i, "word": "sat"|"unsat"|.., "x": [..]}, up to the first sat
          {"error": "one line"} where nothing can be asked
 
-Imports nothing of onnxsub: the other interpreter need not have it. Each clause is a query of its own, on a network read anew,
-since Marabou's queries keep what was added to them.
+Imports nothing of onnxsub: the other interpreter need not have it. Each clause is a query of its own; the file is read once, and
+the rows of the clause before are taken out again.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ def main() -> int:
     except ImportError as error:
         say({"error": f"no maraboupy in {sys.executable} ({error}); pip install maraboupy, with Python 3.11"})
         return 3
+    network = _network(Marabou, job)
     for number, clause in enumerate(job["clauses"]):
         left = 0
         if job["limit"] is not None:
@@ -54,27 +55,36 @@ def main() -> int:
             if left <= 0:
                 break
         options = Marabou.createOptions(verbosity=0, timeoutInSeconds=left)
-        word, x = _solve(Marabou, job, clause, options)
+        word, x = _solve(network, clause, options)
         say({"clause": number, "word": word, "x": x})
         if word == "sat":
             break
     return 0
 
 
-def _solve(marabou: Any, job: dict[str, Any], clause: dict[str, Any], options: Any) -> tuple[str, list[float] | None]:
+def _network(marabou: Any, job: dict[str, Any]) -> Any:
+    """The file, its inputs inside the box."""
     network = marabou.read_onnx(job["model"])
     inputs = network.inputVars[0].reshape(-1).tolist()
-    outputs = network.outputVars[0].reshape(-1).tolist()
-    if len(inputs) != len(job["lower"]) or any(len(row) != len(outputs) for row in clause["A"]):
-        raise ValueError(f"the file has {len(inputs)} inputs and {len(outputs)} outputs, which is not what was asked about")
+    if len(inputs) != len(job["lower"]):
+        raise ValueError(f"the file has {len(inputs)} inputs, which is not what was asked about")
     for variable, low, high in zip(inputs, job["lower"], job["upper"], strict=True):
         network.setLowerBound(variable, low)
         network.setUpperBound(variable, high)
+    return network
+
+
+def _solve(network: Any, clause: dict[str, Any], options: Any) -> tuple[str, list[float] | None]:
+    """One query; what is called a property in Marabou can be taken out again."""
+    outputs = network.outputVars[0].reshape(-1).tolist()
+    if any(len(row) != len(outputs) for row in clause["A"]):
+        raise ValueError(f"the file has {len(outputs)} outputs, which is not what was asked about")
+    network.additionalEquList.clear()
     for row, bound in zip(clause["A"], clause["b"], strict=True):
         used = [j for j, a in enumerate(row) if a != 0]
-        network.addInequality([outputs[j] for j in used], [row[j] for j in used], bound)
+        network.addInequality([outputs[j] for j in used], [row[j] for j in used], bound, isProperty=True)
     word, values, _ = network.solve(verbose=False, options=options)
-    return word, [values[v] for v in inputs] if word == "sat" else None
+    return word, [values[v] for v in network.inputVars[0].reshape(-1).tolist()] if word == "sat" else None
 
 
 if __name__ == "__main__":

@@ -192,7 +192,7 @@ class Search:
             status = "bracket"
         targets = {}
         for t in self.lowers:
-            low = min(self.lowers[t], self.uppers[t])
+            low = math.inf if status == "none" else min(self.lowers[t], self.uppers[t])
             if self.uppers[t] - low <= tol:
                 word = "exact"
             elif t in self.excluded and low >= min(upper, self.reach) - tol:
