@@ -2,8 +2,8 @@
 
     python -m benchmarks.invariants [--networks wk17a,resnet_2b] [--anchors 5]
 
-For each network, anchor, method, gamma and layout: |g - f| at the anchor; for `lin` at the adversarial point; for `act` at random points
-at which no pruned unit has left its piece. The bar: <= 1e-4 (1 + max |logit|), all.
+For each network, anchor, method, gamma and layout: |g - f| at the anchor; for `lin` at the adversarial point; for `act` at random
+points at which no pruned unit has left its piece. The bar: <= 1e-4 (1 + max |logit|), all.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def main() -> int:
                     at = np.concatenate([points[:1] if method != "lin" else points, near])
                     expected = query.logits(at)
                     for layout in layouts.values():
-                        runtime = Runtime(load_model(layout(model, substitute(raw, chosen, kept), context)), threads=1)
+                        proto = layout(model, substitute(raw, chosen, kept), context)
+                        runtime = Runtime(load_model(proto), threads=1)
                         got = two_classes(runtime.logits(query.space.normalise(at)))
                         difference = float(np.abs(got.astype(np.float64) - expected).max())
                         checks += 1

@@ -129,9 +129,9 @@ def against_ours(queries: int, rank: str, tool: Marabou, limit: float) -> None:
                 words = {own.status, theirs.status}
                 verdict = "open" if "unknown" in words else "agree" if len(words) == 1 else "disagree"
                 counts[verdict] += 1
-                if verdict != "agree":
-                    what = f"{name} index {case.index} {method} eps {eps:.6f}"
-                    print(f"  {verdict}: {what}: {own.status}, {theirs.status} ({theirs.reason})", flush=True)
+                why = "" if verdict == "agree" else f" ({theirs.reason})"
+                what = f"{name} {case.index} {method} eps {eps:.6f}"
+                print(f"  {verdict:8} {what}: ours {own.status}, Marabou {theirs.status}{why}", flush=True)
         index += 1
     print(f"{asked} queries: {counts}; Marabou median {median(times):.2f} s, ours {median(ours):.2f} s")
 

@@ -1,10 +1,10 @@
 """Time of `prune`: attack, bounds and surgery together (`time_s.total`), and peak memory.
 
     python -m benchmarks.prune                  wk17a, ten MNIST anchors
-    python -m benchmarks.prune --network E      62,464 units (Conv 32 k3, 32 k4s2, 64 k3, 64 k4s2, Dense 512, 512, 10), random weights
+    python -m benchmarks.prune --network E      62,464 units, random weights
 
-Prints one line per anchor and the medians; `--rank`, `--method`, `--gamma`, `--gamma0`, `--anchors` vary the setting. Run it alone: a busy
-neighbour process multiplies every figure.
+E: Conv 32 k3, 32 k4s2, 64 k3, 64 k4s2, Dense 512, 512, 10 on 3x32x32. Prints one line per anchor and the medians; `--rank`,
+`--method`, `--gamma`, `--gamma0`, `--anchors` vary the setting. Run it alone: a busy neighbour process multiplies every figure.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def main() -> None:
         totals.append(result.time_s["total"])
         times = " ".join(f"{k} {v:.2f}" for k, v in result.time_s.items())
         kept = result.substitute.selection.kept_per_layer
-        print(f"anchor {i:3d}  d_adv {result.substitute.d_adv:.5f}  kept {kept}  rounds {result.substitute.selection.rounds}  {times}")
+        rounds = result.substitute.selection.rounds
+        print(f"anchor {i:3d}  d_adv {result.substitute.d_adv:.5f}  kept {kept}  rounds {rounds}  {times}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"median total {median(totals):.2f} s, worst {max(totals):.2f} s, peak memory {peak:.2f} GB")
 

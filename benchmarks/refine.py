@@ -74,7 +74,8 @@ def main() -> None:
         assert result.original is not None
         assert result.substitute is not None
         upper, first = result.original.upper, result.substitute["d_adv"]
-        text = f"index {index:3d}  d_adv {first:.6f}  upper {upper:.6f}  refinements {result.substitute['refinements']}  {seconds:5.1f} s"
+        rounds = result.substitute["refinements"]
+        text = f"index {index:3d}  d_adv {first:.6f}  upper {upper:.6f}  refinements {rounds}  {seconds:5.1f} s"
         if truth:
             best = truth[index]
             text += f"  lower/true {result.original.lower / best:.4f}"

@@ -23,7 +23,9 @@ def main() -> None:
     parser.add_argument("--solver", default="highs")
     parser.add_argument("--search", default="direct")
     parser.add_argument("--methods", default="lin")
-    parser.add_argument("--settings", default="width:0.99,influence:0.99,influence:keep16", help="RANK:GAMMA or RANK:keepK, by commas")
+    parser.add_argument(
+        "--settings", default="width:0.99,influence:0.99,influence:keep16", help="RANK:GAMMA or RANK:keepK, by commas"
+    )
     parser.add_argument("--gamma0", type=float, default=SelectOptions().gamma0)
     parser.add_argument("--timeout", type=float, default=60.0)
     args = parser.parse_args()
@@ -48,8 +50,9 @@ def main() -> None:
                 times.append(seconds)
                 o = result.original
                 print(
-                    f"  {method} {setting:18} index {index:3d}  {result.status:7} d_hat {result.upper:.6f} error {100 * error:+.3f} %  "
-                    f"d_adv {100 * (result.substitute['d_adv'] / d - 1):+.3f} %  verify {seconds:6.2f} s  nodes {result.nodes:6d}  "
+                    f"  {method} {setting:18} index {index:3d}  {result.status:7} d_hat {result.upper:.6f} "
+                    f"error {100 * error:+.3f} %  d_adv {100 * (result.substitute['d_adv'] / d - 1):+.3f} %  "
+                    f"verify {seconds:6.2f} s  nodes {result.nodes:6d}  "
                     f"original [{o.lower / d:.4f}, {o.upper / d:.5f}]{' exact' if o.exact else ''}",
                     flush=True,
                 )

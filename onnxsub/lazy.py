@@ -1,6 +1,7 @@
 """torch, imported on first use.
 
-Importing torch takes longer than `onnxsub --help` or `onnxsub info` may take, and reading a model needs none of it. Modules on that path write
+Importing torch takes longer than `onnxsub --help` or `onnxsub info` may take, and reading a model needs none of it. Modules on
+that path write
 
     if TYPE_CHECKING:
         import torch

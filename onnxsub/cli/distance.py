@@ -26,7 +26,7 @@ __all__ = ["command"]
 @click.option("--via", metavar="METHOD:GAMMA", help="Measure on the substitute con, lin or act, for example lin:0.99.")
 @click.option("--keep", type=int, metavar="K", help="Number of units that it keeps, in place of GAMMA (--via lin --keep 16).")
 @click.option("--rank", type=click.Choice(RANKS), default="influence", show_default=True, help="Which units it keeps.")
-@click.option("--refine", is_flag=True, help="Re-anchor the substitute at the better point that it leads to, until nothing improves.")
+@click.option("--refine", is_flag=True, help="Re-anchor the substitute at the better point that it leads to, and repeat.")
 @verifier_options
 @click.option("--search", type=click.Choice(["direct", "bisect"]), default="direct", show_default=True, help="How it searches.")
 @click.option("--tol", type=float, default=1e-6, show_default=True, metavar="T", help="exact: upper - lower <= T.")

@@ -30,7 +30,9 @@ def command(
 ) -> int:
     """Decide whether every input within the radius E of the anchor keeps its class, or whether a VNN-LIB property holds.
 
-    Give --x0 and --eps, or a PROPERTY file. proved (exit code 0) comes only from a proof, violated (1) only from a witness that onnxruntime confirmed on MODEL; else
+    Give --x0 and --eps, or a PROPERTY file.
+
+    proved (exit code 0) comes only from a proof, violated (1) only from a witness that onnxruntime confirmed on MODEL; else
     unknown (3).
     """
     if prop is not None and (request.x0 or eps is not None):

@@ -13,7 +13,7 @@ from onnxsub.layouts.compact import compact
 from onnxsub.lower import lower
 from onnxsub.model import load_model
 from onnxsub.ops.base import Array
-from onnxsub.passes.attack import attack
+from onnxsub.passes.attack import AttackOptions, attack
 from onnxsub.passes.certify import certified_radius, keeps_its_pieces
 from onnxsub.passes.prune import Adversarial, PruneOptions, Substitute, build_substitute
 from onnxsub.passes.substitute import check_method, substitute
@@ -35,6 +35,7 @@ __all__ = ["distance_via"]
 Measure = Callable[[MilpOptions, Array | None, Progress | None], DistanceResult]
 """Options, a point to begin with and who is told, to the bracket of a substitute."""
 
+_SEEDS = 2  # attacks with other seeds per round of refinement
 _BETTER = 1e-4  # share by which a re-anchored substitute must improve the upper end to be worth another round
 
 
@@ -70,10 +71,15 @@ def distance_via(
     reach = min(math.inf if best is None else best.radius, query.space.reach(query.x0))
     proved = certified_radius(query.network, _balls(query), query.label, reach, stop=lambda: clock() <= 0)
     bounded = time.perf_counter()
-    pruning = verifying = 0.0
+    pruning = verifying = searching = 0.0
     rounds = 0
     while True:
         rounds += 1
+        if options.refine and best is not None:
+            t0 = time.perf_counter()
+            best = _wider(query, referee, attacking, best, _SEEDS * rounds, clock)
+            adversarial = Adversarial(best.x, best.radius, best.label)
+            searching += time.perf_counter() - t0
         t0 = time.perf_counter()
         g = build_substitute(query, via, adversarial)
         measure = _by_milp(query, g) if tool is None else _by_tool(query, g, tool)
@@ -93,7 +99,7 @@ def distance_via(
     original = _original(query, g, result, best, proved, lambda: clock() <= 0, claimed=tool is not None)
     end = time.perf_counter()
     times = {
-        "attack": attacked - start,
+        "attack": attacked - start + searching,
         "prune": pruning,
         "verify": verifying,
         "original": end - t3 + bounded - attacked,
@@ -101,6 +107,21 @@ def distance_via(
     }
     facts = _facts(query, via, g, found.d_adv, rounds)
     return replace(result, head=query.json_head(), original=original, substitute=facts, time_s=times)
+
+
+def _wider(
+    query: Query, referee: Referee, options: AttackOptions, best: Witness, seed: int, clock: Callable[[], float]
+) -> Witness:
+    """The attack again from the best point with other seeds: what one seed misses, another finds."""
+    for i in range(_SEEDS):
+        left = clock()
+        if left <= 0:
+            break
+        limit = None if math.isinf(left) else max(left / 4, 0.01)
+        found = attack(query, replace(options, seed=options.seed + seed + i, start=best.x[None], timeout=limit))
+        if found.x_adv is not None and found.d_adv < best.radius:
+            best = referee.judge(found.x_adv[None])[0]
+    return best
 
 
 def _replay(query: Query, g: Substitute) -> Replay:

@@ -141,7 +141,10 @@ def test_one_pruned_unstable_unit_is_enough_to_say_no() -> None:
     x0 = np.array([0.6])
     (op,) = network.activations
     chosen = lines(network, "act", x0)
-    only = lambda *kept: substitute(network, chosen, {op.output: np.array(kept)})  # noqa: E731
+
+    def only(*kept: bool) -> Network:
+        return substitute(network, chosen, {op.output: np.array(kept)})
+
     assert keeps_its_pieces(network, only(False, False), SPACE.ball(x0, 0.09))
     assert not keeps_its_pieces(network, only(False, False), SPACE.ball(x0, 0.2))  # the first unit changes sign at 0.5
     assert keeps_its_pieces(network, only(True, False), SPACE.ball(x0, 0.2))

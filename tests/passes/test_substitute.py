@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -16,6 +18,7 @@ from onnxsub.layouts.inplace import inplace
 from onnxsub.lower import lower
 from onnxsub.model import load_model
 from onnxsub.network import Network
+from onnxsub.ops.base import Operator
 from onnxsub.passes.fold import fold, stabilise
 from onnxsub.passes.substitute import METHODS, lines, substitute
 from onnxsub.propagate import compute_bounds
@@ -51,7 +54,7 @@ def by_definition(
         inputs = [values[n] for n in op.inputs]
         y = op.forward(*inputs)
         if op.output in z0:
-            s = lambda z, op=op: op.forward(torch.as_tensor(z[None]))[0].numpy()  # noqa: E731
+            s = partial(_value, op)
             a, b = z0[op.output], za[op.output]
             if method == "con":
                 line = np.broadcast_to(s(a), inputs[0].shape)
@@ -66,6 +69,10 @@ def by_definition(
             y = torch.where(torch.as_tensor(kept[op.output]), y, torch.as_tensor(line.copy()))
         values[op.output] = y
     return values[network.output].flatten(1).numpy()
+
+
+def _value(op: Operator, z: np.ndarray) -> np.ndarray:
+    return op.forward(torch.as_tensor(z[None]))[0].numpy()
 
 
 def points(network: Network, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -66,7 +66,8 @@ def test_bounds_nest(seed: int, eps: float) -> None:
         for op in network.nonlinear:
             (l, u), (lo, hi) = found[inner].pre[op.output], found[outer].pre[op.output]
             tiny = 1e-8 * (1 + torch.maximum(lo.abs(), hi.abs()))
-            assert (l >= lo - tiny).all() and (u <= hi + tiny).all(), (inner, outer, op.output)
+            assert (l >= lo - tiny).all(), (inner, outer, op.output)
+            assert (u <= hi + tiny).all(), (inner, outer, op.output)
 
 
 @settings(max_examples=20, deadline=None)
@@ -79,7 +80,8 @@ def test_margins_are_sound_and_at_least_as_tight_as_the_outputs_intervals(seed: 
     l, u = margin_bounds(network, bounds, rows)
     y = sampled(network, low, high, seed)[network.output].flatten(1)
     margin = y[:, 0] - y[:, 1]
-    assert (margin >= l[0, 0]).all() and (margin <= u[0, 0]).all()
+    assert (margin >= l[0, 0]).all()
+    assert (margin <= u[0, 0]).all()
     assert l[0, 0] >= bounds.output[0][0, 0] - bounds.output[1][0, 1]
 
 

@@ -63,7 +63,7 @@ def random_property(seed: int, cases: int) -> Property:
         for _ in range(int(rng.integers(1, 4))):
             m = int(rng.integers(1, 4))
             matrix = np.where(rng.random((m, 4)) < 0.5, 0.0, rng.normal(size=(m, 4)))
-            matrix[matrix.any(axis=1) == False] = np.eye(4)[0]  # noqa: E712
+            matrix[~matrix.any(axis=1)] = np.eye(4)[0]
             kind = rng.integers(0, 3)
             bound = rng.normal(size=m)
             if kind == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -27,12 +28,8 @@ def dense(*layers: tuple[object, object]) -> Network:
     for i, (w, b) in enumerate(layers):
         weight, bias = np.asarray(w, dtype=np.float64), np.asarray(b, dtype=np.float64)
         m, n = weight.shape
-        ops.append(
-            Dense(
-                op_type="Gemm", node=f"d{i}", inputs=(name,), output=f"z{i}", in_shapes=((n,),), out_shape=(m,),
-                weight=weight, bias=bias,
-            )  # fmt: skip
-        )
+        shapes = {"in_shapes": ((n,),), "out_shape": (m,)}
+        ops.append(Dense(op_type="Gemm", node=f"d{i}", inputs=(name,), output=f"z{i}", weight=weight, bias=bias, **shapes))
         name = f"z{i}"
         if i < len(layers) - 1:
             ops.append(Relu(op_type="Relu", node=f"r{i}", inputs=(name,), output=f"h{i}", in_shapes=((m,),), out_shape=(m,)))
@@ -42,7 +39,7 @@ def dense(*layers: tuple[object, object]) -> Network:
 
 def random_dense(seed: int, *sizes: int) -> Network:
     rng = np.random.default_rng(seed)
-    layers = [(rng.normal(size=(m, n)) / np.sqrt(n), 0.3 * rng.normal(size=m)) for n, m in zip(sizes, sizes[1:], strict=False)]
+    layers = [(rng.normal(size=(m, n)) / np.sqrt(n), 0.3 * rng.normal(size=m)) for n, m in pairwise(sizes)]
     return balanced(dense(*layers))
 
 

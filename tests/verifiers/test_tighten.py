@@ -22,9 +22,9 @@ def test_half_space_minimum_is_the_optimum_of_the_linear_program(seed: int) -> N
     lower, upper = -rng.random(n), rng.random(n)
     a, c = rng.normal(size=(4, n)), rng.normal(size=n)
     k = 0.6 * np.abs(c) @ (upper - lower) / 2 * rng.uniform(-1, 1) - c @ (lower + upper) / 2
-    found = half_space_minimum(
-        torch.tensor(a), torch.zeros(4, dtype=torch.float64), HalfSpace(torch.tensor(c), float(k)), torch.tensor(lower), torch.tensor(upper)
-    )
+    cut = HalfSpace(torch.tensor(c), float(k))
+    zero = torch.zeros(4, dtype=torch.float64)
+    found = half_space_minimum(torch.tensor(a), zero, cut, torch.tensor(lower), torch.tensor(upper))
     for row, value in zip(a, found.tolist(), strict=True):
         best = linprog(row, A_ub=[-c], b_ub=[k], bounds=list(zip(lower, upper, strict=True)), method="highs")
         assert best.status == 0

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import sys
 import time
 import warnings
@@ -25,6 +26,7 @@ __all__ = ["main"]
 def main() -> int:
     """Answers one job; the exit code is 0 unless nothing could be asked."""
     began = time.perf_counter()
+    _die_with_parent()
     # Marabou prints from C++ too, so the answers get a stream of their own
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -60,6 +62,14 @@ def main() -> int:
         if word == "sat":
             break
     return 0
+
+
+def _die_with_parent() -> None:
+    """Asks Linux to end this process when the one that started it was killed: nobody would read the answers."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _network(marabou: Any, job: dict[str, Any]) -> Any:

@@ -3,7 +3,7 @@ r"""The minimum distance `d = min { |x - x0|_inf : x in domain, f_t(x) >= f_y(x)
 `direct`, for each target that bounds leave: first it is decided whether anything lies within `B(upper - tol/2)` at all. That
 program has no distance in it, hence no two rows per pixel, and where the attack was good its infeasibility is all that has to be
 proved. A point found there is moved to the nearest one of its linear region (a linear program), which lowers `upper`, and
-the question is asked again. Where that stops to help, the distance itself is minimised (Tjeng et al. 2019, eq. 3).
+the question is asked again. Where that does not help, the distance itself is minimised (Tjeng et al. 2019, eq. 3).
 
 `bisect` decides one radius at a time, as the reference experiment does.
 """
@@ -27,7 +27,11 @@ from onnxsub.verifiers.result import DistanceResult, Progress
 
 __all__ = ["decision_options", "minimum_distance"]
 
-_ROUNDS = 6  # decisions per target that may lower the upper end before the distance itself is minimised
+_DECIDE_FIRST = True  # False: minimise the distance at once
+_PATIENCE = 3  # improvements in a row after which a decision is asked for a smaller ball
+_STRIDE = 0.005  # by this share of the upper end, doubled each time
+_SHARE = 0.35  # of the remaining time, for one decision
+_CLOSE = 0.02  # a gap of this share of the upper end is not halved any more under a time limit
 _FIRST = 0.05  # share of the domain that is searched first where no upper end is known
 
 
@@ -72,30 +76,74 @@ def minimum_distance(
 
 
 def _direct(search: Search) -> None:
-    probe = min(search.reach, max(_FIRST * search.reach, 2 * search.lower))
-    rounds = dict.fromkeys(search.lowers, 0)
-    given_up: set[int] = set()
+    plan = _Plan(search)
     while search.running and not search.settled:
-        known = math.isfinite(search.upper)
-        radius = search.upper - search.options.tol / 2 if known else probe
-        local = search.local(radius)
-        todo = [t for t in _by_promise(search, local) if search.lowers[t] < radius and t not in given_up]
-        for t in todo:
-            before = search.upper
-            minimise = rounds[t] >= _ROUNDS
-            rounds[t] += 1
-            if minimise:
-                given_up.add(t)
-                _minimise(search, local, t)
-            elif not _decide(search, local, t, radius) and search.upper > before - search.options.tol / 4:
-                rounds[t] = _ROUNDS  # neither proved nor improved: minimise next
-                break
-            if search.upper < before or not search.running:
-                break
+        question = plan.next()
+        if question is None:
+            return
+        radius, share = question
+        plan.note(radius, _ask(search, plan, radius, share))
+
+
+class _Plan:
+    """Which radius is asked about next. Infeasible programs are cheap well below the distance and dear just below it."""
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+        self._probe = min(search.reach, max(_FIRST * search.reach, 2 * search.lower))
+        self._streak = 0  # improvements in a row
+        self._late = math.inf  # smallest radius at which a program ran out of its time
+        self._last = False
+        self.given_up: set[int] = set()  # targets whose distance was minimised: there is nothing left to ask
+
+    def next(self) -> tuple[float, float] | None:
+        """A radius and the share of the remaining time that each of its programs may take; None: nothing is left to ask."""
+        search = self._search
+        if self._last or len(self.given_up) == len(search.lowers):
+            return None
+        if math.isinf(search.upper):
+            return self._probe, _SHARE
+        top = search.upper - search.options.tol / 2
+        if self._late <= top:
+            if self._late - search.lower > _CLOSE * search.upper:
+                return (search.lower + self._late) / 2, _SHARE
+            self._last = True
+            return top, 1.0
+        if self._streak >= _PATIENCE:
+            wide = 2.0 ** (self._streak - _PATIENCE) * _STRIDE * search.upper
+            return min(top, search.upper - min(wide, (search.upper - search.lower) / 2)), _SHARE
+        return top, _SHARE
+
+    def note(self, radius: float, outcome: str) -> None:
+        search = self._search
+        if outcome == "better":
+            self._streak += 1
+        elif outcome == "late":
+            self._late = radius
+        elif math.isinf(search.upper):
+            self._last = self._probe >= search.reach
+            self._probe = min(search.reach, 2 * self._probe)
         else:
-            if known or probe >= search.reach or given_up:
-                return
-            probe = min(search.reach, 2 * probe)
+            self._last = self._streak < _PATIENCE and radius < self._late and radius >= search.upper - search.options.tol
+            self._streak = 0
+
+
+def _ask(search: Search, plan: _Plan, radius: float, share: float) -> str:
+    """Whether a target is reached within `radius`: `proved` that none is, `better` (a nearer point was found) or `late`."""
+    local = search.local(radius)
+    for t in _by_promise(search, local):
+        if search.lowers[t] >= radius or t in plan.given_up:
+            continue
+        before = search.upper
+        outcome = _decide(search, local, t, radius, share) if _DECIDE_FIRST else "stuck"
+        if outcome == "stuck" and search.upper >= before:
+            plan.given_up.add(t)
+            _minimise(search, local, t)
+        if search.upper < before:
+            return "better"
+        if outcome == "late" or not search.running:
+            return "late"
+    return "proved"
 
 
 def _by_promise(search: Search, local: LocalModel) -> list[int]:
@@ -110,22 +158,23 @@ def decision_options(local: LocalModel) -> SolverOptions:
     return SolverOptions(stop_at=-1e-4 * scale, abs_gap=1e-6 * scale)
 
 
-def _decide(search: Search, local: LocalModel, target: int, radius: float) -> bool:
-    """Whether the target is proved to be farther than `radius`; a point found on the way is improved and kept."""
+def _decide(search: Search, local: LocalModel, target: int, radius: float, share: float) -> str:
+    """`proved` that the target is farther than `radius`, `late`, or `stuck`: a point was found, which is improved and kept."""
     model = search.target(local, target)
     if model is None:
-        return True
+        return "proved"
     search.tell(f"class {target}: is there anything within {radius:.6g}? ({model.binaries} binaries)")
     with search.stage("build"):
         problem = model.decision()
-    solution = search.solve(problem, decision_options(local), share=0.5)
+    solution = search.solve(problem, decision_options(local), share=share)
     if solution.status.proves_empty:
         search.prove(target, radius)
-        return True
+        return "proved"
     if solution.x is not None:
         search.accept(model.point(solution.x))
         _nearest_of_region(search, model, solution.x)
-    return False
+        return "stuck"
+    return "late" if solution.status is SolverStatus.TIME_LIMIT else "stuck"
 
 
 def _nearest_of_region(search: Search, model: TargetModel, found: Array) -> None:

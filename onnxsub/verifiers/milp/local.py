@@ -146,8 +146,9 @@ class TargetModel:
 
     def _encode(self) -> Encoding:
         local = self.local
+        unit = local.radius * (1 + ROOM)
         return encode_network(
-            local.network, local.x0, self.lower, self.upper, self.intervals, radius=local.radius * (1 + ROOM), enforced=self.enforced
+            local.network, local.x0, self.lower, self.upper, self.intervals, radius=unit, enforced=self.enforced
         )
 
     @cached_property
