@@ -97,7 +97,8 @@ def main() -> int:
                         worst = max(worst, difference / limit)
                         moved += len(near)
         worst_of_all = max(worst_of_all, worst)
-        print(f"{name:34} worst {worst:8.1e} of the bar, {moved} points of one piece, {time.perf_counter() - start:.0f} s", flush=True)
+        seconds = time.perf_counter() - start
+        print(f"{name:34} worst {worst:8.1e} of the bar, {moved} points of one piece, {seconds:.0f} s", flush=True)
     print(f"{checks} checks, {failures} beyond the bar, worst {worst_of_all:.1e} of the bar")
     return 1 if failures else 0
 

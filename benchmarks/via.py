@@ -58,7 +58,8 @@ def main() -> None:
                 )
             mean = sum(errors) / len(errors)
             print(
-                f"{method} {setting}: {exact} of {len(errors)} exact, mean |error| {100 * mean:.3f} %, worst {100 * max(errors):.3f} %, "
+                f"{method} {setting}: {exact} of {len(errors)} exact, "
+                f"mean |error| {100 * mean:.3f} %, worst {100 * max(errors):.3f} %, "
                 f"verify median {median(times):.2f} s, worst {max(times):.2f} s",
                 flush=True,
             )
