@@ -316,7 +316,7 @@ def test_what_is_carried_gives_all_forms(seed: int, rank: int) -> None:
 
 def test_the_options_say_what_goes_together() -> None:
     with pytest.raises(InputError, match="--flat-input is for --layout chain"):
-        PruneOptions(flat_input=True)
+        PruneOptions(layout="compact", flat_input=True)
     assert PruneOptions(layout="chain", flat_input=True).flat_input
 
 

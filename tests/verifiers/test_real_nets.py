@@ -72,7 +72,11 @@ def test_direct_is_bisect_and_gurobi_agrees(query: Callable[[str, int], Query], 
 
 @pytest.mark.parametrize(
     ("index", "label", "distance"),
-    [(0, 2, 0.0139927), pytest.param(1, 3, 0.0315565, marks=pytest.mark.slow), pytest.param(2, 8, 0.0192744, marks=pytest.mark.slow)],
+    [
+        (0, 2, 0.0139927),
+        pytest.param(1, 3, 0.0315565, marks=pytest.mark.slow),
+        pytest.param(2, 8, 0.0192744, marks=pytest.mark.slow),
+    ],
 )
 def test_published_distances(query: Callable[[str, int], Query], index: int, label: int, distance: float) -> None:
     q = query("mnist-net_256x2", index)
