@@ -111,6 +111,8 @@ def _read(path: Path, array: str | None, what: str) -> Array:
         raise
     except Exception as e:  # numpy raises OSError, ValueError, EOFError, BadZipFile and more on a damaged file
         reason = str(e).splitlines()[0].split(";")[0].rstrip(".") if str(e) else type(e).__name__
+        if "pickle" in reason:  # numpy advises to load them; nobody should
+            reason = "it is damaged, or holds Python objects"
         raise InputError(f"{what} cannot be read: {reason}; give a whole {suffix} file of numbers") from e
     if suffix in _IMAGES:
         return _read_image(path, what)

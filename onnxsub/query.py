@@ -84,6 +84,7 @@ class Query:
         """The keys `model` and `anchor` that every result of an anchor carries."""
         return {
             "model": {"path": None if self.model.path is None else str(self.model.path), "sha256": self.model.sha256},
+            "input": {"domain": [self.space.lower, self.space.upper], "mean": self.space.mean, "std": self.space.std},
             "anchor": {"sha256": self.anchor_sha256, "label": self.label, "predicted": self.predicted},
         }
 

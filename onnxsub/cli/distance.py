@@ -71,6 +71,8 @@ def command(
             request.out.note(f"there is no confirmed witness, so {output!r} was not written")
         else:
             write_point(output, result.witness.x, query.space)
+            if output.lower().endswith(".png"):
+                request.out.note(f"{output} is rounded to 8 bits and is not the confirmed point; .npy keeps that")
             result = replace(result, witness=replace(result.witness, path=output))
     request.out.result(result, _rows(request.anchor_line(query), result, output), _targets(result))
     if result.interrupted:

@@ -94,6 +94,10 @@ def run(argv: Sequence[str] | None = None) -> int:
         return _say(str(error), Exit.FAILED)
     except BrokenPipeError:
         return _reader_gone()
+    except OSError as error:
+        _trace(session)
+        why = error.strerror or error
+        return _say(f"the result cannot be written: {why}; check the disk and where the output goes", Exit.FAILED)
     except MemoryError:
         _trace(session)
         return _say("not enough memory; take a smaller network, radius or --gamma 0.99", Exit.FAILED)

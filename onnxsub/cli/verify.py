@@ -61,6 +61,8 @@ def command(
             request.out.note(f"there is no confirmed witness, so {output!r} was not written")
         elif witness is not None:
             write_point(output, witness.x, query.space)
+            if output.lower().endswith(".png"):
+                request.out.note(f"{output} is rounded to 8 bits and is not the confirmed point; .npy keeps that")
             witness = replace(witness, path=output)
             result = replace(result, witness=witness)
     rows = [("anchor", request.anchor_line(query)), ("ball", f"eps {eps:g}"), ("answer", result.status), ("reason", result.reason)]

@@ -15,7 +15,7 @@ from onnxsub.verifiers.external.search import distance_external
 from onnxsub.verifiers.milp.distance import minimum_distance
 from onnxsub.verifiers.milp.options import MilpOptions
 from onnxsub.verifiers.registry import check_verifier, external_tool
-from onnxsub.verifiers.result import DistanceResult, Progress, Witness
+from onnxsub.verifiers.result import DistanceResult, Original, Progress, Witness
 from onnxsub.verifiers.via import distance_via
 
 __all__ = ["DistanceOptions", "DistanceResult", "distance"]
@@ -65,7 +65,9 @@ def distance(query: Query, options: DistanceOptions | None = None, *, progress: 
         return math.inf if limit is None else limit - (time.perf_counter() - start)
 
     if options.via is not None:
-        return distance_via(query, options, options.via, clock, progress, tool)
+        answer = distance_via(query, options, options.via, clock, progress, tool)
+        if answer is not None:
+            return answer
     if tool is not None:
         check_readable(query.model, tool.reader)  # before the attack: it must not be for nothing
     attacking = options.attack if limit is None else replace(options.attack, timeout=max(limit / 3, 0.01))
@@ -81,7 +83,13 @@ def distance(query: Query, options: DistanceOptions | None = None, *, progress: 
             query.network, query.x0, query.label, query.space, milp, start=found.x_adv, replay=query.logits, progress=progress
         )
     times = {**result.time_s, "attack": attacked, "total": time.perf_counter() - start}
-    return replace(result, head=query.json_head(), time_s=times)
+    result = replace(result, head=query.json_head(), time_s=times)
+    if options.via is None:
+        return result
+    # the attack found nothing, so there is no radius to prune for: this is the model's own answer
+    witness = result.witness if result.witness is not None and result.witness.confirmed else None
+    original = Original(result.lower, result.upper, result.status in ("exact", "none"), witness)
+    return replace(result, original=original, reason="the attack found no adversarial point: answered on the model itself")
 
 
 def _misclassified(query: Query, options: DistanceOptions) -> DistanceResult:

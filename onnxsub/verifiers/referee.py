@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -20,7 +21,11 @@ Replay = Callable[[Array], Array]
 """Logits of points: `(N, *input_shape)` float32, un-normalised, to `(N, classes)`; `Query.logits` is one."""
 
 TIE = 1e-5
-"""A margin within `TIE * (1 + max |logit|)` of zero is a tie: float32 inference cannot tell it from zero."""
+"""A margin below zero is a tie where float32 inference cannot tell it from zero, `TIE * (max |logit| + max |logit at x0|)`, and
+where the network over the real numbers has reached the boundary there. Rounding alone makes no witness: the second
+condition keeps a point that is short of the boundary from standing for the distance."""
+
+_REAL = 1e-9  # of the margin at the anchor: what float64 inference cannot tell from zero
 
 _FLOAT32 = 2.0**-24
 _STEPS = np.concatenate([[0.0], np.geomspace(1e-8, 1e-3, 21)])
@@ -42,6 +47,18 @@ class Referee:
         self._space = space
         self._replay = replay or self._by_network
 
+    @cached_property
+    def _size(self) -> float:
+        """Largest logit at the anchor, by the replay."""
+        return float(np.abs(np.asarray(self._replay(self._x0[None].astype(np.float32)))).max())
+
+    @cached_property
+    def _scale(self) -> float:
+        """The margin of the network at the anchor, at least a thousandth of its largest logit."""
+        with torch.no_grad():
+            logits = self._network.forward(torch.as_tensor(self._x0).unsqueeze(0)).numpy()
+        return max(abs(float(worst_margin(logits, self._label)[0][0])), 1e-3 * float(np.abs(logits).max()))
+
     def _by_network(self, x: Array) -> Array:
         with torch.no_grad():
             return self._network.forward(torch.as_tensor(np.array(x), dtype=torch.float32)).numpy()
@@ -52,11 +69,15 @@ class Referee:
         points = as_points(self._x0, offsets.reshape(len(offsets), -1), self._space)
         logits = np.asarray(self._replay(points), dtype=np.float64)
         found = []
-        for point, row, value, t in zip(points, logits, *worst_margin(logits, self._label), strict=True):
+        with torch.no_grad():
+            exact = self._network.forward(torch.as_tensor(points, dtype=torch.float64)).numpy()
+        reals = worst_margin(exact, self._label)[0]
+        size = self._size
+        for point, row, value, t, real in zip(points, logits, *worst_margin(logits, self._label), reals, strict=True):
             margin, target = float(value), int(t)
-            tie = TIE * (1.0 + float(np.abs(row).max()))
-            # NaN is neither: it compares false twice
-            kind = "strict" if margin > 0 else "tie" if margin >= -tie else "rejected"
+            near = margin >= -TIE * (size + float(np.abs(row).max())) and real >= -_REAL * self._scale
+            # NaN is neither: it compares false everywhere
+            kind = "strict" if margin > 0 else "tie" if margin == 0 or near else "rejected"
             radius = float(np.abs(point.astype(np.float64) - self._x0).max())
             found.append(Witness(point, radius, target, margin, kind))
         return found

@@ -46,8 +46,8 @@ def distance_via(
     clock: Callable[[], float],
     progress: Progress | None,
     tool: Tool | None = None,
-) -> DistanceResult:
-    """The distance of the substitute that `via` describes.
+) -> DistanceResult | None:
+    """The distance of the substitute that `via` describes; None where the attack finds nothing, so that there is no radius.
 
     With `refine`, the point that the substitute leads to becomes its new adversarial point and it is built again, until the
     original's upper end stops improving.
@@ -65,6 +65,8 @@ def distance_via(
     found = attack(query, attacking)
     attacked = time.perf_counter()
     adversarial = Adversarial.of(found)
+    if adversarial.x is None and via.eps is None:
+        return None  # no radius to prune for
     referee = Referee(query.network, query.x0, query.label, query.space, query.logits)
     best = None if adversarial.x is None else referee.judge(adversarial.x[None])[0]
     # plain bounds first: whatever ends the search later, this much is proved of the original

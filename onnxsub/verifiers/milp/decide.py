@@ -118,8 +118,8 @@ def _search(search: Search, eps: float, states: dict[int, str], attack: Attack) 
             if _violates(witness, eps):
                 return witness, f"a point found by {search.solver.name}, replayed"
             unproved = (
-                f"class {t} is reached within rounding: margin {witness.margin:.2g} by replay at the point of "
-                f"{search.solver.name}; the radius is the distance itself, up to float32"
+                f"class {t}: {search.solver.name} gave a point whose margin is {witness.margin:.2g} by replay, which is no "
+                "counterexample, and proved nothing; the boundary may be just beyond the radius"
             )
         else:
             unproved = f"class {t}: {solution.status.value}"

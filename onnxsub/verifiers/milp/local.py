@@ -25,7 +25,8 @@ __all__ = ["ROOM", "SLACK", "LocalModel", "TargetModel"]
 
 SLACK = 1e-7
 """The row `f_t >= f_y` is relaxed to `f_t - f_y >= -SLACK * (1 + max |margin bound|)`, so that no rounding of the rows can
-hide a boundary point. The proved distance shrinks by that over the margin's slope, about 1e-9."""
+hide a boundary point. Logits are in units of the margin at the anchor (`search.normalised`), so this moves the proved distance by
+about 1e-7 of itself."""
 
 
 ROOM = 1e-6

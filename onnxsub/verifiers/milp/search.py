@@ -10,13 +10,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
+from onnxsub.ops.elementwise import Scale
 from onnxsub.ops.substituted import Substituted
 from onnxsub.passes.attack import AttackOptions, attack_network
 from onnxsub.passes.certify import certified_radius
 from onnxsub.passes.fold import fold
+from onnxsub.query import worst_margin
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.milp.local import LocalModel, TargetModel
 from onnxsub.verifiers.milp.options import MilpOptions
@@ -30,6 +33,26 @@ _MOSTLY_AFFINE = 4  # a network with fewer than one unit in four left is folded 
 
 OUTWARD = 1e-7
 """A solver's dual bound is lowered by this share of the radius: a hundred times its tolerance, which is relative to it."""
+
+
+def normalised(network: Network, x0: Array, label: int) -> Network:
+    """The network with its logits divided by the size of the margin at the anchor: the same classes, the same boundary.
+
+    Tolerances of rows and solvers are absolute; so they mean the same for logits of 1e-6 and of 1e6.
+    """
+    with torch.no_grad():
+        logits = network.forward(torch.as_tensor(x0).unsqueeze(0)).numpy()
+    margin = abs(float(worst_margin(logits, label)[0][0]))
+    size = max(margin, 1e-3 * float(np.abs(logits).max()))
+    if not (np.isfinite(size) and size > 0):
+        return network
+    shape = network.output_shape
+    factor = np.full(shape, 1.0 / min(max(size, 1e-12), 1e12))
+    last = Scale(
+        op_type="Normalise", node="logits / margin", inputs=(network.output,), output=f"{network.output}:normalised",
+        in_shapes=(shape,), out_shape=shape, scale=factor,
+    )  # fmt: skip
+    return network.then((last,))
 
 
 class Search:
@@ -46,11 +69,14 @@ class Search:
         progress: Progress | None,
     ) -> None:
         self.began = time.perf_counter()
-        self.network = _folded(network) if options.fold != "never" else network
         self.x0 = np.asarray(x0, dtype=np.float64)
+        network = normalised(network, self.x0, label)
+        self.network = _folded(network) if options.fold != "never" else network
         self.label = label
         self.space = space
-        self.options = options
+        # a witness is float32: nothing nearer to the proved end than two steps of it can be told apart
+        step = 2 * float(np.spacing(np.float32(max(abs(space.lower), abs(space.upper)))))
+        self.options = replace(options, tol=max(options.tol, step))
         self.solver = get_solver(options.solver)
         self.referee = Referee(self.network, self.x0, label, space, replay)
         self.reach = space.reach(self.x0)

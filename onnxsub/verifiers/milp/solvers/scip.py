@@ -75,7 +75,7 @@ class Scip(Solver):
             "randomization/randomseedshift": int(options.seed) % 2**31,
             "limits/gap": options.rel_gap,
             "limits/absgap": options.abs_gap,
-            # integrality shares feastol; below these ends SCIP hands its LP solver tolerances that it cannot hold (30 times slower)
+            # integrality shares feastol; below these ends SCIP hands its LP solver tolerances that it cannot hold, and it warns
             "numerics/feastol": max(options.feasibility, options.integrality, _TIGHTEST),
             "numerics/dualfeastol": max(options.feasibility, _TIGHTEST),
         }
