@@ -163,9 +163,9 @@ def test_a_damaged_archive(tmp_path: Path) -> None:
 
 def test_pickles_are_never_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([{}, 1], dtype=object), allow_pickle=True)
-    refused(tmp_path / "x.npy", "cannot be read: .*allow_pickle")
+    refused(tmp_path / "x.npy", "cannot be read: it is damaged, or holds Python objects")
     np.savez(tmp_path / "x.npz", x=np.array([{}], dtype=object))
-    refused(tmp_path / "x.npz", "cannot be read: .*allow_pickle")
+    refused(tmp_path / "x.npz", "cannot be read: it is damaged, or holds Python objects")
     (tmp_path / "y.npy").write_bytes(b"\x80\x04K\x01.")
     refused(tmp_path / "y.npy", "cannot be read: .*pickle")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -11,10 +12,16 @@ __all__ = ["run_interruptible"]
 T = TypeVar("T")
 
 
+_GRACE = 2.0  # seconds that a solver gets to stop
+
+
 def run_interruptible(work: Callable[[], T], interrupt: Callable[[], None], stop: threading.Event) -> T:
     """`work()` in a thread of its own, so that this thread sees Ctrl-C; `interrupt` is called once when `stop` is set.
 
     Ctrl-C sets `stop`; the result of the stopped run is returned and the caller reads `stop`.
+
+    Raises:
+        KeyboardInterrupt: the solver did not stop within seconds, or Ctrl-C came again; it is left behind.
     """
     result: list[T] = []
     error: list[BaseException] = []
@@ -29,14 +36,16 @@ def run_interruptible(work: Callable[[], T], interrupt: Callable[[], None], stop
             finished.set()
 
     threading.Thread(target=body, name="onnxsub-solver", daemon=True).start()
-    told = False
+    told = 0.0
     while not finished.is_set():
         try:
             finished.wait(0.05)
             if stop.is_set() and not finished.is_set():
                 # again and again: a solver that has not begun yet forgets an interrupt
-                told = True
+                told = told or time.monotonic()
                 interrupt()
+                if time.monotonic() - told > _GRACE:
+                    raise KeyboardInterrupt  # the bracket is known; a solver deep in one step may take minutes to notice
         except KeyboardInterrupt:
             if told:
                 raise  # the second Ctrl-C does not wait for the solver
