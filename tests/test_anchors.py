@@ -167,7 +167,7 @@ def test_pickles_are_never_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", x=np.array([{}], dtype=object))
     refused(tmp_path / "x.npz", "cannot be read: it is damaged, or holds Python objects")
     (tmp_path / "y.npy").write_bytes(b"\x80\x04K\x01.")
-    refused(tmp_path / "y.npy", "cannot be read: .*pickle")
+    refused(tmp_path / "y.npy", "cannot be read: it is damaged, or holds Python objects")
 
 
 @pytest.mark.parametrize("values", [np.zeros(4, complex), np.array(["a"] * 4), np.zeros(4, "datetime64[s]")])
