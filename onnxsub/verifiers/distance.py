@@ -18,7 +18,7 @@ from onnxsub.verifiers.registry import check_verifier, external_tool
 from onnxsub.verifiers.result import DistanceResult, Original, Progress, Witness
 from onnxsub.verifiers.via import distance_via
 
-__all__ = ["DistanceOptions", "DistanceResult", "distance"]
+__all__ = ["DistanceOptions", "DistanceResult", "distance", "without_substitute"]
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,20 @@ def distance(query: Query, options: DistanceOptions | None = None, *, progress: 
         )
     times = {**result.time_s, "attack": attacked, "total": time.perf_counter() - start}
     result = replace(result, head=query.json_head(), time_s=times)
-    if options.via is None:
-        return result
-    # the attack found nothing, so there is no radius to prune for: this is the model's own answer
+    return result if options.via is None else without_substitute(result, proved=tool is None)
+
+
+def without_substitute(result: DistanceResult, *, proved: bool) -> DistanceResult:
+    """The model's own answer where a substitute was asked for and none could be built: the attack gave no radius to prune for.
+
+    Args:
+        proved: whether the lower end was proved here; the claim of another tool does not count for the original.
+    """
     witness = result.witness if result.witness is not None and result.witness.confirmed else None
-    original = Original(result.lower, result.upper, result.status in ("exact", "none"), witness)
-    return replace(result, original=original, reason="the attack found no adversarial point: answered on the model itself")
+    exact = proved and result.status in ("exact", "none")
+    original = Original(result.lower if proved else 0.0, result.upper, exact, witness)
+    why = "the attack found no adversarial point: answered on the model itself"
+    return replace(result, original=original, reason=why if result.reason is None else f"{why}; {result.reason}")
 
 
 def _misclassified(query: Query, options: DistanceOptions) -> DistanceResult:

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxsub.model import load_model
 from onnxsub.passes.prune import PruneOptions
 from onnxsub.query import make_query
-from onnxsub.verifiers.distance import DistanceOptions, distance
+from onnxsub.verifiers.distance import DistanceOptions, DistanceResult, distance, without_substitute
 from onnxsub.verifiers.milp.options import MilpOptions
 from onnxsub.verifiers.milp.solvers import SOLVERS
 
@@ -58,3 +58,18 @@ def test_via_answers_on_the_model_where_the_attack_finds_nothing() -> None:
     assert result.original is not None
     assert result.original.exact
     assert result.reason is not None
+
+
+@pytest.mark.parametrize("status", ["exact", "none", "bracket"])
+def test_the_claim_of_another_tool_proves_nothing_of_the_original(status: str) -> None:
+    claim = DistanceResult(status, 0.2, 0.3, None, "marabou", None, {}, 0, 0, False, {}, {}, reason="its claim, not proved here")
+    found = without_substitute(claim, proved=False)
+    assert found.original is not None
+    assert found.original.lower == 0.0
+    assert not found.original.exact
+    assert found.reason is not None
+    assert "its claim, not proved here" in found.reason
+    own = without_substitute(claim, proved=True).original
+    assert own is not None
+    assert own.lower == 0.2
+    assert own.exact == (status != "bracket")
