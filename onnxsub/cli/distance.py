@@ -40,6 +40,7 @@ def command(
     refine: bool,
     verifier: str,
     solver: str,
+    memory: float,
     search: str,
     tol: float,
     output: str | None,
@@ -50,6 +51,7 @@ def command(
     """
     check_writable(output, POINT_FILES)
     from onnxsub.passes.attack import AttackOptions
+    from onnxsub.verifiers.bab.options import BabOptions
     from onnxsub.verifiers.distance import DistanceOptions, distance
     from onnxsub.verifiers.milp.options import MilpOptions
 
@@ -60,6 +62,7 @@ def command(
         via=substitute_of(via, keep, rank),
         attack=AttackOptions(seed=request.seed, device=request.device, threads=request.threads),
         verifier=verifier,
+        bab=BabOptions.of_gib(memory),
         refine=refine,
     )
     query = request.query()

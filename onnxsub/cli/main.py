@@ -30,6 +30,10 @@ COMMANDS = MappingProxyType(
         "verify": "Decide one radius: proved, violated or unknown.",
         "export-property": "Write the robustness question as a VNN-LIB file for other verifiers.",
         "compare": "How far two networks differ on a ball around the anchor.",
+        "evaluate": "The experiment over a data set, in a run folder that survives a kill.",
+        "report": "Table, figures and one page of a run folder.",
+        "demo2d": "Picture of a two-dimensional classifier and of its substitutes.",
+        "zoo": "Networks to verify: list, train, export.",
     }
 )
 """Command -> its line in `onnxsub --help`. The module `onnxsub.cli.<command>` is imported only when it is called."""

@@ -213,11 +213,16 @@ _ANCHOR = (
 
 _VERIFIER = (
     click.option(
-        "--verifier", type=_Verifier(), default="milp", show_default=True, metavar="NAME",
-        help='milp, or another tool: marabou[:PYTHON], command:"run_instance.sh", nnenum:"run_instance.sh".',
+        "--verifier", type=_Verifier(), default="bab", show_default=True, metavar="NAME",
+        help='bab (branch and bound), milp, or a tool: marabou[:PYTHON], command:"run_instance.sh", nnenum:"run_instance.sh".',
     ),
     click.option(
-        "--solver", type=click.Choice(["highs", "gurobi", "scip"]), default="highs", show_default=True, help="Of --verifier milp."
+        "--solver", type=click.Choice(["highs", "gurobi", "scip"]), default="highs", show_default=True,
+        help="Of --verifier milp, and of what bab leaves to a program.",
+    ),
+    click.option(
+        "--memory", type=float, default=4.0, show_default=True, metavar="GIB",
+        help="What bab's open nodes may take; then it goes depth-first.",
     ),
 )
 
@@ -233,7 +238,7 @@ def output_options(function: Function) -> Function:
 
 
 def verifier_options(function: Function) -> Function:
-    """`--verifier` and `--solver`."""
+    """`--verifier`, `--solver` and `--memory`."""
     return _apply(_VERIFIER, function)
 
 

@@ -26,7 +26,8 @@ _CODES = {"proved": Exit.DONE, "violated": Exit.VIOLATED, "unknown": Exit.UNDECI
 @functools.partial(anchor_options, required=False)
 @click.argument("prop", metavar="[PROPERTY.vnnlib]", required=False)
 def command(
-    request: Request, prop: str | None, eps: float | None, verifier: str, solver: str, vnncomp: bool, output: str | None
+    request: Request, prop: str | None, eps: float | None, verifier: str, solver: str, memory: float, vnncomp: bool,
+    output: str | None,
 ) -> int:
     """Decide whether every input within the radius E of the anchor keeps its class, or whether a VNN-LIB property holds.
 
@@ -42,6 +43,7 @@ def command(
     if vnncomp and prop is None:
         raise click.UsageError("--vnncomp is for a PROPERTY.vnnlib")
     request.refuse_device("verify")
+    from onnxsub.verifiers.bab.options import BabOptions
     from onnxsub.verifiers.milp.options import MilpOptions
 
     milp = MilpOptions(solver=solver, timeout=request.timeout, threads=request.threads, seed=request.seed)
@@ -51,7 +53,7 @@ def command(
     check_writable(output, POINT_FILES)
     from onnxsub.verifiers.verify import VerifyOptions, verify
 
-    options = VerifyOptions(milp=milp, verifier=verifier)
+    options = VerifyOptions(milp=milp, verifier=verifier, bab=BabOptions.of_gib(memory))
     query = request.query()
     with request.out.progress() as report:
         result = verify(query, eps, options, progress=lambda lower, upper, text: report(0.0, text))

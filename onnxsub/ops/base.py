@@ -228,6 +228,10 @@ class Activation(Nonlinear):
     def tangent(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Slope and offset of the piece at `z` (smooth functions: of the tangent), each shaped like `z`."""
 
+    def kinks(self, like: Tensor) -> tuple[Tensor, ...]:
+        """Where `s` passes from one affine piece to the next, each shaped like `like`; () for smooth functions."""
+        return (torch.zeros_like(like),) if self.piecewise_linear else ()
+
     @abc.abstractmethod
     def line_error(self, lower: Tensor, upper: Tensor, slope: Tensor, offset: Tensor) -> Box:
         """Smallest interval `[e_lo, e_hi]` with `s(z) - (slope z + offset)` inside for all `lower <= z <= upper`."""

@@ -77,6 +77,9 @@ class Clip(Activation):
         inside = (z > self.lo) & (z <= self.hi)
         return inside.to(z.dtype), torch.where(inside, torch.zeros_like(z), self.forward(z))
 
+    def kinks(self, like: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.full_like(like, k) for k in (self.lo, self.hi) if math.isfinite(k))
+
     def line_error(self, lower: Tensor, upper: Tensor, slope: Tensor, offset: Tensor) -> Box:
         # piecewise linear: the extremes are at the ends and at the kinks
         kinks = [torch.full_like(lower, k).clamp(min=lower, max=upper) for k in (self.lo, self.hi)]

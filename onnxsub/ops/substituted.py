@@ -87,6 +87,9 @@ class Substituted(Activation):
         kept, (slope, offset) = self._mask(z), self.base.tangent(z)
         return torch.where(kept, slope, self.tensor("slope", z)), torch.where(kept, offset, self.tensor("offset", z))
 
+    def kinks(self, like: Tensor) -> tuple[Tensor, ...]:
+        return self.base.kinks(like)
+
     def line_error(self, lower: Tensor, upper: Tensor, slope: Tensor, offset: Tensor) -> Box:
         kept, (low, high) = self._mask(lower), self.base.line_error(lower, upper, slope, offset)
         one, other = (self._line(z) - slope * z - offset for z in (lower, upper))

@@ -16,6 +16,7 @@ from torch import Tensor
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Box, Nonlinear
 from onnxsub.ops.relaxation import Relaxation
+from onnxsub.propagate.adam import Adam
 from onnxsub.propagate.backward import Coefficients, flattened, pull_back
 from onnxsub.propagate.bounds import Bounds, compute_bounds, linear_range, slack
 from onnxsub.propagate.chunks import MEMORY
@@ -136,12 +137,9 @@ def optimised_minimum(
     limit = max(1, int(memory // (8 * widest * lower.element_size() * max(1, len(ops)))))
     for b in range(domains):
         box = (lower[b : b + 1], upper[b : b + 1])
-        fixed = {
-            o.output: o.relax(pre[o.output][0][b : b + 1], pre[o.output][1][b : b + 1], "crown")
-            for o in network.ancestors(tensor)
-            if isinstance(o, Nonlinear)
-        }
-        intervals = {o.output: (pre[o.output][0][b : b + 1], pre[o.output][1][b : b + 1]) for o in ops}
+        before = [o.output for o in network.ancestors(tensor) if isinstance(o, Nonlinear)]
+        intervals = {name: (pre[name][0][b : b + 1], pre[name][1][b : b + 1]) for name in before}
+        fixed = {name: _relax(network, name, intervals[name], None) for name in before}
         for rows in torch.split(torch.arange(start.data.shape[1]), limit):
             a = Coefficients(start.data[0, rows].unsqueeze(1))
             values = _optimise(network, tensor, a, ops, intervals, fixed, box, steps, rate)
@@ -161,37 +159,46 @@ def _optimise(
     rate: float,
 ) -> Tensor:
     count = rows.data.shape[0]
-    alphas = {}
-    for op in ops:
-        l, u = intervals[op.output]
-        if op.takes_alpha:
-            alphas[op.output] = (u > -l).to(l.dtype).expand(count, *l.shape[1:]).clone().requires_grad_()
-    best = rows.data.new_full((count,), -torch.inf)
-    if not alphas:
+    turned = [op for op in ops if op.takes_alpha]
+    if not turned:
         with torch.no_grad():
             return pull_back(network, tensor, rows, fixed).minimum(*box).squeeze(1)
-    optimiser = torch.optim.Adam(list(alphas.values()), lr=rate)
+    # float32 looks for the slopes; the bound that counts is one pass in the precision of the box
+    short = Coefficients(rows.data.float(), rows.window)
+    short_box = (box[0].float(), box[1].float())
+    ends = {name: (l.float(), u.float()) for name, (l, u) in intervals.items()}
+    names = {op.output for op in turned}
+    still = {name: _relax(network, name, ends[name], None) for name in fixed if name not in names}
+    alphas = {}
+    for op in turned:
+        l, u = ends[op.output]
+        alphas[op.output] = (u > -l).to(l.dtype).expand(count, *l.shape[1:]).clone().requires_grad_()
+    free = list(alphas.values())
+    chosen = [a.detach().clone() for a in free]
+    best = torch.full((count,), -torch.inf)
+    adam = Adam(free, [rate] * len(free), decay=0.98)
     for step in range(steps + 1):
-        relaxations = {
-            name: fixed[name] if name not in alphas else _relax(network, name, intervals[name], alphas[name]) for name in fixed
-        }
         with torch.enable_grad():
-            value = pull_back(network, tensor, rows, relaxations).minimum(*box).squeeze(1)
-            best = torch.maximum(best, value.detach())
-            if step == steps:
-                break
-            optimiser.zero_grad()
-            (-value.sum()).backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+            found = {n: _relax(network, n, ends[n], alphas[n]) for n in alphas}
+            value = pull_back(network, tensor, short, {**still, **found}).minimum(*short_box).squeeze(1)
+        up = value.detach() > best
+        best = torch.where(up, value.detach(), best)
+        for kept, now in zip(chosen, free, strict=True):
+            kept.copy_(torch.where(up.reshape(-1, *[1] * (now.dim() - 1)), now.detach(), kept))
+        if step == steps:
+            break
+        adam.step(torch.autograd.grad(-value.sum(), free, allow_unused=True))
         with torch.no_grad():
-            for alpha in alphas.values():
-                alpha.clamp_(0, 1)
-        for group in optimiser.param_groups:
-            group["lr"] *= 0.98
-    return best
+            for a in free:
+                a.clamp_(0, 1)
+    with torch.no_grad():
+        exact = dict(fixed)
+        for op, alpha in zip(turned, chosen, strict=True):
+            exact[op.output] = _relax(network, op.output, intervals[op.output], alpha.to(box[0].dtype))
+        return pull_back(network, tensor, rows, exact).minimum(*box).squeeze(1)
 
 
-def _relax(network: Network, name: str, box: Box, alpha: Tensor) -> Relaxation:
+def _relax(network: Network, name: str, box: Box, alpha: Tensor | None) -> Relaxation:
     """The relaxation of the activation that writes `name`, one domain per row of `alpha`."""
     op = network.producers[name]
     assert isinstance(op, Nonlinear)

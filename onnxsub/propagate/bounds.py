@@ -205,7 +205,7 @@ def linear_range(
     place = torch.empty(int(index.max()) + 1, dtype=torch.long)
     place[index] = torch.arange(len(index))
     for chunk in row_chunks(network, tensor, index, domains=domains, itemsize=lower.element_size(), memory=memory):
-        rows = _per_domain(network, tensor, unit_rows(chunk, shape, lower), relaxations, domains)
+        rows = per_domain(network, tensor, unit_rows(chunk, shape, lower), relaxations, domains)
         where = place[chunk]
         if parallel:
             lows[:, where], highs[:, where] = pull_back(network, tensor, rows, relaxations, both=True).range(lower, upper)
@@ -217,7 +217,7 @@ def linear_range(
     return lows - s, highs + s
 
 
-def _per_domain(
+def per_domain(
     network: Network, tensor: str, rows: Coefficients, relaxations: Mapping[str, Relaxation], domains: int
 ) -> Coefficients:
     """Rows that are common to all domains, stated for each one where a pooling before `tensor` picks other elements in each."""
@@ -247,7 +247,7 @@ def margin_bounds(network: Network, bounds: Bounds, rows: Array | Tensor) -> Box
     low, high = l @ positive.T + u @ negative.T, u @ positive.T + l @ negative.T
     if bounds.relaxations or not network.nonlinear:
         whole = Coefficients(c.reshape(1, c.shape[0], *network.output_shape))
-        start = _per_domain(network, network.output, whole, bounds.relaxations, bounds.lower.shape[0])
+        start = per_domain(network, network.output, whole, bounds.relaxations, bounds.lower.shape[0])
         with torch.no_grad():
             a = pull_back(network, network.output, start, bounds.relaxations).minimum(bounds.lower, bounds.upper)
             b = -pull_back(network, network.output, Coefficients(-start.data), bounds.relaxations).minimum(

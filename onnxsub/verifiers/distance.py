@@ -7,16 +7,16 @@ import time
 from dataclasses import dataclass, field, replace
 
 from onnxsub.errors import InputError
-from onnxsub.passes.attack import AttackOptions, attack
+from onnxsub.passes.attack import AttackOptions, AttackResult, attack
 from onnxsub.passes.prune import PruneOptions
 from onnxsub.query import Query
+from onnxsub.verifiers.bab.options import BabOptions
 from onnxsub.verifiers.external.reader import check_readable
 from onnxsub.verifiers.external.search import distance_external
-from onnxsub.verifiers.milp.distance import minimum_distance
 from onnxsub.verifiers.milp.options import MilpOptions
 from onnxsub.verifiers.registry import check_verifier, external_tool
 from onnxsub.verifiers.result import DistanceResult, Original, Progress, Witness
-from onnxsub.verifiers.via import distance_via
+from onnxsub.verifiers.via import distance_via, own_distance
 
 __all__ = ["DistanceOptions", "DistanceResult", "distance", "without_substitute"]
 
@@ -29,7 +29,8 @@ class DistanceOptions:
         milp: options of the verifier, the time limit for everything among them.
         via: the substitute to answer on instead of the model; None: the model itself.
         attack: how the first upper bound is searched.
-        verifier: `milp`, or another tool as `onnxsub.verifiers.registry` names it.
+        verifier: `bab` (branch and bound), `milp`, or another tool as `onnxsub.verifiers.registry` names it.
+        bab: options of branch and bound; what is common to both of our verifiers stands in `milp`.
         refine: with `via`, re-anchor the substitute at the better point that it led to, until nothing improves.
         rounds: how often at most.
     """
@@ -37,7 +38,8 @@ class DistanceOptions:
     milp: MilpOptions = field(default_factory=MilpOptions)
     via: PruneOptions | None = None
     attack: AttackOptions = field(default_factory=AttackOptions)
-    verifier: str = "milp"
+    verifier: str = "bab"
+    bab: BabOptions = field(default_factory=BabOptions)
     refine: bool = False
     rounds: int = 10
 
@@ -49,10 +51,19 @@ class DistanceOptions:
             raise InputError(f"rounds {self.rounds} must be at least 1")
 
 
-def distance(query: Query, options: DistanceOptions | None = None, *, progress: Progress | None = None) -> DistanceResult:
+def distance(
+    query: Query,
+    options: DistanceOptions | None = None,
+    *,
+    found: AttackResult | None = None,
+    progress: Progress | None = None,
+) -> DistanceResult:
     """`d_bnd` of the query's model at its anchor as a bracket; with `via`, `d_hat` of the substitute and what it proves.
 
     The bracket holds at every moment: a time limit or Ctrl-C ends the search with what is proved so far.
+
+    Args:
+        found: what an attack on this query found, in place of one of our own; so several distances share one attack.
     """
     options = options or DistanceOptions()
     start = time.perf_counter()
@@ -65,13 +76,13 @@ def distance(query: Query, options: DistanceOptions | None = None, *, progress: 
         return math.inf if limit is None else limit - (time.perf_counter() - start)
 
     if options.via is not None:
-        answer = distance_via(query, options, options.via, clock, progress, tool)
+        answer = distance_via(query, options, options.via, clock, progress, tool, found)
         if answer is not None:
             return answer
     if tool is not None:
         check_readable(query.model, tool.reader)  # before the attack: it must not be for nothing
     attacking = options.attack if limit is None else replace(options.attack, timeout=max(limit / 3, 0.01))
-    found = attack(query, attacking)
+    found = attack(query, attacking) if found is None else found
     attacked = time.perf_counter() - start
     milp = options.milp if limit is None else replace(options.milp, timeout=max(clock(), 0.01))
     if tool is not None:
@@ -79,9 +90,10 @@ def distance(query: Query, options: DistanceOptions | None = None, *, progress: 
             query.model, query, tool, milp.timeout, tol=milp.tol, start=found.x_adv, seed=milp.seed, progress=progress
         )
     else:
-        result = minimum_distance(
-            query.network, query.x0, query.label, query.space, milp, start=found.x_adv, replay=query.logits, progress=progress
-        )
+        result = own_distance(
+            options, query.network, query.x0, query.label, query.space, milp, start=found.x_adv, replay=query.logits,
+            progress=progress,
+        )  # fmt: skip
     times = {**result.time_s, "attack": attacked, "total": time.perf_counter() - start}
     result = replace(result, head=query.json_head(), time_s=times)
     return result if options.via is None else without_substitute(result, proved=tool is None)

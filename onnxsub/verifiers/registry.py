@@ -16,6 +16,7 @@ __all__ = ["VERIFIERS", "check_verifier", "external_tool"]
 
 VERIFIERS: Mapping[str, str] = MappingProxyType(
     {
+        "bab": "onnxsub.verifiers.bab",
         "milp": "onnxsub.verifiers.milp",
         "marabou": "onnxsub.verifiers.external.marabou:from_detail",
         "nnenum": "onnxsub.verifiers.external.command:nnenum_from_detail",
@@ -28,7 +29,7 @@ _NEED_A_COMMAND = frozenset({"command", "nnenum"})
 
 
 def check_verifier(spec: str) -> None:
-    """Raises InputError unless `spec` is `milp`, `marabou`, `marabou:PYTHON`, `command:"..."` or `nnenum:"..."`."""
+    """Raises InputError unless `spec` is `bab`, `milp`, `marabou`, `marabou:PYTHON`, `command:"..."` or `nnenum:"..."`."""
     name, colon, detail = spec.partition(":")
     if name not in VERIFIERS:
         known = ", ".join(f'{n}:"..."' if n in _NEED_A_COMMAND else n for n in VERIFIERS)

@@ -9,6 +9,8 @@ from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackOptions, attack
 from onnxsub.passes.bounds import check_eps
 from onnxsub.query import Query
+from onnxsub.verifiers.bab.decide import bab_decide
+from onnxsub.verifiers.bab.options import BabOptions
 from onnxsub.verifiers.external.decide import decide_external
 from onnxsub.verifiers.milp.decide import decide
 from onnxsub.verifiers.milp.options import MilpOptions
@@ -25,12 +27,15 @@ class VerifyOptions:
     Attributes:
         milp: options of the verifier, the time limit for everything among them.
         attack: how a counterexample is searched first.
-        verifier: `milp`, or another tool as `onnxsub.verifiers.registry` names it (neither bounds nor an attack of ours first).
+        verifier: `bab` (branch and bound), `milp`, or another tool as `onnxsub.verifiers.registry` names it
+            (neither bounds nor an attack of ours first).
+        bab: options of branch and bound.
     """
 
     milp: MilpOptions = field(default_factory=MilpOptions)
     attack: AttackOptions = field(default_factory=AttackOptions)
-    verifier: str = "milp"
+    verifier: str = "bab"
+    bab: BabOptions = field(default_factory=BabOptions)
 
     def __post_init__(self) -> None:
         check_verifier(self.verifier)
@@ -62,7 +67,9 @@ def verify(query: Query, eps: float, options: VerifyOptions | None = None, *, pr
     def look(seconds: float | None) -> Array | None:
         return attack(query, replace(options.attack, upper=eps, timeout=seconds)).x_adv if eps > 0 else None
 
-    result = decide(
-        query.network, query.x0, query.label, query.space, eps, options.milp, attack=look, replay=query.logits, progress=progress
-    )
+    asked = (query.network, query.x0, query.label, query.space, eps, options.milp)
+    if options.verifier == "milp":
+        result = decide(*asked, attack=look, replay=query.logits, progress=progress)
+    else:
+        result = bab_decide(*asked, options.bab, attack=look, replay=query.logits, progress=progress)
     return replace(result, head=query.json_head(), time_s={**result.time_s, "total": time.perf_counter() - start})

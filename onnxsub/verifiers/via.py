@@ -12,14 +12,17 @@ from onnxsub.layouts import LAYOUTS, LayoutContext
 from onnxsub.layouts.compact import compact
 from onnxsub.lower import lower
 from onnxsub.model import load_model
+from onnxsub.network import Network
 from onnxsub.ops.base import Array
-from onnxsub.passes.attack import AttackOptions, attack
+from onnxsub.passes.attack import AttackOptions, AttackResult, attack
 from onnxsub.passes.certify import certified_radius, keeps_its_pieces
 from onnxsub.passes.prune import Adversarial, PruneOptions, Substitute, build_substitute
 from onnxsub.passes.substitute import check_method, substitute
 from onnxsub.passes.walk_back import walk_back
 from onnxsub.query import Query, two_classes
+from onnxsub.region import InputSpace
 from onnxsub.runtime import Runtime
+from onnxsub.verifiers.bab.distance import bab_distance
 from onnxsub.verifiers.external.search import distance_external
 from onnxsub.verifiers.external.tool import Tool
 from onnxsub.verifiers.milp.distance import minimum_distance
@@ -30,7 +33,7 @@ from onnxsub.verifiers.result import DistanceResult, Original, Progress, Witness
 if TYPE_CHECKING:
     from onnxsub.verifiers.distance import DistanceOptions
 
-__all__ = ["distance_via"]
+__all__ = ["distance_via", "own_distance"]
 
 Measure = Callable[[MilpOptions, Array | None, Progress | None], DistanceResult]
 """Options, a point to begin with and who is told, to the bracket of a substitute."""
@@ -46,6 +49,7 @@ def distance_via(
     clock: Callable[[], float],
     progress: Progress | None,
     tool: Tool | None = None,
+    found: AttackResult | None = None,
 ) -> DistanceResult | None:
     """The distance of the substitute that `via` describes; None where the attack finds nothing, so that there is no radius.
 
@@ -56,13 +60,14 @@ def distance_via(
         clock: seconds left of the time limit, infinite for none.
         tool: another verifier, which gets the substitute in layout `chain`; None: our own. What it proves is its claim, so its
             lower end never counts for the original.
+        found: what an attack on this query found; None: attack now.
     """
     start = time.perf_counter()
     check_method(query.network, via.method)
     via.select.pruned_of(query.network.units)
     limit = clock() / 3
     attacking = via.attack if math.isinf(limit) else replace(via.attack, timeout=max(limit, 0.01))
-    found = attack(query, attacking)
+    found = attack(query, attacking) if found is None else found
     attacked = time.perf_counter()
     adversarial = Adversarial.of(found)
     if adversarial.x is None and via.eps is None:
@@ -84,7 +89,7 @@ def distance_via(
             searching += time.perf_counter() - t0
         t0 = time.perf_counter()
         g = build_substitute(query, via, adversarial)
-        measure = _by_milp(query, g) if tool is None else _by_tool(query, g, tool)
+        measure = _by_ourselves(query, g, options) if tool is None else _by_tool(query, g, tool)
         t1 = time.perf_counter()
         left = clock()
         milp = options.milp if math.isinf(left) else replace(options.milp, timeout=max(left, 0.01))
@@ -137,13 +142,31 @@ def _replay(query: Query, g: Substitute) -> Replay:
     return replay
 
 
-def _by_milp(query: Query, g: Substitute) -> Measure:
+def own_distance(
+    options: DistanceOptions,
+    network: Network,
+    x0: Array,
+    label: int,
+    space: InputSpace,
+    milp: MilpOptions,
+    *,
+    start: Array | None,
+    replay: Replay,
+    progress: Progress | None,
+) -> DistanceResult:
+    """The distance of a network by the one of our own verifiers that `options` names."""
+    if options.verifier == "milp":
+        return minimum_distance(network, x0, label, space, milp, start=start, replay=replay, progress=progress)
+    return bab_distance(network, x0, label, space, milp, options.bab, start=start, replay=replay, progress=progress)
+
+
+def _by_ourselves(query: Query, g: Substitute, options: DistanceOptions) -> Measure:
     """The distance of the substitute by our own verifier."""
     replay = _replay(query, g)
 
-    def measure(options: MilpOptions, start: Array | None, progress: Progress | None) -> DistanceResult:
+    def measure(milp: MilpOptions, start: Array | None, progress: Progress | None) -> DistanceResult:
         x0, label, space = query.x0, query.label, query.space
-        return minimum_distance(g.network, x0, label, space, options, start=start, replay=replay, progress=progress)
+        return own_distance(options, g.network, x0, label, space, milp, start=start, replay=replay, progress=progress)
 
     return measure
 

@@ -33,7 +33,7 @@ def test_distance_via_a_substitute(digits: Path, onnxsub: Run) -> None:
     assert document["status"] == "exact"
     assert document["distance"] == document["upper"]
     assert 0 <= document["upper"] - document["lower"] <= 1e-6
-    assert (document["verifier"], document["solver"]) == ("milp", "highs")
+    assert (document["verifier"], document["solver"]) == ("bab", "highs")
     assert set(document["targets"]) == {str(t) for t in range(10)} - {"7"}
     assert set(document["witness"]) == {"path", "kind", "margin"}
     assert document["witness"]["path"] == "witness.npy"

@@ -8,7 +8,8 @@ import torch
 
 from onnxsub.passes.fold import fold
 from onnxsub.propagate import compute_bounds
-from onnxsub.verifiers.milp.tighten import HalfSpace, half_space_minimum, tighten
+from onnxsub.propagate.halfspace import cut_minimum
+from onnxsub.verifiers.milp.tighten import tighten
 from tests.random_models import PIECEWISE
 from tests.verifiers.nets import UNIT, anchor, logits, random_network
 
@@ -22,9 +23,9 @@ def test_half_space_minimum_is_the_optimum_of_the_linear_program(seed: int) -> N
     lower, upper = -rng.random(n), rng.random(n)
     a, c = rng.normal(size=(4, n)), rng.normal(size=n)
     k = 0.6 * np.abs(c) @ (upper - lower) / 2 * rng.uniform(-1, 1) - c @ (lower + upper) / 2
-    cut = HalfSpace(torch.tensor(c), float(k))
-    zero = torch.zeros(4, dtype=torch.float64)
-    found = half_space_minimum(torch.tensor(a), zero, cut, torch.tensor(lower), torch.tensor(upper))
+    zero = torch.zeros((1, 4), dtype=torch.float64)
+    box = (torch.tensor(lower)[None], torch.tensor(upper)[None])
+    found = cut_minimum(torch.tensor(a)[None], zero, torch.tensor(c)[None], torch.tensor([k]), *box)[0]
     for row, value in zip(a, found.tolist(), strict=True):
         best = linprog(row, A_ub=[-c], b_ub=[k], bounds=list(zip(lower, upper, strict=True)), method="highs")
         assert best.status == 0

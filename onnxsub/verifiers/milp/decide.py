@@ -19,7 +19,7 @@ from onnxsub.verifiers.milp.search import Search
 from onnxsub.verifiers.referee import Replay
 from onnxsub.verifiers.result import Progress, VerifyResult, Witness
 
-__all__ = ["Attack", "decide"]
+__all__ = ["Attack", "decide", "short_attack", "violates"]
 
 Attack = Callable[[float | None], Array | None]
 
@@ -56,7 +56,7 @@ def decide(
     search = Search(network, x0, label, space, options or MilpOptions(), replay, progress)
     states = dict.fromkeys(search.lowers, "unknown")
     try:
-        witness, reason = _search(search, eps, states, attack or partial(_attack, search, eps))
+        witness, reason = _search(search, eps, states, attack or partial(short_attack, search, eps))
     except KeyboardInterrupt:
         search.stop.set()
         witness, reason = None, ""
@@ -76,7 +76,7 @@ def decide(
     )  # fmt: skip
 
 
-def _violates(witness: Witness | None, eps: float) -> bool:
+def violates(witness: Witness | None, eps: float) -> bool:
     """A tie that is only within rounding of zero is no counterexample."""
     return witness is not None and witness.margin >= 0 and witness.radius <= eps
 
@@ -96,7 +96,7 @@ def _search(search: Search, eps: float, states: dict[int, str], attack: Attack) 
             point = attack(None if math.isinf(search.remaining) else max(search.remaining / 3, 1e-3))
         if point is not None:
             found = search.referee.judge(point[None])[0]
-            if _violates(found, eps):
+            if violates(found, eps):
                 return found, "a point found by the attack, replayed"
     unproved = ""
     for t in local.open:
@@ -115,7 +115,7 @@ def _search(search: Search, eps: float, states: dict[int, str], attack: Attack) 
             continue
         if solution.x is not None:
             witness = search.accept(model.point(solution.x), limit=eps)
-            if _violates(witness, eps):
+            if violates(witness, eps):
                 return witness, f"a point found by {search.solver.name}, replayed"
             unproved = (
                 f"class {t}: {search.solver.name} gave a point whose margin is {witness.margin:.2g} by replay, which is no "
@@ -128,7 +128,8 @@ def _search(search: Search, eps: float, states: dict[int, str], attack: Attack) 
     return None, f"no other class is reached: bounds, and {search.runs} infeasible programs ({search.solver.name})"
 
 
-def _attack(search: Search, eps: float, seconds: float | None) -> Array | None:
+def short_attack(search: Search, eps: float, seconds: float | None) -> Array | None:
+    """A point of `B(eps)` that may be adversarial, by an attack on the network."""
     if eps == 0:
         return None
     options = AttackOptions(seed=search.options.seed, timeout=seconds, threads=search.options.threads, upper=eps)

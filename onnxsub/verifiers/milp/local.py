@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from onnxsub.errors import UnsupportedOperatorError
 from onnxsub.network import Network
-from onnxsub.ops.base import Array
+from onnxsub.ops.base import Activation, Array
 from onnxsub.ops.encoding import LinExpr
 from onnxsub.passes.fold import fold
 from onnxsub.propagate import Bounds, compute_bounds, margin_bounds
@@ -60,27 +61,50 @@ class LocalModel:
     tight: bool
 
     @staticmethod
-    def over(network: Network, x0: Array, label: int, space: InputSpace, radius: float, options: MilpOptions) -> LocalModel:
+    def over(
+        network: Network,
+        x0: Array,
+        label: int,
+        space: InputSpace,
+        radius: float,
+        options: MilpOptions,
+        dense: float = math.inf,
+    ) -> LocalModel:
         """Bounds first; the folded form only where a target is left.
+
+        Args:
+            dense: coefficients that the folded form may have; a network that would have more stays as it is.
 
         Raises:
             UnsupportedOperatorError: an operator has no bounds, or none of folded form when `fold` is `always`.
         """
         lower, upper = space.ball(x0, radius * (1 + ROOM))
-        bounds = compute_bounds(network, lower, upper, options.bounds_method)
+        # optimised slopes cost seconds: they are for the network that the questions are asked of
+        first = "crown" if options.bounds_method == "alpha-crown" else options.bounds_method
+        bounds = compute_bounds(network, lower, upper, first)
         lowest, margins = _margins(network, bounds, label)
-        if options.fold != "never" and (margins >= 0).any():
+        found = LocalModel(network, x0, lower, upper, bounds, margins, lowest, label, radius, options.tighten)
+        if not (margins >= 0).any():
+            return found
+        if options.fold != "never" and _folded_size(network, bounds) <= dense:
             try:
                 folded = fold(network, bounds)
             except UnsupportedOperatorError:
                 if options.fold == "always":
                     raise
             else:
-                network = folded
-                bounds = compute_bounds(network, lower, upper, options.bounds_method)
-                low, high = _margins(network, bounds, label)
-                lowest, margins = np.maximum(lowest, low), np.minimum(margins, high)
-        return LocalModel(network, x0, lower, upper, bounds, margins, lowest, label, radius, options.tighten)
+                return replace(found, network=folded).bounded(options.bounds_method)
+        return found if first == options.bounds_method else found.bounded(options.bounds_method)
+
+    def bounded(self, method: str, steps: int = 20) -> LocalModel:
+        """The same with the network bounded again by another method.
+
+        Args:
+            steps: of `alpha-crown`.
+        """
+        bounds = compute_bounds(self.network, self.lower, self.upper, method, steps=steps, only_unstable=method == "alpha-crown")
+        low, high = _margins(self.network, bounds, self.label)
+        return replace(self, bounds=bounds, lowest=np.maximum(self.lowest, low), margins=np.minimum(self.margins, high))
 
     @property
     def open(self) -> tuple[int, ...]:
@@ -100,14 +124,19 @@ class LocalModel:
         """How far the row of `target` is relaxed."""
         return SLACK * (1.0 + max(abs(float(self.margins[target])), abs(float(self.lowest[target]))))
 
-    def target(self, target: int) -> TargetModel | None:
-        """What the points of the ball with `f_t >= f_y` look like; None: bounds prove that there is none."""
+    def target(self, target: int, most: int = MOST_UNITS, stop: Callable[[], bool] | None = None) -> TargetModel | None:
+        """What the points of the ball with `f_t >= f_y` look like; None: bounds prove that there is none.
+
+        Args:
+            most: unstable units beyond which the intervals of the ball are taken as they are.
+            stop: asked between passes of tightening.
+        """
         slack = self.slack(target)
         intervals = {name: self.bounds.arrays(name) for name in self.bounds.pre}
         lower, upper = self.lower, self.upper
         enforced: dict[str, Array] = {}
-        if self.tight and self.unstable <= MOST_UNITS:
-            tightened = tighten(self.network, self.bounds, target, self.label, slack)
+        if self.tight and self.unstable <= most:
+            tightened = tighten(self.network, self.bounds, target, self.label, slack, stop)
             if tightened is None:
                 return None
             lower, upper = tightened.lower.numpy(), tightened.upper.numpy()
@@ -174,6 +203,18 @@ class TargetModel:
     def point(self, solution: Array) -> Array:
         """The input of a solution of `decision` or `minimum`."""
         return self._ball.point(solution)
+
+
+def _folded_size(network: Network, bounds: Bounds) -> int:
+    """Coefficients of the folded form: every unstable unit is a row over the input and the unstable units before it."""
+    before, size = network.input_size, 0
+    for op in network.nonlinear:
+        units = op.out_size
+        if isinstance(op, Activation):
+            units = int((~op.affine_on(*bounds.pre[op.output])).sum())
+        size += units * before
+        before += units
+    return size + network.classes * before
 
 
 def _margins(network: Network, bounds: Bounds, label: int) -> tuple[Array, Array]:

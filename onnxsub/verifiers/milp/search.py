@@ -24,6 +24,7 @@ from onnxsub.region import InputSpace
 from onnxsub.verifiers.milp.local import LocalModel, TargetModel
 from onnxsub.verifiers.milp.options import MilpOptions
 from onnxsub.verifiers.milp.solvers import Problem, Solution, SolverOptions, get_solver
+from onnxsub.verifiers.milp.tighten import MOST_UNITS
 from onnxsub.verifiers.referee import Referee, Replay
 from onnxsub.verifiers.result import DistanceResult, Progress, TargetResult, Witness
 
@@ -56,7 +57,12 @@ def normalised(network: Network, x0: Array, label: int) -> Network:
 
 
 class Search:
-    """One anchor's question. `lowers[t] <= d_t` and, with `best`, `d_bnd <= best.radius` hold at every moment."""
+    """One anchor's question. `lowers[t] <= d_t` and, with `best`, `d_bnd <= best.radius` hold at every moment.
+
+    Attributes:
+        limit: points farther than this do not count.
+        enough: a point as near as this ends the search.
+    """
 
     def __init__(
         self,
@@ -86,6 +92,8 @@ class Search:
         self.excluded: set[int] = set()
         self.best: Witness | None = None
         self.rejected: Witness | None = None
+        self.limit = math.inf
+        self.enough = -math.inf
         self.nodes = 0
         self.runs = 0
         self.times: dict[str, float] = {}
@@ -162,7 +170,7 @@ class Search:
 
     def accept(self, x: Array, limit: float = math.inf) -> Witness:
         """Has a point confirmed, as it is or pushed a little; the best point so far is kept."""
-        witness = self.referee.settle(x, tol=self.options.tol / 4, limit=limit)
+        witness = self.referee.settle(x, tol=self.options.tol / 4, limit=min(limit, self.limit))
         if not witness.confirmed:
             if self.rejected is None or witness.radius < self.rejected.radius:
                 self.rejected = witness
@@ -172,26 +180,31 @@ class Search:
             self.best = witness
         return witness
 
-    def local(self, radius: float) -> LocalModel:
-        """The network over `B(radius)`; targets that bounds exclude there are noted."""
+    def local(self, radius: float, dense: float = math.inf) -> LocalModel:
+        """The network over `B(radius)`; targets that bounds exclude there are noted.
+
+        Args:
+            dense: coefficients that the folded form may have.
+        """
         with self.stage("bounds"):
-            model = LocalModel.over(self.network, self.x0, self.label, self.space, radius, self.options)
+            model = LocalModel.over(self.network, self.x0, self.label, self.space, radius, self.options, dense)
         for t in self.lowers:
             if t not in model.open:
                 self.prove(t, radius, by_bounds=True)
         return model
 
-    def target(self, local: LocalModel, target: int) -> TargetModel | None:
+    def target(self, local: LocalModel, target: int, most: int = MOST_UNITS) -> TargetModel | None:
         """The programs of one target on a ball; None when bounds exclude it, which is noted."""
         with self.stage("tighten"):
-            model = local.target(target)
+            model = local.target(target, most, lambda: not self.running)
         if model is None:
             self.prove(target, local.radius, by_bounds=True)
         return model
 
-    def solve(self, problem: Problem, options: SolverOptions, share: float = 1.0) -> Solution:
-        """One solver run within `share` of the remaining time."""
-        limit = None if math.isinf(self.remaining) else max(share * self.remaining, 1e-3)
+    def solve(self, problem: Problem, options: SolverOptions, share: float = 1.0, limit: float | None = None) -> Solution:
+        """One solver run within `share` of the remaining time, and within `limit` seconds."""
+        if math.isfinite(self.remaining):
+            limit = max(min(share * self.remaining, math.inf if limit is None else limit), 1e-3)
         options = replace(
             options,
             time_limit=limit,

@@ -13,6 +13,7 @@ duality to bound the inputs of a network from its outputs).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,15 +23,15 @@ from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Box, Nonlinear
 from onnxsub.ops.relaxation import Relaxation
 from onnxsub.propagate import Bounds, Coefficients, pull_back
+from onnxsub.propagate.halfspace import cut_minimum
 
-__all__ = ["MOST_UNITS", "Tightened", "half_space_minimum", "tighten"]
+__all__ = ["MOST_UNITS", "Tightened", "tighten"]
 
 MOST_UNITS = 2000
 """Networks with more unstable units than this are left as they are: one pass would cost more than it saves."""
 
 _PASSES = 40
 _GAIN = 0.01  # a pass that narrows the total width by less than this share is the last
-_BISECTIONS = 24
 _NARROWEST = 1e-5
 _CHUNK = 2**22  # values of one block of rows
 
@@ -59,14 +60,17 @@ class Tightened:
     margin: float
 
 
-def tighten(network: Network, bounds: Bounds, target: int, label: int, slack: float) -> Tightened | None:
+def tighten(
+    network: Network, bounds: Bounds, target: int, label: int, slack: float, stop: Callable[[], bool] | None = None
+) -> Tightened | None:
     """Intervals for the points of the box of `bounds` with `f_t - f_y >= -slack`; None: there is no such point.
 
     Args:
         network: the one that `bounds` speak of, best in its folded form.
+        stop: asked between passes; True ends the work with what is proved so far.
     """
     with torch.no_grad():
-        return _Tightening(network, bounds, target, label, slack).run()
+        return _Tightening(network, bounds, target, label, slack).run(stop)
 
 
 class _Tightening:
@@ -85,7 +89,7 @@ class _Tightening:
         self.margin = float("inf")
         self.cuts: list[HalfSpace] = []
 
-    def run(self) -> Tightened | None:
+    def run(self, stop: Callable[[], bool] | None = None) -> Tightened | None:
         width = self._width()
         for _ in range(_PASSES):
             self._cut()
@@ -94,7 +98,7 @@ class _Tightening:
             if not all(self._units(op) for op in self.network.nonlinear):
                 return None
             before, width = width, self._width()
-            if width > (1 - _GAIN) * before:
+            if width > (1 - _GAIN) * before or (stop is not None and stop()):
                 break
         shape = self.network.input_shape
         lower, upper = _no_sliver((self.lower, self.upper), self.start)
@@ -147,7 +151,7 @@ class _Tightening:
             start = start.reshape(1, len(part), *op.in_shapes[0])
             for sign in (1.0, -1.0):
                 a, b = self._linear(op.inputs[0], sign * start)
-                found = torch.stack([half_space_minimum(a, b, cut, self.lower, self.upper) for cut in self.cuts]).amax(0)
+                found = torch.stack([self._minimum(a, b, cut) for cut in self.cuts]).amax(0)
                 found = found - 1e-9 * found.abs() - 1e-10
                 if sign > 0:
                     l[part] = torch.maximum(l[part], found)
@@ -160,6 +164,10 @@ class _Tightening:
         self.relaxations[op.output] = op.relax(*self.pre[op.output], "crown")
         return True
 
+    def _minimum(self, a: Tensor, b: Tensor, cut: HalfSpace) -> Tensor:
+        k = torch.tensor([cut.k], dtype=torch.float64)
+        return cut_minimum(a[None], b[None], cut.c[None], k, self.lower[None], self.upper[None])[0]
+
     def _linear(self, tensor: str, start: Tensor) -> tuple[Tensor, Tensor]:
         """`a.x + b <= start . tensor`: `(rows, inputs)` and `(rows,)`."""
         bound = pull_back(self.network, tensor, Coefficients(start), self.relaxations)
@@ -170,29 +178,3 @@ def _no_sliver(ends: Box, before: Box) -> Box:
     """`ends`, nowhere narrower than a small share of `before`: solvers lose their footing in slivers (docs/soundness.md)."""
     short = (_NARROWEST * (before[1] - before[0]) - (ends[1] - ends[0])).clamp(min=0) / 2
     return torch.maximum(ends[0] - short, before[0]), torch.minimum(ends[1] + short, before[1])
-
-
-def half_space_minimum(a: Tensor, b: Tensor, cut: HalfSpace, lower: Tensor, upper: Tensor) -> Tensor:
-    """A lower bound of `a.x + b` over `lower <= x <= upper`, `cut.c . x + cut.k >= 0`: exact up to the bisection of v.
-
-    Args:
-        a: `(rows, inputs)`. b: `(rows,)`.
-    """
-    centre, half = (lower + upper) / 2, (upper - lower) / 2
-
-    def value(v: Tensor) -> tuple[Tensor, Tensor]:
-        d = a - v[:, None] * cut.c
-        worst = centre - half * d.sign()  # where the minimum is attained
-        return (d * worst).sum(1) + b - v * cut.k, worst @ cut.c + cut.k
-
-    best, _ = value(torch.zeros_like(b))
-    ratio = (a.abs() @ half) / (cut.c.abs() @ half).clamp(min=1e-300)
-    low, high = ratio.clamp(min=1e-12).log() - 9.0, ratio.clamp(min=1e-12).log() + 9.0
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        found, side = value(middle.exp())
-        best = torch.maximum(best, found)
-        # the concave function of v rises while its minimiser lies outside the half-space
-        outside = side < 0
-        low, high = torch.where(outside, middle, low), torch.where(outside, high, middle)
-    return best

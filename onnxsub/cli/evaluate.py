@@ -1,0 +1,185 @@
+"""`onnxsub evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxsub.cli.exits import Exit
+from onnxsub.cli.options import Command, output_options
+from onnxsub.cli.output import Output
+from onnxsub.errors import InputError
+
+if TYPE_CHECKING:
+    from onnxsub.evaluate.plan import Plan
+    from onnxsub.evaluate.run import EvaluateResult
+
+__all__ = ["command"]
+
+
+@click.command(
+    "evaluate", cls=Command, epilog="Example: onnxsub evaluate model.onnx --data mnist.npz --limit 20 --timeout 60 --run study"
+)
+@click.argument("models", metavar="[MODEL]...", nargs=-1)
+@click.option(
+    "--run",
+    "folder",
+    required=True,
+    metavar="DIR",
+    help="Folder of the run: begun, or gone on with. Without MODEL: as its run.toml says.",
+)
+@click.option("--data", metavar="FILE|NAME", help="Images and labels: .npz or .npy, or a data set's name.")
+@click.option("--array", metavar="NAME", help="Array of the images.  [default: x_test, or the only one]")
+@click.option(
+    "--labels", metavar="NAME", help="Array of the labels, an .npy file, or 'predicted'.  [default: y_test for x_test, ...]"
+)
+@click.option("--index", metavar="LIST", help="Which samples, for example 0,5,10-20.")
+@click.option("--limit", type=int, metavar="N", help="At most so many samples.")
+@click.option("--every", type=int, metavar="K", help="Every K-th sample.  [default: 1; 10 with --protocol paper]")
+@click.option("--methods", metavar="LIST", help="Substitutes: lin, act, con, by commas.  [default: lin]")
+@click.option("--gammas", metavar="LIST", help="Shares of units to prune, by commas.  [default: 0.9,0.99]")
+@click.option(
+    "--verifier",
+    multiple=True,
+    metavar="NAME",
+    help="As for distance; may be repeated.  [default: bab; milp with --protocol paper]",
+)
+@click.option("--solver", type=click.Choice(["highs", "gurobi", "scip"]), help="As for distance.  [default: highs]")
+@click.option(
+    "--rank",
+    type=click.Choice(["width", "influence"]),
+    help="Which units a substitute keeps.  [default: influence; width with --protocol paper]",
+)
+@click.option("--refine", is_flag=True, help="Re-anchor each substitute at the better point that it leads to.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["fast", "paper"]),
+    help="fast: wall time per sample. paper: the reference experiment.  [default: fast]",
+)
+@click.option("--tol", type=float, metavar="T", help="exact: upper - lower <= T.  [default: 1e-6; 1e-4 with --protocol paper]")
+@click.option(
+    "--timeout", type=float, metavar="S", help="Seconds per distance; with --protocol paper per solver run.  [default: none]"
+)
+@click.option("--domain", nargs=2, type=float, metavar="LO HI", help="Valid input range.  [default: 0 1]")
+@click.option("--mean", metavar="M..", help="The model wants (x - mean) / std: mean, one or per channel.")
+@click.option("--std", metavar="S..", help="The same: std.")
+@click.option("--threads", type=int, metavar="N", help="Of one worker.  [default: 1]")
+@click.option("--seed", type=int, metavar="N", help="Of everything random.  [default: 0]")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where the attack computes.  [default: cpu]")
+@click.option("--jobs", type=int, default=1, show_default=True, metavar="N", help="Units of work side by side.")
+@click.option("--engine", type=click.Choice(["processes", "ray"]), default="processes", show_default=True, help="Who does them.")
+@click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster.  [default: a local one]")
+@click.option("--kill-after", type=float, metavar="S", help="Hard limit of a unit of work.  [default: 2 x --timeout + 60]")
+@click.option("--retry-failed", is_flag=True, help="Do units again that had failed.")
+@output_options
+def command(
+    models: tuple[str, ...],
+    folder: str,
+    jobs: int,
+    engine: str,
+    address: str | None,
+    kill_after: float | None,
+    retry_failed: bool,
+    out: Output,
+    **experiment: Any,
+) -> int:
+    """The experiment over a data set: distances of each MODEL and of its substitutes, sample by sample.
+
+    The run is a folder. Kill it at any moment and give the same command again, or only --run: what is done is kept.
+    """
+    from onnxsub.evaluate.run import RunOptions, evaluate, open_run
+
+    options = RunOptions(jobs, engine, address, kill_after, retry_failed)
+    if models:
+        plan = _plan(models, experiment)
+    else:
+        given = sorted(k for k, v in experiment.items() if v not in (None, (), False))
+        if given:
+            raise InputError(f"--{given[0]} is about a new run; name its models too, or go on with {folder!r} by --run alone")
+        plan = open_run(Path(folder))
+    with out.progress() as report:
+        result = evaluate(plan, Path(folder), options, progress=report)
+    out.result(result, _rows(plan, result), _table(result))
+    for reason, count in result.failures.items():
+        out.note(f"{count} failed: {reason}")
+    if result.interrupted:
+        out.note("interrupted; the same command goes on with the run")
+        return Exit.INTERRUPTED
+    return Exit.DONE
+
+
+def _plan(models: tuple[str, ...], given: dict[str, Any]) -> Plan:
+    from onnxsub.evaluate.plan import Plan
+    from onnxsub.evaluate.samples import Choice, parse_indices, read_samples
+    from onnxsub.evaluate.settings import Settings
+
+    if given["data"] is None:
+        raise InputError("a new run needs data: give --data FILE.npz, or only --run to go on with one")
+    index = None if given["index"] is None else parse_indices(given["index"])
+    every = given["every"]
+    if every is None:
+        # the reference experiment takes a tenth of the test samples
+        every = 10 if given["protocol"] == "paper" and index is None and given["limit"] is None else 1
+    choice = Choice(index, every, given["limit"])
+    values: dict[str, Any] = {
+        "protocol": given["protocol"],
+        "methods": _words(given["methods"]),
+        "gammas": _numbers(given["gammas"], "--gammas"),
+        "verifiers": given["verifier"] or None,
+        "solver": given["solver"],
+        "domain": given["domain"],
+        "mean": _numbers(given["mean"], "--mean"),
+        "std": _numbers(given["std"], "--std"),
+        **{k: given[k] for k in ("rank", "refine", "timeout", "tol", "seed", "threads", "device")},
+    }
+    settings = Settings(**{k: v for k, v in values.items() if v is not None})
+    return Plan.of(models, read_samples(given["data"], choice, given["array"], given["labels"]), settings)
+
+
+def _words(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise InputError(f"{option} {text!r} is no list of numbers; give for example 0.9,0.99") from None
+
+
+def _rows(plan: Plan, result: EvaluateResult) -> list[tuple[str, str]]:
+    s, counts = plan.samples, result.counts
+    settled = ", ".join(f"{n:,} {state}" for state, n in counts.items() if n)
+    overhead = "" if result.overhead is None else f", {result.done_now:,} units, {100 * result.overhead:.1f} % of it overhead"
+    return [
+        ("run", str(result.folder)),
+        ("models", ", ".join(m.name for m in plan.models)),
+        ("samples", f"{len(s.index):,} of {s.source}"),
+        ("units", settled),
+        ("results", str(result.folder / "results.parquet")),
+        ("time", f"{result.wall_s:.1f} s{overhead}"),
+    ]
+
+
+def _table(result: EvaluateResult) -> list[tuple[str, ...]]:
+    table: list[tuple[str, ...]] = [
+        ("network", "substitute", "counted", "difference", "attack", "prune", "solve with", "without", "speed-up")
+    ]
+    several = len({line.verifier for line in result.lines}) > 1
+    paper = result.plan["settings"]["protocol"] == "paper"
+    for x in result.lines:
+        times = (x.run_hat_s, x.run_bnd_s, x.run_speed_up) if paper else (x.hat_s, x.bnd_s, x.speed_up)
+        with_s, without_s, speed_up = times
+        table.append((
+            x.model + (f" ({x.verifier})" if several else ""),
+            f"{x.method} {x.gamma:g}",
+            f"{x.counted} of {x.samples}",
+            *("-" if share is None else f"{100 * share:.3f} %" for share in (x.difference, x.attack_difference)),
+            *("-" if t is None else f"{t:.3f} s" if t < 1 else f"{t:.2f} s" for t in (x.prune_s, with_s, without_s)),
+            "-" if speed_up is None else f"{speed_up:.1f}x",
+        ))  # fmt: skip
+    return table

@@ -1,0 +1,97 @@
+"""How fast a run goes and when it will be done."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+from onnxsub.evaluate.ledger import Unit
+from onnxsub.evaluate.task import Outcome
+
+__all__ = ["Pace", "in_words"]
+
+_Key = tuple[str, str | None, float | None, str | None]
+
+
+class Pace:
+    """Counts settled units; a kind's mean time tells how long the rest of its units will take.
+
+    Args:
+        units: all of the run, as they stand at the beginning.
+        jobs: units side by side.
+        progress: told the share that is settled, and the rest in words.
+    """
+
+    def __init__(self, units: Iterable[Unit], jobs: int, progress: Callable[[float, str], None] | None) -> None:
+        self._left: Counter[_Key] = Counter()
+        self._times: dict[_Key, tuple[float, int]] = {}
+        self._jobs = jobs
+        self._progress = progress
+        self._began = time.perf_counter()
+        self.total = self.settled = self.failed = self.done_now = 0
+        self.busy_s = 0.0
+        for unit in units:
+            self.total += 1
+            if unit.state in ("done", "failed"):
+                self.settled += 1
+                self.failed += unit.state == "failed"
+                if unit.seconds:
+                    self._learn(unit, unit.seconds)
+            else:
+                self._left[_key(unit)] += 1
+
+    @property
+    def left(self) -> int:
+        """Units that are not settled."""
+        return self.total - self.settled
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds, as far as can be told; None before anything is."""
+        if not self._times:
+            return None
+        overall = sum(s for s, _ in self._times.values()) / sum(n for _, n in self._times.values())
+        means = {key: seconds / count for key, (seconds, count) in self._times.items()}
+        return sum(count * means.get(key, overall) for key, count in self._left.items()) / self._jobs
+
+    def note(self, settled: Sequence[Unit], outcome: Outcome) -> None:
+        """Units that an outcome has settled, the one that was worked on first."""
+        for unit in settled:
+            self._left[_key(unit)] -= 1
+            self.settled += 1
+            self.failed += unit.state == "failed"
+        if settled:
+            self.done_now += 1
+            self._learn(settled[0], outcome.seconds)
+        self.busy_s += sum(outcome.result.get("time_s", {}).values())
+
+    def tell(self) -> None:
+        """Says where the run stands."""
+        if self._progress is None:
+            return
+        rate = self.done_now / max(time.perf_counter() - self._began, 1e-9)
+        text = f"{self.settled:,} of {self.total:,} units"
+        if self.done_now:
+            text += f", {rate:.1f}/s" if rate >= 1 else f", {60 * rate:.1f}/min"
+        remaining = self.remaining
+        if remaining is not None and self.left:
+            text += f", {in_words(remaining)} left"
+        if self.failed:
+            text += f", {self.failed:,} failed"
+        self._progress(self.settled / self.total, text)
+
+    def _learn(self, unit: Unit, seconds: float) -> None:
+        total, count = self._times.get(_key(unit), (0.0, 0))
+        self._times[_key(unit)] = total + seconds, count + 1
+
+
+def in_words(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _key(unit: Unit) -> _Key:
+    return unit.kind, unit.method, unit.gamma, unit.verifier

@@ -1,0 +1,57 @@
+"""`results.parquet`: the rows of a run as columns."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from onnxsub.errors import MissingDependencyError
+from onnxsub.evaluate.row import Row
+from onnxsub.files import atomic
+
+__all__ = ["check_parquet", "write_parquet"]
+
+_CHUNK = 20_000  # rows that are held as Python objects at a time
+
+
+def check_parquet() -> tuple[Any, Any]:
+    """pyarrow and its parquet module. Raises MissingDependencyError."""
+    try:
+        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise MissingDependencyError(
+            'results are written as Parquet, which needs pyarrow; run pip install "onnxsub[report]"'
+        ) from error
+
+
+def write_parquet(rows: Iterable[Row], path: Path) -> None:
+    """Writes the rows, all of them or nothing.
+
+    Raises:
+        MissingDependencyError: no pyarrow. OutputError: the file cannot be written.
+    """
+    pyarrow, parquet = check_parquet()
+    schema = pyarrow.schema([(f.name, _type(str(f.type), pyarrow)) for f in fields(Row)])
+    with atomic(path) as file, parquet.ParquetWriter(file, schema) as writer:
+        chunk: list[Row] = []
+        for row in rows:
+            chunk.append(row)
+            if len(chunk) == _CHUNK:
+                writer.write_table(_table(chunk, schema, pyarrow))
+                chunk = []
+        writer.write_table(_table(chunk, schema, pyarrow))
+
+
+def _table(rows: list[Row], schema: Any, pyarrow: Any) -> Any:
+    columns = [pyarrow.array([getattr(r, f.name) for r in rows], type=schema.field(f.name).type) for f in fields(Row)]
+    return pyarrow.Table.from_arrays(columns, schema=schema)
+
+
+def _type(annotation: str, pyarrow: Any) -> Any:
+    """The Parquet type of a field of `Row`."""
+    kinds = {"str": pyarrow.string(), "int": pyarrow.int64(), "float": pyarrow.float64(), "bool": pyarrow.bool_()}
+    kinds["tuple[int, ...]"] = pyarrow.list_(pyarrow.int64())
+    return kinds[annotation.removesuffix(" | None")]

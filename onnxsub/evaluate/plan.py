@@ -1,0 +1,191 @@
+"""`run.toml`: everything that is needed to repeat a run, and what two runs differ in."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onnxsub.errors import InputError
+from onnxsub.evaluate.samples import Choice, Samples, format_indices, parse_indices, read_samples
+from onnxsub.evaluate.settings import Settings
+from onnxsub.files import one_line, write_atomic
+from onnxsub.model import Model, load_model
+from onnxsub.results import VERSION
+from onnxsub.zoo.recipe import budget_text
+
+__all__ = ["SCHEMA", "ModelEntry", "Plan", "difference", "plan_again", "read_plan", "write_plan"]
+
+SCHEMA = "onnxsub.run/1"
+
+_RECIPE = "onnxsub.zoo"
+
+_WHERE = ("path", "source")  # where something lies does not decide the results, its hash does
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A network of the run.
+
+    Attributes:
+        name: the file's name without its ending; made different where two files have one name.
+        training: how it was trained, where its metadata say so.
+    """
+
+    name: str
+    path: str
+    sha256: str
+    training: str
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Models, samples and settings.
+
+    Attributes:
+        loaded: the models, as long as this process needs them.
+    """
+
+    models: tuple[ModelEntry, ...]
+    samples: Samples
+    settings: Settings
+    loaded: tuple[Model, ...] = field(repr=False)
+
+    @staticmethod
+    def of(paths: tuple[str, ...], samples: Samples, settings: Settings) -> Plan:
+        """Reads the models.
+
+        Raises:
+            ModelError: of a file. InputError: the same file twice.
+        """
+        entries: list[ModelEntry] = []
+        loaded = []
+        for path in paths:
+            model = load_model(path)
+            if model.sha256 in (e.sha256 for e in entries):
+                raise InputError(f"model {path!r} is given twice; give each once")
+            name = stem = Path(path).stem
+            while name in (e.name for e in entries):
+                name = f"{stem}-{model.sha256[:8]}"
+            entries.append(ModelEntry(name, path, model.sha256, _training(model)))
+            loaded.append(model)
+        return Plan(tuple(entries), samples, settings, tuple(loaded))
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `run.toml`."""
+        s = self.samples
+        return {
+            "schema": SCHEMA,
+            "version": VERSION,
+            "data": {
+                "source": s.source, "sha256": s.sha256, "array": s.array, "labels": s.labels, "index": format_indices(s.index),
+            },
+            "settings": self.settings.to_json(),
+            "model": [{"name": m.name, "path": m.path, "sha256": m.sha256, "training": m.training} for m in self.models],
+        }  # fmt: skip
+
+
+def write_plan(plan: Plan, path: Path) -> None:
+    """Writes `run.toml`, all of it or nothing. Raises OutputError."""
+    lines = ["# onnxsub evaluate --run FOLDER goes on with this run; the paths count from the folder where it was started", ""]
+    document = plan.to_json()
+    lines += [f"{k} = {_toml(v)}" for k, v in document.items() if not isinstance(v, dict | list)]
+    for name in ("data", "settings"):
+        lines += ["", f"[{name}]", *_pairs(document[name])]
+    for entry in document["model"]:
+        lines += ["", "[[model]]", *_pairs(entry)]
+    write_atomic(path, ("\n".join(lines) + "\n").encode())
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """The content of `run.toml`.
+
+    Raises:
+        InputError: not readable, or of another schema or version.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{os.fspath(path)!r} cannot be read: {one_line(error)}; choose another --run") from error
+    if document.get("schema") != SCHEMA:
+        raise InputError(f"{os.fspath(path)!r} is of schema {document.get('schema')!r}, this is {SCHEMA!r}; choose another --run")
+    if document.get("version") != VERSION:
+        raise InputError(
+            f"{os.fspath(path)!r} was made by onnxsub {document.get('version')}, this is {VERSION}: their results do not mix; "
+            "choose another --run, or install that version"
+        )
+    return document
+
+
+def plan_again(document: Mapping[str, Any]) -> Plan:
+    """The plan that a `run.toml` describes, from the same files.
+
+    Raises:
+        InputError: a file is gone or has changed.
+    """
+    try:
+        data, models = document["data"], document["model"]
+        choice = Choice(parse_indices(data["index"]))
+        samples = read_samples(data["source"], choice, data.get("array") or None, data.get("labels"))
+        plan = Plan.of(tuple(m["path"] for m in models), samples, Settings.from_json(document["settings"]))
+    except KeyError as error:
+        raise InputError(f"run.toml lacks {error.args[0]!r}; choose another --run") from error
+    return plan
+
+
+def difference(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> str | None:
+    """The first thing in which two plans differ, in words; None where they are the same experiment."""
+    a, b = _flat(recorded), _flat(given)
+    for key in sorted(a.keys() | b.keys()):
+        if a.get(key) != b.get(key):
+            return f"{key} is {_show(a.get(key))} there and {_show(b.get(key))} here"
+    return None
+
+
+def _training(model: Model) -> str:
+    """`clean` or `adversarial 0.1` for a network of the zoo, which carries its recipe; empty for others."""
+    text = model.metadata.get(_RECIPE)
+    if text is None:
+        return ""
+    try:
+        budget = float(json.loads(text)["budget"])
+    except (ValueError, KeyError, TypeError):
+        return ""  # a key that another program wrote
+    return f"adversarial {budget_text(budget)}" if budget else "clean"
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        found: dict[str, Any] = {}
+        for k, v in value.items():
+            if k not in _WHERE:
+                found |= _flat(v, f"{prefix}.{k}" if prefix else str(k))
+        return found
+    if isinstance(value, list | tuple) and any(isinstance(v, Mapping) for v in value):
+        return {k: v for i, entry in enumerate(value) for k, v in _flat(entry, f"{prefix}[{i}]").items()}
+    if value is None:
+        return {}
+    return {prefix: list(value) if isinstance(value, list | tuple) else value}
+
+
+def _show(value: Any) -> str:
+    text = "nothing" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _pairs(values: Mapping[str, Any]) -> list[str]:
+    return [f"{k} = {_toml(v)}" for k, v in values.items() if v is not None]
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, float):
+        return repr(value)
+    return json.dumps(value)

@@ -1,0 +1,117 @@
+"""What decides the results of an evaluation, checked when made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from onnxsub.errors import InputError
+from onnxsub.region import InputSpace
+from onnxsub.verifiers.registry import check_verifier
+
+__all__ = ["PROTOCOLS", "Settings"]
+
+PROTOCOLS = ("fast", "paper")
+
+_RANK = {"fast": "influence", "paper": "width"}
+_VERIFIER = {"fast": "bab", "paper": "milp"}
+_TOL = {"fast": 1e-6, "paper": 1e-4}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Samples x methods x gammas x verifiers, and how each distance is found.
+
+    Attributes:
+        protocol: `fast` (the fastest engines, wall time per sample) or `paper` (the reference experiment: projected gradient
+            descent, `fastlin-ibp`, one MILP per radius and target with `timeout` for each, solver time per run).
+        methods, gammas: of the substitutes.
+        verifiers: names of `onnxsub.verifiers.registry`; none: `bab`, `milp` with the protocol `paper`.
+        solver: as for a single distance.
+        rank: which units a substitute keeps; None: `influence`, `width` with the protocol `paper`.
+        refine: re-anchor each substitute at the better point that it leads to.
+        timeout: seconds per distance, with the protocol `paper` per solver run; None for none.
+        tol: `exact` means upper - lower <= tol; None: 1e-6, 1e-4 with the protocol `paper`.
+        seed, threads, device: as for a single distance; one thread per worker by default.
+        domain, mean, std: see `onnxsub.region.InputSpace`.
+    """
+
+    protocol: str = "fast"
+    methods: tuple[str, ...] = ("lin",)
+    gammas: tuple[float, ...] = (0.9, 0.99)
+    verifiers: tuple[str, ...] = ()
+    solver: str = "highs"
+    rank: str | None = None
+    refine: bool = False
+    timeout: float | None = None
+    tol: float | None = None
+    seed: int = 0
+    threads: int = 1
+    device: str = "cpu"
+    domain: tuple[float, float] = (0.0, 1.0)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise InputError(f"--protocol {self.protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
+        object.__setattr__(self, "rank", self.rank or _RANK[self.protocol])
+        object.__setattr__(self, "verifiers", self.verifiers or (_VERIFIER[self.protocol],))
+        object.__setattr__(self, "tol", _TOL[self.protocol] if self.tol is None else self.tol)
+        for option, values in (("--methods", self.methods), ("--gammas", self.gammas), ("--verifier", self.verifiers)):
+            if not values:
+                raise InputError(f"{option} is empty; give at least one")
+            if len(set(values)) < len(values):
+                raise InputError(f"{option} {','.join(map(str, values))} names something twice; give each once")
+        for name in self.verifiers:
+            check_verifier(name)
+        if self.protocol == "paper" and (self.verifiers != ("milp",) or self.refine):
+            raise InputError("--protocol paper is defined for --verifier milp without --refine; leave these out")
+        if self.timeout is not None and not (math.isfinite(self.timeout) and self.timeout > 0):
+            raise InputError(f"--timeout {self.timeout:g} is not a positive number; give one")
+        if self.threads < 1:
+            raise InputError(f"--threads {self.threads} is not possible; give 1 or more")
+        if self.seed < 0:
+            raise InputError(f"--seed {self.seed} is negative; give 0 or more")
+        _ = self.space
+        self._check_passes()
+
+    def _check_passes(self) -> None:
+        """Lets the passes say what they think of the options, before anything is computed."""
+        from onnxsub.passes.attack import AttackOptions
+        from onnxsub.passes.prune import PruneOptions
+        from onnxsub.passes.select import SelectOptions
+        from onnxsub.verifiers.milp.options import MilpOptions
+
+        for method in self.methods:
+            for gamma in self.gammas:
+                PruneOptions(method=method, select=SelectOptions(gamma=gamma, rank=self.rank or ""))
+        AttackOptions(device=self.device)
+        MilpOptions(solver=self.solver, tol=self.tolerance)
+
+    @property
+    def tolerance(self) -> float:
+        """`tol`, which is never None once made."""
+        assert self.tol is not None
+        return self.tol
+
+    @property
+    def space(self) -> InputSpace:
+        """Domain and normalisation."""
+        return InputSpace(self.domain[0], self.domain[1], self.mean, self.std)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values under the names of the fields."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Settings:
+        """What `to_json` gave; lists become tuples and what is missing is None. Raises InputError."""
+        known = {f.name for f in fields(Settings)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InputError(f"run.toml has the unknown setting {unknown[0]!r}, so another version made it; choose another --run")
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return Settings(**plain)

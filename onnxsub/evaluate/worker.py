@@ -1,0 +1,73 @@
+"""The process of a worker: tasks come in on standard input, outcomes go out on standard output, until the input ends.
+
+Run as `python -m onnxsub.evaluate.worker`. Both ways a message is its length (8 bytes, big endian) and a pickle; the other end
+is the process that started this one.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+import sys
+import threading
+import time
+from typing import IO, Any
+
+__all__ = ["main", "read_message", "write_message"]
+
+_LENGTH = struct.Struct(">Q")
+_WATCH = 0.5  # seconds between two looks at the parent
+
+
+def read_message(stream: IO[bytes]) -> Any:
+    """The next message; raises EOFError where the stream ends, also in the middle of one."""
+    head = stream.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        raise EOFError
+    (length,) = _LENGTH.unpack(head)
+    body = stream.read(length)
+    if len(body) < length:
+        raise EOFError
+    return pickle.loads(body)
+
+
+def write_message(stream: IO[bytes], message: Any) -> None:
+    """Writes a message and flushes."""
+    body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    stream.write(_LENGTH.pack(len(body)) + body)
+    stream.flush()
+
+
+def main() -> None:
+    """Works until there is nothing more to read, or until the parent is gone."""
+    threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+    # what a library prints must not get between the messages
+    channel = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    from onnxsub.evaluate.work import work
+
+    while True:
+        try:
+            task = read_message(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            write_message(channel, work(task))
+        except BrokenPipeError:
+            return
+
+
+def _watch(parent: int) -> None:
+    """Ends this process, and what it started, when the parent is gone: a killed run leaves nothing behind that computes."""
+    from onnxsub.evaluate.lock import MARK, end_family
+
+    while os.getppid() == parent:
+        time.sleep(_WATCH)
+    if os.environ.get(MARK):
+        end_family(os.environ[MARK])
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

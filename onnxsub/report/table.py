@@ -1,0 +1,155 @@
+"""The table of a run as Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from onnxsub.evaluate.summary import Line
+
+__all__ = ["Table", "certificates", "distances", "to_csv", "to_latex", "to_markdown"]
+
+NONE = "-"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Words and figures as a reader sees them.
+
+    Attributes:
+        title, note: above and below it.
+        heads: of the columns; `numeric`: which of them hold figures.
+        cells: row by row.
+    """
+
+    title: str
+    note: str
+    heads: tuple[str, ...]
+    numeric: tuple[bool, ...]
+    cells: tuple[tuple[str, ...], ...]
+
+
+def distances(lines: Sequence[Line], trainings: dict[str, str], protocol: str) -> Table:
+    """Difference of the distances, times with and without pruning, speed-up.
+
+    Args:
+        trainings: model -> how it was trained, where that is known.
+        protocol: `paper` counts seconds per solver run, `fast` seconds per distance.
+    """
+    verifiers = len({x.verifier for x in lines}) > 1
+    trained = any(trainings.values())
+    paper = protocol == "paper"
+    heads = ["network", *(["training"] if trained else []), *(["verifier"] if verifiers else []), "type", "gamma", "counted"]
+    words = len(heads)
+    heads += ["difference, mean ± sd", "largest", "attack", "pruning, s", "solver with, s", "solver without, s", "speed-up"]
+    cells = []
+    for x in lines:
+        with_s, without_s, times = (x.run_hat_s, x.run_bnd_s, x.run_speed_up) if paper else (x.hat_s, x.bnd_s, x.speed_up)
+        cells.append((
+            x.model, *([trainings.get(x.model) or NONE] if trained else []), *([x.verifier] if verifiers else []),
+            x.method, f"{x.gamma:g}", f"{x.counted} of {x.samples}",
+            _percent(x.difference) if x.sd is None else f"{_percent(x.difference)} ± {_percent(x.sd)}",
+            _percent(x.worst), _percent(x.attack_difference), _seconds(x.prune_s), _seconds(with_s), _seconds(without_s),
+            NONE if times is None else f"{times:.3g}x",
+        ))  # fmt: skip
+    what = "per solver run, over the radii that the network itself was asked for" if paper else "mean per sample"
+    note = (
+        "Difference: |d_hat - d_bnd| / d_bnd over the samples whose two distances are both exact (counted). "
+        f"Attack: d_adv / d_bnd - 1 over the same samples. Solver with and without pruning, {what}; "
+        + ("speed-up is their quotient." if paper else "speed-up counts pruning; a time-out counts as long as it took.")
+    )
+    numeric = (*[False] * words, *[True] * (len(heads) - words))
+    return Table("Distances on substitutes", note, tuple(heads), numeric, tuple(cells))
+
+
+def certificates(lines: Sequence[Line]) -> Table | None:
+    """What the substitutes prove of the networks; None where nothing was asked."""
+    drawn = [x for x in lines if x.original_lower is not None]
+    if not drawn:
+        return None
+    cells = tuple(
+        (
+            x.model, x.method, f"{x.gamma:g}", f"{x.counted} of {x.samples}", _share(x.original_lower), _share(x.original_upper),
+            f"{x.exact_bnd} of {x.timed}", f"{x.exact_hat} of {x.timed}",
+        )
+        for x in drawn
+    )  # fmt: skip
+    heads = (
+        "network",
+        "type",
+        "gamma",
+        "counted",
+        "certified lower / d_bnd",
+        "confirmed upper / d_bnd",
+        "d_bnd exact",
+        "d_hat exact",
+    )
+    note = (
+        "Means over the counted samples: how near the certified bracket of the network, found by way of the substitute, "
+        "comes to its own distance (1 is tight). Exact: distances that were found exactly within the limits."
+    )
+    return Table("What the substitutes prove of the networks", note, heads, (False,) * 3 + (True,) * 5, cells)
+
+
+def to_markdown(tables: Sequence[Table]) -> str:
+    """Each table under its title."""
+    parts = []
+    for table in tables:
+        rows = [table.heads, tuple("---:" if n else "---" for n in table.numeric), *table.cells]
+        body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+        parts.append(f"### {table.title}\n\n{body}\n\n{table.note}\n")
+    return "\n".join(parts)
+
+
+def to_csv(lines: Sequence[Line]) -> str:
+    """Every figure of the lines, unrounded; empty where there is none."""
+    text = io.StringIO()
+    names = list(Line.__dataclass_fields__)
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(line.to_json() for line in lines)
+    return text.getvalue()
+
+
+def to_latex(tables: Sequence[Table]) -> str:
+    """`booktabs` tables, one after the other."""
+    parts = ["% needs \\usepackage{booktabs}"]
+    for table in tables:
+        columns = "".join("r" if n else "l" for n in table.numeric)
+        heads, *rows = [" & ".join(map(_tex, row)) + r" \\" for row in (table.heads, *table.cells)]
+        parts += [
+            r"\begin{table}", r"  \centering", f"  \\caption{{{_tex(table.title)}. {_tex(table.note)}}}",
+            f"  \\begin{{tabular}}{{{columns}}}", r"    \toprule", f"    {heads}", r"    \midrule",
+            *(f"    {row}" for row in rows), r"    \bottomrule", r"  \end{tabular}", r"\end{table}", "",
+        ]  # fmt: skip
+    return "\n".join(parts)
+
+
+_TEX = {
+    "\\": r"\textbackslash{}", "%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
+    "±": r"$\pm$", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"$|$",
+}  # fmt: skip
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(c, c) for c in text)
+
+
+def _percent(value: float | None) -> str:
+    """Three figures, but no more than three decimals."""
+    if value is None:
+        return NONE
+    v = 100 * value
+    return f"{v:.3f} %" if abs(v) < 1 else f"{v:.2f} %" if abs(v) < 10 else f"{v:,.1f} %" if abs(v) < 100 else f"{v:,.0f} %"
+
+
+def _share(value: float | None) -> str:
+    return NONE if value is None else f"{value:.4f}"
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return NONE
+    return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 100 else f"{value:,.0f}"

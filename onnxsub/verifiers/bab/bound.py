@@ -1,0 +1,240 @@
+r"""The bound of a node: a linear function above `f_t - f_y` on the node, and the distance of the anchor to where it reaches zero.
+
+On a node (a ball, a target t and signs `side (z_i - theta_i) >= 0` of some units) every choice of lower slopes alpha in [0, 1]
+and multipliers beta >= 0 gives, by one backward pass (Wang et al. 2021, beta-CROWN, theorem 3.1),
+
+    f_t(x) - f_y(x) <= c \cdot (x - x0) + k    for all x of the node.
+
+So no point of the node with `f_t >= f_y` is nearer than
+
+    r(c, k) = min { |x - x0|_inf : x in the box, c \cdot (x - x0) + k >= 0 }
+
+which is one sort. Alpha and beta are improved by a few steps of Adam on the largest value of the line within that radius, in
+float32; the gradient goes through the line only, since the point at which the value is attained may be held (envelope theorem).
+The bound that counts is one pass in float64 with the multipliers found.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from onnxsub.ops.base import Activation
+from onnxsub.ops.relaxation import Elementwise, Relaxation, Window
+from onnxsub.propagate.adam import Adam
+from onnxsub.propagate.backward import Coefficients, pull_back
+from onnxsub.verifiers.bab.frame import Frame
+from onnxsub.verifiers.bab.nodes import Nodes
+
+__all__ = ["Bounded", "Bounder", "Line", "box_radius", "farthest"]
+
+_PACE, _SLOWEST = 20.0, 0.05  # step size as a multiple of the gap that is left, and its smallest share
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """`f_t - f_y <= c . delta + k`: `(B, n)` and `(B,)`."""
+
+    c: Tensor
+    k: Tensor
+
+
+def box_radius(line: Line, low: Tensor, high: Tensor) -> Tensor:
+    """`r(c, k)` of the module, inf where the box has no such point: `(B,)`.
+
+    Args:
+        low, high: the box of offsets, `(B, n)`; it need not contain 0.
+    """
+    c, k = line.c, line.k
+    least = torch.maximum(low, -high).amax(1).clamp(min=0)
+    stop, order = torch.where(c > 0, high, -low).sort(dim=1)
+    weight = c.abs().gather(1, order)
+    held = weight * stop
+    reached = held.cumsum(1)
+    running = weight.cumsum(1)
+    total = weight.sum(1, keepdim=True)
+    # a coordinate whose stop is negative stands at its end from the start
+    value = k[:, None] + reached + (total - running) * stop
+    ok = (value >= 0) & (stop > 0)
+    first = ok.to(torch.int8).argmax(1, keepdim=True)
+    possible = (k + reached[:, -1]) >= 0
+    before = torch.where(first > 0, reached.gather(1, (first - 1).clamp(min=0)), torch.zeros_like(k)[:, None])
+    speed = total - torch.where(first > 0, running.gather(1, (first - 1).clamp(min=0)), torch.zeros_like(k)[:, None])
+    root = (-(k[:, None] + before) / speed.clamp(min=1e-300 if k.dtype == torch.float64 else 1e-37)).clamp(min=0)[:, 0]
+    # where no coordinate moves at all, or the last stop is reached by rounding only
+    root = torch.where(ok.any(1), root, torch.zeros_like(root))
+    return torch.where(possible, torch.maximum(root, least), torch.full_like(root, math.inf))
+
+
+def farthest(c: Tensor, low: Tensor, high: Tensor, radius: Tensor) -> Tensor:
+    """The offset of the box and the ball of `radius` `(B,)` at which `c . delta` is largest, `(B, n)`."""
+    r = radius[:, None]
+    return torch.where(c > 0, torch.minimum(high, torch.maximum(r, low)), torch.maximum(low, torch.minimum(-r, high)))
+
+
+class _Split(Relaxation):
+    """An activation's lines with the multipliers of splits; notes the coefficients that pass."""
+
+    def __init__(self, inner: Elementwise | Relaxation, push: Tensor | None, bias: Tensor | None) -> None:
+        self._inner = inner
+        self._push = push
+        self._bias = bias
+        self.seen: Tensor | None = None
+
+    def lower(self, a: Tensor, window: Window = ()) -> tuple[Tensor | None, Tensor]:
+        self.seen = a
+        data, low = self._inner.lower(a, window)
+        if self._push is None or data is None:
+            return data, low
+        assert self._bias is not None
+        return data - self._push.unsqueeze(1), low + self._bias.unsqueeze(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Bounded:
+    """Nodes with their bounds.
+
+    Attributes:
+        nodes: with the best slopes and multipliers.
+        line: of these, float64.
+        point: offsets of the nearest point of the line, or of the farthest in the ball where it does not reach zero, `(B, n)`.
+        seen: coefficients of `f_y - f_t` at every activation's output, `(B, *shape)`.
+    """
+
+    nodes: Nodes
+    line: Line
+    point: Tensor
+    seen: tuple[Tensor, ...]
+
+
+class Bounder:
+    """Bounds nodes of one frame."""
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
+        self.activations = frame.activations
+        self.shapes = [op.in_shapes[0] for op in self.activations]
+        self.evaluations = 0
+        rows = torch.zeros((len(frame.targets), frame.network.classes), dtype=torch.float64)
+        rows[:, frame.label] = 1.0
+        rows[torch.arange(len(frame.targets)), torch.tensor(frame.targets)] = -1.0
+        self._rows = rows.reshape(len(frame.targets), 1, *frame.network.output_shape)
+
+    def roots(self) -> Nodes:
+        """One node per target."""
+        f = self.frame
+        count = len(f.targets)
+        alpha = tuple((f.upper[op.output] > -f.lower[op.output]).float() for op in self.activations)
+        empty = torch.zeros((count, 0), dtype=torch.long)
+        return Nodes(
+            torch.arange(count), empty, empty, empty, torch.zeros((count, 0), dtype=torch.float64), alpha, torch.zeros((count, 0)),
+            torch.zeros(count, dtype=torch.float64), f.low, f.high, tuple(f.lower[op.output] for op in self.activations),
+            tuple(f.upper[op.output] for op in self.activations),
+        )  # fmt: skip
+
+    def relaxations(self, nodes: Nodes, alpha: tuple[Tensor, ...], beta: Tensor, dtype: torch.dtype) -> dict[str, Relaxation]:
+        """Lines on the intervals of the nodes."""
+        found: dict[str, Relaxation] = {}
+        number = 0
+        for op in self.frame.network.nonlinear:
+            if not isinstance(op, Activation):
+                ends = (self.frame.lower[op.output], self.frame.upper[op.output])
+                l, u = (e[nodes.target].to(dtype) for e in ends)
+                found[op.output] = op.relax(l, u, "crown")
+                continue
+            l, u = nodes.lower[number].to(dtype), nodes.upper[number].to(dtype)
+            inner = op.relax(l, u, "crown", alpha[number].to(dtype)) if op.takes_alpha else op.relax(l, u, "crown")
+            push = bias = None
+            if nodes.depth:
+                mine = nodes.layer == number
+                signed = beta.to(dtype) * nodes.side * mine
+                push = torch.zeros((len(nodes), math.prod(op.in_shapes[0])), dtype=dtype).scatter_add(1, nodes.unit * mine, signed)
+                push = push.reshape(l.shape)
+                bias = (signed * nodes.threshold.to(dtype)).sum(1)
+            found[op.output] = _Split(inner, push, bias)
+            number += 1
+        return found
+
+    def line(self, nodes: Nodes, relaxations: dict[str, Relaxation], dtype: torch.dtype) -> Line:
+        """The linear upper bound of `f_t - f_y`."""
+        self.evaluations += len(nodes)
+        start = Coefficients(self._rows[nodes.target].to(dtype))
+        bound = pull_back(self.frame.network, self.frame.network.output, start, relaxations)
+        a = bound.coefficients.full(self.frame.network.input_shape)[:, 0].flatten(1)
+        if a.shape[0] != len(nodes):
+            a = a.expand(len(nodes), -1)
+        return Line(-a, -bound.lower_bias[:, 0] - a @ self.frame.x0.to(dtype))
+
+    def bound(self, nodes: Nodes, steps: int, close: float, rate: float = 0.2) -> Bounded:
+        """Bounds of the nodes after `steps` steps of Adam; nodes whose radius reaches `close` rest.
+
+        Args:
+            close: the radius at which a node needs no further work.
+        """
+        f = self.frame
+        low, high = nodes.low, nodes.high
+        ends = zip(nodes.lower, nodes.upper, strict=True)
+        empty = (low > high).any(1)
+        for l, u in ends:
+            empty = empty | (l > u).flatten(1).any(1)
+        alpha, beta = nodes.alpha, nodes.beta
+        if steps:
+            alpha, beta = self._optimise(nodes, steps, close, rate)
+        with torch.no_grad():
+            found = self.relaxations(nodes, alpha, beta, torch.float64)
+            line = self.line(nodes, found, torch.float64)
+            # rounding of the pass itself
+            size = line.k.abs() + (line.c.abs() * torch.maximum(low.abs(), high.abs())).sum(1)
+            line = Line(line.c, line.k + 1e-10 * (1 + size))
+            radius = box_radius(line, low, high)
+            radius = torch.where(empty, torch.full_like(radius, math.inf), radius)
+            point = farthest(line.c, low, high, torch.minimum(radius, torch.full_like(radius, f.radius)))
+        seen = []
+        for op, l in zip(self.activations, nodes.lower, strict=True):
+            split = found[op.output]
+            assert isinstance(split, _Split)
+            # nothing comes back to an activation that the output does not depend on
+            a = torch.zeros_like(l) if split.seen is None else split.seen[:, 0].expand_as(l)
+            seen.append(a)
+        better = replace(nodes, alpha=alpha, beta=beta, radius=torch.maximum(radius, nodes.radius))
+        return Bounded(better, line, point, tuple(seen))
+
+    def _optimise(self, nodes: Nodes, steps: int, close: float, rate: float) -> tuple[tuple[Tensor, ...], Tensor]:
+        dtype = torch.float32
+        low, high = nodes.low.to(dtype), nodes.high.to(dtype)
+        small = replace(nodes, lower=tuple(t.to(dtype) for t in nodes.lower), upper=tuple(t.to(dtype) for t in nodes.upper))
+        free = [a.clone().requires_grad_() for a in nodes.alpha]
+        beta = nodes.beta.clone().requires_grad_()
+        best_of = [*(a.detach().clone() for a in free), nodes.beta.clone()]
+        best = torch.full((len(nodes),), -math.inf)
+        # multipliers of nodes that are nearly closed move by small steps: large ones would only jump about
+        gap = 1 - (nodes.radius / close).clamp(max=1) if math.isfinite(close) else torch.ones(len(nodes), dtype=torch.float64)
+        pace = (_PACE * gap).clamp(_SLOWEST, 1).to(dtype)
+        adam = Adam([*free, beta], [*(rate for _ in free), 0.2 * rate], pace)
+        for step in range(steps + 1):
+            with torch.enable_grad():
+                line = self.line(nodes, self.relaxations(small, tuple(free), beta, dtype), dtype)
+                c = line.c.detach()
+                radius = box_radius(Line(c, line.k.detach()), low, high)
+                point = farthest(c, low, high, radius.clamp(max=close))
+                value = line.k + (line.c * point).sum(1)
+            size = c.abs().sum(1).clamp(min=1e-12)
+            held = value.detach() / size
+            score = torch.where(radius < close, radius - held.clamp(min=0), close + (-held).clamp(min=0))
+            up = score > best
+            best = torch.where(up, score, best)
+            for kept, now in zip(best_of, [*free, beta], strict=True):
+                kept.copy_(torch.where(up.reshape(-1, *[1] * (now.dim() - 1)), now.detach(), kept))
+            # a line without slopes or multipliers cannot get better
+            if step == steps or not value.requires_grad or bool((best >= close).all()):
+                break
+            gradients = torch.autograd.grad(value[radius < close].sum(), [*free, beta], allow_unused=True)
+            adam.step(gradients)
+            with torch.no_grad():
+                for a in free:
+                    a.clamp_(0, 1)
+                beta.clamp_(min=0)
+        return tuple(best_of[:-1]), best_of[-1]

@@ -1,0 +1,125 @@
+r"""Where a node is split: scores that cost nothing, then a look at both children of the best few.
+
+The lines of an unstable unit lose `|a| (upper line - s)` or `|a| (s - lower line)` at the point where the node's bound is
+attained, with a the coefficient of the backward pass; BaBSR (Bunel et al. 2020) takes the height of the upper line instead of the
+loss at a point. The best candidates of both scores are tried: both children are bounded once with the parent's slopes and
+multipliers, and the split whose worse child is best is made (filtered smart branching, De Palma et al. 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from onnxsub.ops.base import Activation
+from onnxsub.verifiers.bab.bound import Bounded, Bounder, farthest
+from onnxsub.verifiers.bab.nodes import Nodes
+
+__all__ = ["Splits", "choose"]
+
+_Place = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Number among all units to activation and flat unit."""
+
+_TIE = 1e-3  # weight of the better child where the worse ones are alike
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """One split per node: number of the activation (-1 where nothing is left to split), flat unit, threshold: `(B,)` each."""
+
+    layer: Tensor
+    unit: Tensor
+    threshold: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Scores:
+    """Per unit of all activations, `(B, U)`; -1 where there is nothing to split."""
+
+    height: Tensor
+    loss: Tensor
+    threshold: Tensor
+
+
+def _scores(bounder: Bounder, found: Bounded) -> _Scores:
+    frame, nodes = bounder.frame, found.nodes
+    heights, losses, thresholds = [], [], []
+    x = (frame.x0 + found.point).reshape(-1, *frame.network.input_shape)
+    with torch.no_grad():
+        values = frame.network.preactivations(x)
+        for number, op in enumerate(bounder.activations):
+            l, u, a = nodes.lower[number], nodes.upper[number], found.seen[number]
+            alpha = nodes.alpha[number].double() if op.takes_alpha else None
+            lines = op.relax(l, u, "crown", alpha)
+            z = torch.minimum(torch.maximum(values[number], l), u)
+            value = op.forward(z)
+            above = lines.upper_slope * z + lines.upper_offset - value
+            below = value - lines.lower_slope * z - lines.lower_offset
+            loss = torch.where(a > 0, a * below, -a * above).clamp(min=0)
+            height = torch.where(a > 0, torch.zeros_like(a), -a * lines.upper_offset).clamp(min=0)
+            open_ = ~op.affine_on(l, u)
+            theta = _thresholds(op, l, u)
+            open_ = open_ & (theta > l) & (theta < u)
+            closed = torch.full_like(a, -1.0)
+            heights.append(torch.where(open_, height, closed).flatten(1))
+            losses.append(torch.where(open_, loss, closed).flatten(1))
+            thresholds.append(theta.flatten(1))
+    return _Scores(torch.cat(heights, 1), torch.cat(losses, 1), torch.cat(thresholds, 1))
+
+
+def _thresholds(op: Activation, lower: Tensor, upper: Tensor) -> Tensor:
+    """Where a unit is split: at the kink that lies inside, else (smooth functions) in the middle."""
+    middle = (lower + upper) / 2
+    for kink in op.kinks(lower):
+        inside = (kink > lower) & (kink < upper)
+        middle = torch.where(inside, kink, middle)
+    return middle
+
+
+def choose(bounder: Bounder, found: Bounded, close: float, look: int) -> Splits:
+    """The split of every node.
+
+    Args:
+        close: the radius at which a node is done.
+        look: how many candidates are tried, half of them by each score; 1: the best by both scores together is taken as it is.
+    """
+    if not bounder.activations:
+        nothing = torch.zeros(len(found.nodes), dtype=torch.long)
+        return Splits(nothing - 1, nothing, nothing.double())
+    scores = _scores(bounder, found)
+    height, loss = scores.height, scores.loss
+    sizes = torch.tensor([0, *(op.out_size for op in bounder.activations)]).cumsum(0)
+
+    def place(flat: Tensor) -> tuple[Tensor, Tensor]:
+        layer = torch.bucketize(flat, sizes[1:], right=True)
+        return layer, flat - sizes[layer]
+
+    none = (height < 0).all(1)
+    if look <= 1:
+        mixed = height / height.amax(1, keepdim=True).clamp(min=1e-30) + loss / loss.amax(1, keepdim=True).clamp(min=1e-30)
+        best = torch.where(height < 0, torch.full_like(mixed, -1.0), mixed).argmax(1)
+    else:
+        half = min(max(1, look // 2), height.shape[1])
+        candidates = torch.cat([height.topk(half, 1).indices, loss.topk(half, 1).indices], 1)
+        left = _left_after(bounder, found.nodes, candidates, scores.threshold, place, close)
+        left = torch.where(height.gather(1, candidates) >= 0, left, torch.full_like(left, torch.inf))
+        best = candidates.gather(1, left.argmin(1, keepdim=True))[:, 0]
+    layer, unit = place(best)
+    return Splits(torch.where(none, -1, layer), unit, scores.threshold.gather(1, best[:, None])[:, 0])
+
+
+def _left_after(bounder: Bounder, nodes: Nodes, candidates: Tensor, thresholds: Tensor, place: _Place, close: float) -> Tensor:
+    """How far the worse child of each candidate is from being closed, with the slopes that it inherits: `(B, candidates)`."""
+    count, width = candidates.shape
+    rows = torch.arange(count).repeat_interleave(width)
+    flat = candidates.reshape(-1)
+    layer, unit = place(flat)
+    children = nodes.take(rows).children(layer, unit, thresholds[rows, flat])
+    with torch.no_grad():
+        line = bounder.line(children, bounder.relaxations(children, children.alpha, children.beta, torch.float32), torch.float32)
+        point = farthest(line.c, children.low.float(), children.high.float(), torch.full_like(line.k, close))
+        value = (line.k + (line.c * point).sum(1)).reshape(2, count, width)
+    return value.amax(0) + _TIE * value.mean(0)

@@ -1,0 +1,75 @@
+"""What a search on one ball starts from: proved intervals per target, stacked so that nodes of different targets share a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxsub.network import Network
+from onnxsub.ops.base import Activation, Nonlinear
+from onnxsub.verifiers.milp.local import TargetModel
+
+__all__ = ["Frame"]
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A network on one ball, for T targets; everything holds at the points of the ball with `f_t - f_y >= -slack_t`.
+
+    Attributes:
+        network: the folded form where there is one.
+        x0: the anchor, flat, `(n,)`.
+        label: y.
+        radius: what is proved here is claimed for this ball.
+        targets: the classes t, one per row of everything below.
+        low, high: box of `x - x0`, `(T, n)`.
+        lower, upper: input intervals by the tensor that the operator writes, `(T, *in_shape)`.
+        slack: `(T,)`.
+    """
+
+    network: Network
+    x0: Tensor
+    label: int
+    radius: float
+    targets: tuple[int, ...]
+    low: Tensor
+    high: Tensor
+    lower: dict[str, Tensor]
+    upper: dict[str, Tensor]
+    slack: Tensor
+
+    @staticmethod
+    def of(models: list[TargetModel]) -> Frame:
+        """The targets that are left of one `LocalModel`."""
+        local = models[0].local
+        x0 = torch.as_tensor(np.asarray(local.x0, dtype=np.float64)).reshape(-1)
+        low = torch.stack([torch.as_tensor(m.lower).reshape(-1).double() for m in models]) - x0
+        high = torch.stack([torch.as_tensor(m.upper).reshape(-1).double() for m in models]) - x0
+        lower: dict[str, Tensor] = {}
+        upper: dict[str, Tensor] = {}
+        for op in local.network.nonlinear:
+            for k, ends in enumerate((lower, upper)):
+                parts = [torch.as_tensor(np.array(m.intervals[op.output][k])).reshape(op.in_shapes[0]) for m in models]
+                ends[op.output] = torch.stack(parts)
+        slack = torch.tensor([m.slack for m in models], dtype=torch.float64)
+        return Frame(
+            local.network, x0, local.label, local.radius, tuple(m.target for m in models), low, high, lower, upper, slack
+        )
+
+    @property
+    def activations(self) -> tuple[Activation, ...]:
+        return self.network.activations
+
+    def unstable(self, op: Nonlinear) -> Tensor:
+        """`(T, *in_shape)`: units whose function is not affine on their interval."""
+        assert isinstance(op, Activation)
+        return ~op.affine_on(self.lower[op.output], self.upper[op.output])
+
+    @property
+    def open_units(self) -> int:
+        """Most unstable units of any target."""
+        counts = sum(self.unstable(op).flatten(1).sum(1) for op in self.activations)
+        return int(torch.as_tensor(counts).max()) if self.activations else 0

@@ -1,0 +1,127 @@
+"""Nodes that are closed exactly, by a program over what is left of them: linear where every unit is decided."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from onnxsub.ops.base import Array
+from onnxsub.verifiers.bab.frame import Frame
+from onnxsub.verifiers.bab.nodes import Waiting
+from onnxsub.verifiers.milp.distance import decision_options
+from onnxsub.verifiers.milp.local import ROOM, TargetModel
+from onnxsub.verifiers.milp.search import OUTWARD, Search
+from onnxsub.verifiers.milp.solvers import SolverOptions, SolverStatus
+
+__all__ = ["Closer"]
+
+
+class Closer:
+    """Solves the programs of nodes.
+
+    Attributes:
+        able: whether every operator has MILP rows.
+        seconds: spent so far.
+    """
+
+    def __init__(self, search: Search, frame: Frame, models: list[TargetModel]) -> None:
+        self._search = search
+        self._frame = frame
+        self._models = models
+        self.able = all("milp" not in op.unsupported for op in frame.network.ops)
+        self.seconds = 0.0
+
+    def open_units(self, node: Waiting) -> int:
+        """Units of the node that are not stable."""
+        count = 0
+        for op, (lower, upper) in zip(self._frame.activations, self._ends(node).values(), strict=True):
+            shape = op.in_shapes[0]
+            count += int((~op.affine_on(torch.as_tensor(lower).reshape(shape), torch.as_tensor(upper).reshape(shape))).sum())
+        return count
+
+    def close(self, node: Waiting, radius: float, until: float) -> float:
+        """A proved distance bound of the node, infinite where nothing of interest lies within `radius`; points found are kept."""
+        return max(node.radius, self._solve(self._model(node), radius, until))
+
+    def close_target(self, row: int, radius: float, until: float) -> float:
+        """The same for all of a target, `row` its number in the frame."""
+        return self._solve(self._models[row], radius, until)
+
+    def _solve(self, model: TargetModel, radius: float, until: float) -> float:
+        """First whether anything lies within the radius, which is the cheaper question; if so, the nearest point."""
+        search = self._search
+        began = time.perf_counter()
+        bound = 0.0
+        inner = self._within(model, radius)
+        with search.stage("build"):
+            problem = inner.decision()
+        solution = search.solve(problem, decision_options(inner.local), limit=max(until - began, 0.05))
+        if solution.status.proves_empty:
+            bound = math.inf
+        elif solution.x is not None:
+            search.accept(inner.point(solution.x))
+            with search.stage("build"):
+                problem = model.minimum()
+            limit = max(until - time.perf_counter(), 0.05)
+            solution = search.solve(problem, SolverOptions(abs_gap=search.options.tol / 8), limit=limit)
+            if solution.status.proves_empty:
+                bound = math.inf
+            elif solution.status is not SolverStatus.UNBOUNDED and solution.bound > 0:
+                bound = solution.bound - OUTWARD * self._frame.radius
+            if solution.x is not None:
+                witness = search.accept(model.point(solution.x))
+                if not witness.confirmed:
+                    self._strict(model, witness.radius, until)
+        self.seconds += time.perf_counter() - began
+        return bound
+
+    def _strict(self, model: TargetModel, radius: float, until: float) -> None:
+        """Looks for a point with the largest margin a hair beyond the nearest one, which no replay can tell from the boundary."""
+        search = self._search
+        inner = self._within(model, radius + search.options.tol / 2)
+        with search.stage("build"):
+            problem = inner.decision()
+        limit = max(until - time.perf_counter(), 0.05)
+        solution = search.solve(problem, SolverOptions(abs_gap=1e-9), limit=limit)
+        if solution.x is not None:
+            search.accept(inner.point(solution.x))
+
+    def _within(self, model: TargetModel, radius: float) -> TargetModel:
+        """The programs on a smaller ball (and a little more, as every ball that something is claimed for)."""
+        x0, r = model.local.x0, radius * (1 + ROOM)
+        lower, upper = np.maximum(model.lower, x0 - r), np.minimum(model.upper, x0 + r)
+        return replace(model, lower=lower, upper=np.maximum(lower, upper))
+
+    def _ends(self, node: Waiting) -> dict[str, tuple[Array, Array]]:
+        """Intervals of the node, float64."""
+        found, at = {}, 0
+        for op in self._frame.activations:
+            size = int(np.prod(op.in_shapes[0]))
+            lower, upper = (node.ends[k, at : at + size].astype(np.float64) for k in (0, 1))
+            # the stored ends are rounded outward; the frame's are not
+            whole = (ends[op.output][node.target].reshape(-1).numpy() for ends in (self._frame.lower, self._frame.upper))
+            lower, upper = np.maximum(lower, next(whole)), np.minimum(upper, next(whole))
+            found[op.output] = lower, np.maximum(lower, upper)
+            at += size
+        return found
+
+    def _model(self, node: Waiting) -> TargetModel:
+        """The programs of a node: those of its target with the node's box, intervals and splits."""
+        model, frame = self._models[node.target], self._frame
+        ends = self._ends(node)
+        enforced = {}
+        for op in frame.activations:
+            lower, upper = (torch.as_tensor(e).reshape(op.in_shapes[0]) for e in ends[op.output])
+            on_ball = op.affine_on(*(e[0] for e in model.local.bounds.pre[op.output]))
+            enforced[op.output] = torch.nonzero((op.affine_on(lower, upper) & ~on_ball).flatten())[:, 0].numpy()
+        shape = frame.network.input_shape
+        low, high = (node.box[k].astype(np.float64) + frame.x0.numpy() for k in (0, 1))
+        low, high = np.maximum(low, model.lower.reshape(-1)), np.minimum(high, model.upper.reshape(-1))
+        return replace(
+            model, lower=low.reshape(shape), upper=np.maximum(low, high).reshape(shape), intervals=dict(model.intervals) | ends,
+            enforced=enforced,
+        )  # fmt: skip

@@ -1,0 +1,89 @@
+r"""Narrower intervals for nodes: where `f_t >= f_y`, the line of a node's bound cuts the box, and what is left bounds every unit.
+
+All points of interest of a node lie in its box and in the half-space `c \cdot delta + k >= 0` of its line. A linear bound
+`a \cdot delta + b` of a unit is smallest there at
+
+    max_{v >= 0} min_{delta in box} (a - v c) \cdot delta + b - v k,
+
+of which every v gives a sound value; a bisection of v finds a good one. What `verifiers/milp/tighten.py` does for one ball is
+done here for a batch of nodes, each with its own splits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from onnxsub.ops.base import Nonlinear
+from onnxsub.ops.relaxation import Relaxation
+from onnxsub.propagate.backward import Coefficients, pull_back
+from onnxsub.propagate.bounds import per_domain, slack
+from onnxsub.propagate.halfspace import cut_minimum
+from onnxsub.verifiers.bab.bound import Bounder, Line
+from onnxsub.verifiers.bab.nodes import Nodes
+
+__all__ = ["narrowed"]
+
+_VALUES = 2**23  # of one block of rows
+
+
+def narrowed(bounder: Bounder, nodes: Nodes, line: Line) -> Nodes:
+    """The nodes with the intervals of their unstable units, and their boxes, cut by their lines.
+
+    Args:
+        line: of the nodes, float64.
+    """
+    low, high = _cut_box(nodes.low, nodes.high, line)
+    lower, upper = list(nodes.lower), list(nodes.upper)
+    dtype = torch.float64
+    with torch.no_grad():
+        for number, op in enumerate(bounder.activations):
+            l, u = lower[number].flatten(1).clone(), upper[number].flatten(1).clone()
+            open_ = ~op.affine_on(lower[number], upper[number]).flatten(1)
+            index = torch.nonzero(open_.any(0))[:, 0]
+            if len(index) == 0:
+                continue
+            current = replace(nodes, lower=tuple(lower), upper=tuple(upper))
+            found = bounder.relaxations(current, current.alpha, current.beta, dtype)
+            step = max(1, _VALUES // (len(nodes) * line.c.shape[1]))
+            for part in torch.split(index, step):
+                start = torch.zeros((1, len(part), l.shape[1]), dtype=dtype)
+                start[0, torch.arange(len(part)), part] = 1.0
+                start = start.reshape(1, len(part), *op.in_shapes[0])
+                first, second = _ends(bounder, op.inputs[0], start, found, line, low, high)
+                old_l, old_u = l[:, part], u[:, part]
+                l[:, part] = torch.maximum(old_l, first)
+                u[:, part] = torch.minimum(old_u, second)
+            shape = lower[number].shape
+            lower[number], upper[number] = l.reshape(shape), u.reshape(shape)
+    return replace(nodes, low=low, high=high, lower=tuple(lower), upper=tuple(upper))
+
+
+def _cut_box(low: Tensor, high: Tensor, line: Line) -> tuple[Tensor, Tensor]:
+    """Moves the ends of every input to where the half-space is still reached."""
+    c = line.c
+    top = torch.where(c > 0, c * high, c * low).sum(1) + line.k
+    reach = top.clamp(min=0)[:, None] / c.abs().clamp(min=1e-300) + 1e-12
+    return torch.where(c > 0, torch.maximum(low, high - reach), low), torch.where(c < 0, torch.minimum(high, low + reach), high)
+
+
+def _ends(
+    bounder: Bounder, tensor: str, start: Tensor, found: dict[str, Relaxation], cut: Line, low: Tensor, high: Tensor
+) -> tuple[Tensor, Tensor]:
+    network = bounder.frame.network
+    x0 = bounder.frame.x0.to(start.dtype)
+    results = []
+    exact = not any(isinstance(o, Nonlinear) for o in network.ancestors(tensor))
+    for sign in (1.0, -1.0):
+        if sign > 0 or not exact:
+            rows = per_domain(network, tensor, Coefficients(sign * start), found, len(low))
+            bound = pull_back(network, tensor, rows, found)
+            a = bound.coefficients.full(network.input_shape).flatten(2)
+            b = bound.lower_bias + a @ x0
+        else:
+            a, b = -a, -b
+        value = cut_minimum(a, b, cut.c, cut.k, low, high)
+        results.append(value - slack(value, value))
+    return results[0], -results[1]

@@ -1,0 +1,66 @@
+"""Options of branch and bound, checked when made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from onnxsub.errors import InputError
+
+__all__ = ["BabOptions"]
+
+
+@dataclass(frozen=True)
+class BabOptions:
+    """How the tree is searched. What is common to all verifiers of ours (limits, tolerance, seed) stands in `MilpOptions`.
+
+    Attributes:
+        memory: bytes that waiting nodes and one batch may take; beyond it the search goes depth-first.
+        batch: nodes that are split together at most.
+        steps, root_steps: gradient steps for the multipliers of a child and of a root.
+        rate: size of these steps; slopes lie in [0, 1].
+        look: candidates per score whose children are looked at before a node is split.
+        tighten: most unstable units of a ball whose intervals are cut by `f_t >= f_y` before a tree is begun.
+        narrow: most unstable units of a frame whose nodes get intervals of their own.
+        dense: coefficients that the folded form of a ball may have; beyond, convolutions stay convolutions.
+        slopes: gradient steps for the intervals of larger balls.
+        leaf: most open units of a node that is handed to the solver; 0: none ever is.
+    """
+
+    memory: int = 4 * 2**30
+    batch: int = 32
+    steps: int = 10
+    root_steps: int = 40
+    rate: float = 0.1
+    look: int = 8
+    tighten: int = 4000
+    narrow: int = 300
+    dense: int = 1_000_000
+    slopes: int = 4
+    leaf: int = 150
+
+    def __post_init__(self) -> None:
+        if self.memory < 2**26:
+            raise InputError(f"--memory {self.memory / 2**30:g} is too little; give at least 0.0625 (GiB)")
+        for name in ("batch", "steps", "root_steps", "look"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} {getattr(self, name)} must be at least 1")
+        if self.narrow < 0 or self.leaf < 0:
+            raise InputError("narrow and leaf are numbers of units, not negative")
+        if not 0 < self.rate <= 1:
+            raise InputError(f"rate {self.rate} must lie in (0, 1]")
+
+    @staticmethod
+    def of_gib(memory: float) -> BabOptions:
+        """The options with that many GiB of memory.
+
+        Raises:
+            InputError: it is no number of GiB.
+        """
+        if not math.isfinite(memory):
+            raise InputError(f"--memory {memory} is not a number of GiB; give for example 4")
+        return BabOptions(memory=int(memory * 2**30))
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,1 @@
+"""The model zoo: architectures A to G, their trainings, and their way to ONNX."""

@@ -1,0 +1,178 @@
+"""How a network of the zoo is trained: the recipe as data, and the recipes by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from onnxsub.errors import InputError
+from onnxsub.zoo.architectures import architecture
+
+__all__ = ["BUDGETS", "Phase", "Recipe", "budget_text", "default_recipe", "model_name", "recipe_from_json"]
+
+BUDGETS: Mapping[str, tuple[float, ...]] = {
+    "mnist": (0.0, 0.1, 0.3),
+    "fashion-mnist": (0.0, 0.1),
+    "cifar10": (0.0, 2 / 255, 8 / 255),
+}
+"""Data set -> budgets that its recipes were made for; 0 is clean training. Other budgets are taken too."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a training, with its own attack.
+
+    Attributes:
+        epochs: how long.
+        steps: gradient steps of the attack on every batch; 0 for clean images. 1 is the fast attack from a random start.
+        size: of one step, as a share of the budget.
+    """
+
+    epochs: int
+    steps: int = 0
+    size: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise InputError(f"a training of {self.epochs} epochs is none; give 1 or more")
+        if self.steps < 0:
+            raise InputError(f"{self.steps} attack steps are not possible; give 0 or more")
+        if self.steps and not (math.isfinite(self.size) and self.size > 0):
+            raise InputError(f"an attack step of {self.size:g} budgets is not possible; give a positive share")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the weights, beside the images, the machine and the torch build.
+
+    The loss is the cross entropy of the attacked images (Madry et al. 2018, eq. 2.1). The optimiser is Adam with decoupled weight
+    decay; the rate climbs linearly from 0 to `rate` over the share `climb` of the training and falls linearly to 0 (the cyclic rate
+    of Wong et al. 2020). The budget climbs linearly to `budget` over the first `warm_up` epochs.
+
+    Attributes:
+        data: name of the data set. architecture: A to G. budget: radius of the attacks in input units; 0 for clean training.
+        phases: one after the other. batch: images per step. rate, climb, decay, warm_up: see above.
+        augment: random shifts of up to 4 pixels and left-right flips.
+        seed: of the first weights, the order of the images, shifts and starts of attacks.
+    """
+
+    data: str
+    architecture: str
+    budget: float
+    phases: tuple[Phase, ...]
+    batch: int = 100
+    rate: float = 5e-3
+    climb: float = 0.4
+    decay: float = 0.0
+    warm_up: int = 0
+    augment: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "architecture", architecture(self.architecture).name)
+        if not (math.isfinite(self.budget) and self.budget >= 0):
+            raise InputError(f"a budget of {self.budget:g} is not possible; give 0 for clean training, or a positive radius")
+        if not self.phases or any(bool(phase.steps) != bool(self.budget) for phase in self.phases):
+            raise InputError("a training with a budget needs attack steps in every phase, a clean one none; change one of them")
+        for name, value, low in (("batch", self.batch, 1), ("seed", self.seed, 0), ("warm-up", self.warm_up, 0)):
+            if value < low:
+                raise InputError(f"{name} {value} is not possible; give {low} or more")
+        if not (math.isfinite(self.rate) and self.rate > 0 and self.decay >= 0 and 0 < self.climb < 1):
+            raise InputError("the learning rate must be positive, the decay not negative, the climb between 0 and 1; change them")
+
+    @property
+    def epochs(self) -> int:
+        """Of all phases together."""
+        return sum(phase.epochs for phase in self.phases)
+
+    def phase(self, epoch: int) -> Phase:
+        """The phase that the epoch `0 <= epoch < epochs` belongs to."""
+        for phase in self.phases:
+            if epoch < phase.epochs:
+                return phase
+            epoch -= phase.epochs
+        raise IndexError(epoch)
+
+    def rate_at(self, done: float) -> float:
+        """Learning rate when the share `done` of all steps is behind: `rate * min(done / climb, (1 - done) / (1 - climb))`."""
+        return self.rate * min(done / self.climb, (1 - done) / (1 - self.climb))
+
+    def budget_at(self, epoch: float) -> float:
+        """Radius of the attack after `epoch` epochs: `budget * min(1, epoch / warm_up)`."""
+        return self.budget * min(1.0, epoch / self.warm_up) if self.warm_up else self.budget
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, for cards and checkpoints."""
+        return {**asdict(self), "phases": [asdict(phase) for phase in self.phases]}
+
+
+def recipe_from_json(keys: Mapping[str, Any]) -> Recipe:
+    """The inverse of `Recipe.to_json`. Raises InputError when keys are missing or unknown."""
+    try:
+        return Recipe(**{**keys, "phases": tuple(Phase(**phase) for phase in keys["phases"])})
+    except (KeyError, TypeError) as error:
+        raise InputError(f"this recipe is not of this version of onnxsub ({error}); train again") from error
+
+
+def budget_text(budget: float) -> str:
+    """`8/255` where the budget is a whole number of grey values, else its digits: `0.3`."""
+    grey = round(budget * 255)
+    if 0 < grey < 255 and budget == grey / 255:
+        return f"{grey}/255"
+    return f"{budget:g}" if float(f"{budget:g}") == budget else repr(budget)
+
+
+def model_name(recipe: Recipe) -> str:
+    """`mnist-c-clean`, `mnist-c-adv0.3`, `cifar10-c-adv8-255`: the stem of its files."""
+    training = f"adv{budget_text(recipe.budget).replace('/', '-')}" if recipe.budget else "clean"
+    return f"{recipe.data}-{recipe.architecture.lower()}-{training}"
+
+
+def default_recipe(data: str, arch: str, budget: float = 0.0, *, epochs: int | None = None, seed: int = 0) -> Recipe:
+    """The recipe of the zoo for a data set (any name), an architecture and a budget.
+
+    Args:
+        epochs: in place of the recipe's own number; phases keep their shares.
+    """
+    colour = data.startswith("cifar")
+    phases: tuple[Phase, ...]
+    if not budget:
+        phases = (Phase(60),) if colour else (Phase(20),)
+        warm_up = 0
+    elif colour:
+        phases = (Phase(30, 1, 1.25), Phase(30, 5, 0.4))
+        warm_up = 5
+    else:
+        # the fast attack finds the region, projected gradient descent makes it hold
+        phases = (Phase(10, 1, 1.25), Phase(20, 7, 0.3))
+        warm_up = 5
+    if epochs is not None:
+        phases = _stretched(phases, epochs)
+        warm_up = min(warm_up, epochs // 2)
+    return Recipe(
+        data=data,
+        architecture=arch,
+        budget=budget,
+        phases=phases,
+        batch=128 if colour else 100,
+        rate=3e-3 if colour else 5e-3,
+        decay=5e-2 if colour else 0.0,
+        warm_up=warm_up,
+        augment=colour,
+        seed=seed,
+    )
+
+
+def _stretched(phases: tuple[Phase, ...], epochs: int) -> tuple[Phase, ...]:
+    """`phases` with `epochs` epochs in all, in about their shares; a phase that gets none is left out."""
+    total, begun, ended = sum(p.epochs for p in phases), 0, 0
+    stretched: list[Phase] = []
+    for phase in phases:
+        begun += phase.epochs
+        until = round(epochs * begun / total)
+        if until > ended:
+            stretched.append(Phase(until - ended, phase.steps, phase.size))
+        ended = until
+    return tuple(stretched) or (Phase(epochs, phases[-1].steps, phases[-1].size),)

@@ -1,0 +1,156 @@
+"""The training loop: interrupted at any step and taken up again, it gives the weights of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from onnxsub.errors import InputError
+from onnxsub.zoo.architectures import architecture
+from onnxsub.zoo.attacks import perturb
+from onnxsub.zoo.build import build
+from onnxsub.zoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from onnxsub.zoo.images import ImageSet
+from onnxsub.zoo.recipe import Recipe
+
+__all__ = ["augmented", "on_unit_scale", "pick_device", "train"]
+
+SAVE_SECONDS = 60.0
+"""Time between two checkpoints; one is also written at the end of every epoch."""
+
+SHIFT = 4
+"""Pixels that an image is shifted by at most."""
+
+Report = Callable[[float, str], None]
+
+
+def train(
+    recipe: Recipe,
+    data: ImageSet,
+    checkpoint: str | os.PathLike[str] | None = None,
+    *,
+    device: str = "cpu",
+    progress: Report | None = None,
+    save_seconds: float = SAVE_SECONDS,
+) -> nn.Sequential:
+    """Train by `recipe`, or go on where `checkpoint` ends. Returns the network on the CPU.
+
+    Every random number is a function of the seed and the number of the step, so a checkpoint holds no generator's state: with the
+    same torch build, processor, threads and device, the weights do not depend on how often the training was interrupted.
+
+    Args:
+        checkpoint: file to read, if it is there, and to write.
+        device: `cpu` or `cuda`.
+        progress: is told the fraction done and what is being done.
+        save_seconds: see `SAVE_SECONDS`.
+
+    Raises:
+        InputError: the checkpoint is of another recipe, of other images or damaged; there is no such device.
+        OutputError: the checkpoint cannot be written.
+    """
+    where = pick_device(device)
+    arch = architecture(recipe.architecture)
+    digest = data.train.sha256
+    net = build(arch, data.shape, data.classes, recipe.seed).to(where)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
+    begun, spent = 0, 0.0
+    if checkpoint is not None and Path(checkpoint).exists():
+        saved = read_checkpoint(checkpoint)
+        saved.check(recipe, digest, checkpoint)
+        net.load_state_dict(saved.weights)
+        optimiser.load_state_dict(dict(saved.optimiser))
+        begun, spent = saved.step, saved.seconds
+
+    x_all, y_all = torch.from_numpy(data.train.x), torch.from_numpy(data.train.y)
+    per_epoch = -(-len(data.train) // recipe.batch)
+    total = recipe.epochs * per_epoch
+    order = np.empty(0, dtype=np.int64)
+    start = saved_at = time.monotonic()
+    text, loss_sum, losses = "", 0.0, 0
+
+    def save(step: int) -> None:
+        if checkpoint is not None:
+            seconds = spent + time.monotonic() - start
+            known = (recipe, data.name, data.shape, data.classes, digest)
+            write_checkpoint(Checkpoint(*known, step, seconds, net.state_dict(), optimiser.state_dict()), checkpoint)
+
+    with _repeatable():
+        for step in range(begun, total):
+            epoch, i = divmod(step, per_epoch)
+            if i == 0 or step == begun:
+                order = np.random.default_rng((recipe.seed, epoch)).permutation(len(data.train))
+                behind = f", loss {loss_sum / losses:.4f} in the one before" if losses else ""
+                text, loss_sum, losses = f"epoch {epoch + 1} of {recipe.epochs}{behind}", 0.0, 0
+            rows = torch.from_numpy(order[i * recipe.batch : (i + 1) * recipe.batch])
+            rng = torch.Generator().manual_seed(_mixed(recipe.seed, step))
+            x = on_unit_scale(x_all[rows])
+            if recipe.augment:
+                x = augmented(x, rng)
+            x, y = x.to(where), y_all[rows].to(where)
+            phase, radius = recipe.phase(epoch), recipe.budget_at((step + 1) / per_epoch)
+            if phase.steps:
+                x = perturb(net, x, y, radius, phase.steps, phase.size * radius, rng)
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.rate_at((step + 1) / (total + 1))
+            optimiser.zero_grad()
+            loss = cross_entropy(net(x), y)
+            torch.autograd.backward(loss)
+            optimiser.step()
+            loss_sum, losses = loss_sum + loss.item(), losses + 1
+            if not np.isfinite(loss_sum):
+                raise InputError(f"the training diverged in epoch {epoch + 1}; take a smaller learning rate")
+            if progress is not None and (i % 10 == 0 or i + 1 == per_epoch):
+                progress((step + 1) / total, text)
+            if i + 1 == per_epoch or time.monotonic() - saved_at >= save_seconds:
+                save(step + 1)
+                saved_at = time.monotonic()
+    return net.cpu().eval()
+
+
+def on_unit_scale(x: Tensor) -> Tensor:
+    """Images as float32 in [0, 1]: 8-bit values divided by 255."""
+    return x.float().div_(255) if x.dtype == torch.uint8 else x
+
+
+def augmented(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Every image of `(N, C, H, W)` shifted by up to `SHIFT` pixels, with zeros moving in, and turned left to right or not."""
+    n, _, height, width = x.shape
+    padded = nn.functional.pad(x, (SHIFT,) * 4)
+    top, left = torch.randint(0, 2 * SHIFT + 1, (2, n, 1), generator=rng)
+    turned = torch.rand((n, 1), generator=rng) < 0.5
+    columns = torch.arange(width)
+    rows = top + torch.arange(height)
+    columns = left + torch.where(turned, columns.flip(0), columns)
+    # indices apart by a slice put the indexed axes first: (N, H, W, C)
+    return padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+def pick_device(name: str) -> torch.device:
+    """`cpu` or `cuda`. Raises InputError when torch sees no such device."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("torch sees no CUDA device; leave out --device cuda, or install a build of torch for it")
+    return torch.device(name)
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """cuDNN chooses among its algorithms by measuring, unless told not to; then a run does not repeat."""
+    before = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before
+
+
+def _mixed(seed: int, step: int) -> int:
+    """A number of 63 bits that looks random, for `seed` and `step`: neighbouring seeds of torch's generator are not far apart."""
+    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> np.uint64(1))

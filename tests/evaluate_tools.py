@@ -1,0 +1,79 @@
+"""A small run: a random dense network, ten samples, sixty units of work."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxsub.errors import OnnxsubError
+from onnxsub.evaluate.ledger import Ledger
+from onnxsub.evaluate.row import Row, rows_of
+from onnxsub.evaluate.run import LEDGER
+from tests.random_models import random_model
+
+__all__ = ["OPTIONS", "ROOT", "SAMPLES", "UNITS", "begun", "command", "done_units", "facts", "make_files", "rows", "start"]
+
+ROOT = Path(__file__).parents[1]
+SAMPLES = 10
+OPTIONS = ("--methods", "lin,act", "--gammas", "0.5,0.9", "--labels", "predicted")
+UNITS = 6 * SAMPLES
+"""Per sample one attack, the network's own distance, two methods times two gammas."""
+
+
+def make_files(folder: Path) -> tuple[Path, Path]:
+    """`net.onnx` and `data.npz` in a folder."""
+    model, data = folder / "net.onnx", folder / "data.npz"
+    onnx.save(random_model(5, kind="dense", classes=3), model)
+    shape = tuple(d.dim_value for d in onnx.load(model).graph.input[0].type.tensor_type.shape.dim[1:])
+    np.savez(data, x=np.random.default_rng(0).random((SAMPLES, *shape)).astype(np.float32))
+    return model, data
+
+
+def command(model: Path, data: Path, run: Path, *more: str) -> list[str]:
+    """The command line that begins the run or goes on with it."""
+    return [sys.executable, "-m", "onnxsub", "evaluate", str(model), "--data", str(data), "--run", str(run), *OPTIONS, *more]
+
+
+def start(argv: list[str], **env: str) -> subprocess.Popen[str]:
+    """A run in a process of its own, of this checkout."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **env},
+    )  # fmt: skip
+
+
+def rows(run: Path) -> list[Row]:
+    """The rows of a run folder."""
+    with Ledger(run / LEDGER, readonly=True) as ledger:
+        return list(rows_of(ledger))
+
+
+def facts(run: Path) -> list[dict[str, Any]]:
+    """Everything in the rows that does not depend on the clock."""
+    names = [f.name for f in fields(Row) if not f.name.startswith(("time_", "run_s_"))]
+    return [{n: getattr(row, n) for n in names} for row in rows(run)]
+
+
+def begun(run: Path) -> bool:
+    """Whether a run's ledger is there and holds its units."""
+    try:
+        with Ledger(run / LEDGER, readonly=True) as ledger:
+            return any(ledger.counts().values())
+    except OnnxsubError:  # it is being made
+        return False
+
+
+def done_units(run: Path) -> int:
+    """How many units of a run are done."""
+    if not begun(run):
+        return 0
+    with Ledger(run / LEDGER, readonly=True) as ledger:
+        return ledger.counts()["done"]
