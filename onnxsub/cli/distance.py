@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxsub.cli.exits import Exit
-from onnxsub.cli.options import Command, Request, anchor_options, verifier_options
+from onnxsub.cli.options import Command, Request, anchor_options, check_tighten, verifier_options
 from onnxsub.cli.output import solver_row
 from onnxsub.cli.points import POINT_FILES, check_writable, write_point
 from onnxsub.cli.prune import RANKS
@@ -41,6 +41,7 @@ def command(
     verifier: str,
     solver: str,
     memory: float,
+    tighten: str,
     search: str,
     tol: float,
     output: str | None,
@@ -49,6 +50,7 @@ def command(
 
     The answer is a bracket, lower <= distance <= upper, at every moment: a time limit or Ctrl-C ends it with what is proved.
     """
+    check_tighten(tighten, verifier)
     check_writable(output, POINT_FILES)
     from onnxsub.passes.attack import AttackOptions
     from onnxsub.verifiers.bab.options import BabOptions
@@ -57,7 +59,8 @@ def command(
 
     options = DistanceOptions(
         milp=MilpOptions(
-            solver=solver, search=search, timeout=request.timeout, threads=request.threads, seed=request.seed, tol=tol
+            solver=solver, search=search, timeout=request.timeout, threads=request.threads, seed=request.seed, tol=tol,
+            tighten=tighten,
         ),
         via=substitute_of(via, keep, rank),
         attack=AttackOptions(seed=request.seed, device=request.device, threads=request.threads),

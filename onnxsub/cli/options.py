@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from onnxsub.query import Query
     from onnxsub.region import InputSpace
 
-__all__ = ["Command", "Request", "Session", "anchor_options", "output_options", "positive", "verifier_options"]
+__all__ = [
+    "Command", "Request", "Session", "anchor_options", "check_tighten", "limit_threads", "output_options", "positive",
+    "verifier_options",
+]  # fmt: skip
 
 Function = Callable[..., Any]
 
@@ -104,6 +107,14 @@ def positive(value: float, option: str) -> float:
     return value
 
 
+def limit_threads(threads: int | None) -> None:
+    """Tells torch how many threads it may use; None: all."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
 @dataclass(frozen=True)
 class Request:
     """The anchor, the limits and the way out that every command with an anchor takes.
@@ -152,10 +163,7 @@ class Request:
         space = self.space
         model = load_model(self.model)
         x0 = read_anchor(self.x0, model.input_shape, index=self.index, array=self.array, domain=self.domain)
-        if self.threads is not None:
-            import torch
-
-            torch.set_num_threads(self.threads)
+        limit_threads(self.threads)
         query = make_query(model, x0, self.label, space=space, threads=self.threads)
         warning = warn_if_other_anchor(model, query.anchor_sha256)
         for note in (*model.notes, *([warning] if warning else [])):
@@ -179,6 +187,12 @@ def _verbose(context: click.Context, _: click.Parameter, value: bool) -> bool:
     if value and session is not None:
         session.verbose = True
     return value
+
+
+def check_tighten(tighten: str, verifier: str) -> None:
+    """Refuses a choice that the verifier would not heed."""
+    if tighten != "cut" and verifier != "milp":
+        raise click.UsageError(f"--tighten {tighten} is of --verifier milp; leave it out for {verifier}")
 
 
 _OUTPUT = (
@@ -224,6 +238,10 @@ _VERIFIER = (
         "--memory", type=float, default=4.0, show_default=True, metavar="GIB",
         help="What bab's open nodes may take; then it goes depth-first.",
     ),
+    click.option(
+        "--tighten", type=click.Choice(["cut", "lp", "none"]), default="cut", show_default=True,
+        help="Of --verifier milp: how units are bounded before a program.",
+    ),
 )
 
 
@@ -238,7 +256,7 @@ def output_options(function: Function) -> Function:
 
 
 def verifier_options(function: Function) -> Function:
-    """`--verifier`, `--solver` and `--memory`."""
+    """`--verifier`, `--solver`, `--memory` and `--tighten`."""
     return _apply(_VERIFIER, function)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import click
 
 from onnxsub.cli.exits import Exit
-from onnxsub.cli.options import Command, Request, anchor_options, verifier_options
+from onnxsub.cli.options import Command, Request, anchor_options, check_tighten, limit_threads, verifier_options
 from onnxsub.cli.output import solver_row
 from onnxsub.cli.points import POINT_FILES, check_writable, write_point
 from onnxsub.cli.verify_property import verify_property
@@ -26,8 +26,8 @@ _CODES = {"proved": Exit.DONE, "violated": Exit.VIOLATED, "unknown": Exit.UNDECI
 @functools.partial(anchor_options, required=False)
 @click.argument("prop", metavar="[PROPERTY.vnnlib]", required=False)
 def command(
-    request: Request, prop: str | None, eps: float | None, verifier: str, solver: str, memory: float, vnncomp: bool,
-    output: str | None,
+    request: Request, prop: str | None, eps: float | None, verifier: str, solver: str, memory: float, tighten: str,
+    vnncomp: bool, output: str | None,
 ) -> int:
     """Decide whether every input within the radius E of the anchor keeps its class, or whether a VNN-LIB property holds.
 
@@ -42,18 +42,24 @@ def command(
         raise click.UsageError("give --x0 and --eps, or a PROPERTY.vnnlib")
     if vnncomp and prop is None:
         raise click.UsageError("--vnncomp is for a PROPERTY.vnnlib")
+    check_tighten(tighten, verifier)
     request.refuse_device("verify")
     from onnxsub.verifiers.bab.options import BabOptions
     from onnxsub.verifiers.milp.options import MilpOptions
 
-    milp = MilpOptions(solver=solver, timeout=request.timeout, threads=request.threads, seed=request.seed)
+    milp = MilpOptions(solver=solver, timeout=request.timeout, threads=request.threads, seed=request.seed, tighten=tighten)
+    bab = BabOptions.of_gib(memory)
     if prop is not None:
-        return verify_property(request.model, prop, milp, request.out, output=output, vnncomp=vnncomp)
+        from onnxsub.verifiers.property import PropertyOptions
+
+        limit_threads(request.threads)
+        asked = PropertyOptions(milp=milp, verifier=verifier, bab=bab)
+        return verify_property(request.model, prop, asked, request.out, output=output, vnncomp=vnncomp)
     assert eps is not None
     check_writable(output, POINT_FILES)
     from onnxsub.verifiers.verify import VerifyOptions, verify
 
-    options = VerifyOptions(milp=milp, verifier=verifier, bab=BabOptions.of_gib(memory))
+    options = VerifyOptions(milp=milp, verifier=verifier, bab=bab)
     query = request.query()
     with request.out.progress() as report:
         result = verify(query, eps, options, progress=lambda lower, upper, text: report(0.0, text))

@@ -14,8 +14,7 @@ from onnxsub.files import write_atomic
 
 if TYPE_CHECKING:
     from onnxsub.model import Model
-    from onnxsub.verifiers.milp.options import MilpOptions
-    from onnxsub.verifiers.property import PropertyResult
+    from onnxsub.verifiers.property import PropertyOptions, PropertyResult
 
 __all__ = ["WITNESS_FILES", "verify_property"]
 
@@ -26,12 +25,12 @@ _CODES = {"proved": Exit.DONE, "violated": Exit.VIOLATED, "unknown": Exit.UNDECI
 
 
 def verify_property(
-    model_path: str, property_path: str, options: MilpOptions, out: Output, *, output: str | None = None, vnncomp: bool = False
+    model_path: str, property_path: str, options: PropertyOptions, out: Output, *, output: str | None = None, vnncomp: bool = False
 ) -> int:
     """Decides, prints and returns the exit code: 0 proved (unsat), 1 violated (sat), 3 undecided.
 
     Args:
-        options: solver and limits.
+        options: verifier and limits.
         output: where the witness goes, `.npy`, `.npz` (`x`) or `.txt`; its x is in the units that the model is fed.
         vnncomp: print the results file of VNN-COMP (word and witness) in place of a table.
 
@@ -41,14 +40,14 @@ def verify_property(
     check_writable(output, WITNESS_FILES)
     from onnxsub.model import load_model
     from onnxsub.properties import load_property
-    from onnxsub.verifiers.property import PropertyOptions, decide_property
+    from onnxsub.verifiers.property import decide_property
 
     model = load_model(model_path)
     question = load_property(property_path, model)
     for note in model.notes:
         out.note(note)
     with out.progress() as report:
-        result = decide_property(model, question, PropertyOptions(milp=options), tell=lambda text: report(0.0, text))
+        result = decide_property(model, question, options, tell=lambda text: report(0.0, text))
     witness = result.witness if result.witness is not None and result.witness.confirmed else None
     if output is not None and witness is None:
         out.note(f"there is no confirmed witness, so {output!r} was not written")
@@ -77,7 +76,10 @@ def _rows(result: PropertyResult, path: str, written: str | None) -> list[tuple[
     if w is not None:
         where = f", written to {written}" if written else ""
         rows.append(("witness", f"clause {w.clause + 1}, {w.kind}, smallest row {w.margin:.3g}{where}"))
-    rows.append(("solver", f"{result.solver}, {result.nodes:,} nodes in {result.runs} runs"))
+    if result.solver is None:
+        rows.append(("verifier", f"{result.verifier}, {result.runs} runs"))
+    else:
+        rows.append(("verifier", f"{result.verifier}, {result.nodes:,} nodes, {result.runs} programs by {result.solver}"))
     rows.append(("time", f"{result.time_s['total']:.2f} s"))
     return rows
 

@@ -50,7 +50,7 @@ def paper_distance(
     """
     options = MilpOptions(
         solver=settings.solver, search="bisect", timeout=None, threads=threads, seed=settings.seed, tol=settings.tolerance,
-        bounds_method=BOUNDS, tighten=False,
+        bounds_method=BOUNDS, tighten="none",
     )  # fmt: skip
     start = time.perf_counter()
     search = Search(network, query.x0, query.label, query.space, options, replay, None)

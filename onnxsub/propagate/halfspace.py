@@ -30,11 +30,12 @@ def cut_minimum(a: Tensor, b: Tensor, c: Tensor, k: Tensor, low: Tensor, high: T
     middle = torch.matmul(a, centre[..., None])[..., 0] + b
     cut_middle = ((c * centre).sum(1) + k)[:, None]
     cut_width = (c.abs() * half).sum(1)[:, None]
-    ratio = (width / cut_width.clamp(min=1e-30)).clamp(min=1e-30)
+    ratio = (width / cut_width.clamp(min=1e-30)).clamp(min=1e-30, max=1e30)
     v = _multipliers(a.float(), c.float(), half.float(), cut_middle.float(), ratio.float()).to(b.dtype)
     d = a - v[..., None] * c[:, None, :]
     value = middle - v * cut_middle - torch.matmul(d.abs(), half[..., None])[..., 0]
-    return torch.maximum(middle - width, value)
+    # a multiplier that overflows proves nothing, and must not hide what plain bounds prove
+    return torch.fmax(middle - width, value)
 
 
 def _multipliers(a: Tensor, c: Tensor, half: Tensor, cut_middle: Tensor, ratio: Tensor) -> Tensor:

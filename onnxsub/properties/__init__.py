@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxsub.properties.fit import check_fits, shaped_like
+from onnxsub.properties.least import as_least_network
 from onnxsub.properties.load import load_property, parse_property
 from onnxsub.properties.property import Case, Clause, Property
 from onnxsub.properties.robustness import robustness_property
@@ -15,6 +16,7 @@ __all__ = [
     "Clause",
     "Property",
     "RowSet",
+    "as_least_network",
     "as_margin_network",
     "check_fits",
     "load_property",

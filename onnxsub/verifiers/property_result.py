@@ -25,7 +25,9 @@ class PropertyResult:
         witness: for `violated`; a rejected one may come with `unknown`.
         case: the case that the witness belongs to.
         clauses: per case and clause `proved`, `violated` or `unknown`.
-        solver, nodes, runs: of the exact verifier.
+        verifier: who decided: `bab`, `milp`, or the name of another tool.
+        solver: of the programs; None for another tool.
+        nodes, runs: of the exact verifier, and how many programs or tools were run.
         timed_out: the time limit ended the search.
         interrupted: Ctrl-C did.
         time_s: `total` and the stages.
@@ -39,7 +41,8 @@ class PropertyResult:
     witness: PropertyWitness | None
     case: int | None
     clauses: tuple[tuple[str, ...], ...]
-    solver: str
+    verifier: str
+    solver: str | None
     nodes: int
     runs: int
     timed_out: bool
@@ -72,7 +75,7 @@ class PropertyResult:
                 "reason": self.reason,
                 "vnncomp": self.vnncomp,
                 "witness": witness,
-                "verifier": "milp",
+                "verifier": self.verifier,
                 "solver": self.solver,
                 "clauses": [list(case) for case in self.clauses],
                 "nodes": self.nodes,

@@ -21,7 +21,7 @@ from onnxsub.verifiers.property import PropertyOptions, decide_property
 from tests.random_models import random_model
 
 EXACT = PropertyOptions(milp=MilpOptions(attack=False, threads=1))
-LOOSE = PropertyOptions(milp=MilpOptions(attack=False, tighten=False, fold="never", threads=1))
+LOOSE = PropertyOptions(milp=MilpOptions(attack=False, tighten="none", fold="never", threads=1))
 
 
 def grid(n: int, points: int) -> np.ndarray:

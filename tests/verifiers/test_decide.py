@@ -52,7 +52,7 @@ def test_bounds_alone_prove_what_they_can() -> None:
 
 
 def test_a_linear_program_proves() -> None:
-    r = ask(TWO_SIDED, X0, 0, 0.1499, tighten=False)
+    r = ask(TWO_SIDED, X0, 0, 0.1499, tighten="none")
     assert r.status == "proved"
 
 

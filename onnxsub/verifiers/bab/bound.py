@@ -17,6 +17,7 @@ The bound that counts is one pass in float64 with the multipliers found.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,12 +26,13 @@ from torch import Tensor
 from onnxsub.ops.base import Activation
 from onnxsub.ops.relaxation import Elementwise, Relaxation, Window
 from onnxsub.propagate.adam import Adam
-from onnxsub.propagate.backward import Coefficients, pull_back
+from onnxsub.propagate.backward import Coefficients, flattened, pull_back
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.nodes import Nodes
 
 __all__ = ["Bounded", "Bounder", "Line", "box_radius", "farthest"]
 
+_GAIN, _SLOW = 1e-4, 6  # as many steps in a row without such a relative gain for any node end the search for multipliers
 _PACE, _SLOWEST = 20.0, 0.05  # step size as a multiple of the gap that is left, and its smallest share
 
 
@@ -54,16 +56,18 @@ def box_radius(line: Line, low: Tensor, high: Tensor) -> Tensor:
     weight = c.abs().gather(1, order)
     held = weight * stop
     reached = held.cumsum(1)
-    running = weight.cumsum(1)
-    total = weight.sum(1, keepdim=True)
+    # summed from the far end: what is left must not be the difference of two large sums
+    moving = weight.flip(1).cumsum(1).flip(1)
+    left = torch.cat([moving[:, 1:], torch.zeros_like(moving[:, :1])], 1)
     # a coordinate whose stop is negative stands at its end from the start
-    value = k[:, None] + reached + (total - running) * stop
+    value = k[:, None] + reached + left * stop
     ok = (value >= 0) & (stop > 0)
     first = ok.to(torch.int8).argmax(1, keepdim=True)
     possible = (k + reached[:, -1]) >= 0
     before = torch.where(first > 0, reached.gather(1, (first - 1).clamp(min=0)), torch.zeros_like(k)[:, None])
-    speed = total - torch.where(first > 0, running.gather(1, (first - 1).clamp(min=0)), torch.zeros_like(k)[:, None])
-    root = (-(k[:, None] + before) / speed.clamp(min=1e-300 if k.dtype == torch.float64 else 1e-37)).clamp(min=0)[:, 0]
+    speed = moving.gather(1, first)
+    root = (-(k[:, None] + before) / speed.clamp(min=1e-300 if k.dtype == torch.float64 else 1e-37)).clamp(min=0)
+    root = torch.minimum(root, stop.gather(1, first).clamp(min=0))[:, 0]
     # where no coordinate moves at all, or the last stop is reached by rounding only
     root = torch.where(ok.any(1), root, torch.zeros_like(root))
     return torch.where(possible, torch.maximum(root, least), torch.full_like(root, math.inf))
@@ -73,6 +77,31 @@ def farthest(c: Tensor, low: Tensor, high: Tensor, radius: Tensor) -> Tensor:
     """The offset of the box and the ball of `radius` `(B,)` at which `c . delta` is largest, `(B, n)`."""
     r = radius[:, None]
     return torch.where(c > 0, torch.minimum(high, torch.maximum(r, low)), torch.maximum(low, torch.minimum(-r, high)))
+
+
+@dataclass(frozen=True, eq=False)
+class Turning:
+    """`relax` as a function of alpha: each of its four parts is `still + alpha * moved` (None: it does not depend on alpha)."""
+
+    still: tuple[Tensor, Tensor, Tensor, Tensor]
+    moved: tuple[Tensor | None, ...]
+
+    @staticmethod
+    def of(op: Activation, lower: Tensor, upper: Tensor) -> Turning:
+        """Two calls of `relax` instead of one per step."""
+        if not op.takes_alpha:
+            return Turning(_parts(op.relax(lower, upper, "crown")), (None,) * 4)
+        zero, one = (_parts(op.relax(lower, upper, "crown", torch.full_like(lower, v))) for v in (0.0, 1.0))
+        differences = [b - a for a, b in zip(zero, one, strict=True)]
+        return Turning(zero, tuple(d if bool(d.any()) else None for d in differences))
+
+    def at(self, alpha: Tensor) -> Elementwise:
+        """The lines for these slopes, differentiable."""
+        return Elementwise(*(s if m is None else s + alpha * m for s, m in zip(self.still, self.moved, strict=True)))
+
+
+def _parts(lines: Elementwise) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return lines.lower_slope, lines.lower_offset, lines.upper_slope, lines.upper_offset
 
 
 class _Split(Relaxation):
@@ -135,8 +164,19 @@ class Bounder:
             tuple(f.upper[op.output] for op in self.activations),
         )  # fmt: skip
 
-    def relaxations(self, nodes: Nodes, alpha: tuple[Tensor, ...], beta: Tensor, dtype: torch.dtype) -> dict[str, Relaxation]:
-        """Lines on the intervals of the nodes."""
+    def relaxations(
+        self,
+        nodes: Nodes,
+        alpha: tuple[Tensor, ...],
+        beta: Tensor,
+        dtype: torch.dtype,
+        turning: Mapping[str, Turning] | None = None,
+    ) -> dict[str, Relaxation]:
+        """Lines on the intervals of the nodes.
+
+        Args:
+            turning: what `relax` gives on these intervals for any alpha, where it is known already.
+        """
         found: dict[str, Relaxation] = {}
         number = 0
         for op in self.frame.network.nonlinear:
@@ -145,14 +185,17 @@ class Bounder:
                 l, u = (e[nodes.target].to(dtype) for e in ends)
                 found[op.output] = op.relax(l, u, "crown")
                 continue
-            l, u = nodes.lower[number].to(dtype), nodes.upper[number].to(dtype)
-            inner = op.relax(l, u, "crown", alpha[number].to(dtype)) if op.takes_alpha else op.relax(l, u, "crown")
+            if turning is not None:
+                inner = turning[op.output].at(alpha[number])
+            else:
+                ends = (nodes.lower[number].to(dtype), nodes.upper[number].to(dtype))
+                inner = op.relax(*ends, "crown", alpha[number].to(dtype) if op.takes_alpha else None)
             push = bias = None
             if nodes.depth:
                 mine = nodes.layer == number
                 signed = beta.to(dtype) * nodes.side * mine
                 push = torch.zeros((len(nodes), math.prod(op.in_shapes[0])), dtype=dtype).scatter_add(1, nodes.unit * mine, signed)
-                push = push.reshape(l.shape)
+                push = push.reshape(len(nodes), *op.in_shapes[0])
                 bias = (signed * nodes.threshold.to(dtype)).sum(1)
             found[op.output] = _Split(inner, push, bias)
             number += 1
@@ -163,7 +206,8 @@ class Bounder:
         self.evaluations += len(nodes)
         start = Coefficients(self._rows[nodes.target].to(dtype))
         bound = pull_back(self.frame.network, self.frame.network.output, start, relaxations)
-        a = bound.coefficients.full(self.frame.network.input_shape)[:, 0].flatten(1)
+        a = bound.coefficients.full(self.frame.network.input_shape)[:, 0]
+        a = flattened(a, 1)
         if a.shape[0] != len(nodes):
             a = a.expand(len(nodes), -1)
         return Line(-a, -bound.lower_bias[:, 0] - a @ self.frame.x0.to(dtype))
@@ -179,7 +223,7 @@ class Bounder:
         ends = zip(nodes.lower, nodes.upper, strict=True)
         empty = (low > high).any(1)
         for l, u in ends:
-            empty = empty | (l > u).flatten(1).any(1)
+            empty = empty | flattened(l > u, 1).any(1)
         alpha, beta = nodes.alpha, nodes.beta
         if steps:
             alpha, beta = self._optimise(nodes, steps, close, rate)
@@ -190,7 +234,7 @@ class Bounder:
             size = line.k.abs() + (line.c.abs() * torch.maximum(low.abs(), high.abs())).sum(1)
             line = Line(line.c, line.k + 1e-10 * (1 + size))
             radius = box_radius(line, low, high)
-            radius = torch.where(empty, torch.full_like(radius, math.inf), radius)
+            radius = torch.where(empty, torch.full_like(radius, math.inf), radius.nan_to_num(nan=0.0, posinf=math.inf))
             point = farthest(line.c, low, high, torch.minimum(radius, torch.full_like(radius, f.radius)))
         seen = []
         for op, l in zip(self.activations, nodes.lower, strict=True):
@@ -205,31 +249,38 @@ class Bounder:
     def _optimise(self, nodes: Nodes, steps: int, close: float, rate: float) -> tuple[tuple[Tensor, ...], Tensor]:
         dtype = torch.float32
         low, high = nodes.low.to(dtype), nodes.high.to(dtype)
-        small = replace(nodes, lower=tuple(t.to(dtype) for t in nodes.lower), upper=tuple(t.to(dtype) for t in nodes.upper))
+        turning = {}
+        for op, l, u in zip(self.activations, nodes.lower, nodes.upper, strict=True):
+            turning[op.output] = Turning.of(op, l.to(dtype), u.to(dtype))
         free = [a.clone().requires_grad_() for a in nodes.alpha]
         beta = nodes.beta.clone().requires_grad_()
         best_of = [*(a.detach().clone() for a in free), nodes.beta.clone()]
         best = torch.full((len(nodes),), -math.inf)
+        slow = 0
         # multipliers of nodes that are nearly closed move by small steps: large ones would only jump about
         gap = 1 - (nodes.radius / close).clamp(max=1) if math.isfinite(close) else torch.ones(len(nodes), dtype=torch.float64)
         pace = (_PACE * gap).clamp(_SLOWEST, 1).to(dtype)
         adam = Adam([*free, beta], [*(rate for _ in free), 0.2 * rate], pace)
         for step in range(steps + 1):
             with torch.enable_grad():
-                line = self.line(nodes, self.relaxations(small, tuple(free), beta, dtype), dtype)
+                line = self.line(nodes, self.relaxations(nodes, tuple(free), beta, dtype, turning), dtype)
                 c = line.c.detach()
                 radius = box_radius(Line(c, line.k.detach()), low, high)
-                point = farthest(c, low, high, radius.clamp(max=close))
+                at = torch.full_like(radius, close) if self.frame.whole else radius.clamp(max=close)
+                point = farthest(c, low, high, at)
                 value = line.k + (line.c * point).sum(1)
             size = c.abs().sum(1).clamp(min=1e-12)
             held = value.detach() / size
-            score = torch.where(radius < close, radius - held.clamp(min=0), close + (-held).clamp(min=0))
+            aim = -value.detach() if self.frame.whole else radius - held.clamp(min=0)
+            score = torch.where(radius < close, aim, close + (-held).clamp(min=0))
             up = score > best
+            gained = torch.where(up, score - best, torch.zeros_like(best)).clamp(max=1)
+            slow = 0 if bool((gained > _GAIN * score.abs()).any()) else slow + 1
             best = torch.where(up, score, best)
             for kept, now in zip(best_of, [*free, beta], strict=True):
                 kept.copy_(torch.where(up.reshape(-1, *[1] * (now.dim() - 1)), now.detach(), kept))
             # a line without slopes or multipliers cannot get better
-            if step == steps or not value.requires_grad or bool((best >= close).all()):
+            if step == steps or slow >= _SLOW or not value.requires_grad or bool((best >= close).all()):
                 break
             gradients = torch.autograd.grad(value[radius < close].sum(), [*free, beta], allow_unused=True)
             adam.step(gradients)

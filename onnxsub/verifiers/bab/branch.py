@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from onnxsub.ops.base import Activation
+from onnxsub.propagate.backward import flattened
 from onnxsub.verifiers.bab.bound import Bounded, Bounder, farthest
 from onnxsub.verifiers.bab.nodes import Nodes
 
@@ -23,6 +24,7 @@ __all__ = ["Splits", "choose"]
 _Place = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Number among all units to activation and flat unit."""
 
+_INSIDE = 1e-6  # of the size of an interval's ends: how far inside a threshold other than 0 must lie
 _TIE = 1e-3  # weight of the better child where the worse ones are alike
 
 
@@ -62,11 +64,13 @@ def _scores(bounder: Bounder, found: Bounded) -> _Scores:
             height = torch.where(a > 0, torch.zeros_like(a), -a * lines.upper_offset).clamp(min=0)
             open_ = ~op.affine_on(l, u)
             theta = _thresholds(op, l, u)
-            open_ = open_ & (theta > l) & (theta < u)
+            # ends at rest are rounded to float32, which a threshold other than 0 may not survive: it must lie well inside
+            room = torch.where(theta == 0, torch.zeros_like(theta), _INSIDE * (l.abs() + u.abs()))
+            open_ = open_ & (theta > l + room) & (theta < u - room)
             closed = torch.full_like(a, -1.0)
-            heights.append(torch.where(open_, height, closed).flatten(1))
-            losses.append(torch.where(open_, loss, closed).flatten(1))
-            thresholds.append(theta.flatten(1))
+            heights.append(flattened(torch.where(open_, height, closed), 1))
+            losses.append(flattened(torch.where(open_, loss, closed), 1))
+            thresholds.append(flattened(theta, 1))
     return _Scores(torch.cat(heights, 1), torch.cat(losses, 1), torch.cat(thresholds, 1))
 
 

@@ -77,7 +77,7 @@ def _narrow_down(search: Search, bab: BabOptions) -> None:
                 radius, local = pace.radius(search.lower, top, left), None
         seconds = left if search.lower > _NEAR * radius and radius >= min(top, pace.late) else pace.budget(left)
         # a question that ran out of time goes on where it was, unless the ball has shrunk under it
-        if question is None or not (radius <= question.radius <= radius * _SAME):
+        if question is None or question.shrunk or not (radius <= question.radius <= radius * _SAME):
             question = Question(search, bab, radius, seconds, local)
         answer = question.run(seconds)
         pace.note(radius, answer)

@@ -28,6 +28,7 @@ class Frame:
         low, high: box of `x - x0`, `(T, n)`.
         lower, upper: input intervals by the tensor that the operator writes, `(T, *in_shape)`.
         slack: `(T,)`.
+        whole: the question is about the whole box and no distance: multipliers lower the line's largest value in the box.
     """
 
     network: Network
@@ -40,9 +41,10 @@ class Frame:
     lower: dict[str, Tensor]
     upper: dict[str, Tensor]
     slack: Tensor
+    whole: bool = False
 
     @staticmethod
-    def of(models: list[TargetModel]) -> Frame:
+    def of(models: list[TargetModel], *, whole: bool = False) -> Frame:
         """The targets that are left of one `LocalModel`."""
         local = models[0].local
         x0 = torch.as_tensor(np.asarray(local.x0, dtype=np.float64)).reshape(-1)
@@ -56,8 +58,9 @@ class Frame:
                 ends[op.output] = torch.stack(parts)
         slack = torch.tensor([m.slack for m in models], dtype=torch.float64)
         return Frame(
-            local.network, x0, local.label, local.radius, tuple(m.target for m in models), low, high, lower, upper, slack
-        )
+            local.network, x0, local.label, local.radius, tuple(m.target for m in models), low, high, lower, upper, slack,
+            whole,
+        )  # fmt: skip
 
     @property
     def activations(self) -> tuple[Activation, ...]:

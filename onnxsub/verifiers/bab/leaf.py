@@ -16,8 +16,10 @@ from onnxsub.verifiers.milp.distance import decision_options
 from onnxsub.verifiers.milp.local import ROOM, TargetModel
 from onnxsub.verifiers.milp.search import OUTWARD, Search
 from onnxsub.verifiers.milp.solvers import SolverOptions, SolverStatus
+from onnxsub.verifiers.milp.tighten import no_sliver
+from onnxsub.verifiers.result import Witness
 
-__all__ = ["Closer"]
+__all__ = ["Closer", "node_model"]
 
 
 class Closer:
@@ -38,18 +40,44 @@ class Closer:
     def open_units(self, node: Waiting) -> int:
         """Units of the node that are not stable."""
         count = 0
-        for op, (lower, upper) in zip(self._frame.activations, self._ends(node).values(), strict=True):
+        for op, (lower, upper) in zip(self._frame.activations, _node_ends(self._frame, node).values(), strict=True):
             shape = op.in_shapes[0]
             count += int((~op.affine_on(torch.as_tensor(lower).reshape(shape), torch.as_tensor(upper).reshape(shape))).sum())
         return count
 
     def close(self, node: Waiting, radius: float, until: float) -> float:
         """A proved distance bound of the node, infinite where nothing of interest lies within `radius`; points found are kept."""
-        return max(node.radius, self._solve(self._model(node), radius, until))
+        return max(node.radius, self._solve(node_model(self._frame, self._models[node.target], node), radius, until))
 
     def close_target(self, row: int, radius: float, until: float) -> float:
         """The same for all of a target, `row` its number in the frame."""
         return self._solve(self._models[row], radius, until)
+
+    def nearest(self, witness: Witness) -> None:
+        """The nearest point with the pieces that a witness has: a linear program, whose solution is tried."""
+        search, frame = self._search, self._frame
+        if witness.label not in frame.targets:
+            return
+        row = frame.targets.index(witness.label)
+        x = torch.as_tensor(np.asarray(witness.x, dtype=np.float64)).reshape(1, *frame.network.input_shape)
+        with torch.no_grad():
+            values = frame.network.preactivations(x)
+        ends = {}
+        for op, z in zip(frame.activations, values, strict=True):
+            lower, upper = (e[op.output][row : row + 1].clone() for e in (frame.lower, frame.upper))
+            for kink in op.kinks(z):
+                lower = torch.where(z >= kink, torch.maximum(lower, kink), lower)
+                upper = torch.where(z < kink, torch.minimum(upper, kink), upper)
+            if bool((lower > upper).any()):
+                return  # the point lies outside of what is proved of points of interest: rounding
+            ends[op.output] = lower.reshape(-1).numpy(), upper.reshape(-1).numpy()
+        began = time.perf_counter()
+        with search.stage("build"):
+            problem = _restricted(frame, self._models[row], ends).minimum()
+        solution = search.solve(problem, SolverOptions(), share=0.5)
+        if solution.x is not None:
+            search.accept(self._models[row].point(solution.x))
+        self.seconds += time.perf_counter() - began
 
     def _solve(self, model: TargetModel, radius: float, until: float) -> float:
         """First whether anything lies within the radius, which is the cheaper question; if so, the nearest point."""
@@ -96,32 +124,42 @@ class Closer:
         lower, upper = np.maximum(model.lower, x0 - r), np.minimum(model.upper, x0 + r)
         return replace(model, lower=lower, upper=np.maximum(lower, upper))
 
-    def _ends(self, node: Waiting) -> dict[str, tuple[Array, Array]]:
-        """Intervals of the node, float64."""
-        found, at = {}, 0
-        for op in self._frame.activations:
-            size = int(np.prod(op.in_shapes[0]))
-            lower, upper = (node.ends[k, at : at + size].astype(np.float64) for k in (0, 1))
-            # the stored ends are rounded outward; the frame's are not
-            whole = (ends[op.output][node.target].reshape(-1).numpy() for ends in (self._frame.lower, self._frame.upper))
-            lower, upper = np.maximum(lower, next(whole)), np.minimum(upper, next(whole))
-            found[op.output] = lower, np.maximum(lower, upper)
-            at += size
-        return found
 
-    def _model(self, node: Waiting) -> TargetModel:
-        """The programs of a node: those of its target with the node's box, intervals and splits."""
-        model, frame = self._models[node.target], self._frame
-        ends = self._ends(node)
-        enforced = {}
-        for op in frame.activations:
-            lower, upper = (torch.as_tensor(e).reshape(op.in_shapes[0]) for e in ends[op.output])
-            on_ball = op.affine_on(*(e[0] for e in model.local.bounds.pre[op.output]))
-            enforced[op.output] = torch.nonzero((op.affine_on(lower, upper) & ~on_ball).flatten())[:, 0].numpy()
-        shape = frame.network.input_shape
-        low, high = (node.box[k].astype(np.float64) + frame.x0.numpy() for k in (0, 1))
-        low, high = np.maximum(low, model.lower.reshape(-1)), np.minimum(high, model.upper.reshape(-1))
-        return replace(
-            model, lower=low.reshape(shape), upper=np.maximum(low, high).reshape(shape), intervals=dict(model.intervals) | ends,
-            enforced=enforced,
-        )  # fmt: skip
+def _node_ends(frame: Frame, node: Waiting) -> dict[str, tuple[Array, Array]]:
+    """Intervals of the node, float64."""
+    found, at = {}, 0
+    for op in frame.activations:
+        size = int(np.prod(op.in_shapes[0]))
+        lower, upper = (node.ends[k, at : at + size].astype(np.float64) for k in (0, 1))
+        # the stored ends are rounded outward; the frame's are not
+        whole = (ends[op.output][node.target].reshape(-1).numpy() for ends in (frame.lower, frame.upper))
+        lower, upper = np.maximum(lower, next(whole)), np.minimum(upper, next(whole))
+        found[op.output] = lower, np.maximum(lower, upper)
+        at += size
+    return found
+
+
+def node_model(frame: Frame, model: TargetModel, node: Waiting) -> TargetModel:
+    """The programs of a node: those of its target, `model`, with the node's box, intervals and splits."""
+    shape = frame.network.input_shape
+    low, high = (node.box[k].astype(np.float64) + frame.x0.numpy() for k in (0, 1))
+    low, high = np.maximum(low, model.lower.reshape(-1)), np.minimum(high, model.upper.reshape(-1))
+    return _restricted(
+        frame, replace(model, lower=low.reshape(shape), upper=np.maximum(low, high).reshape(shape)), _node_ends(frame, node)
+    )
+
+
+def _no_sliver(ends: tuple[Array, Array], before: tuple[Array, Array]) -> tuple[Array, Array]:
+    lower, upper = no_sliver(*((torch.as_tensor(np.array(a)), torch.as_tensor(np.array(b))) for a, b in (ends, before)))
+    return lower.numpy(), upper.numpy()
+
+
+def _restricted(frame: Frame, model: TargetModel, ends: dict[str, tuple[Array, Array]]) -> TargetModel:
+    """A model with narrower intervals, as rows where they decide a unit that the ball leaves open."""
+    enforced = {}
+    ends = {name: _no_sliver(new, model.intervals[name]) for name, new in ends.items()}
+    for op in frame.activations:
+        lower, upper = (torch.as_tensor(e).reshape(op.in_shapes[0]) for e in ends[op.output])
+        on_ball = op.affine_on(*(e[0] for e in model.local.bounds.pre[op.output]))
+        enforced[op.output] = torch.nonzero((op.affine_on(lower, upper) & ~on_ball).flatten())[:, 0].numpy()
+    return replace(model, intervals=dict(model.intervals) | ends, enforced=enforced)

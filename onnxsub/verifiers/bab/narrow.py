@@ -18,7 +18,7 @@ from torch import Tensor
 
 from onnxsub.ops.base import Nonlinear
 from onnxsub.ops.relaxation import Relaxation
-from onnxsub.propagate.backward import Coefficients, pull_back
+from onnxsub.propagate.backward import Coefficients, flattened, pull_back
 from onnxsub.propagate.bounds import per_domain, slack
 from onnxsub.propagate.halfspace import cut_minimum
 from onnxsub.verifiers.bab.bound import Bounder, Line
@@ -40,8 +40,8 @@ def narrowed(bounder: Bounder, nodes: Nodes, line: Line) -> Nodes:
     dtype = torch.float64
     with torch.no_grad():
         for number, op in enumerate(bounder.activations):
-            l, u = lower[number].flatten(1).clone(), upper[number].flatten(1).clone()
-            open_ = ~op.affine_on(lower[number], upper[number]).flatten(1)
+            l, u = flattened(lower[number], 1).clone(), flattened(upper[number], 1).clone()
+            open_ = ~flattened(op.affine_on(lower[number], upper[number]), 1)
             index = torch.nonzero(open_.any(0))[:, 0]
             if len(index) == 0:
                 continue

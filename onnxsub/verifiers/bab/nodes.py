@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from onnxsub.ops.base import Array
+from onnxsub.propagate.backward import flattened
 
 __all__ = ["Nodes", "Waiting"]
 
@@ -68,9 +69,9 @@ class Nodes:
         for number, (l, u) in enumerate(zip(self.lower, self.upper, strict=True)):
             l, u = torch.cat([l, l]), torch.cat([u, u])
             mine = torch.nonzero(layer == number)[:, 0]
-            flat, at = l.flatten(1), unit[mine]
+            flat, at = flattened(l, 1), unit[mine]
             flat[rows[mine], at] = torch.maximum(flat[rows[mine], at], threshold[mine])
-            flat = u.flatten(1)
+            flat = flattened(u, 1)
             flat[n + rows[mine], at] = torch.minimum(flat[n + rows[mine], at], threshold[mine])
             lower.append(l)
             upper.append(u)
@@ -113,12 +114,12 @@ class Waiting:
 
 def pack(nodes: Nodes) -> list[Waiting]:
     """Nodes at rest."""
-    flat = [torch.round(a.flatten(1) * 255).to(torch.uint8) for a in nodes.alpha]
+    flat = [torch.round(flattened(a, 1) * 255).to(torch.uint8) for a in nodes.alpha]
     alpha = torch.cat(flat, 1).numpy() if flat else np.zeros((len(nodes), 0), dtype=np.uint8)
     found = []
     layer, unit = nodes.layer.numpy().astype(np.int16), nodes.unit.numpy().astype(np.int32)
     side, threshold = nodes.side.numpy().astype(np.int8), nodes.threshold.numpy()
-    box = _outward(nodes.low.flatten(1), nodes.high.flatten(1))
+    box = _outward(nodes.low, nodes.high)
     ends = _outward(*(_flat(e, len(nodes)) for e in (nodes.lower, nodes.upper)))
     beta, target, radius = nodes.beta.numpy().astype(np.float32), nodes.target.tolist(), nodes.radius.tolist()
     for i in range(len(nodes)):
@@ -133,7 +134,7 @@ def pack(nodes: Nodes) -> list[Waiting]:
 
 
 def _flat(parts: tuple[Tensor, ...], count: int) -> Tensor:
-    return torch.cat([t.flatten(1) for t in parts], 1) if parts else torch.zeros((count, 0), dtype=torch.float64)
+    return torch.cat([flattened(t, 1) for t in parts], 1) if parts else torch.zeros((count, 0), dtype=torch.float64)
 
 
 def _outward(lower: Tensor, upper: Tensor) -> Array:

@@ -18,7 +18,7 @@ class BabOptions:
     Attributes:
         memory: bytes that waiting nodes and one batch may take; beyond it the search goes depth-first.
         batch: nodes that are split together at most.
-        steps, root_steps: gradient steps for the multipliers of a child and of a root.
+        steps, root_steps: gradient steps for the multipliers of a child and of a root; children of large frames get half as many.
         rate: size of these steps; slopes lie in [0, 1].
         look: candidates per score whose children are looked at before a node is split.
         tighten: most unstable units of a ball whose intervals are cut by `f_t >= f_y` before a tree is begun.
@@ -37,7 +37,7 @@ class BabOptions:
     tighten: int = 4000
     narrow: int = 300
     dense: int = 1_000_000
-    slopes: int = 4
+    slopes: int = 8
     leaf: int = 150
 
     def __post_init__(self) -> None:

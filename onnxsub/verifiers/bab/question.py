@@ -23,12 +23,13 @@ __all__ = ["Answer", "Question"]
 
 _PATIENT = 4.0  # seconds that a question must be worth before slopes are optimised for it
 _CUTS = 0.25  # share of the radius that a root's line must reach for its target's intervals to be cut
-_POLISH = 0.1  # share of the time of a tree that walks from its points may take
+_WALK_EVERY = 16  # steps of a tree between two walks from points that are not adversarial themselves; the first ones come sooner
 _WALKS = 8  # points from which one walk begins
+_SHRUNK = 0.998  # small trees are begun again when the closing radius has come below this share of the ball's
 _TELL = 0.5  # seconds between two lines of progress
 _STUCK = 0.97  # nodes with bounds this near to the closing radius: multipliers will not get there soon, a program may
-_FIRST_PROGRAM = 0.4  # seconds of the tree before a program is tried
-_FAR = 5.0  # times as long where bounds are not near to the closing radius
+_FIRST_PROGRAM = 128  # nodes of the tree before a program is tried; as many again before the next
+_FAR = 8  # times as many where bounds are not near to the closing radius
 _PROGRAM = 2.0  # seconds that a program gets at least
 
 
@@ -97,6 +98,11 @@ class Question:
         finished = not self._open or (self._ready and (self._run is None or self._run.finished))
         return Answer(proved, search.upper < upper, finished, self._spent)
 
+    @property
+    def shrunk(self) -> bool:
+        """Whether the points found since make it worth to ask again on a smaller ball."""
+        return self._run is not None and self._run.shrunk
+
     def _prepare(self, until: float) -> None:
         """Better slopes for what roots leave open, then intervals that are cut by what is asked about, and the tree."""
         search, options, radius, local, left = self._search, self._options, self.radius, self._local, self._open
@@ -149,11 +155,18 @@ class _Run:
         self._closer = Closer(search, self._frame, models)
         counts = sum((self._frame.unstable(op).flatten(1).sum(1) for op in self._frame.activations), torch.zeros(len(models)))
         self._units = [int(u) for u in counts.tolist()]
+        self._small = max(self._units) <= options.narrow
         self._patience = [_FIRST_PROGRAM] * len(models)
         self._started = False
         self._counted = 0
-        self._spent = self._walked = 0.0
+        self._looks = 0
+        self._spent = 0.0
         self._told = 0.0
+
+    @property
+    def shrunk(self) -> bool:
+        """Whether the closing radius has come well below the ball's in a small tree."""
+        return self._small and self._tree.close < _SHRUNK * self._frame.radius
 
     @property
     def finished(self) -> bool:
@@ -182,6 +195,8 @@ class _Run:
                     tree.step(self._look)
                 self._spent += time.perf_counter() - began
                 self._tell()
+                if self.shrunk:
+                    break  # the nearer ball has tighter bounds, and they cost next to nothing here
         finally:
             search.nodes += tree.visited - self._counted
             self._counted = tree.visited
@@ -198,6 +213,7 @@ class _Run:
     def _look(self, offsets: Tensor) -> None:
         """Tries the points at which bounds are attained on the network, and walks on from the best of them."""
         search, frame = self._search, self._frame
+        self._looks += 1
         x = (frame.x0 + offsets).reshape(-1, *frame.network.input_shape)
         with torch.no_grad():
             f = search.network.forward(x)
@@ -205,23 +221,24 @@ class _Run:
             f[:, frame.label] = -math.inf
             margin = f.max(1).values - own
         size = offsets.abs().amax(1)
+        upper = search.upper
         good = torch.nonzero((margin >= 0) & (size < search.upper))[:, 0]
         if len(good):
             order = good[torch.argsort(size[good])][:_WALKS]
             search.accept(x[order[0]].numpy())
-        elif self._walked > _POLISH * self._spent:
+        elif self._looks & (self._looks - 1) and self._looks % _WALK_EVERY:
             return
         else:
             # points that are no more than near: the boundary may be closer behind them
             order = torch.argsort(margin, descending=True)[:_WALKS]
-        began = time.perf_counter()
         near = walk_back(
             search.network, search.x0.astype(np.float32), search.label, search.space, x[order].numpy(), search.referee.margins,
             upper=search.upper if math.isfinite(search.upper) else None,
         )  # fmt: skip
-        self._walked += time.perf_counter() - began
         if near is not None and near.radius < search.upper:
             search.accept(near.x)
+        if search.upper < upper and search.best is not None and self._closer.able and max(self._units) <= self._options.leaf:
+            self._closer.nearest(search.best)
         self._tree.close = min(self._tree.close, self._close())
 
     def _stubborn(self) -> int | None:
@@ -230,15 +247,15 @@ class _Run:
         if first is None or not self._closer.able or self._units[first.target] > self._options.leaf:
             return None
         near = tree.lower >= _STUCK * tree.close
-        return first.target if self._spent > self._patience[first.target] * (1 if near else _FAR) else None
+        return first.target if tree.visited > self._patience[first.target] * (1 if near else _FAR) else None
 
     def _program(self, row: int, until: float) -> None:
-        """The program of a whole target, for as long as the tree has taken so far and a little more."""
+        """The program of a whole target, for about as long as the tree has taken so far."""
         tree, now = self._tree, time.perf_counter()
         bound = self._closer.close_target(row, tree.close, min(until, now + max(self._spent, _PROGRAM)))
         tree.close = min(tree.close, self._close())
         tree.raise_target(row, bound)
-        self._patience[row] = 2 * (self._spent + time.perf_counter() - now)
+        self._patience[row] = 2 * tree.visited
 
     def _leaf(self, until: float) -> None:
         """The program of a node with nothing left to split: it is done, or as well known as it can be."""
@@ -248,11 +265,14 @@ class _Run:
             tree.leaves.pop()
             return
         if not self._closer.able:
-            tree.given_up.append(tree.leaves.pop())
+            tree.given_up.append(node)
+            tree.leaves.pop()
             return
         bound = self._closer.close(node, tree.close, until)
         tree.close = min(tree.close, self._close())
-        tree.leaves.pop()
-        if bound < tree.close:
-            node = replace(node, radius=bound)
-            (tree.given_up if time.perf_counter() < until else tree.leaves).append(node)
+        rest = [replace(node, radius=bound)] if bound < tree.close else []
+        if time.perf_counter() < until:
+            tree.given_up += rest
+            tree.leaves.pop()
+        else:
+            tree.leaves[-1:] = rest

@@ -90,11 +90,19 @@ class Tree:
 
     def raise_target(self, row: int, radius: float) -> None:
         """Notes that no point of interest of a target is nearer than `radius`."""
-        nodes = [replace(w, radius=max(w.radius, radius)) if w.target == row else w for w in self._all_open()]
-        self._open, self._stack, self.bytes = [], [], 0
-        self.put(nodes)
-        self.leaves = [w for w in self.leaves if w.target != row or radius < self.close]
-        self.given_up = [w for w in self.given_up if w.target != row or radius < self.close]
+
+        def raised(waiting: Iterable[Waiting]) -> list[Waiting]:
+            nodes = (replace(w, radius=max(w.radius, radius)) if w.target == row else w for w in waiting)
+            return [w for w in nodes if w.radius < self.close]
+
+        # every list is replaced at once: an interruption in between must not lose a node
+        heap = [(w.radius, next(self._count), w) for w in raised(w for _, _, w in self._open)]
+        heapq.heapify(heap)
+        self._open = heap
+        self._stack = raised(self._stack)
+        self.leaves = raised(self.leaves)
+        self.given_up = raised(self.given_up)
+        self.bytes = sum(w.nbytes for w in self._all_open())
 
     @property
     def lower(self) -> float:
@@ -110,10 +118,14 @@ class Tree:
         """
         self._busy = []
         while self.open and len(self._busy) < count:
-            w = self._stack.pop() if self._stack else heapq.heappop(self._open)[2]
-            self.bytes -= w.nbytes
+            w = self._stack[-1] if self._stack else self._open[0][2]
             if w.radius < self.close:
-                self._busy.append(w)
+                self._busy.append(w)  # before it is taken out: an interruption in between must not lose it
+            if self._stack:
+                self._stack.pop()
+            else:
+                heapq.heappop(self._open)
+            self.bytes -= w.nbytes
         return self._busy
 
     def done(self) -> None:
@@ -158,7 +170,7 @@ class Tree:
             if len(children) == 0:
                 self.done()
                 return
-        bounded = self.bounder.bound(children, o.steps, self.close, o.rate)
+        bounded = self.bounder.bound(children, o.steps if self._narrow else (o.steps + 1) // 2, self.close, o.rate)
         self.visited += len(children)
         self._keep(bounded.nodes)
         self.done()

@@ -157,6 +157,7 @@ class Encoding:
         moving: flat positions of these elements.
         origin: where `t = 0`: the anchor, and the value of the elements that cannot move.
         radius: R.
+        before: the flattened input of every non-linear operator, by the tensor that the operator writes.
     """
 
     model: MilpModel
@@ -165,6 +166,7 @@ class Encoding:
     moving: Array
     origin: Array
     radius: float
+    before: Mapping[str, LinExpr]
 
     def margin(self, target: int, label: int) -> LinExpr:
         """`f_t - f_y`."""
@@ -230,6 +232,7 @@ def encode_network(
     x = steps.scale(np.full(len(moving), scale)).spread(moving, len(centre)).shift(still)
     values = {network.input: x}
     box_of = _boxes(network, lo, hi, intervals)
+    before: dict[str, LinExpr] = {}
     for op in network.ops:
         if "milp" in op.unsupported:
             raise op.missing("milp")
@@ -240,8 +243,10 @@ def encode_network(
         if index is not None and len(index):
             l, u = intervals[op.output]
             model.rows(values[op.inputs[0]].take(index), l[index], u[index])
+        if isinstance(op, Nonlinear):
+            before[op.output] = values[op.inputs[0]]
         values[op.output] = _without_zeros(op.encode(model, *[values[n] for n in op.inputs]))
-    return Encoding(model, values[network.output], steps, moving, still.reshape(x0.shape), scale)
+    return Encoding(model, values[network.output], steps, moving, still.reshape(x0.shape), scale, before)
 
 
 def _shortened(model: MilpModel, x: LinExpr, matrix: sp.csr_array, box: Callable[[], tuple[Array, Array]]) -> LinExpr:

@@ -21,6 +21,7 @@ from onnxsub.verifiers.milp.local import SLACK
 from onnxsub.verifiers.milp.options import MilpOptions
 from onnxsub.verifiers.milp.solvers import Problem
 from onnxsub.verifiers.milp.tighten import MOST_UNITS, tighten
+from onnxsub.verifiers.milp.tighten_lp import Question, tighten_by_programs
 
 __all__ = ["CaseModel", "ClauseModel"]
 
@@ -158,6 +159,23 @@ class ClauseModel:
     def scale(self) -> float:
         """Size of the rows, at least 1."""
         return 1.0 + max(float(np.abs([self.case.lowest[r], self.case.highest[r]]).max()) for r in self.members)
+
+    def tightened(self, late: Callable[[], bool]) -> ClauseModel | None:
+        """The same with units bounded by linear programs; None: these prove that the clause does not hold anywhere.
+
+        Args:
+            late: asked before every program.
+        """
+
+        def encode(intervals: Mapping[str, tuple[Array, Array]], enforced: Mapping[str, Array]) -> Encoding:
+            return replace(self, intervals=intervals, enforced=enforced)._encoding
+
+        def rows(encoding: Encoding) -> list[tuple[LinExpr, float]]:
+            return [(encoding.logits.take(np.array([r])), -self.case.slack(r)) for r in self.members]
+
+        case = self.case
+        found = tighten_by_programs(Question(case.network, _flat(case.bounds), encode, rows), self.intervals, late)
+        return None if found is None else replace(self, intervals=found[0], enforced=found[1])
 
     def decision(self) -> Problem:
         r"""`max min_r row_r` over the points where every row is at least minus its slack; infeasible: there is no such point.

@@ -21,6 +21,7 @@ from onnxsub.verifiers.milp.build import Encoding, encode_network
 from onnxsub.verifiers.milp.options import MilpOptions
 from onnxsub.verifiers.milp.solvers import Problem
 from onnxsub.verifiers.milp.tighten import MOST_UNITS, tighten
+from onnxsub.verifiers.milp.tighten_lp import Question, tighten_by_programs
 
 __all__ = ["ROOM", "SLACK", "LocalModel", "TargetModel"]
 
@@ -79,22 +80,42 @@ class LocalModel:
             UnsupportedOperatorError: an operator has no bounds, or none of folded form when `fold` is `always`.
         """
         lower, upper = space.ball(x0, radius * (1 + ROOM))
+        return LocalModel.on_box(network, x0, label, lower, upper, radius, options, dense)
+
+    @staticmethod
+    def on_box(
+        network: Network,
+        x0: Array,
+        label: int,
+        lower: Array,
+        upper: Array,
+        radius: float,
+        options: MilpOptions,
+        dense: float = math.inf,
+    ) -> LocalModel:
+        """The same over any box; `radius` is how far it reaches from `x0`, which need not be an anchor."""
         # optimised slopes cost seconds: they are for the network that the questions are asked of
         first = "crown" if options.bounds_method == "alpha-crown" else options.bounds_method
         bounds = compute_bounds(network, lower, upper, first)
         lowest, margins = _margins(network, bounds, label)
-        found = LocalModel(network, x0, lower, upper, bounds, margins, lowest, label, radius, options.tighten)
+        found = LocalModel(network, x0, lower, upper, bounds, margins, lowest, label, radius, options.tighten != "none")
         if not (margins >= 0).any():
             return found
         if options.fold != "never" and _folded_size(network, bounds) <= dense:
             try:
-                folded = fold(network, bounds)
+                return found.folded(options.bounds_method)
             except UnsupportedOperatorError:
                 if options.fold == "always":
                     raise
-            else:
-                return replace(found, network=folded).bounded(options.bounds_method)
         return found if first == options.bounds_method else found.bounded(options.bounds_method)
+
+    def folded(self, method: str) -> LocalModel:
+        """The same with stable units and affine stretches folded, and bounded again.
+
+        Raises:
+            UnsupportedOperatorError: it cannot be folded.
+        """
+        return replace(self, network=fold(self.network, self.bounds)).bounded(method)
 
     def bounded(self, method: str, steps: int = 20) -> LocalModel:
         """The same with the network bounded again by another method.
@@ -141,9 +162,9 @@ class LocalModel:
                 return None
             lower, upper = tightened.lower.numpy(), tightened.upper.numpy()
             for op in self.network.activations:
-                before, after = self.bounds.pre[op.output], tightened.pre[op.output]
-                on_ball = op.affine_on(*(b[0].flatten() for b in before))
-                enforced[op.output] = torch.nonzero(op.affine_on(*after) & ~on_ball).flatten().numpy()
+                after = (t.reshape(op.in_shapes[0]) for t in tightened.pre[op.output])
+                on_ball = op.affine_on(*(b[0] for b in self.bounds.pre[op.output]))
+                enforced[op.output] = torch.nonzero((op.affine_on(*after) & ~on_ball).flatten()).flatten().numpy()
             intervals = {name: (l.numpy(), u.numpy()) for name, (l, u) in tightened.pre.items()}
         return TargetModel(self, target, slack, lower, upper, intervals, enforced)
 
@@ -170,7 +191,7 @@ class TargetModel:
         """Units that cost a binary."""
         count = 0
         for op in self.local.network.activations:
-            ends = (torch.as_tensor(e) for e in self.intervals[op.output])
+            ends = (torch.as_tensor(np.array(e)).reshape(op.in_shapes[0]) for e in self.intervals[op.output])
             count += int((~op.affine_on(*ends)).sum())
         return count
 
@@ -189,6 +210,23 @@ class TargetModel:
     def _measured(self) -> tuple[Encoding, LinExpr]:
         encoding = self._encode()
         return encoding, encoding.add_distance()
+
+    def tightened(self, late: Callable[[], bool]) -> TargetModel | None:
+        """The same with units bounded by linear programs; None: these prove that the target is not reached.
+
+        Args:
+            late: asked before every program.
+        """
+
+        def encode(intervals: Mapping[str, tuple[Array, Array]], enforced: Mapping[str, Array]) -> Encoding:
+            return replace(self, intervals=intervals, enforced=enforced)._encode()
+
+        def rows(encoding: Encoding) -> list[tuple[LinExpr, float]]:
+            return [(encoding.margin(self.target, self.local.label), -self.slack)]
+
+        whole = {name: self.local.bounds.arrays(name) for name in self.local.bounds.pre}
+        found = tighten_by_programs(Question(self.local.network, whole, encode, rows), self.intervals, late)
+        return None if found is None else replace(self, intervals=found[0], enforced=found[1])
 
     def decision(self) -> Problem:
         """`max f_t - f_y` over the points of the ball where it is not negative; a point exists unless infeasible."""

@@ -10,10 +10,11 @@ from onnxsub.errors import InputError
 from onnxsub.propagate import METHODS
 from onnxsub.verifiers.milp.solvers import SOLVERS
 
-__all__ = ["MilpOptions"]
+__all__ = ["TIGHTENINGS", "MilpOptions"]
 
 _SEARCHES = ("direct", "bisect")
 _FOLDS = ("auto", "always", "never")
+TIGHTENINGS = ("cut", "lp", "none")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class MilpOptions:
         tol: `exact` means `upper - lower <= tol`, in un-normalised input units.
         bounds_method: how pre-activations are bounded.
         fold: solve the folded form (`auto`: where every operator can be folded).
-        tighten: bound the units where the target is reached, not on the whole ball.
+        tighten: how units are bounded before a program is built: `none` (on the whole ball), `cut` (where the target is reached,
+            by half-spaces: `tighten.py`), `lp` (then by two linear programs per unit: `tighten_lp.py`).
         attack: look for a start point where none is given.
         feasibility, integrality: tolerances of the solver.
     """
@@ -42,7 +44,7 @@ class MilpOptions:
     tol: float = 1e-6
     bounds_method: str = "crown"
     fold: str = "auto"
-    tighten: bool = True
+    tighten: str = "cut"
     attack: bool = True
     feasibility: float = 1e-9
     integrality: float = 1e-9
@@ -53,6 +55,7 @@ class MilpOptions:
             ("--search", self.search, _SEARCHES),
             ("--bounds", self.bounds_method, METHODS),
             ("fold", self.fold, _FOLDS),
+            ("--tighten", self.tighten, TIGHTENINGS),
         ):
             if value not in choices:
                 raise InputError(f"{option} {value!r} is unknown; choose one of {', '.join(choices)}")

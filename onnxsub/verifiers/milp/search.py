@@ -25,6 +25,7 @@ from onnxsub.verifiers.milp.local import LocalModel, TargetModel
 from onnxsub.verifiers.milp.options import MilpOptions
 from onnxsub.verifiers.milp.solvers import Problem, Solution, SolverOptions, get_solver
 from onnxsub.verifiers.milp.tighten import MOST_UNITS
+from onnxsub.verifiers.milp.tighten_lp import LP_SHARE
 from onnxsub.verifiers.referee import Referee, Replay
 from onnxsub.verifiers.result import DistanceResult, Progress, TargetResult, Witness
 
@@ -197,6 +198,9 @@ class Search:
         """The programs of one target on a ball; None when bounds exclude it, which is noted."""
         with self.stage("tighten"):
             model = local.target(target, most, lambda: not self.running)
+            if model is not None and self.options.tighten == "lp" and local.tight and model.binaries <= most:
+                until = time.perf_counter() + LP_SHARE * self.remaining
+                model = model.tightened(lambda: not self.running or time.perf_counter() > until)
         if model is None:
             self.prove(target, local.radius, by_bounds=True)
         return model

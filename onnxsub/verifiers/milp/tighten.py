@@ -25,7 +25,7 @@ from onnxsub.ops.relaxation import Relaxation
 from onnxsub.propagate import Bounds, Coefficients, pull_back
 from onnxsub.propagate.halfspace import cut_minimum
 
-__all__ = ["MOST_UNITS", "Tightened", "tighten"]
+__all__ = ["MOST_UNITS", "Tightened", "no_sliver", "tighten"]
 
 MOST_UNITS = 2000
 """Networks with more unstable units than this are left as they are: one pass would cost more than it saves."""
@@ -101,10 +101,10 @@ class _Tightening:
             if width > (1 - _GAIN) * before or (stop is not None and stop()):
                 break
         shape = self.network.input_shape
-        lower, upper = _no_sliver((self.lower, self.upper), self.start)
+        lower, upper = no_sliver((self.lower, self.upper), self.start)
         flat = {}
         for name, ends in self.pre.items():
-            l, u = _no_sliver(ends, self.start_pre[name])
+            l, u = no_sliver(ends, self.start_pre[name])
             flat[name] = l.flatten(), u.flatten()
         return Tightened(lower.reshape(shape), upper.reshape(shape), flat, self.margin)
 
@@ -141,7 +141,7 @@ class _Tightening:
         l, u = (t.flatten().clone() for t in self.pre[op.output])
         index = torch.arange(len(l))
         if isinstance(op, Activation):
-            index = index[~op.affine_on(l, u)]
+            index = index[~op.affine_on(*self.pre[op.output]).flatten()]
         if len(index) == 0:
             return True
         rows = max(1, _CHUNK // len(self.lower))
@@ -174,7 +174,7 @@ class _Tightening:
         return bound.coefficients.full(self.network.input_shape)[0].flatten(1), bound.lower_bias[0]
 
 
-def _no_sliver(ends: Box, before: Box) -> Box:
+def no_sliver(ends: Box, before: Box) -> Box:
     """`ends`, nowhere narrower than a small share of `before`: solvers lose their footing in slivers (docs/soundness.md)."""
     short = (_NARROWEST * (before[1] - before[0]) - (ends[1] - ends[0])).clamp(min=0) / 2
     return torch.maximum(ends[0] - short, before[0]), torch.minimum(ends[1] + short, before[1])

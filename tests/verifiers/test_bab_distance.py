@@ -1,0 +1,171 @@
+"""Branch and bound against the MILP: two methods, one answer; and what limits and interruptions leave standing."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from onnxsub.errors import InputError, UnsupportedOperatorError
+from onnxsub.lower import lower
+from onnxsub.model import load_model
+from onnxsub.network import Network
+from onnxsub.ops.base import Array
+from onnxsub.verifiers.bab.decide import bab_decide
+from onnxsub.verifiers.bab.distance import bab_distance
+from onnxsub.verifiers.bab.nodes import Waiting
+from onnxsub.verifiers.bab.options import BabOptions
+from onnxsub.verifiers.milp.decide import decide
+from onnxsub.verifiers.milp.distance import minimum_distance
+from onnxsub.verifiers.milp.options import MilpOptions
+from tests.random_dags import random_dag
+from tests.verifiers.nets import UNIT, anchor, logits, random_dense
+
+SLACK = 1e-6  # a replayed tie and a bound may round to different sides
+
+
+def case(seed: int) -> tuple[Network, Array, int] | None:
+    network = lower(load_model(random_dag(seed)))
+    if network.classes < 2:
+        return None
+    x0 = np.random.default_rng(seed).uniform(0.1, 0.9, network.input_shape).astype(np.float32)
+    with torch.no_grad():
+        label = int(network.forward(torch.tensor(x0[None])).argmax())
+    return network, x0, label
+
+
+def agree(seed: int, timeout: float) -> None:
+    found = case(seed)
+    if found is None:
+        pytest.skip(f"the random graph {seed} has a single class")
+    network, x0, label = found
+    limits = MilpOptions(timeout=timeout)
+    try:
+        one = minimum_distance(network, x0, label, UNIT, limits)
+    except UnsupportedOperatorError as error:
+        pytest.skip(f"the random graph {seed} has no MILP: {error}")
+    other = bab_distance(network, x0, label, UNIT, limits)
+    assert other.verifier == "bab"
+    if one.status == other.status == "exact":
+        assert abs(one.upper - other.upper) <= 1e-5
+    elif "none" in (one.status, other.status):
+        # whoever proved that there is no boundary: the other found none
+        assert math.isinf(one.upper)
+        assert math.isinf(other.upper)
+    assert one.lower <= other.upper + SLACK
+    assert other.lower <= one.upper + SLACK
+
+
+@pytest.mark.parametrize("seed", [s for s in range(30) if s not in (3, 4, 7, 13, 25, 26)])
+def test_the_milp_agrees_on_random_graphs(seed: int) -> None:
+    agree(seed, 10.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(30, 230))
+def test_the_milp_agrees_on_more_random_graphs(seed: int) -> None:
+    agree(seed, 5.0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_sampled_point_is_nearer(seed: int) -> None:
+    network = random_dense(seed, 6, 12, 10, 3)
+    x0, label = anchor(network, seed)
+    result = bab_distance(network, x0, label, UNIT)
+    assert result.status in ("exact", "none")
+    radius = min(result.lower, 1.0)
+    low, high = UNIT.ball(x0, radius * (1 - 1e-6))
+    rng = np.random.default_rng(seed)
+    points = np.concatenate([rng.uniform(low, high, (4000, *x0.shape)), np.where(rng.random((4000, *x0.shape)) < 0.5, low, high)])
+    f = logits(network)(points)
+    assert (f.argmax(axis=1) == label).all()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_decisions_on_both_sides_of_the_distance(seed: int) -> None:
+    network = random_dense(seed, 6, 12, 10, 3)
+    x0, label = anchor(network, seed)
+    distance = minimum_distance(network, x0, label, UNIT)
+    assert distance.status == "exact"
+    below, above = (bab_decide(network, x0, label, UNIT, eps) for eps in (0.98 * distance.lower, 1.02 * distance.upper))
+    assert (below.status, above.status) == ("proved", "violated")
+    assert decide(network, x0, label, UNIT, 0.98 * distance.lower).status == "proved"
+    assert above.witness is not None
+    assert above.witness.radius <= 1.02 * distance.upper
+    assert above.witness.margin >= 0
+
+
+def test_a_radius_of_zero_and_numbers_that_are_none() -> None:
+    network = random_dense(0, 6, 12, 10, 3)
+    x0, label = anchor(network, 0)
+    assert bab_decide(network, x0, label, UNIT, 0.0).status == "proved"
+    for eps in (-1.0, math.nan, math.inf):
+        with pytest.raises(InputError, match="not a radius"):
+            bab_decide(network, x0, label, UNIT, eps)
+
+
+def test_a_time_limit_leaves_a_bracket_that_holds() -> None:
+    network = random_dense(5, 20, 40, 40, 40, 4)
+    x0, label = anchor(network, 5)
+    result = bab_distance(network, x0, label, UNIT, MilpOptions(timeout=1.0, attack=True))
+    assert result.lower <= result.upper
+    if math.isfinite(result.upper):
+        assert result.witness is not None
+        f = logits(network)(result.witness.x[None].astype(np.float64))[0]
+        assert f[label] <= np.delete(f, label).max() + 1e-5 * np.abs(f).max()
+
+
+def test_ctrl_c_leaves_a_bracket_that_holds() -> None:
+    network = random_dense(3, 8, 16, 16, 3)
+    x0, label = anchor(network, 3)
+    exact = bab_distance(network, x0, label, UNIT)
+    calls = 0
+
+    def stop(lower: float, upper: float, text: str) -> None:
+        nonlocal calls
+        calls += 1
+        if text == "bounds":
+            raise KeyboardInterrupt
+
+    result = bab_distance(network, x0, label, UNIT, progress=stop)
+    assert calls > 0
+    assert result.interrupted
+    assert result.lower <= exact.upper + SLACK
+    assert result.upper >= exact.lower - SLACK
+
+
+def test_depth_first_when_memory_is_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = random_dense(3, 8, 24, 24, 3)
+    x0, label = anchor(network, 3)
+    exact = minimum_distance(network, x0, label, UNIT)
+    monkeypatch.setattr(Waiting, "nbytes", property(lambda node: 2**26))
+    result = bab_distance(network, x0, label, UNIT, bab=BabOptions(memory=2**26, leaf=0, narrow=0))
+    assert result.status == "exact"
+    assert abs(result.upper - exact.upper) <= 1e-5
+
+
+def test_the_same_seed_gives_the_same_answer() -> None:
+    network = random_dense(4, 8, 24, 24, 3)
+    x0, label = anchor(network, 4)
+    one, other = (bab_distance(network, x0, label, UNIT) for _ in range(2))
+    assert (one.status, one.lower, one.upper, one.nodes) == (other.status, other.lower, other.upper, other.nodes)
+    assert one.witness is not None
+    assert other.witness is not None
+    assert np.array_equal(one.witness.x, other.witness.x)
+
+
+def test_smooth_activations_have_a_bracket() -> None:
+    network, x0, label = case(3) or pytest.fail("the graph has two classes")
+    result = bab_distance(network, x0, label, UNIT, MilpOptions(timeout=5.0))
+    assert result.lower <= result.upper
+    low, high = UNIT.ball(x0, min(result.lower, 1.0) * (1 - 1e-6))
+    points = np.random.default_rng(0).uniform(low, high, (4000, *x0.shape))
+    assert (logits(network)(points).argmax(axis=1) == label).all()
+
+
+@pytest.mark.parametrize("memory", [-1.0, 0.0, math.nan, math.inf])
+def test_memory_must_be_a_number_of_gib(memory: float) -> None:
+    with pytest.raises(InputError, match="--memory"):
+        BabOptions.of_gib(memory)
