@@ -6,6 +6,7 @@ import gzip
 import json
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -14,11 +15,13 @@ from onnxsub.cli.exits import Exit
 from onnxsub.cli.export_property import command as export_property
 from onnxsub.cli.options import Session
 from onnxsub.cli.output import Output
+from onnxsub.cli.verify import command as verify
 from onnxsub.cli.verify_property import verify_property
 from onnxsub.errors import InputError
 from onnxsub.model import load_model
 from onnxsub.properties import load_property
 from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.property import PropertyOptions
 from tests.properties.tools import same
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -53,7 +56,7 @@ def test_verify_prints_table_json_and_vnncomp(tmp_path: Path, capsys: pytest.Cap
     safe, unsafe = tmp_path / "safe.vnnlib", tmp_path / "unsafe.vnnlib"
     export("--eps", 1e-4, "-o", safe)
     export("--eps", 0.6, "-o", unsafe)
-    options = MilpOptions(timeout=60, threads=1)
+    options = PropertyOptions(milp=MilpOptions(timeout=60, threads=1))
     capsys.readouterr()
     assert verify_property(DIGITS, str(safe), options, Output(quiet=True)) == Exit.DONE
     assert "proved (unsat)" in capsys.readouterr().out
@@ -72,3 +75,24 @@ def test_verify_prints_table_json_and_vnncomp(tmp_path: Path, capsys: pytest.Cap
     assert capsys.readouterr().out == text.read_text()
     with pytest.raises(InputError, match=r"\.png"):
         verify_property(DIGITS, str(unsafe), options, Output(quiet=True), output=str(tmp_path / "w.png"))
+
+
+@pytest.mark.parametrize("verifier", ["bab", "milp", "milp --tighten lp", "milp --tighten none"])
+def test_the_command_line_chooses_the_verifier(tmp_path: Path, verifier: str) -> None:
+    safe = tmp_path / "safe.vnnlib"
+    export("--eps", 0.02, "-o", safe)
+    args = [DIGITS, str(safe), "--threads", "1", "--json", "--verifier", *verifier.split()]
+    found = CliRunner().invoke(verify, args, obj=Session(), standalone_mode=False, catch_exceptions=False)
+    document = json.loads(found.stdout)
+    assert found.return_value == Exit.DONE
+    assert (document["status"], document["verifier"]) == ("proved", verifier.split()[0])
+    assert document["settings"]["tighten"] == (verifier.split()[2] if " " in verifier else "cut")
+
+
+@pytest.mark.parametrize("verifier", ["bab", "marabou"])
+def test_tighten_is_of_the_programs(tmp_path: Path, verifier: str) -> None:
+    safe = tmp_path / "safe.vnnlib"
+    export("--eps", 0.02, "-o", safe)
+    for args in (["--tighten", "lp", "--verifier", verifier], ["--verifier", verifier, "--tighten", "lp"]):
+        with pytest.raises(click.UsageError, match=f"--tighten lp is of --verifier milp; leave it out for {verifier}"):
+            CliRunner().invoke(verify, [DIGITS, str(safe), *args], obj=Session(), standalone_mode=False, catch_exceptions=False)

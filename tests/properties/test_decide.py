@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,10 @@ from tests.random_models import random_model
 
 EXACT = PropertyOptions(milp=MilpOptions(attack=False, threads=1))
 LOOSE = PropertyOptions(milp=MilpOptions(attack=False, tighten="none", fold="never", threads=1))
+MILP = PropertyOptions(milp=MilpOptions(attack=False, threads=1), verifier="milp")
+LOOSE_MILP = replace(LOOSE, verifier="milp")
+LP = PropertyOptions(milp=MilpOptions(attack=False, tighten="lp", threads=1), verifier="milp")
+WAYS = {"all": PropertyOptions(), "exact": EXACT, "loose": LOOSE, "milp": MILP, "loose milp": LOOSE_MILP, "lp": LP}
 
 
 def grid(n: int, points: int) -> np.ndarray:
@@ -78,7 +83,7 @@ def check(model: Model, question: Property, options: PropertyOptions, wanted: st
         assert all(mark == "proved" for case in result.clauses for mark in case)
 
 
-@pytest.mark.parametrize("options", [PropertyOptions(), EXACT, LOOSE], ids=["all", "exact", "loose"])
+@pytest.mark.parametrize("options", list(WAYS.values()), ids=list(WAYS))
 @pytest.mark.parametrize("seed", range(4))
 def test_single_rows_near_their_optimum(seed: int, options: PropertyOptions) -> None:
     model = network(seed)
@@ -90,7 +95,7 @@ def test_single_rows_near_their_optimum(seed: int, options: PropertyOptions) -> 
     check(model, unit_box(clause(([-1, 1, 0], -(margin.max() + 0.05 * room)))), options, "proved")
 
 
-@pytest.mark.parametrize("options", [PropertyOptions(), EXACT, LOOSE], ids=["all", "exact", "loose"])
+@pytest.mark.parametrize("options", list(WAYS.values()), ids=list(WAYS))
 @pytest.mark.parametrize("seed", range(4))
 def test_conjunctions_near_their_optimum(seed: int, options: PropertyOptions) -> None:
     model = network(seed)
@@ -108,7 +113,8 @@ def test_disjunctions_and_several_boxes() -> None:
     top = y.max(0)
     never = clause(([-1, 0, 0], -(top[0] + 1)))
     reached = clause(([0, 0, -1], -(top[2] - 0.02)))
-    check(model, unit_box(never, never, reached), EXACT, "violated")
+    for options in (EXACT, MILP):
+        check(model, unit_box(never, never, reached), options, "violated")
     where = grid(2, 201)[int(y[:, 2].argmax())]
     near, far = np.clip([where - 0.05, where + 0.05], 0, 1), np.array([[0.0, 0.0], [1.0, 1.0]])
     boxes = Property((Case(far[0], far[1], (never,)), Case(near[0], near[1], (never, reached))), (2,), (3,))
