@@ -15,6 +15,7 @@ from onnxsub.errors import InputError
 if TYPE_CHECKING:
     from onnxsub.evaluate.plan import Plan
     from onnxsub.evaluate.run import EvaluateResult
+    from onnxsub.evaluate.settings import Settings
 
 __all__ = ["command"]
 
@@ -110,7 +111,7 @@ def command(
     return Exit.DONE
 
 
-def _plan(models: tuple[str, ...], given: dict[str, Any]) -> Plan:
+def _plan(models: tuple[str, ...], given: dict[str, Any]) -> Plan[Settings]:
     from onnxsub.evaluate.plan import Plan
     from onnxsub.evaluate.samples import Choice, parse_indices, read_samples
     from onnxsub.evaluate.settings import Settings
@@ -151,7 +152,7 @@ def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
         raise InputError(f"{option} {text!r} is no list of numbers; give for example 0.9,0.99") from None
 
 
-def _rows(plan: Plan, result: EvaluateResult) -> list[tuple[str, str]]:
+def _rows(plan: Plan[Settings], result: EvaluateResult) -> list[tuple[str, str]]:
     s, counts = plan.samples, result.counts
     settled = ", ".join(f"{n:,} {state}" for state, n in counts.items() if n)
     overhead = "" if result.overhead is None else f", {result.done_now:,} units, {100 * result.overhead:.1f} % of it overhead"

@@ -31,6 +31,8 @@ COMMANDS = MappingProxyType(
         "export-property": "Write the robustness question as a VNN-LIB file for other verifiers.",
         "compare": "How far two networks differ on a ball around the anchor.",
         "evaluate": "The experiment over a data set, in a run folder that survives a kill.",
+        "robustness": "Robustness of a model over a data set: one number, its interval, what is guaranteed.",
+        "adversarial": "Adversarial examples with the smallest margin, per target class; tables and transfer.",
         "report": "Table, figures and one page of a run folder.",
         "demo2d": "Picture of a two-dimensional classifier and of its substitutes.",
         "zoo": "Networks to verify: list, train, export.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,13 @@ from types import TracebackType
 from typing import Any
 
 from onnxsub.errors import InputError, OutputError
-from onnxsub.evaluate.task import Outcome, unpack
+from onnxsub.evaluate.task import KINDS, Outcome, unpack
 from onnxsub.ops.base import Array
 
-__all__ = ["Ledger", "Unit"]
+__all__ = ["Ledger", "Unit", "UnitKey"]
+
+UnitKey = tuple[str, int, str, str, float, str]
+"""`(model, sample, kind, method, gamma, verifier)` of a unit; see `Ledger.add`."""
 
 _SCHEMA = "1"
 
@@ -30,7 +33,7 @@ CREATE TABLE units (
     id INTEGER PRIMARY KEY,
     model TEXT NOT NULL,
     sample INTEGER NOT NULL,
-    kind TEXT NOT NULL CHECK (kind IN ('attack', 'original', 'substitute')),
+    kind TEXT NOT NULL CHECK (kind IN ({kinds})),
     method TEXT NOT NULL DEFAULT '',
     gamma REAL NOT NULL DEFAULT -1,
     verifier TEXT NOT NULL DEFAULT '',
@@ -83,16 +86,20 @@ class Unit:
 class Ledger:
     """The ledger of one run folder. One process writes at a time; `readonly` ones may watch.
 
+    Args:
+        kinds: of the units, for a ledger that is made.
+
     Raises:
         InputError: damaged, of another version, missing (`readonly`).
         OutputError: it cannot be written.
     """
 
-    def __init__(self, path: Path, *, readonly: bool = False) -> None:
+    def __init__(self, path: Path, *, readonly: bool = False, kinds: Sequence[str] = KINDS) -> None:
         self.path = path
+        self._kinds = kinds
         if readonly and not path.is_file():
             raise InputError(
-                f"{str(path.parent)!r} is no run folder: it has no {path.name}; give one that onnxsub evaluate --run made"
+                f"{str(path.parent)!r} is no run folder: it has no {path.name}; give the folder of a run that was begun"
             )
         with self._guard():
             # without the write-ahead log's own files even a reader may have to make them, so it opens for writing too
@@ -113,11 +120,12 @@ class Ledger:
                 self._db.execute("PRAGMA synchronous = NORMAL")
                 with self._transaction():
                     if not self._has_tables():
-                        for statement in _TABLES.strip().split(";\n"):
+                        tables = _TABLES.format(kinds=", ".join(f"'{kind}'" for kind in self._kinds))
+                        for statement in tables.strip().split(";\n"):
                             self._db.execute(statement)
                         self._db.execute("INSERT INTO meta VALUES ('schema', ?), ('run', ?)", (_SCHEMA, secrets.token_hex(16)))
             if not self._has_tables():
-                raise InputError(f"{str(self.path)!r} is empty: the run did not begin; run onnxsub evaluate --run again")
+                raise InputError(f"{str(self.path)!r} is empty: the run did not begin; give the same command again")
             schema = self._meta("schema")
         if schema != _SCHEMA:
             raise InputError(f"{str(self.path)!r} is a ledger of version {schema}, this is {_SCHEMA}; choose another --run")
@@ -137,16 +145,16 @@ class Ledger:
         """A random name of the run, by which processes that it left behind are known."""
         return self._meta("run")
 
-    def add(self, units: Iterable[tuple[str, int, str, str, float, str]]) -> None:
+    def add(self, units: Iterable[UnitKey]) -> None:
         """Adds units `(model, sample, kind, method, gamma, verifier)` in the order in which they are to be done.
 
-        Empty for what a kind does not have (gamma -1). Each sample's attack comes before its other units, which need it. All of
-        them are added or none.
+        Empty for what a kind does not have (gamma -1). Where a sample has an attack it comes before the sample's other units,
+        which need it. All of them are added or none.
         """
         attacks: dict[tuple[str, int], int] = {}
         with self._guard(), self._transaction():
             for model, sample, kind, method, gamma, verifier in units:
-                needs = None if kind == "attack" else attacks[model, sample]
+                needs = attacks.get((model, sample))
                 cursor = self._db.execute(
                     "INSERT INTO units (model, sample, kind, method, gamma, verifier, needs) VALUES (?, ?, ?, ?, ?, ?, ?)",
                     (model, sample, kind, method, gamma, verifier, needs),

@@ -35,7 +35,7 @@ def lock(path: Path) -> Iterator[None]:
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise InputError(
-                    f"{str(path.parent)!r} is in use by another onnxsub evaluate; wait for it or choose another --run"
+                    f"{str(path.parent)!r} is in use by another onnxsub evaluate or robustness; wait for it or choose another --run"
                 ) from error
             raise OutputError(f"{str(path)!r} cannot be written: {error}; choose a folder that is writable and has room") from error
         yield

@@ -6,11 +6,15 @@ import importlib
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from onnxsub.errors import MissingDependencyError
-from onnxsub.evaluate.row import Row
 from onnxsub.files import atomic
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 __all__ = ["check_parquet", "write_parquet"]
 
@@ -27,31 +31,34 @@ def check_parquet() -> tuple[Any, Any]:
         ) from error
 
 
-def write_parquet(rows: Iterable[Row], path: Path) -> None:
+def write_parquet(rows: Iterable[T], path: Path, kind: type[T]) -> None:
     """Writes the rows, all of them or nothing.
+
+    Args:
+        kind: the dataclass that a row is; its fields are the columns.
 
     Raises:
         MissingDependencyError: no pyarrow. OutputError: the file cannot be written.
     """
     pyarrow, parquet = check_parquet()
-    schema = pyarrow.schema([(f.name, _type(str(f.type), pyarrow)) for f in fields(Row)])
+    schema = pyarrow.schema([(f.name, _type(str(f.type), pyarrow)) for f in fields(kind)])
     with atomic(path) as file, parquet.ParquetWriter(file, schema) as writer:
-        chunk: list[Row] = []
+        chunk: list[T] = []
         for row in rows:
             chunk.append(row)
             if len(chunk) == _CHUNK:
-                writer.write_table(_table(chunk, schema, pyarrow))
+                writer.write_table(_table(chunk, schema, pyarrow, kind))
                 chunk = []
-        writer.write_table(_table(chunk, schema, pyarrow))
+        writer.write_table(_table(chunk, schema, pyarrow, kind))
 
 
-def _table(rows: list[Row], schema: Any, pyarrow: Any) -> Any:
-    columns = [pyarrow.array([getattr(r, f.name) for r in rows], type=schema.field(f.name).type) for f in fields(Row)]
+def _table(rows: list[T], schema: Any, pyarrow: Any, kind: type[T]) -> Any:
+    columns = [pyarrow.array([getattr(r, f.name) for r in rows], type=schema.field(f.name).type) for f in fields(kind)]
     return pyarrow.Table.from_arrays(columns, schema=schema)
 
 
 def _type(annotation: str, pyarrow: Any) -> Any:
-    """The Parquet type of a field of `Row`."""
+    """The Parquet type of a field of a row."""
     kinds = {"str": pyarrow.string(), "int": pyarrow.int64(), "float": pyarrow.float64(), "bool": pyarrow.bool_()}
     kinds["tuple[int, ...]"] = pyarrow.list_(pyarrow.int64())
     return kinds[annotation.removesuffix(" | None")]

@@ -5,26 +5,62 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from onnxsub.errors import InputError
 from onnxsub.evaluate.samples import Choice, Samples, format_indices, parse_indices, read_samples
 from onnxsub.evaluate.settings import Settings
 from onnxsub.files import one_line, write_atomic
 from onnxsub.model import Model, load_model
+from onnxsub.region import InputSpace
 from onnxsub.results import VERSION
 from onnxsub.zoo.recipe import budget_text
 
-__all__ = ["SCHEMA", "ModelEntry", "Plan", "difference", "plan_again", "read_plan", "write_plan"]
+__all__ = [
+    "SCHEMA", "ModelEntry", "Plan", "RunSettings", "difference", "plan_again", "plan_with", "read_plan", "schema_of", "write_plan",
+]  # fmt: skip
 
-SCHEMA = "onnxsub.run/1"
+SCHEMA = Settings.SCHEMA
 
 _RECIPE = "onnxsub.zoo"
 
 _WHERE = ("path", "source")  # where something lies does not decide the results, its hash does
+
+
+class RunSettings(Protocol):
+    """What decides the results of a run, whatever the run is about; a frozen dataclass, checked when made.
+
+    Attributes:
+        SCHEMA: of the run's `run.toml`. COMMAND: that goes on with the run.
+        seed, threads: of everything random, of one worker.
+    """
+
+    SCHEMA: ClassVar[str]
+    COMMAND: ClassVar[str]
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def threads(self) -> int: ...
+
+    @property
+    def domain(self) -> tuple[float, float]: ...
+
+    @property
+    def space(self) -> InputSpace:
+        """Domain and normalisation."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values under the names of the fields."""
+        ...
+
+
+S = TypeVar("S", bound=RunSettings)
 
 
 @dataclass(frozen=True)
@@ -43,7 +79,7 @@ class ModelEntry:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class Plan(Generic[S]):
     """Models, samples and settings.
 
     Attributes:
@@ -52,11 +88,11 @@ class Plan:
 
     models: tuple[ModelEntry, ...]
     samples: Samples
-    settings: Settings
+    settings: S
     loaded: tuple[Model, ...] = field(repr=False)
 
     @staticmethod
-    def of(paths: tuple[str, ...], samples: Samples, settings: Settings) -> Plan:
+    def of(paths: tuple[str, ...], samples: Samples, settings: S) -> Plan[S]:
         """Reads the models.
 
         Raises:
@@ -77,21 +113,22 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The content of `run.toml`."""
-        s = self.samples
+        s, settings = self.samples, self.settings
         return {
-            "schema": SCHEMA,
+            "schema": settings.SCHEMA,
             "version": VERSION,
             "data": {
                 "source": s.source, "sha256": s.sha256, "array": s.array, "labels": s.labels, "index": format_indices(s.index),
             },
-            "settings": self.settings.to_json(),
+            "settings": settings.to_json(),
             "model": [{"name": m.name, "path": m.path, "sha256": m.sha256, "training": m.training} for m in self.models],
         }  # fmt: skip
 
 
-def write_plan(plan: Plan, path: Path) -> None:
+def write_plan(plan: Plan[S], path: Path) -> None:
     """Writes `run.toml`, all of it or nothing. Raises OutputError."""
-    lines = ["# onnxsub evaluate --run FOLDER goes on with this run; the paths count from the folder where it was started", ""]
+    again = f"onnxsub {plan.settings.COMMAND} --run FOLDER"
+    lines = [f"# {again} goes on with this run; the paths count from the folder where it was started", ""]
     document = plan.to_json()
     lines += [f"{k} = {_toml(v)}" for k, v in document.items() if not isinstance(v, dict | list)]
     for name in ("data", "settings"):
@@ -101,18 +138,21 @@ def write_plan(plan: Plan, path: Path) -> None:
     write_atomic(path, ("\n".join(lines) + "\n").encode())
 
 
-def read_plan(path: Path) -> dict[str, Any]:
+def schema_of(path: Path) -> str | None:
+    """The schema that a `run.toml` names, which says what the run is about. Raises InputError where it cannot be read."""
+    schema = _parse(path).get("schema")
+    return schema if isinstance(schema, str) else None
+
+
+def read_plan(path: Path, schema: str = SCHEMA) -> dict[str, Any]:
     """The content of `run.toml`.
 
     Raises:
         InputError: not readable, or of another schema or version.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{os.fspath(path)!r} cannot be read: {one_line(error)}; choose another --run") from error
-    if document.get("schema") != SCHEMA:
-        raise InputError(f"{os.fspath(path)!r} is of schema {document.get('schema')!r}, this is {SCHEMA!r}; choose another --run")
+    document = _parse(path)
+    if document.get("schema") != schema:
+        raise InputError(f"{os.fspath(path)!r} is of schema {document.get('schema')!r}, this is {schema!r}; choose another --run")
     if document.get("version") != VERSION:
         raise InputError(
             f"{os.fspath(path)!r} was made by onnxsub {document.get('version')}, this is {VERSION}: their results do not mix; "
@@ -121,8 +161,17 @@ def read_plan(path: Path) -> dict[str, Any]:
     return document
 
 
-def plan_again(document: Mapping[str, Any]) -> Plan:
-    """The plan that a `run.toml` describes, from the same files.
+def plan_again(document: Mapping[str, Any]) -> Plan[Settings]:
+    """The plan that a `run.toml` of `onnxsub evaluate` describes, from the same files.
+
+    Raises:
+        InputError: a file is gone or has changed.
+    """
+    return plan_with(document, Settings.from_json)
+
+
+def plan_with(document: Mapping[str, Any], settings: Callable[[Mapping[str, Any]], S]) -> Plan[S]:
+    """The plan that a `run.toml` describes, from the same files; `settings` makes the settings of their plain values.
 
     Raises:
         InputError: a file is gone or has changed.
@@ -131,10 +180,16 @@ def plan_again(document: Mapping[str, Any]) -> Plan:
         data, models = document["data"], document["model"]
         choice = Choice(parse_indices(data["index"]))
         samples = read_samples(data["source"], choice, data.get("array") or None, data.get("labels"))
-        plan = Plan.of(tuple(m["path"] for m in models), samples, Settings.from_json(document["settings"]))
+        return Plan.of(tuple(m["path"] for m in models), samples, settings(document["settings"]))
     except KeyError as error:
         raise InputError(f"run.toml lacks {error.args[0]!r}; choose another --run") from error
-    return plan
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{os.fspath(path)!r} cannot be read: {one_line(error)}; choose another --run") from error
 
 
 def difference(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> str | None:

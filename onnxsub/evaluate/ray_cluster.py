@@ -41,7 +41,7 @@ class RayCluster:
         MissingDependencyError: Ray is not installed. InputError: no cluster there.
     """
 
-    def __init__(self, jobs: int, plan: Plan, address: str | None) -> None:
+    def __init__(self, jobs: int, plan: Plan[Any], address: str | None) -> None:
         try:
             self._ray: Any = importlib.import_module("ray")
         except ImportError as error:

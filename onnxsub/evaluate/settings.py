@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from onnxsub.errors import InputError
 from onnxsub.region import InputSpace
@@ -37,6 +37,9 @@ class Settings:
         seed, threads, device: as for a single distance; one thread per worker by default.
         domain, mean, std: see `onnxsub.region.InputSpace`.
     """
+
+    SCHEMA: ClassVar[str] = "onnxsub.run/1"
+    COMMAND: ClassVar[str] = "evaluate"
 
     protocol: str = "fast"
     methods: tuple[str, ...] = ("lin",)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxsub.evaluate.settings import Settings
 from onnxsub.ops.base import Array
 
-__all__ = ["KINDS", "Attacked", "Outcome", "Task", "pack", "unpack"]
+if TYPE_CHECKING:
+    from onnxsub.evaluate.plan import RunSettings
+
+__all__ = ["KINDS", "Attacked", "Done", "Outcome", "Task", "pack", "unpack"]
 
 KINDS = ("attack", "original", "substitute")
-"""`attack`: `d_adv` of a sample. `original`: `d_bnd` of it. `substitute`: `d_hat` by one method, gamma and verifier."""
+"""Of `onnxsub evaluate`.
+
+`attack`: `d_adv` of a sample. `original`: `d_bnd` of it. `substitute`: `d_hat` by one method, gamma and verifier.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +43,12 @@ class Task:
 
     Attributes:
         id: of the ledger.
-        kind: see `KINDS`.
+        kind: see `KINDS`, and the table in `onnxsub.evaluate.work`.
         model: a path, or the file's bytes. sha256: of the model, under which a worker keeps it.
         x: the anchor, float32, per-sample shape. label: the class to defend, None: the predicted one.
         method, gamma, verifier: as far as the kind has them.
         threads: that it may use.
-        attacked: for all kinds but `attack`.
+        attacked: for what builds on the sample's attack.
     """
 
     id: int
@@ -55,9 +60,23 @@ class Task:
     method: str | None
     gamma: float | None
     verifier: str | None
-    settings: Settings
+    settings: RunSettings
     threads: int
     attacked: Attacked | None
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """What the work of a unit gave.
+
+    Attributes:
+        result: plain values; `time_s` holds its stages in seconds.
+        point: the adversarial point or witness. anchor: where the report shows it.
+    """
+
+    result: Mapping[str, Any]
+    point: Array | None = field(default=None, repr=False)
+    anchor: Array | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)

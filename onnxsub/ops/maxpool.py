@@ -114,7 +114,7 @@ class MaxPool(Nonlinear):
         Elements that another one always exceeds are left out; a window with one element left is that element.
         """
         lower, upper = encoder.bounds(self.output)
-        candidates = self._candidates()
+        candidates = self.candidates()
         low = np.where(candidates < 0, -np.inf, lower[candidates])
         high = np.where(candidates < 0, -np.inf, upper[candidates])
         rows = np.arange(len(candidates))
@@ -150,7 +150,7 @@ class MaxPool(Nonlinear):
         encoder.rows(switch.apply(sums), 1.0, 1.0)
         return y + result.spread(open_, len(candidates))
 
-    def _candidates(self) -> Array:
+    def candidates(self) -> Array:
         """Flat input positions of every window of the whole tensor, `(C P, K)`; -1 for padding."""
         channels, size = self.in_shapes[0][0], math.prod(self.sliding.in_spatial)
         shifted = self.index[None] + (np.arange(channels) * size)[:, None, None]

@@ -211,7 +211,7 @@ class Attacker:
     def _descend(self, scouted: Track) -> Track:
         """Restarts from random directions, more of them for the targets that came nearer in the scout."""
         score = scouted.score.nan_to_num(nan=self._upper).clamp(max=self._upper)
-        excess = score / score.min() - 1
+        excess = score / score.min().clamp(min=1e-30) - 1  # 0: the anchor itself is on the boundary
         targets = torch.unique(scouted.targets[excess <= _WORTH])
         smallest = torch.stack([excess[scouted.targets == t].min() for t in targets])
         weights = torch.exp(-smallest / _TEMPERATURE)

@@ -25,6 +25,8 @@ from onnxsub.propagate import Bounds, compute_bounds, margin_bounds
 
 __all__ = ["certified_radius", "keeps_its_pieces", "margin_rows", "worst_margin_bound"]
 
+_SMALLEST = 1e-10  # radii below it are far below what float32 can tell apart
+
 Ball = Callable[[float], tuple[Array, Array]]
 """Radius to the box `B(radius)`."""
 
@@ -113,7 +115,7 @@ def certified_radius(
         return start
     if at_high > 0:
         return upper
-    while high - low > tol * high and not late():
+    while high - low > tol * high and high > _SMALLEST and not late():
         share = at_low / (at_low - at_high) if np.isfinite(at_high) else 0.5
         radius = low + (high - low) * min(max(share, 0.1), 0.9)
         margin = margin_at(radius)

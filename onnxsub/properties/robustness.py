@@ -5,14 +5,26 @@ from __future__ import annotations
 import numpy as np
 
 from onnxsub.errors import InputError
+from onnxsub.ops.base import Array
 from onnxsub.properties.property import Case, Clause, Property
 from onnxsub.query import Query
 
-__all__ = ["robustness_property"]
+__all__ = ["fed_box", "robustness_property"]
 
 
 def robustness_property(query: Query, eps: float) -> Property:
     """`x in B(eps)` and some `f_t(x) >= f_y(x)`, in the units that the model is fed: `(x - mean) / std`.
+
+    Raises:
+        InputError: `eps` is no radius.
+    """
+    model = query.model
+    case = Case(*fed_box(query, eps), _other_class(query))
+    return Property((case,), (1, *model.input_shape), (1, *model.output_shape))
+
+
+def fed_box(query: Query, eps: float) -> tuple[Array, Array]:
+    """Both ends of what the model is fed for the points of `B(eps)`, `(inputs,)`, float64.
 
     The ball is clipped to the domain. Its ends are those of float64 arithmetic moved outward to the nearest float32 where that
     lies outside (half a unit in the last place at most), so that the box contains what a float32 network can be fed for
@@ -31,8 +43,7 @@ def robustness_property(query: Query, eps: float) -> Property:
     dtype = model.input_dtype
     lower = np.minimum(lower, lower.astype(dtype).astype(np.float64)).reshape(-1) + 0.0
     upper = np.maximum(upper, upper.astype(dtype).astype(np.float64)).reshape(-1) + 0.0
-    case = Case(lower, upper, _other_class(query))
-    return Property((case,), (1, *model.input_shape), (1, *model.output_shape))
+    return lower, upper
 
 
 def _other_class(query: Query) -> tuple[Clause, ...]:

@@ -10,7 +10,9 @@ from typing import Any
 
 from onnxsub.errors import InputError, OutputError
 from onnxsub.evaluate.ledger import Ledger
-from onnxsub.evaluate.plan import read_plan
+from onnxsub.evaluate.pairs.settings import PairSettings
+from onnxsub.evaluate.plan import read_plan, schema_of
+from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.row import rows_of
 from onnxsub.evaluate.run import LEDGER, PLAN
 from onnxsub.evaluate.summary import Line, summarise
@@ -18,9 +20,11 @@ from onnxsub.files import write_atomic
 from onnxsub.report.figures import figures
 from onnxsub.report.images import images
 from onnxsub.report.page import Facts, page
+from onnxsub.report.pairs_report import pairs_report
 from onnxsub.report.picture import Picture, check_matplotlib
+from onnxsub.report.robustness_report import robustness_report
 from onnxsub.report.table import certificates, distances, to_csv, to_latex, to_markdown
-from onnxsub.results import VERSION
+from onnxsub.results import VERSION, Result
 
 __all__ = ["ReportOptions", "ReportResult", "report"]
 
@@ -52,13 +56,13 @@ class ReportResult:
     """What was written.
 
     Attributes:
-        folder: of the report. files: in it. lines: the table. counts: units of the run by state.
+        folder: of the report. files: in it. lines: of the table. counts: units of the run by state.
     """
 
     run: str
     folder: Path
     files: tuple[str, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[Result, ...]
     counts: Mapping[str, int]
 
     @property
@@ -90,9 +94,19 @@ def report(run: Path, options: ReportOptions | None = None, *, progress: Report 
     options = options or ReportOptions()
     check_matplotlib()
     if not (run / PLAN).is_file():
-        raise InputError(f"{str(run)!r} is no run folder: it has no {PLAN}; give one that onnxsub evaluate --run made")
-    plan = read_plan(run / PLAN)
+        raise InputError(f"{str(run)!r} is no run folder: it has no {PLAN}; give the folder of a run that was begun")
     folder = run / "report" if options.output is None else Path(options.output)
+    schema = schema_of(run / PLAN)
+    if schema in (RobustnessSettings.SCHEMA, PairSettings.SCHEMA):
+        if options.samples is not None:
+            raise InputError("--samples names images of a run of onnxsub evaluate; leave it out for this one")
+        files: Mapping[str, bytes]
+        found: Sequence[Result]
+        make = robustness_report if schema == RobustnessSettings.SCHEMA else pairs_report
+        files, found, counts = make(run, options.title)
+        _write(folder, files)
+        return ReportResult(str(run), folder, tuple(files), tuple(found), counts)
+    plan = read_plan(run / PLAN)
     settings = plan["settings"]
     with Ledger(run / LEDGER, readonly=True) as ledger:
         counts = ledger.counts()
@@ -122,7 +136,12 @@ def report(run: Path, options: ReportOptions | None = None, *, progress: Report 
         **{f"figures/{p.name}.png": p.png for p in pictures},
         "index.html": page(_facts(options, run, plan, counts, lines, list(failures)), tables, pictures).encode(),
     }
-    for name, data in written.items():
+    _write(folder, written)
+    return ReportResult(str(run), folder, tuple(written), tuple(lines), counts)
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, data in files.items():
         target = folder / name
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +150,6 @@ def report(run: Path, options: ReportOptions | None = None, *, progress: Report 
                 f"cannot make the folder {str(target.parent)!r}: {error.strerror or error}; choose another -o"
             ) from error
         write_atomic(target, data)
-    return ReportResult(str(run), folder, tuple(written), tuple(lines), counts)
 
 
 def _order(picture: Picture, plan: Mapping[str, Any]) -> int:

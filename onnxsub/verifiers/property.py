@@ -20,7 +20,7 @@ from onnxsub.verifiers.property_result import PropertyResult
 from onnxsub.verifiers.property_state import PropertyState
 from onnxsub.verifiers.registry import check_verifier, external_tool
 
-__all__ = ["PropertyOptions", "PropertyResult", "decide_property"]
+__all__ = ["PropertyOptions", "PropertyResult", "by_branching", "decide_property"]
 
 _ATTACK = 1 / 6  # of the time left that one round of the attack may take
 _TURN = 3.0  # times as long as a round of the attack took, the trees go on before the next one
@@ -72,7 +72,7 @@ def decide_property(
         elif options.verifier == "milp":
             decide_by_programs(state, options.attack)
         else:
-            _by_branching(state, options)
+            by_branching(state, options)
     except KeyboardInterrupt:
         state.stop.set()
     settings: dict[str, Any]
@@ -85,8 +85,12 @@ def decide_property(
     return _result(state, options.verifier, state.solver.name, settings)
 
 
-def _by_branching(state: PropertyState, options: PropertyOptions) -> None:
-    """Roots of every box, then rounds of the attack and turns of the trees, one after the other."""
+def by_branching(state: PropertyState, options: PropertyOptions) -> None:
+    """Marks the clauses of `state`: roots of every box, then rounds of the attack and turns of the trees, one after the other.
+
+    Raises:
+        UnsupportedOperatorError: an operator has no bounds.
+    """
     searches = []
     for number in range(len(state.question.cases)):
         if not state.running():

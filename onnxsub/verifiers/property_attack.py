@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from onnxsub.ops.base import Array
 from onnxsub.properties.property import Case
 from onnxsub.runtime import Runtime
 
-__all__ = ["AttackPlan", "Judge", "PropertyWitness", "ascend"]
+__all__ = ["AttackPlan", "Judge", "Judging", "PropertyWitness", "ascend"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,21 @@ class PropertyWitness:
     def kind(self) -> str:
         """`strict`, `tie` (a row is exactly 0) or `rejected`."""
         return "rejected" if not self.confirmed else "strict" if self.margin > 0 else "tie"
+
+
+class Judging(Protocol):
+    """Who says what a point of one case is worth.
+
+    Attributes:
+        lower, upper: the smallest and the largest point of the box that can be judged, any shape of `inputs` elements.
+    """
+
+    lower: Array
+    upper: Array
+
+    def judge(self, x: Array) -> PropertyWitness:
+        """The verdict on a point of any shape."""
+        ...
 
 
 class Judge:
@@ -112,7 +128,7 @@ _QUIET = 0.5  # share of a round after which there is no noise
 def ascend(
     network: Network,
     clauses: tuple[tuple[int, ...], ...],
-    judge: Judge,
+    judge: Judging,
     plan: AttackPlan,
     *,
     start: Array | None = None,
@@ -194,7 +210,7 @@ def _near(count: int, start: Array, centre: Tensor, half: Tensor, generator: tor
     return (u + cloud).clamp(-1, 1)
 
 
-def _try_best(x: Tensor, least: Tensor, judge: Judge, tried: set[bytes]) -> PropertyWitness | None:
+def _try_best(x: Tensor, least: Tensor, judge: Judging, tried: set[bytes]) -> PropertyWitness | None:
     """Has the point with the largest smallest row confirmed, where that row is not negative and the point is new."""
     best = int(least.argmax())
     if not float(least[best]) >= 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -20,7 +20,7 @@ from onnxsub.properties.rows import RowSet, row_set
 from onnxsub.runtime import Runtime
 from onnxsub.verifiers.milp.options import MilpOptions
 from onnxsub.verifiers.milp.solvers import Problem, Solution, SolverOptions, get_solver
-from onnxsub.verifiers.property_attack import AttackPlan, Judge, PropertyWitness, ascend
+from onnxsub.verifiers.property_attack import AttackPlan, Judge, Judging, PropertyWitness, ascend
 
 __all__ = ["PropertyState"]
 
@@ -31,8 +31,13 @@ _ROUND = AttackPlan(growth=(0.0,), noise=(0.0,), restarts=8, steps=30)
 class PropertyState:
     """One decision in the making.
 
+    Args:
+        network: what the clauses of `question` speak of, where that is not the file's own network: a network over the same input
+            shape with other units or outputs. Then nothing is checked against the file.
+        judges: with `network`: who replays the points of each case.
+
     Attributes:
-            rows: per case the rows of its clauses over the network's output.
+        rows: per case the rows of its clauses over the network's output.
         judges: per case who replays its points.
         marks: per case and clause `proved`, `violated` or `unknown`.
         witness: a confirmed point; its case is `where`.
@@ -42,18 +47,33 @@ class PropertyState:
         nodes, runs: of the exact verifier, and how many programs were solved.
     """
 
-    def __init__(self, model: Model, question: Property, options: MilpOptions, tell: Callable[[str], None] | None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        question: Property,
+        options: MilpOptions,
+        tell: Callable[[str], None] | None,
+        *,
+        network: Network | None = None,
+        judges: Sequence[Judging] | None = None,
+    ) -> None:
         self.began = time.perf_counter()
-        check_fits(question, model)
         self.model = model
         self.question = question
         self.options = options
         self.solver = get_solver(options.solver)
-        runtime = Runtime(model, threads=1)
-        self.judges = [Judge(runtime, case) for case in question.cases]
-        self.rows: list[RowSet] = [
-            row_set(tuple(logit_clause(c, model, question.where) for c in case.clauses)) for case in question.cases
-        ]
+        self.judges: Sequence[Judging]
+        self.rows: list[RowSet]
+        if network is None:
+            check_fits(question, model)
+            runtime = Runtime(model, threads=1)
+            self.judges = [Judge(runtime, case) for case in question.cases]
+            self.rows = [row_set(tuple(logit_clause(c, model, question.where) for c in case.clauses)) for case in question.cases]
+        else:
+            assert judges is not None
+            self.network = network
+            self.judges = judges
+            self.rows = [row_set(case.clauses) for case in question.cases]
         self.marks = [["unknown"] * len(case.clauses) for case in question.cases]
         self.witness: PropertyWitness | None = None
         self.rejected: PropertyWitness | None = None

@@ -19,7 +19,7 @@ from onnxsub.verifiers.milp.solvers import SolverOptions, SolverStatus
 from onnxsub.verifiers.milp.tighten import no_sliver
 from onnxsub.verifiers.result import Witness
 
-__all__ = ["Closer", "node_model"]
+__all__ = ["Closer", "node_model", "region_model"]
 
 
 class Closer:
@@ -59,21 +59,12 @@ class Closer:
         if witness.label not in frame.targets:
             return
         row = frame.targets.index(witness.label)
-        x = torch.as_tensor(np.asarray(witness.x, dtype=np.float64)).reshape(1, *frame.network.input_shape)
-        with torch.no_grad():
-            values = frame.network.preactivations(x)
-        ends = {}
-        for op, z in zip(frame.activations, values, strict=True):
-            lower, upper = (e[op.output][row : row + 1].clone() for e in (frame.lower, frame.upper))
-            for kink in op.kinks(z):
-                lower = torch.where(z >= kink, torch.maximum(lower, kink), lower)
-                upper = torch.where(z < kink, torch.minimum(upper, kink), upper)
-            if bool((lower > upper).any()):
-                return  # the point lies outside of what is proved of points of interest: rounding
-            ends[op.output] = lower.reshape(-1).numpy(), upper.reshape(-1).numpy()
+        region = region_model(frame, self._models[row], witness.x)
+        if region is None:
+            return  # the point lies outside of what is proved of points of interest: rounding
         began = time.perf_counter()
         with search.stage("build"):
-            problem = _restricted(frame, self._models[row], ends).minimum()
+            problem = region.minimum()
         solution = search.solve(problem, SolverOptions(), share=0.5)
         if solution.x is not None:
             search.accept(self._models[row].point(solution.x))
@@ -147,6 +138,24 @@ def node_model(frame: Frame, model: TargetModel, node: Waiting) -> TargetModel:
     return _restricted(
         frame, replace(model, lower=low.reshape(shape), upper=np.maximum(low, high).reshape(shape)), _node_ends(frame, node)
     )
+
+
+def region_model(frame: Frame, model: TargetModel, point: Array) -> TargetModel | None:
+    """The programs of the linear region that a point lies in, linear themselves; None: it lies outside of the frame's intervals."""
+    row = frame.targets.index(model.target)
+    x = torch.as_tensor(np.asarray(point, dtype=np.float64)).reshape(1, *frame.network.input_shape)
+    with torch.no_grad():
+        values = frame.network.preactivations(x)
+    ends = {}
+    for op, z in zip(frame.activations, values, strict=True):
+        lower, upper = (e[op.output][row : row + 1].clone() for e in (frame.lower, frame.upper))
+        for kink in op.kinks(z):
+            lower = torch.where(z >= kink, torch.maximum(lower, kink), lower)
+            upper = torch.where(z < kink, torch.minimum(upper, kink), upper)
+        if bool((lower > upper).any()):
+            return None
+        ends[op.output] = lower.reshape(-1).numpy(), upper.reshape(-1).numpy()
+    return _restricted(frame, model, ends)
 
 
 def _no_sliver(ends: tuple[Array, Array], before: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -25,6 +25,7 @@ class BabOptions:
         narrow: most unstable units of a frame whose nodes get intervals of their own.
         dense: coefficients that the folded form of a ball may have; beyond, convolutions stay convolutions.
         slopes: gradient steps for the intervals of larger balls.
+        dive: most open units of a target that is searched by linear programs first; 0: none is.
         leaf: most open units of a node that is handed to the solver; 0: none ever is.
     """
 
@@ -38,6 +39,7 @@ class BabOptions:
     narrow: int = 300
     dense: int = 1_000_000
     slopes: int = 8
+    dive: int = 64
     leaf: int = 150
 
     def __post_init__(self) -> None:
@@ -46,8 +48,8 @@ class BabOptions:
         for name in ("batch", "steps", "root_steps", "look"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} {getattr(self, name)} must be at least 1")
-        if self.narrow < 0 or self.leaf < 0:
-            raise InputError("narrow and leaf are numbers of units, not negative")
+        if min(self.narrow, self.dive, self.leaf) < 0:
+            raise InputError("narrow, dive and leaf are numbers of units, not negative")
         if not 0 < self.rate <= 1:
             raise InputError(f"rate {self.rate} must lie in (0, 1]")
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from onnxsub.passes.walk_back import walk_back
 from onnxsub.verifiers.bab.bound import Bounder
+from onnxsub.verifiers.bab.dive import Dive
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.leaf import Closer
 from onnxsub.verifiers.bab.options import BabOptions
@@ -30,6 +31,7 @@ _TELL = 0.5  # seconds between two lines of progress
 _STUCK = 0.97  # nodes with bounds this near to the closing radius: multipliers will not get there soon, a program may
 _FIRST_PROGRAM = 128  # nodes of the tree before a program is tried; as many again before the next
 _FAR = 8  # times as many where bounds are not near to the closing radius
+_FEW = 4  # gradient steps for the roots of what linear programs will settle
 _PROGRAM = 2.0  # seconds that a program gets at least
 
 
@@ -72,6 +74,7 @@ class Question:
         self._open: dict[int, float] | None = None
         self._run: _Run | None = None
         self._ready = False
+        self._narrower = False  # found on the way to the tree
         self._spent = 0.0
 
     def roots(self) -> bool:
@@ -101,7 +104,7 @@ class Question:
     @property
     def shrunk(self) -> bool:
         """Whether the points found since make it worth to ask again on a smaller ball."""
-        return self._run is not None and self._run.shrunk
+        return self._narrower or (self._run is not None and self._run.shrunk)
 
     def _prepare(self, until: float) -> None:
         """Better slopes for what roots leave open, then intervals that are cut by what is asked about, and the tree."""
@@ -122,9 +125,25 @@ class Question:
             model = search.target(local if reached > _CUTS * radius else replace(local, tight=False), t, options.tighten)
             if model is not None:
                 models.append(model)
+        models = self._dived(models, until)
         self._ready = True
         if models:
             self._run = _Run(search, options, models, radius)
+
+    def _dived(self, models: list[TargetModel], until: float) -> list[TargetModel]:
+        """What is left when targets with few units were searched by linear programs."""
+        search, left = self._search, []
+        for model in models:
+            dive = Dive.of(search, model, self.radius, self._options) if time.perf_counter() < until else None
+            if dive is None or self._narrower:
+                left.append(model)
+                continue
+            with search.stage("tree"):
+                settled = dive.run(until)
+            self._narrower = dive.shrunk
+            if not settled:
+                left.append(model)
+        return [] if self._narrower else left
 
     def _left(self, local: LocalModel) -> dict[int, float]:
         """Targets that one root each does not settle on the intervals of the ball, and the radius that their line reaches."""
@@ -135,7 +154,9 @@ class Question:
             if not models:
                 return {}
             bounder = Bounder(Frame.of(models))
-            found = bounder.bound(bounder.roots(), self._options.root_steps, radius, self._options.rate)
+            # linear programs over a few units are worth more than many steps of the gradient
+            steps = self._options.root_steps if local.unstable > self._options.dive else _FEW
+            found = bounder.bound(bounder.roots(), steps, radius, self._options.rate)
             search.nodes += len(models)
             reached = {m.target: r for m, r in zip(models, found.nodes.radius.tolist(), strict=True)}
             for t, r in reached.items():

@@ -233,6 +233,12 @@ class TargetModel:
         margin = self._ball.margin(self.target, self.local.label)
         return self._ball.model.problem(-margin, (margin, -self.slack, np.inf))
 
+    def relaxed(self) -> tuple[Problem, Array, float]:
+        """`max f_t - f_y` over the points of the ball, whatever its sign; the columns of `(x - x0) / R`, and R."""
+        ball = self._ball
+        margin = ball.margin(self.target, self.local.label)
+        return ball.model.problem(-margin), ball.steps.matrix.indices, ball.radius
+
     def minimum(self) -> Problem:
         """`min |x - x0|_inf` over the points of the ball with `f_t >= f_y`; the columns of `decision` come first."""
         encoding, distance = self._measured

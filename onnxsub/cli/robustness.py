@@ -1,0 +1,190 @@
+"""`onnxsub robustness`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxsub.cli.exits import Exit
+from onnxsub.cli.options import Command, output_options
+from onnxsub.cli.output import Output
+from onnxsub.errors import InputError
+
+if TYPE_CHECKING:
+    from onnxsub.evaluate.plan import Plan
+    from onnxsub.evaluate.robustness.result import RobustnessResult
+    from onnxsub.evaluate.robustness.settings import RobustnessSettings
+
+__all__ = ["command"]
+
+_DATA = ("data", "array", "labels", "index", "limit", "every")
+
+
+@click.command(
+    "robustness", cls=Command,
+    epilog="Example: onnxsub robustness model.onnx --data mnist.npz --limit 250 --eps 0.1 --timeout 60 --run release",
+)  # fmt: skip
+@click.argument("model", metavar="[MODEL]", required=False)
+@click.option(
+    "--run", "folder", required=True, metavar="DIR",
+    help="Folder of the run: begun, or gone on with. Without MODEL: as its run.toml says.",
+)  # fmt: skip
+@click.option("--data", metavar="FILE|NAME", help="Images and labels: .npz or .npy, or a data set's name.")
+@click.option("--array", metavar="NAME", help="Array of the images.  [default: x_test, or the only one]")
+@click.option(
+    "--labels", metavar="NAME", help="Array of the labels, an .npy file, or 'predicted'.  [default: y_test for x_test, ...]"
+)
+@click.option("--index", metavar="LIST", help="Which samples, for example 0,5,10-20.")
+@click.option("--limit", type=int, metavar="N", help="At most so many samples.")
+@click.option("--every", type=int, metavar="K", help="Every K-th sample.")
+@click.option(
+    "--metric", type=click.Choice(["satisfaction", "security", "accuracy", "pointwise", "global"]),
+    help="What is measured.  [default: satisfaction]",
+)  # fmt: skip
+@click.option(
+    "--property", "property_", type=click.Choice(["cr", "sr", "scr", "lr", "confidence"]),
+    help="What must hold on the ball.  [default: cr, the class does not change]",
+)  # fmt: skip
+@click.option("--eps", type=float, metavar="E", help="Radius of the ball round each sample.")
+@click.option("--delta", type=float, metavar="D", help="Of sr: the largest change of the logits.")
+@click.option("--eta", type=float, metavar="P", help="Of scr: the smallest score of the true class.")
+@click.option("--lipschitz", type=float, metavar="L", help="Of lr: the largest change of a logit per change of the input.")
+@click.option("--gamma", type=float, metavar="G", help="Of confidence: the largest change of a score.")
+@click.option("--norm", type=click.Choice(["inf", "1", "2"]), help="Of sr: norm of the change of the logits.  [default: inf]")
+@click.option("--error", type=float, metavar="E", help="Of global: half the interval's width; decides how many samples are taken.")
+@click.option("--confidence", type=float, metavar="C", help="Of the intervals.  [default: 0.95]")
+@click.option("--sequential", is_flag=True, help="Of global: stop as soon as --error is reached.")
+@click.option("--quantitative", is_flag=True, help="Of global: the mean of a value in place of the share that is robust.")
+@click.option("--range", "value_range", nargs=2, type=float, metavar="A B", help="Of --quantitative: the value is cut to it.")
+@click.option(
+    "--distances", type=click.Choice(["exact", "substitute", "attack", "region"]),
+    help="Of pointwise: how the distance of a sample is found.  [default: exact]",
+)  # fmt: skip
+@click.option("--via", metavar="METHOD:GAMMA", help="Of --distances substitute: which one.  [default: lin:0.99]")
+@click.option("--draws", type=int, metavar="N", help="Of accuracy: uniform points per ball.  [default: 1000]")
+@click.option("--verifier", metavar="NAME", help="As for distance.  [default: bab]")
+@click.option("--solver", type=click.Choice(["highs", "gurobi", "scip"]), help="As for distance.  [default: highs]")
+@click.option("--timeout", type=float, metavar="S", help="Seconds per sample.  [default: none]")
+@click.option("--domain", nargs=2, type=float, metavar="LO HI", help="Valid input range.  [default: 0 1]")
+@click.option("--mean", metavar="M..", help="The model wants (x - mean) / std: mean, one or per channel.")
+@click.option("--std", metavar="S..", help="The same: std.")
+@click.option("--threads", type=int, metavar="N", help="Of one worker.  [default: 1]")
+@click.option("--seed", type=int, metavar="N", help="Of everything random.  [default: 0]")
+@click.option("--jobs", type=int, default=1, show_default=True, metavar="N", help="Samples side by side.")
+@click.option("--engine", type=click.Choice(["processes", "ray"]), default="processes", show_default=True, help="Who does them.")
+@click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster.  [default: a local one]")
+@click.option("--kill-after", type=float, metavar="S", help="Hard limit of a sample.  [default: 2 x --timeout + 60]")
+@click.option("--retry-failed", is_flag=True, help="Do samples again that had failed.")
+@output_options
+def command(
+    model: str | None,
+    folder: str,
+    jobs: int,
+    engine: str,
+    address: str | None,
+    kill_after: float | None,
+    retry_failed: bool,
+    out: Output,
+    **experiment: Any,
+) -> int:
+    """Robustness of MODEL over a data set: one number with its interval, and what is guaranteed.
+
+    The run is a folder. Kill it at any moment and give the same command again, or only --run: what is done is kept.
+    """
+    from onnxsub.evaluate.drive import RunOptions
+    from onnxsub.evaluate.robustness.run import open_robustness, robustness
+
+    options = RunOptions(jobs, engine, address, kill_after, retry_failed)
+    if model is not None:
+        plan = _plan(model, experiment)
+    else:
+        given = sorted(k for k, v in experiment.items() if v not in (None, False))
+        if given:
+            option = {"property_": "property", "value_range": "range"}.get(given[0], given[0])
+            raise InputError(f"--{option} is about a new run; name its model too, or go on with {folder!r} by --run alone")
+        plan = open_robustness(Path(folder))
+    with out.progress() as report:
+        result = robustness(plan, Path(folder), options, progress=report)
+    out.result(_Shown(result, out.verbose), _rows(plan, result))
+    for reason, count in result.failures.items():
+        out.note(f"{count} failed, which count as undecided: {reason}")
+    if result.interrupted:
+        out.note("interrupted; the same command goes on with the run")
+        return Exit.INTERRUPTED
+    return Exit.DONE
+
+
+class _Shown:
+    """The result as it is printed: with the positions of the samples where the user wants to know more."""
+
+    def __init__(self, result: RobustnessResult, indices: bool) -> None:
+        self._result = result
+        self._indices = indices
+
+    def to_json(self) -> dict[str, Any]:
+        return self._result.to_json(indices=self._indices)
+
+
+def _plan(model: str, given: dict[str, Any]) -> Plan[RobustnessSettings]:
+    from onnxsub.evaluate.plan import Plan
+    from onnxsub.evaluate.robustness.choose import choose
+    from onnxsub.evaluate.robustness.settings import RobustnessSettings
+    from onnxsub.evaluate.samples import Choice, parse_indices
+
+    for option in ("data", "eps"):
+        if given[option] is None:
+            raise InputError(f"a new run needs --{option}; give it, or only --run to go on with one")
+    values: dict[str, Any] = {k: v for k, v in given.items() if k not in (*_DATA, "property_", "metric", "mean", "std")}
+    values |= {"prop": given["property_"], "metric": given["metric"] or "satisfaction"}
+    values |= {name: _numbers(given[name], name) for name in ("mean", "std")}
+    settings = RobustnessSettings(**{k: v for k, v in values.items() if v is not None})
+    index = None if given["index"] is None else parse_indices(given["index"])
+    every = 1 if given["every"] is None else given["every"]
+    samples = choose(settings, given["data"], Choice(index, every, given["limit"]), given["array"], given["labels"])
+    return Plan.of((model,), samples, settings)
+
+
+def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise InputError(f"--{option} {text!r} is no list of numbers; give for example 0.5,0.5,0.5") from None
+
+
+def _rows(plan: Plan[RobustnessSettings], result: RobustnessResult) -> list[tuple[str, str]]:
+    from onnxsub.evaluate.robustness.words import title_of
+
+    counts, found = result.counts, result.measure
+    rows = [
+        ("run", str(result.folder)),
+        ("model", plan.models[0].name),
+        ("metric", title_of(plan.settings)),
+        ("samples", f"{found.samples:,} of the {len(plan.samples.index):,} chosen of {plan.samples.source}"),
+        ("proved", f"{len(counts.proved):,}"),
+        ("violated", f"{len(counts.violated):,}"),
+        ("undecided", f"{len(counts.undecided):,}"),
+    ]
+    if plan.settings.needs_label:
+        rows.append(("misclassified", f"{len(counts.misclassified):,}"))
+    if counts.pending:
+        rows.append(("not yet seen", f"{len(counts.pending):,}"))
+    rows += [("estimate", _between(found.lower, found.upper)), ("", found.quantity), ("", found.counted)]
+    if found.interval is not None:
+        i = found.interval
+        rows.append(("interval", f"{_between(i.lower, i.upper)} at {100 * i.confidence:g} % confidence ({i.method})"))
+    if plan.settings.error is not None:
+        reached = "reached" if found.more.get("reached") else "not reached: more samples are needed, or fewer that are undecided"
+        rows.append(("error", f"{plan.settings.error:g} asked for, {reached}"))
+    rows.append(("guarantee", found.guarantee))
+    rows += [("results", str(result.folder / "results.parquet")), ("time", f"{result.wall_s:.1f} s")]
+    return rows
+
+
+def _between(lower: float | None, upper: float | None) -> str:
+    if lower is None or upper is None:
+        return "-"
+    return f"{lower:.4f}" if lower == upper else f"{lower:.4f} to {upper:.4f}"

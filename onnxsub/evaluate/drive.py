@@ -1,0 +1,222 @@
+"""The run folder: begun or gone on with, its units done by an engine until all are settled or enough are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from onnxsub.errors import InputError, OutputError
+from onnxsub.evaluate.anchored import Anchors
+from onnxsub.evaluate.engine import Engine
+from onnxsub.evaluate.job import Job, Watch
+from onnxsub.evaluate.ledger import Ledger, Unit
+from onnxsub.evaluate.lock import end_family, lock
+from onnxsub.evaluate.pace import Pace
+from onnxsub.evaluate.parquet import check_parquet
+from onnxsub.evaluate.plan import Plan, RunSettings, difference, plan_with, read_plan, write_plan
+from onnxsub.evaluate.processes import Processes
+from onnxsub.evaluate.task import Outcome
+
+__all__ = ["DEATHS", "GRACE", "LEDGER", "PLAN", "RESULTS", "Driven", "Report", "RunOptions", "drive", "reopen"]
+
+PLAN = "run.toml"
+LEDGER = "ledger.sqlite"
+RESULTS = "results.parquet"
+
+DEATHS = 3
+"""A unit whose worker was lost so often is failed."""
+
+GRACE = 60.0
+"""A unit without a limit of its own is killed after twice the time limit and so many seconds."""
+
+Report = Callable[[float, str], None]
+
+S = TypeVar("S", bound=RunSettings)
+Summary = TypeVar("Summary")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is done; nothing here changes its results.
+
+    Attributes:
+        jobs: units side by side.
+        engine: `processes` of this machine, or `ray`. address: of the Ray cluster, None: a local one.
+        kill_after: seconds after which a unit is killed; None: twice its time limit and a minute, or never without a time limit.
+        retry_failed: do units again that had failed.
+    """
+
+    jobs: int = 1
+    engine: str = "processes"
+    address: str | None = None
+    kill_after: float | None = None
+    retry_failed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise InputError(f"--jobs {self.jobs} is not possible; give 1 or more")
+        if self.engine not in ("processes", "ray"):
+            raise InputError(f"--engine {self.engine!r} is unknown; choose processes or ray")
+        if self.address is not None and self.engine != "ray":
+            raise InputError("--address names a Ray cluster; add --engine ray")
+        if self.kill_after is not None and not self.kill_after > 0:
+            raise InputError(f"--kill-after {self.kill_after:g} is not a positive number; give one")
+
+
+@dataclass(frozen=True, eq=False)
+class Driven(Generic[Summary]):
+    """How a run ended.
+
+    Attributes:
+        summary: of the job. counts: units by state. failures: reason -> how often. interrupted: ended by Ctrl-C.
+        enough: ended because the units that are settled suffice.
+        done_now: units of this call. wall_s: of this call. busy_s: of it, seconds that the units' own stages took, all together.
+    """
+
+    summary: Summary
+    counts: Mapping[str, int]
+    failures: Mapping[str, int]
+    interrupted: bool
+    enough: bool
+    done_now: int
+    wall_s: float
+    busy_s: float
+
+
+def reopen(folder: Path, schema: str, settings: Callable[[Mapping[str, Any]], S]) -> Plan[S]:
+    """The plan of a run folder, from the files that its `run.toml` names.
+
+    Raises:
+        InputError: no run folder, another version or another command's, a file that is gone or has changed.
+    """
+    if not (folder / PLAN).is_file():
+        raise InputError(f"{str(folder)!r} is no run folder: it has no {PLAN}; name models and --data to begin one")
+    recorded = read_plan(folder / PLAN, schema)
+    plan = plan_with(recorded, settings)
+    changed = difference(recorded, plan.to_json())
+    if changed is not None:
+        raise InputError(f"{str(folder)!r} cannot go on: {changed}; restore the file or choose another --run")
+    return plan
+
+
+def drive(
+    job: Job[Summary],
+    folder: Path,
+    options: RunOptions,
+    *,
+    engine: Engine | None = None,
+    progress: Report | None = None,
+) -> Driven[Summary]:
+    """Begins the run of a folder, or goes on with it, until every unit is done or failed, or enough are; then concludes the job.
+
+    Args:
+        engine: in place of the one that the options name.
+        progress: told the share of units that are settled, and rate and remaining time in words.
+
+    Raises:
+        InputError: the folder belongs to another run or another process, samples that do not fit a model.
+        MissingDependencyError: pyarrow, Ray or a verifier is not installed.
+        OutputError: the disk is full. What is done is kept.
+    """
+    start = time.perf_counter()
+    check_parquet()
+    anchors = Anchors(job)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {str(folder)!r}: {error.strerror or error}; choose another --run") from error
+    with lock(folder / "lock.sqlite"):
+        _same_run(job.plan, folder)
+        with Ledger(folder / LEDGER, kinds=job.kinds) as ledger:
+            end_family(ledger.run_id)
+            if not any(ledger.counts().values()):
+                ledger.add(job.units())
+            ledger.recover(retry_failed=options.retry_failed)
+            pace = Pace(ledger.units(), options.jobs, progress)
+            watch = job.watch(ledger.units())
+            interrupted = False
+            if pace.left and not _enough(watch):
+                engine = engine or _engine(options, ledger.run_id, job.plan)
+                try:
+                    with closing(engine):
+                        _loop(job, ledger, engine, options, anchors, pace, watch)
+                except KeyboardInterrupt:
+                    interrupted = True
+                ledger.recover()
+            summary = job.conclude(ledger, folder)
+            counts = ledger.counts()
+            failures = _failures(ledger)
+    wall = time.perf_counter() - start
+    return Driven(summary, counts, failures, interrupted, _enough(watch), pace.done_now, wall, pace.busy_s)
+
+
+def _enough(watch: Watch | None) -> bool:
+    return watch is not None and watch.enough
+
+
+def _same_run(plan: Plan[S], folder: Path) -> None:
+    """Writes `run.toml`, or finds that the folder's is of the same run."""
+    if not (folder / PLAN).exists():
+        if (folder / LEDGER).exists():
+            raise InputError(f"{str(folder)!r} has a ledger but no {PLAN}; restore it or choose another --run")
+        write_plan(plan, folder / PLAN)
+        return
+    other = difference(read_plan(folder / PLAN, plan.settings.SCHEMA), plan.to_json())
+    if other is not None:
+        raise InputError(f"{str(folder)!r} holds another run: {other}; choose another --run, or give the same options")
+
+
+def _engine(options: RunOptions, run_id: str, plan: Plan[S]) -> Engine:
+    if options.engine == "processes":
+        return Processes(options.jobs, run_id)
+    from onnxsub.evaluate.ray_cluster import RayCluster
+
+    return RayCluster(options.jobs, plan, options.address)
+
+
+def _loop(
+    job: Job[Summary], ledger: Ledger, engine: Engine, options: RunOptions, anchors: Anchors, pace: Pace, watch: Watch | None
+) -> None:
+    limit = job.limit if options.kill_after is None else options.kill_after
+    under_way: dict[int, Unit] = {}
+    while not _enough(watch):
+        while (
+            len(under_way) < engine.jobs
+            and (watch is None or watch.wants(len(under_way), engine.jobs))
+            and (unit := ledger.take()) is not None
+        ):
+            # memory is the usual reason for a lost worker, and threads cost some
+            threads = max(1, job.plan.settings.threads >> unit.deaths)
+            under_way[unit.id] = unit
+            engine.submit(anchors.task(unit, ledger, threads), limit)
+        if not under_way:
+            return
+        for outcome in engine.wait(1.0):
+            settled = _book(job, ledger, under_way.pop(outcome.id), outcome)
+            pace.note(settled, outcome)
+            if watch is not None:
+                watch.note(settled)
+        pace.tell()
+
+
+def _book(job: Job[Summary], ledger: Ledger, unit: Unit, outcome: Outcome) -> list[Unit]:
+    """Writes an outcome to the ledger; returns the units that are settled by it."""
+    if outcome.state == "died":
+        if unit.deaths + 1 < DEATHS:
+            ledger.put_back(unit.id, outcome.reason or "")
+            return []
+        outcome = replace(outcome, state="failed", reason=f"{outcome.reason}; {DEATHS} times")
+    return ledger.finish(outcome, job.followers(unit, outcome))
+
+
+def _failures(ledger: Ledger) -> dict[str, int]:
+    """Reasons of failed units, and how often each."""
+    found: dict[str, int] = {}
+    for unit in ledger.units():
+        if unit.state == "failed" and unit.reason:
+            found[unit.reason] = found.get(unit.reason, 0) + 1
+    return found

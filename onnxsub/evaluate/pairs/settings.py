@@ -1,0 +1,88 @@
+"""What decides the results of `onnxsub adversarial` in a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar
+
+from onnxsub.errors import InputError
+from onnxsub.metrics.adversarial import AdversarialOptions, Targets
+from onnxsub.metrics.margin import MarginOptions
+from onnxsub.region import InputSpace
+from onnxsub.verifiers.bab.options import BabOptions
+from onnxsub.verifiers.milp.options import MilpOptions
+
+__all__ = ["PairSettings"]
+
+
+@dataclass(frozen=True)
+class PairSettings:
+    """`AdversarialOptions` as plain values, which a `run.toml` holds.
+
+    Attributes:
+        eps, targets: as there. verifier, solver, tol, timeout, seed: of each pair. memory: bytes of branch and bound.
+        threads: of one worker. domain, mean, std: see `onnxsub.region.InputSpace`.
+    """
+
+    SCHEMA: ClassVar[str] = "onnxsub.run-adversarial/1"
+    COMMAND: ClassVar[str] = "adversarial"
+
+    eps: float
+    targets: str = "all"
+    verifier: str = "bab"
+    solver: str = "highs"
+    tol: float = 1e-4
+    timeout: float | None = None
+    seed: int = 0
+    threads: int = 1
+    memory: int = BabOptions.memory
+    domain: tuple[float, float] = (0.0, 1.0)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise InputError(f"--threads {self.threads} is not possible; give 1 or more")
+        _ = self.options
+
+    @staticmethod
+    def of(options: AdversarialOptions) -> PairSettings:
+        """From options whose other parts are at their defaults."""
+        m, space = options.margin, options.space
+        settings = PairSettings(
+            options.eps, str(options.targets), m.verifier, m.milp.solver, m.tol, m.milp.timeout, m.milp.seed, m.milp.threads or 1,
+            m.bab.memory, (space.lower, space.upper), space.mean, space.std,
+        )  # fmt: skip
+        if settings.options != replace(options, margin=replace(m, milp=replace(m.milp, threads=settings.threads))):
+            raise InputError("options of a pair that a run.toml does not hold were changed; leave these at their defaults")
+        return settings
+
+    @property
+    def space(self) -> InputSpace:
+        """Domain and normalisation."""
+        return InputSpace(self.domain[0], self.domain[1], self.mean, self.std)
+
+    @property
+    def options(self) -> AdversarialOptions:
+        """What they stand for."""
+        return AdversarialOptions(self.eps, Targets.parse(self.targets), self.margin(self.threads), self.space)
+
+    def margin(self, threads: int) -> MarginOptions:
+        """How a pair is solved with so many threads."""
+        milp = MilpOptions(solver=self.solver, timeout=self.timeout, threads=threads, seed=self.seed)
+        return MarginOptions(milp=milp, bab=BabOptions(memory=self.memory), verifier=self.verifier, tol=self.tol)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values under the names of the fields."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> PairSettings:
+        """What `to_json` gave; lists become tuples and what is missing is None. Raises InputError."""
+        known = {f.name for f in fields(PairSettings)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InputError(f"run.toml has the unknown setting {unknown[0]!r}, so another version made it; choose another --run")
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return PairSettings(**plain)

@@ -1,0 +1,113 @@
+"""The units of `onnxsub robustness`: one sample each, by verifier, attack, uniform points or distance."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from onnxsub.evaluate.robustness.settings import RobustnessSettings
+from onnxsub.evaluate.task import Done, Task
+from onnxsub.metrics.intervals import clopper_pearson
+from onnxsub.metrics.local import LocalVerdict, attack_local, decide_local, sample_local
+from onnxsub.metrics.region import RegionOptions, region_distance
+from onnxsub.passes.attack import attack
+from onnxsub.query import Query
+from onnxsub.verifiers.distance import distance
+from onnxsub.verifiers.result import DistanceResult, Witness
+
+__all__ = ["decide", "draw", "locate", "resist"]
+
+
+def decide(task: Task, query: Query) -> Done:
+    """`proved`, `violated`, `undecided` or `misclassified`, by a verifier."""
+    s = _settings(task)
+    return _verdict(query, decide_local(query, s.local, s.local_options(task.threads)))
+
+
+def resist(task: Task, query: Query) -> Done:
+    """`violated` where the attack succeeds, `undecided` where it fails."""
+    s = _settings(task)
+    return _verdict(query, attack_local(query, s.local, s.local_options(task.threads)))
+
+
+def draw(task: Task, query: Query) -> Done:
+    """How many uniform points of the ball satisfy the property."""
+    s = _settings(task)
+    assert s.draws is not None
+    facts = _facts(query)
+    if s.local.needs_label and query.misclassified:
+        return Done({**facts, "status": "misclassified", "satisfied": 0, "drawn": 0, "time_s": {"total": 0.0}})
+    start = time.perf_counter()
+    # one stream per unit: the same points in every ball would make the samples depend on each other
+    seed = int(np.random.SeedSequence([s.seed, task.id]).generate_state(1)[0])
+    satisfied, drawn = sample_local(query, s.local, s.draws, seed)
+    share = clopper_pearson(satisfied, drawn, s.confidence)
+    counts = {"satisfied": satisfied, "drawn": drawn, "lower": share.lower, "upper": share.upper}
+    return Done({**facts, "status": "drawn", **counts, **_times({"total": time.perf_counter() - start})})
+
+
+def locate(task: Task, query: Query) -> Done:
+    """`lower <= rho <= upper` of the sample, by the way that the settings name."""
+    s = _settings(task)
+    facts = _facts(query)
+    if query.misclassified:
+        return Done({**facts, "status": "misclassified", "lower": 0.0, "upper": 0.0, "time_s": {"total": 0.0}})
+    options = s.distance_options(task.threads)
+    if s.distances == "attack":
+        found = attack(query, options.attack)
+        status = "attacked" if found.found else "none-found"
+        result = {"status": status, "lower": 0.0, "upper": found.d_adv if found.found else math.inf}
+        return Done({**facts, **result, **_times(found.time_s)}, found.x_adv)
+    if s.distances == "region":
+        region = region_distance(query, RegionOptions(nearest_only=True, timeout=s.timeout))
+        result = {"status": f"region-{region.status}", "lower": 0.0, "upper": region.distance}
+        return Done({**facts, **result, **_times(region.time_s)}, _confirmed(region.witness))
+    answer = distance(query, options)
+    _check_whole(answer.interrupted)
+    witness = answer.witness if answer.original is None else answer.original.witness
+    return Done({**facts, **_bracket(answer, options.milp.tol), **_times(answer.time_s)}, _confirmed(witness))
+
+
+def _bracket(answer: DistanceResult, tol: float) -> dict[str, Any]:
+    """What is proved of the network itself, also where a substitute was asked."""
+    ends = answer if answer.original is None else answer.original
+    lower, upper = ends.lower, ends.upper
+    # a substitute without a boundary says nothing of the network, unless it is the network
+    if answer.status == "none" and (answer.original is None or answer.original.exact):
+        return {"status": "none", "lower": math.inf, "upper": math.inf, "reason": answer.reason}
+    return {"status": "exact" if upper - lower <= tol else "bracket", "lower": lower, "upper": upper, "reason": answer.reason}
+
+
+def _verdict(query: Query, verdict: LocalVerdict) -> Done:
+    _check_whole(verdict.interrupted)
+    names = ("status", "reason", "lower", "upper", "value", "distance", "verifier")
+    result = {name: getattr(verdict, name) for name in names}
+    return Done({**_facts(query), **result, **_times(verdict.time_s)}, verdict.witness, query.x0)
+
+
+def _check_whole(interrupted: bool) -> None:
+    """Half an answer must not be booked: the unit is lost with its worker, and done again."""
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def _facts(query: Query) -> dict[str, Any]:
+    return {"label": query.label, "predicted": query.predicted, "shape": query.x0.shape}
+
+
+def _times(time_s: Mapping[str, float]) -> dict[str, Any]:
+    """The whole time, which the run counts, and the stages, which may overlap."""
+    return {"time_s": {"total": time_s["total"]}, "stages": dict(time_s)}
+
+
+def _confirmed(witness: Witness | None) -> Any:
+    return witness.x if witness is not None and witness.confirmed else None
+
+
+def _settings(task: Task) -> RobustnessSettings:
+    assert isinstance(task.settings, RobustnessSettings)
+    return task.settings

@@ -1,0 +1,32 @@
+"""Properties of a network on the ball round one anchor: what each says, decided exactly, attacked, sampled."""
+
+from __future__ import annotations
+
+from onnxsub.metrics.local.base import Counterexamples, LocalProperty, Measured
+from onnxsub.metrics.local.classification import ClassificationRobustness
+from onnxsub.metrics.local.confidence import ConfidenceRobustness
+from onnxsub.metrics.local.decide import attack_local, decide_local
+from onnxsub.metrics.local.lipschitz import LipschitzRobustness
+from onnxsub.metrics.local.make import PROPERTIES, make_property
+from onnxsub.metrics.local.sample import sample_local
+from onnxsub.metrics.local.standard import StandardRobustness
+from onnxsub.metrics.local.strong import StrongClassificationRobustness
+from onnxsub.metrics.local.verdict import LocalOptions, LocalVerdict
+
+__all__ = [
+    "PROPERTIES",
+    "ClassificationRobustness",
+    "ConfidenceRobustness",
+    "Counterexamples",
+    "LipschitzRobustness",
+    "LocalOptions",
+    "LocalProperty",
+    "LocalVerdict",
+    "Measured",
+    "StandardRobustness",
+    "StrongClassificationRobustness",
+    "attack_local",
+    "decide_local",
+    "make_property",
+    "sample_local",
+]

@@ -1,0 +1,129 @@
+"""What a local property is: a statement about the ball round one anchor, and what points it excludes."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from onnxsub.errors import InputError
+from onnxsub.network import Network
+from onnxsub.ops.base import Array
+from onnxsub.properties import Case, Clause, Property, fed_box
+from onnxsub.query import Query
+
+__all__ = ["Counterexamples", "LocalProperty", "Measured", "at_anchor", "clause"]
+
+
+@dataclass(frozen=True, eq=False)
+class Counterexamples:
+    """A point violates the property where the output of `network` satisfies one of `clauses`, up to their boundaries.
+
+    Attributes:
+        network: over the inputs of the query, in un-normalised units.
+        clauses: over its output; none where nothing can violate the property.
+    """
+
+    network: Network
+    clauses: tuple[Clause, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Points by replay.
+
+    Attributes:
+        quantity: the number that the property bounds, `(N,)`, float64; NaN where the network gives NaN.
+        violated: whether each point violates the property, `(N,)`, bool.
+    """
+
+    quantity: Array
+    violated: Array
+
+
+@dataclass(frozen=True)
+class LocalProperty(abc.ABC):
+    """A statement about `f` on `B(eps) = {x : |x - x0|_inf <= eps}` intersected with the domain.
+
+    f are the logits: a Softmax, LogSoftmax or (for one score) Sigmoid at the end of a file is left out, and a single logit z
+    counts as the two logits (0, z).
+
+    Attributes:
+        eps: the radius, in un-normalised input units.
+        name: as `make_property` takes it.
+        needs_label: whether it speaks of the class of the anchor, so that a label is needed.
+        smallest: whether the quantity is to stay above its bound (else below).
+    """
+
+    eps: float
+
+    name: ClassVar[str]
+    needs_label: ClassVar[bool]
+    smallest: ClassVar[bool]
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.eps) and self.eps >= 0):
+            raise InputError(f"--eps {self.eps} is not a radius; give a finite number that is not negative")
+        self._check()
+
+    @abc.abstractmethod
+    def _check(self) -> None:
+        """Raises InputError where a parameter is impossible."""
+
+    @property
+    @abc.abstractmethod
+    def bound(self) -> float:
+        """What the quantity is compared with."""
+
+    @abc.abstractmethod
+    def measure(self, query: Query, x: Array) -> Measured:
+        """What onnxruntime says of points `(N, *shape)`, float32, in the ball."""
+
+    @abc.abstractmethod
+    def counterexamples(self, query: Query) -> Counterexamples | None:
+        """The points that violate the property as a network; None where it takes more than one (Lipschitz robustness)."""
+
+    @abc.abstractmethod
+    def linear_clauses(self, query: Query) -> tuple[Clause, ...]:
+        """The same as clauses over the logits.
+
+        Raises:
+            InputError: it is not a disjunction of linear inequalities.
+        """
+
+    def parameters(self) -> dict[str, Any]:
+        """Name, radius and parameters."""
+        own = {k: v for k, v in vars(self).items() if k != "eps" and v is not None}
+        return {"property": self.name, "eps": self.eps, **own}
+
+    def to_property(self, query: Query) -> Property:
+        """The question "is there a counterexample" for VNN-LIB: over the file's own input (normalised units) and output.
+
+        Raises:
+            InputError: the property is no disjunction of linear inequalities over the file's output.
+        """
+        clauses = self.linear_clauses(query)
+        model = query.model
+        if model.stripped:
+            raise InputError(
+                f"{model.where} ends in a head over which property {self.name} is not linear; export the network without it"
+            )
+        if model.outputs == 1:  # logits (0, z)
+            clauses = tuple(Clause(c.A[:, 1:], c.b, c.strict) for c in clauses)
+        case = Case(*fed_box(query, self.eps), clauses)
+        return Property((case,), (1, *model.input_shape), (1, *model.output_shape))
+
+
+def clause(row: Array, most: float) -> Clause:
+    """`row . y <= most`."""
+    return Clause(np.asarray(row, dtype=np.float64)[None], np.array([float(most)]), np.zeros(1, dtype=bool))
+
+
+def at_anchor(query: Query) -> Array:
+    """`f(x0)` in float64 arithmetic, as proofs see it: `(classes,)`."""
+    with torch.no_grad():
+        x = torch.as_tensor(query.x0.astype(np.float64)).unsqueeze(0)
+        return np.asarray(query.network.forward(x)[0].numpy())

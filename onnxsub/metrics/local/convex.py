@@ -1,0 +1,125 @@
+r"""Two convex functions by which scores and norms become outputs of a network: what branch and bound needs of them.
+
+A chord bounds a convex function from above and a tangent from below; both touch it where the interval is one point. So a tree
+that splits these units too decides about softmax scores and Euclidean norms as it does about logits.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from onnxsub.ops.base import Activation, Array, Box
+from onnxsub.ops.encoding import Encoder, LinExpr
+from onnxsub.ops.relaxation import Elementwise
+
+__all__ = ["Convex", "Odds", "Square"]
+
+_SLACK = 16.0
+"""Bounds are widened by this many units in the last place of the largest number that enters them."""
+
+_NARROW = 1e-6
+"""On shorter intervals, relative to their ends, a difference quotient loses its digits; the slope at the middle serves."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Convex(Activation, abc.ABC):
+    """A convex, continuously differentiable `s`."""
+
+    unsupported: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"milp": "it is not piecewise linear, so no linear program decides about it; choose --verifier bab"}
+    )
+
+    @abc.abstractmethod
+    def derivative(self, z: Tensor) -> Tensor:
+        """`s'(z)`."""
+
+    @abc.abstractmethod
+    def stationary(self, slope: Tensor) -> Tensor:
+        """A z with `s'(z) = slope`, any finite number where there is none."""
+
+    @property
+    def piecewise_linear(self) -> bool:
+        return False
+
+    def interval(self, *boxes: Box) -> Box:
+        lower, upper = boxes[0]
+        zero = torch.zeros_like(lower)
+        return self.line_error(lower, upper, zero, zero)
+
+    def line_error(self, lower: Tensor, upper: Tensor, slope: Tensor, offset: Tensor) -> Box:
+        # s(z) - line(z) is convex: largest at an end, smallest where s' equals the slope, or at the end that is nearer to it
+        points = (lower, upper, self.stationary(slope).clamp(min=lower, max=upper))
+        errors = torch.stack([self.forward(p) - slope * p - offset for p in points])
+        ends = torch.maximum(lower.abs(), upper.abs())
+        size = 1 + offset.abs() + slope.abs() * ends + torch.maximum(self.forward(lower), self.forward(upper)).abs()
+        slack = _SLACK * torch.finfo(lower.dtype).eps * size
+        return errors.amin(0) - slack, errors.amax(0) + slack
+
+    def relax(self, lower: Tensor, upper: Tensor, mode: str, alpha: Tensor | None = None) -> Elementwise:
+        """The chord above, the tangent at the middle below; `fastlin`: the chord and its parallel tangent.
+
+        Only the slopes are chosen here. The offsets come from `line_error`, so the lines are sound whatever the slopes.
+        """
+        middle, width = (lower + upper) / 2, upper - lower
+        narrow = width <= _NARROW * (1 + torch.maximum(lower.abs(), upper.abs()))
+        rise = self.forward(upper) - self.forward(lower)
+        at_middle = self.derivative(middle)
+        above = torch.where(narrow, at_middle, rise / torch.where(narrow, torch.ones_like(width), width))
+        zero = torch.zeros_like(lower)
+        high = self.line_error(lower, upper, above, zero)
+        if mode == "fastlin":
+            return Elementwise(above, high[0], above, high[1])
+        return Elementwise(at_middle, self.line_error(lower, upper, at_middle, zero)[0], above, high[1])
+
+    def tangent(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        slope = self.derivative(z)
+        return slope, self.forward(z) - slope * z
+
+    def affine_on(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return lower == upper
+
+    def take(self, index: Array, *, node: str, inputs: tuple[str, ...], output: str) -> Convex:
+        shape = (len(index),)
+        return replace(self, node=node, inputs=inputs, output=output, in_shapes=(shape,), out_shape=shape)
+
+    def encode_units(self, encoder: Encoder, z: LinExpr, lower: Array, upper: Array) -> LinExpr:
+        raise self.missing("milp")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Odds(Convex):
+    """`exp(z)` for `z <= 0` and `1 + z` above: the exponential as far as sums of it that stay below 1 are concerned.
+
+    `sum_t Odds(z_t) < 1` and `sum_t exp(z_t) < 1` say the same, since each says that all z are negative; no bound of it overflows.
+    """
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        z = xs[0]
+        return torch.exp(z.clamp(max=0)) + z.clamp(min=0)
+
+    def derivative(self, z: Tensor) -> Tensor:
+        return torch.exp(z.clamp(max=0))
+
+    def stationary(self, slope: Tensor) -> Tensor:
+        return slope.clamp(min=torch.finfo(slope.dtype).tiny, max=1).log()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Square(Convex):
+    """`z^2`."""
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        return xs[0].square()
+
+    def derivative(self, z: Tensor) -> Tensor:
+        return 2 * z
+
+    def stationary(self, slope: Tensor) -> Tensor:
+        return slope / 2

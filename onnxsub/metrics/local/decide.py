@@ -1,0 +1,169 @@
+"""One decision about a local property at one anchor, or one attack on it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from onnxsub.errors import InputError
+from onnxsub.metrics.local.base import Counterexamples, LocalProperty
+from onnxsub.metrics.local.classification import ClassificationRobustness
+from onnxsub.metrics.local.lipschitz import LipschitzRobustness
+from onnxsub.metrics.local.lipschitz_attack import attack_ratio
+from onnxsub.metrics.local.lipschitz_decide import decide_lipschitz
+from onnxsub.metrics.local.search import BallJudge, Found, hunt, search
+from onnxsub.metrics.local.verdict import LocalOptions, LocalVerdict
+from onnxsub.ops.base import Array
+from onnxsub.passes.attack import attack
+from onnxsub.query import Query
+from onnxsub.verifiers.property import PropertyOptions, decide_property
+from onnxsub.verifiers.registry import external_tool
+from onnxsub.verifiers.verify import VerifyOptions, verify
+
+__all__ = ["attack_local", "decide_local"]
+
+
+def decide_local(query: Query, prop: LocalProperty, options: LocalOptions | None = None) -> LocalVerdict:
+    """Whether a property holds at the anchor of a query.
+
+    `proved`: by bounds, branch and bound or programs, for the network over the real numbers (another tool's claim is named so
+    in `reason`). `violated`: a float32 point of the ball that onnxruntime confirmed on the original file. `misclassified`:
+    the property speaks of the class of the anchor, which is not of that class. Else `undecided`, and `reason` says why.
+
+    Raises:
+        InputError: the verifier cannot decide this property.
+        UnsupportedOperatorError: an operator has no bounds.
+        MissingDependencyError, LicenceError, SolverError: of the solver.
+    """
+    options = options or LocalOptions()
+    early = _at_anchor(query, prop, options.verifier)
+    if early is not None:
+        return early
+    if isinstance(prop, ClassificationRobustness):
+        return _by_verify(query, prop, options)
+    if external_tool(options.verifier) is not None:
+        return _by_tool(query, prop, options)
+    if isinstance(prop, LipschitzRobustness):
+        return decide_lipschitz(query, prop, options)
+    what = prop.counterexamples(query)
+    assert what is not None
+    _check_able(prop, what, options)
+    return _answer(query, prop, options, lambda: search(query, prop, what, options))
+
+
+def attack_local(query: Query, prop: LocalProperty, options: LocalOptions | None = None) -> LocalVerdict:
+    """The attack alone: `violated` with a replayed point, `misclassified`, or `undecided` where it failed (constraint security)."""
+    options = options or LocalOptions()
+    early = _at_anchor(query, prop, "attack", proves=False)
+    if early is not None:
+        return early
+    began = time.perf_counter()
+    until = math.inf if options.timeout is None else began + options.timeout
+
+    def look() -> Found:
+        point: Array | None
+        if isinstance(prop, ClassificationRobustness):
+            point = _class_attack(query, prop, options)
+        elif isinstance(prop, LipschitzRobustness):
+            point = attack_ratio(query, prop, seed=options.seed, deadline=until)
+        else:
+            what = prop.counterexamples(query)
+            assert what is not None
+            point = hunt(query, prop, what, options).witness
+        reason = "the attack found no point; nothing is proved" if point is None else "a point of the ball that the attack found"
+        return Found(False, point, reason, False, {"attack": time.perf_counter() - began})
+
+    return _answer(query, prop, options, look, "attack")
+
+
+def _at_anchor(query: Query, prop: LocalProperty, verifier: str, *, proves: bool = True) -> LocalVerdict | None:
+    """What the anchor alone decides; None: nothing.
+
+    Args:
+        proves: whether `proved` is an answer.
+    """
+    if prop.needs_label and query.misclassified:
+        why = f"the anchor is predicted as class {query.predicted}, not {query.label}"
+        return LocalVerdict.of(query, prop, "misclassified", why, verifier=verifier, time_s={"total": 0.0})
+    if prop.measure(query, query.x0[None]).violated[0]:
+        why = "the anchor itself violates it"
+        return LocalVerdict.of(query, prop, "violated", why, verifier=verifier, time_s={"total": 0.0}, witness=query.x0)
+    if prop.eps == 0 and proves:
+        why = "the ball is the anchor alone, which satisfies it"
+        return LocalVerdict.of(query, prop, "proved", why, verifier=verifier, time_s={"total": 0.0})
+    return None
+
+
+def _answer(
+    query: Query, prop: LocalProperty, options: LocalOptions, work: Callable[[], Found], verifier: str | None = None
+) -> LocalVerdict:
+    began = time.perf_counter()
+    found = work()
+    status = "violated" if found.witness is not None else "proved" if found.proved else "undecided"
+    times = {**found.times, "total": time.perf_counter() - began}
+    return LocalVerdict.of(
+        query, prop, status, found.reason, verifier=verifier or options.verifier, time_s=times, witness=found.witness,
+        interrupted=found.interrupted,
+    )  # fmt: skip
+
+
+def _check_able(prop: LocalProperty, what: Counterexamples, options: LocalOptions) -> None:
+    """Raises InputError where the verifier is not up to the network behind the logits."""
+    if options.verifier == "milp" and any(not op.piecewise_linear for op in what.network.activations):
+        raise InputError(
+            f"property {prop.name} of this network is not piecewise linear, so milp cannot decide it; choose --verifier bab"
+        )
+
+
+def _by_verify(query: Query, prop: LocalProperty, options: LocalOptions) -> LocalVerdict:
+    """CR, as `onnxsub verify --eps` decides it."""
+    chosen = VerifyOptions(options.milp(), options.search(), options.verifier, options.bab)
+    result = verify(query, prop.eps, chosen)
+    witness = None
+    if result.status == "violated":
+        assert result.witness is not None
+        witness = result.witness.x
+        # other tools and solvers may stand on the rim of the ball
+        point = BallJudge(query, prop).judge(witness)
+        witness = point.x.reshape(query.x0.shape).astype(np.float32) if point.confirmed else None
+    status = {"proved": "proved", "violated": "violated"}.get(result.status, "undecided")
+    reason = result.reason
+    if result.status == "violated" and witness is None:
+        status, reason = "undecided", "a point that violates it was found just outside of the ball only"
+    return LocalVerdict.of(
+        query, prop, status, reason, verifier=options.verifier, time_s=result.time_s, witness=witness,
+        interrupted=result.interrupted,
+    )  # fmt: skip
+
+
+def _by_tool(query: Query, prop: LocalProperty, options: LocalOptions) -> LocalVerdict:
+    """Asks another tool about the VNN-LIB form; its point is taken back to un-normalised units and replayed."""
+    began = time.perf_counter()
+    result = decide_property(query.model, prop.to_property(query), PropertyOptions(options.milp(), verifier=options.verifier))
+    status, witness, reason = {"proved": "proved"}.get(result.status, "undecided"), None, result.reason
+    if result.witness is not None:
+        x = result.witness.x.reshape(query.x0.shape)
+        ms = query.space.mean_std(query.model.input_shape)
+        point = BallJudge(query, prop).judge(x if ms is None else x * ms[1] + ms[0])
+        if point.confirmed:
+            status, witness = "violated", point.x.reshape(query.x0.shape).astype(np.float32)
+        elif status == "proved" or result.status == "violated":
+            status, reason = "undecided", f"its point does not violate the property by replay ({reason})"
+    times = {**result.time_s, "total": time.perf_counter() - began}
+    return LocalVerdict.of(
+        query, prop, status, reason, verifier=options.verifier, time_s=times, witness=witness, interrupted=result.interrupted
+    )
+
+
+def _class_attack(query: Query, prop: LocalProperty, options: LocalOptions) -> Array | None:
+    if prop.eps == 0:
+        return None
+    found = attack(query, replace(options.search(), upper=prop.eps)).x_adv
+    if found is None:
+        return None
+    point = BallJudge(query, prop).judge(found)
+    return point.x.reshape(query.x0.shape).astype(np.float32) if point.confirmed else None

@@ -1,0 +1,153 @@
+"""How a local property is decided, and the answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from onnxsub.metrics.local.base import LocalProperty
+from onnxsub.ops.base import Array
+from onnxsub.passes.attack import AttackOptions
+from onnxsub.query import Query
+from onnxsub.results import VERSION, jsonable
+from onnxsub.verifiers.bab.options import BabOptions
+from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.property_attack import AttackPlan
+from onnxsub.verifiers.registry import check_verifier
+
+__all__ = ["LocalOptions", "LocalVerdict"]
+
+
+@dataclass(frozen=True)
+class LocalOptions:
+    """How hard to try.
+
+    Attributes:
+        verifier: `bab` (decides every property), `milp` (piecewise linear ones), or another tool as `onnxsub.verifiers.registry`
+            names it (what VNN-LIB can state).
+        solver: of programs.
+        timeout: seconds for everything; None for none.
+        seed: of attacks and solver.
+        threads: of the solver.
+        bab: options of branch and bound.
+        attack: of the search for a counterexample, except for CR, whose attack is that of `onnxsub attack`.
+    """
+
+    verifier: str = "bab"
+    solver: str = "highs"
+    timeout: float | None = None
+    seed: int = 0
+    threads: int | None = 1
+    bab: BabOptions = field(default_factory=BabOptions)
+    attack: AttackPlan = field(default_factory=AttackPlan)
+
+    def __post_init__(self) -> None:
+        check_verifier(self.verifier)
+        self.milp()  # checks what it shares
+
+    def milp(self, timeout: float | None = None) -> MilpOptions:
+        """The same for the exact verifiers.
+
+        Args:
+            timeout: in place of the whole time.
+        """
+        seconds = self.timeout if timeout is None else max(timeout, 1e-3)
+        seconds = None if seconds is None or math.isinf(seconds) else seconds
+        return MilpOptions(solver=self.solver, timeout=seconds, threads=self.threads, seed=self.seed)
+
+    def search(self) -> AttackOptions:
+        """The same for the attack on a class."""
+        return AttackOptions(seed=self.seed, timeout=self.timeout, threads=self.threads)
+
+
+@dataclass(frozen=True, eq=False)
+class LocalVerdict:
+    """One answer about one anchor.
+
+    Attributes:
+        status: `proved`, `violated` (with a replayed witness), `undecided`, or `misclassified` (the property speaks of the class
+            of the anchor, and the anchor is not of that class to begin with).
+        reason: one line.
+        witness: for `violated`: float32, per-sample shape, in the ball and the domain.
+        distance: `|witness - x0|_inf` in float64.
+        value: the property's quantity at the witness, by onnxruntime.
+        lower, upper: what is known of the extreme of that quantity over the ball: its smallest value for CR and SCR, its largest
+            for the others. None: nothing.
+        verifier: who decided.
+        interrupted: ended by Ctrl-C.
+        time_s: `total` and the stages.
+        prop: the property.
+        head: the keys `model` and `anchor` of the contract.
+    """
+
+    status: str
+    reason: str | None
+    witness: Array | None = field(repr=False)
+    distance: float | None
+    value: float | None
+    lower: float | None
+    upper: float | None
+    verifier: str
+    interrupted: bool
+    time_s: Mapping[str, float]
+    prop: LocalProperty
+    head: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @staticmethod
+    def of(
+        query: Query,
+        prop: LocalProperty,
+        status: str,
+        reason: str,
+        *,
+        verifier: str,
+        time_s: Mapping[str, float],
+        witness: Array | None = None,
+        interrupted: bool = False,
+    ) -> LocalVerdict:
+        """The answer with what follows from it: distance, value and bracket.
+
+        Raises:
+            ValueError: `violated` without a point that violates the property by replay.
+        """
+        distance = value = lower = upper = None
+        if status == "violated":
+            if witness is None:
+                raise ValueError("violated needs a witness")
+            found = prop.measure(query, witness[None])
+            distance, value = float(query.radius(witness[None])[0]), float(found.quantity[0])
+            low, high = query.space.ball(query.x0, prop.eps)
+            inside = bool(((low <= witness) & (witness <= high)).all())
+            if not (found.violated[0] and inside):
+                raise ValueError("the witness does not violate the property")
+            lower, upper = (None, value) if prop.smallest else (value, None)
+        elif status == "proved":
+            lower, upper = (prop.bound, None) if prop.smallest else (None, prop.bound)
+            witness = None
+        return LocalVerdict(
+            status, reason, witness if status == "violated" else None, distance, value, lower, upper, verifier, interrupted, time_s,
+            prop, query.json_head(),
+        )  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        """Schema `onnxsub.local/1`."""
+        document: dict[str, Any] = jsonable(
+            {
+                "schema": "onnxsub.local/1",
+                "version": VERSION,
+                **self.head,
+                **self.prop.parameters(),
+                "status": self.status,
+                "reason": self.reason,
+                "distance": self.distance,
+                "value": self.value,
+                "lower": self.lower,
+                "upper": self.upper,
+                "verifier": self.verifier,
+                "interrupted": self.interrupted,
+                "time_s": dict(self.time_s),
+            }
+        )
+        return document

@@ -1,0 +1,192 @@
+"""The tables of a robustness run: counts and shares, curves, samples that are not proved."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from onnxsub.evaluate.robustness.measure import Measure
+from onnxsub.evaluate.robustness.row import SampleRow
+from onnxsub.evaluate.robustness.settings import RobustnessSettings
+from onnxsub.evaluate.robustness.tally import Tally, verdict_of
+from onnxsub.metrics.convergence import ConvergenceRow
+from onnxsub.metrics.intervals import clopper_pearson
+from onnxsub.metrics.pointwise import CurvePoint
+from onnxsub.report.table import Table
+
+__all__ = [
+    "Figures", "convergence_table", "counts_table", "curve_csv", "curve_table", "figures_csv", "open_table", "samples_csv",
+]  # fmt: skip
+
+_SAID = {
+    "proved": "the property holds for every input of the ball: proved",
+    "violated": "an input of the ball that violates it was found and confirmed",
+    "undecided": "neither was found within the limits",
+    "misclassified": "the sample itself is not of its class, so the property fails at once",
+}
+_SAID_BY = {
+    "security": {"undecided": "the attack found no input that violates it, which proves nothing"},
+    "accuracy": {
+        "violated": "one of the random points violates it",
+        "undecided": "all random points satisfy it, which proves nothing",
+    },
+    "pointwise": {
+        "proved": "no other class within the radius: proved",
+        "violated": "another class within the radius was found and confirmed",
+    },
+}
+_MOST = 60
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The line of a robustness run as CSV and JSON have it; None where there is none."""
+
+    model: str
+    metric: str
+    prop: str
+    eps: float
+    samples: int
+    proved: int
+    violated: int
+    undecided: int
+    misclassified: int
+    pending: int
+    estimate_lower: float | None
+    estimate_upper: float | None
+    interval_lower: float | None
+    interval_upper: float | None
+    confidence: float
+    method: str | None
+
+    @staticmethod
+    def of(model: str, s: RobustnessSettings, counts: Tally, found: Measure) -> Figures:
+        """From the results of a run."""
+        i = found.interval
+        return Figures(
+            model, s.metric, s.prop, s.eps, found.samples, len(counts.proved), len(counts.violated), len(counts.undecided),
+            len(counts.misclassified), len(counts.pending), found.lower, found.upper, None if i is None else i.lower,
+            None if i is None else i.upper, s.confidence, None if i is None else i.method,
+        )  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        """Under the names of the fields."""
+        return asdict(self)
+
+
+def counts_table(counts: Tally, s: RobustnessSettings) -> Table:
+    """How many samples are what, each share with its Clopper-Pearson interval."""
+    names = [n for n in _SAID if s.needs_label or n != "misclassified"]
+    if s.metric in ("security", "accuracy"):
+        names.remove("proved")  # neither proves
+    cells = []
+    for name in names:
+        count = len(getattr(counts, name))
+        interval = clopper_pearson(count, counts.seen, s.confidence)
+        said = _SAID_BY.get(s.metric, {}).get(name, _SAID[name])
+        ends = f"{100 * interval.lower:.2f} % to {100 * interval.upper:.2f} %"
+        cells.append((name, said, f"{count:,}", f"{100 * count / counts.seen:.2f} %", ends))
+    heads = ("verdict", "meaning", "samples", "share", f"interval ({100 * s.confidence:g} %)")
+    note = (
+        f"{counts.seen:,} samples were looked at. The interval is that of Clopper and Pearson: where the share lies among all "
+        "inputs of this kind, one row at a time."
+    )
+    return Table("Samples by verdict", note, heads, (False, False, True, True, True), tuple(cells))
+
+
+def open_table(rows: Sequence[SampleRow], s: RobustnessSettings) -> Table | None:
+    """The samples that are not proved, with the reason; without a verifier only those with a witness. None where there are none."""
+    if s.metric == "accuracy":
+        return None
+    passed = ("proved", "pending", *(["undecided"] if s.metric == "security" else []))
+    chosen = [(r, v) for r in rows if (v := verdict_of(r, s)) not in passed]
+    if not chosen:
+        return None
+    chosen.sort(key=lambda pair: (list(_SAID).index(pair[1]), pair[0].index))
+    cells = tuple(
+        (
+            str(r.index), v, "-" if r.label is None else str(r.label), "-" if r.predicted is None else str(r.predicted),
+            _distance(r, s), "-" if r.time_total is None else f"{r.time_total:.2f}", r.reason or "",
+        )
+        for r, v in chosen[:_MOST]
+    )  # fmt: skip
+    heads = ("sample", "verdict", "class", "predicted", "distance found", "time, s", "reason")
+    left = f" {len(chosen) - _MOST:,} more are in samples.csv." if len(chosen) > _MOST else ""
+    note = f"Sample: its position in the data. Distance found: of the input that violates the property (L∞, input units).{left}"
+    title = "Samples that the attack broke" if s.metric == "security" else "Samples that are not proved"
+    return Table(title, note, heads, (True, False, True, True, True, True, False), cells)
+
+
+def curve_table(points: Sequence[CurvePoint], s: RobustnessSettings) -> Table:
+    """Frequency and severity at radii that are spread over the curve."""
+    chosen = [points[i] for i in sorted({round(k * (len(points) - 1) / 10) for k in range(1, 11)})]
+    cells = tuple(
+        (
+            f"{p.eps:.4g}", _ends(100 * p.frequency_lower, 100 * p.frequency_upper, ".2f"),
+            _ends(100 * p.band_lower, 100 * p.band_upper, ".2f"), _ends(p.severity_lower, p.severity_upper, ".4g"),
+        )
+        for p in chosen
+    )  # fmt: skip
+    heads = ("radius", "frequency, %", f"of all inputs ({100 * s.confidence:g} %), %", "severity")
+    note = (
+        "Frequency: share of samples with another class within the radius. Severity: mean distance of those (L∞, input units). "
+        "Two numbers are what is sure and what is possible. The band of all inputs holds at every radius together. "
+        "All radii: curve.csv."
+    )
+    return Table("Adversarial frequency and severity", note, heads, (True,) * 4, cells)
+
+
+def convergence_table(settled: Sequence[ConvergenceRow], s: RobustnessSettings) -> Table:
+    """Repeated estimates against the tolerance."""
+    cells = tuple(
+        (
+            f"{r.error:g}", f"{r.samples:,}", f"{r.mean:.4f}", f"{r.deviation:.4f}", f"{r.smallest:.4f} to {r.largest:.4f}",
+            f"{100 * r.within:.1f} %",
+        )
+        for r in settled
+    )  # fmt: skip
+    heads = ("tolerance", "samples", "mean", "deviation", "estimates", "within tolerance")
+    note = (
+        f"{settled[0].repeats} estimates per tolerance from the samples at hand, drawn with replacement. Within tolerance: of the "
+        f"mean of all samples at hand; the bound promises {100 * s.confidence:g} %. What is not decided counts as violated here."
+    )
+    return Table("How repeated estimates settle", note, heads, (True,) * 6, cells)
+
+
+def curve_csv(points: Sequence[CurvePoint]) -> str:
+    """Every point of the curve, unrounded; empty where there is no figure."""
+    return _csv([f.name for f in fields(CurvePoint)], [p.to_json() for p in points])
+
+
+def figures_csv(line: Figures) -> str:
+    """The line, unrounded; empty where there is no figure."""
+    return _csv([f.name for f in fields(Figures)], [line.to_json()])
+
+
+def samples_csv(rows: Sequence[SampleRow], s: RobustnessSettings) -> str:
+    """One line per sample: the columns of `results.parquet` and the verdict."""
+    names = ["verdict", *(f.name for f in fields(SampleRow))]
+    return _csv(names, [{"verdict": verdict_of(r, s), **asdict(r)} for r in rows])
+
+
+def _csv(names: Sequence[str], lines: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _ends(low: float | None, high: float | None, form: str) -> str:
+    if low is None or high is None:
+        return "-"
+    a, b = format(low, form), format(high, form)
+    return a if a == b else f"{a} to {b}"
+
+
+def _distance(row: SampleRow, s: RobustnessSettings) -> str:
+    found = row.upper if s.needs_distances else row.distance
+    return "-" if found is None or found == float("inf") else f"{found:.6g}"

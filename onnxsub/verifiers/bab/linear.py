@@ -1,0 +1,218 @@
+r"""The linear relaxation of a target's program, solved again and again from the last basis; what counts are its multipliers.
+
+For any multipliers y of the rows of `min { c v : r_l <= A v <= r_u, k_l <= v <= k_u }` the dual function is linear in the ends
+of the columns. The columns of the input stand for `x - x0`, so y gives, as a backward pass does (`bound.py`),
+
+    f_t(x) - f_y(x) <= a \cdot (x - x0) + k    for all x of the node,
+
+with `a = -(c - A^T y)` on the columns of the input and everything else in k, computed in float64 and moved outward by what that can
+round (Neumaier and Shcherbina 2004, eq. 8). Nothing rests on the solver's tolerances or status: wrong multipliers give a weak line.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from onnxsub.ops.base import Array
+from onnxsub.verifiers.bab.hull import Cut, units_of, violated
+from onnxsub.verifiers.milp.local import TargetModel
+from onnxsub.verifiers.milp.solvers import Problem, get_solver
+
+__all__ = ["Linear", "Solved"]
+
+_ITERATIONS = 20_000  # of the simplex method, for one program
+_ROUNDS = 8
+_LITTLE = 0.05  # relative gain of a round after which there is no other
+_VIOLATED = 1e-4  # by how much a solution must violate a cut
+_ROOM = 1e-6  # of a program's ball, beyond the radius that is asked about
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """One linear program.
+
+    Attributes:
+        slope: `a` of the module in units of R, one per input column. constant: k.
+        columns: the solution, None where there is none.
+        empty: multipliers prove that no point of the node lies in the ball that was asked about.
+    """
+
+    slope: Array
+    constant: float
+    columns: Array | None
+    empty: bool
+
+
+class Linear:
+    """`max f_t - f_y` over a target's points with its binaries relaxed, and some of them fixed.
+
+    Attributes:
+        binaries: column numbers.
+        unit: R, the unit of the input columns.
+    """
+
+    def __init__(self, model: TargetModel) -> None:
+        problem, self.steps, self.unit = model.relaxed()
+        self.binaries = np.flatnonzero(problem.integer)
+        self._hold(problem)
+        self._far = np.maximum(np.abs(problem.col_lower), np.abs(problem.col_upper))
+        self._is_step = np.zeros(problem.columns, dtype=bool)
+        self._is_step[self.steps] = True
+        self.low, self.high = problem.col_lower[self.steps], problem.col_upper[self.steps]
+        self._lower, self._upper = problem.col_lower.copy(), problem.col_upper.copy()
+        self._fixed: dict[int, int] = {}
+        self._radius = np.inf
+        self._highspy = get_solver("highs").module()
+        self._h = self._made()
+
+    def _made(self) -> Any:
+        highspy, p = self._highspy, self._problem
+        h = highspy.Highs()
+        settings = {
+            "output_flag": False, "presolve": "off", "solver": "simplex", "threads": 1, "parallel": "off",
+            "simplex_iteration_limit": _ITERATIONS,
+        }  # fmt: skip
+        for key, value in settings.items():
+            h.setOptionValue(key, value)
+        lower, upper, row_lower, row_upper = (
+            np.clip(v, -highspy.kHighsInf, highspy.kHighsInf) for v in (p.col_lower, p.col_upper, p.row_lower, p.row_upper)
+        )
+        h.passModel(
+            p.columns, p.rows, p.A.nnz, int(highspy.MatrixFormat.kColwise), int(highspy.ObjSense.kMinimize), p.offset, p.c, lower,
+            upper, row_lower, row_upper, p.A.indptr.astype(np.int32), p.A.indices.astype(np.int32), p.A.data,
+            np.zeros(p.columns, dtype=np.int32),
+        )  # fmt: skip
+        return h
+
+    def _hold(self, problem: Problem) -> None:
+        self._problem = problem
+        self._transposed = sp.csr_array(problem.A.T)
+        self._sizes = abs(self._transposed)
+
+    def strengthen(self, radius: float) -> None:
+        """Adds hull cuts (`hull.py`) that the solution violates, round by round, until the bound is negative or gains little."""
+        units = units_of(self._problem)
+        before = math.inf
+        for _ in range(_ROUNDS):
+            solved = self.solve({}, radius)
+            value = self.value(solved, radius)
+            if solved.columns is None or value < 0 or value > before - _LITTLE * abs(before):
+                return
+            before = value
+            cuts = [c for u in units if (c := violated(self._problem, u, solved.columns, _VIOLATED)) is not None]
+            if not cuts:
+                return
+            self._add(cuts)
+
+    def _add(self, cuts: list[Cut]) -> None:
+        p, starts = self._problem, np.cumsum([0, *(len(c.columns) for c in cuts)])
+        index, data = np.concatenate([c.columns for c in cuts]), np.concatenate([c.coefficients for c in cuts])
+        below, ends = np.full(len(cuts), -np.inf), np.array([c.upper for c in cuts])
+        rows = sp.csr_array((data, index, starts), shape=(len(cuts), p.columns))
+        self._h.addRows(
+            len(cuts), np.full(len(cuts), -self._highspy.kHighsInf), ends, len(data), starts[:-1].astype(np.int32),
+            index.astype(np.int32), data,
+        )  # fmt: skip
+        lower, upper = np.concatenate([p.row_lower, below]), np.concatenate([p.row_upper, ends])
+        self._hold(replace(p, A=sp.csc_array(sp.vstack([p.A, rows])), row_lower=lower, row_upper=upper))
+
+    def solve(self, fixed: dict[int, int], radius: float) -> Solved:
+        """The relaxation with binaries (by column) fixed, over the inputs within `radius` of the anchor."""
+        self._fix(fixed)
+        self._within(radius)
+        status = self._h.run()
+        self._highspy.Highs.resetGlobalScheduler(True)
+        y = np.zeros(self._problem.rows)
+        if status == self._highspy.HighsStatus.kError:
+            return self._solved(y, None)
+        if self._h.getModelStatus() == self._highspy.HighsModelStatus.kInfeasible:
+            return self._refuted(y)
+        solution: Any = self._h.getSolution()
+        if solution.dual_valid:
+            given = np.asarray(solution.row_dual, dtype=np.float64)
+            y = given if np.isfinite(given).all() else y
+        return self._solved(y, np.asarray(solution.col_value, dtype=np.float64) if solution.value_valid else None)
+
+    def _refuted(self, nothing: Array) -> Solved:
+        """What a ray of the dual proves, if anything: it is a violated combination of rows."""
+        _, there, ray = self._h.getDualRay()
+        ray = np.asarray(ray, dtype=np.float64) if there else nothing
+        size = float(np.abs(ray).max(initial=0.0))
+        empty = False
+        if size > 0 and np.isfinite(size):
+            zero = np.zeros(self._problem.columns)
+            for y in (ray / size, -ray / size):
+                a, k = self._line(zero, y)
+                # the line of a zero objective: where it is negative there is no point at all
+                r = self._radius / self.unit
+                empty = empty or k + float(self.ends(a, r) @ a) < 0
+        solved = self._solved(nothing, None)
+        return Solved(solved.slope, solved.constant, None, empty)
+
+    def _solved(self, y: Array, columns: Array | None) -> Solved:
+        a, k = self._line(self._problem.c, y)
+        return Solved(a, k - self._problem.offset, columns, False)
+
+    def _line(self, c: Array, y: Array) -> tuple[Array, float]:
+        p = self._problem
+        y = np.where(((y > 0) & np.isinf(p.row_lower)) | ((y < 0) & np.isinf(p.row_upper)), 0.0, y)
+        rows = y * np.where(y == 0, 0.0, np.where(y > 0, p.row_lower, p.row_upper))
+        d = c - self._transposed @ y
+        ends = np.where(d > 0, self._lower, self._upper)
+        if np.isinf(ends[(d != 0) & ~self._is_step]).any():
+            return np.zeros(len(self.steps)), np.inf
+        others = np.where((d == 0) | self._is_step, 0.0, d * ends)
+        size = float(np.abs(rows).sum() + (np.abs(c) + self._sizes @ np.abs(y)) @ np.where(np.isinf(self._far), 0.0, self._far))
+        least = float(rows.sum() + others.sum())
+        return -d[self.steps], -least + 1e-9 * abs(least) + 1e-12 * size + 1e-10
+
+    def ends(self, a: Array, radius: float) -> Array:
+        """The point of the box within `radius` (in units of R) at which `a . t` is largest."""
+        below, above = np.maximum(self.low, np.minimum(-radius, self.high)), np.minimum(self.high, np.maximum(radius, self.low))
+        return np.where(a > 0, above, below)
+
+    def value(self, solved: Solved, radius: float) -> float:
+        """A proved upper bound of `f_t - f_y` on the node within `radius`; `-inf` where it is empty."""
+        if solved.empty:
+            return -np.inf
+        return solved.constant + float(self.ends(solved.slope, radius / self.unit) @ solved.slope)
+
+    def reach(self, solved: Solved, radius: float) -> float:
+        """A proved distance of the node: its line is negative on every smaller ball; at most `radius`."""
+        if solved.empty or self.value(solved, radius) < 0:
+            return radius
+        low, high = 0.0, radius
+        for _ in range(60):
+            middle = (low + high) / 2
+            if self.value(solved, middle) < 0:
+                low = middle
+            else:
+                high = middle
+            if high - low <= 1e-12 * radius:
+                break
+        return low
+
+    def _fix(self, fixed: dict[int, int]) -> None:
+        for column in self._fixed.keys() - fixed.keys():
+            self._column(column, 0.0, 1.0)
+        for column, value in fixed.items():
+            if self._fixed.get(column) != value:
+                self._column(column, float(value), float(value))
+        self._fixed = dict(fixed)
+
+    def _column(self, column: int, lower: float, upper: float) -> None:
+        self._lower[column], self._upper[column] = lower, upper
+        self._h.changeColBounds(column, lower, upper)
+
+    def _within(self, radius: float) -> None:
+        if radius == self._radius:
+            return
+        self._radius = radius
+        r = radius * (1 + _ROOM) / self.unit
+        low, high = np.maximum(self.low, np.minimum(-r, self.high)), np.minimum(self.high, np.maximum(r, self.low))
+        self._h.changeColsBounds(len(self.steps), self.steps.astype(np.int32), low, high)

@@ -1,0 +1,215 @@
+"""Linear programs of nodes: lines that hold, cuts that cut off nothing, and a search that agrees with the MILP."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+import onnxsub.verifiers.bab.dive as module
+from onnxsub.verifiers.bab.distance import bab_distance
+from onnxsub.verifiers.bab.dive import Dive
+from onnxsub.verifiers.bab.hull import units_of, violated
+from onnxsub.verifiers.bab.linear import Linear
+from onnxsub.verifiers.bab.options import BabOptions
+from onnxsub.verifiers.milp.distance import minimum_distance
+from onnxsub.verifiers.milp.local import TargetModel
+from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.milp.search import Search
+from tests.verifiers.bab_tools import Sample, frame_of, target_models
+from tests.verifiers.nets import UNIT, anchor, logits, random_dense, random_network
+
+EXACT = MilpOptions(threads=1, tol=1e-6)
+
+
+def case(seed: int, *sizes: int) -> tuple[Any, Any, int, float]:
+    """A network, an anchor, its label and the distance by the MILP."""
+    network = random_dense(seed, *(sizes or (8, 16, 12, 3)))
+    x0, label = anchor(network, seed)
+    true = minimum_distance(network, x0, label, UNIT, EXACT, replay=logits(network))
+    assert true.status == "exact"
+    return network, x0, label, true.upper
+
+
+def models_beyond(seed: int) -> tuple[Any, Any, int, float, list[TargetModel]]:
+    """The targets on a ball that reaches well beyond the boundary."""
+    network, x0, label, distance = case(seed)
+    radius = min(1.6 * distance, 0.9)
+    return network, x0, label, radius, target_models(network, x0, label, radius, tight=False)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_line_of_any_multipliers_is_above_the_margin(seed: int) -> None:
+    network, x0, label, radius, models = models_beyond(seed)
+    frame = frame_of(network, x0, label, radius, tight=False)
+    assert frame is not None
+    sample = Sample.of(frame, seed)
+    seen = 0
+    for model in models:
+        linear = Linear(model)
+        linear.strengthen(radius)
+        for solved in (linear.solve({}, radius), linear.solve({}, 0.8 * radius)):
+            rows = torch.nonzero(sample.margins[:, model.target] >= 0)[:, 0]
+            seen += len(rows)
+            offsets = sample.offsets[rows].numpy()[:, model_moving(model)] / linear.unit
+            above = offsets @ solved.slope + solved.constant - sample.margins[rows, model.target].numpy()
+            assert above.min(initial=math.inf) >= 0
+            reach = linear.reach(solved, radius)
+            assert np.abs(sample.offsets[rows].numpy()).max(1, initial=0.0).min(initial=math.inf) >= reach - 1e-9
+    assert seen > 50
+
+
+def model_moving(model: TargetModel) -> Any:
+    return np.flatnonzero(np.asarray(model.upper).reshape(-1) > np.asarray(model.lower).reshape(-1))
+
+
+def test_wrong_multipliers_give_a_weak_line_not_a_wrong_one() -> None:
+    network, x0, label, radius, models = models_beyond(3)
+    frame = frame_of(network, x0, label, radius, tight=False)
+    assert frame is not None
+    sample = Sample.of(frame, 3)
+    rng = np.random.default_rng(0)
+    for model in models:
+        linear = Linear(model)
+        linear.solve({}, radius)
+        rows = torch.nonzero(sample.margins[:, model.target] >= 0)[:, 0]
+        assert len(rows) > 0
+        offsets = sample.offsets[rows].numpy()[:, model_moving(model)] / linear.unit
+        problem = model.relaxed()[0]
+        for _ in range(30):
+            a, k = linear._line(problem.c, rng.normal(size=problem.rows) * rng.choice([0.01, 1.0]))
+            assert (offsets @ a + k - problem.offset - sample.margins[rows, model.target].numpy()).min() >= 0
+
+
+def test_cuts_hold_at_every_point_and_cut_something_off() -> None:
+    cut_off = 0
+    for seed, radius, model in ((s, m[3], t) for s in range(8) for m in [models_beyond(s)] for t in m[4]):
+        problem = model.relaxed()[0]
+        units = units_of(problem)
+        linear = Linear(model)
+        solved = linear.solve({}, radius)
+        assert solved.columns is not None
+        if linear.value(solved, radius) < 0:
+            continue
+        cuts = [c for u in units if (c := violated(problem, u, solved.columns, 1e-9)) is not None]
+        cut_off += len(cuts)
+        points = points_of(model, seed) if cuts else []
+        for cut in cuts:
+            assert cut.coefficients @ solved.columns[cut.columns] > cut.upper
+            for v in points:
+                assert cut.coefficients @ v[cut.columns] <= cut.upper + 1e-9
+    assert cut_off > 0
+
+
+def points_of(model: TargetModel, seed: int) -> list[Any]:
+    """Columns of true points of the program: random inputs, everything else as the network makes it."""
+    problem, steps, _ = model.relaxed()
+    rng = np.random.default_rng(seed)
+    found = []
+    rows = sp.csr_array(problem.A)
+    units = {u.a: u for u in units_of(problem)}
+    assert len(units) > 0
+    for _ in range(30):
+        v = np.full(problem.columns, np.nan)
+        low, high = problem.col_lower[steps], problem.col_upper[steps]
+        v[steps] = rng.uniform(low, high) if rng.random() < 0.5 else np.where(rng.random(len(low)) < 0.5, low, high)
+        for _ in range(len(units) + 1):
+            for u in units.values():
+                if np.isnan(v[u.y]) and not np.isnan(v[u.inputs]).any():
+                    z = float(u.w @ v[u.inputs]) + u.b
+                    v[u.y], v[u.a] = max(z, 0.0), float(z > 0)
+            for i in range(rows.shape[0]):
+                at = slice(rows.indptr[i], rows.indptr[i + 1])
+                open_ = np.isnan(v[rows.indices[at]])
+                if open_.sum() == 1 and problem.row_upper[i] - problem.row_lower[i] < 1e-9:
+                    index, data = rows.indices[at], rows.data[at]
+                    v[index[open_][0]] = ((problem.row_lower[i] - data[~open_] @ v[index[~open_]]) / data[open_])[0]
+        assert not np.isnan(v).any()
+        # intervals hold on the whole ball here, so every point is one of the program
+        values = rows @ v
+        assert (values >= problem.row_lower - 1e-7).all()
+        assert (values <= problem.row_upper + 1e-7).all()
+        found.append(v)
+    return found
+
+
+def test_a_cut_makes_the_bound_tighter() -> None:
+    better = 0
+    for seed in range(8):
+        _, _, _, radius, models = models_beyond(seed)
+        for model in models:
+            linear = Linear(model)
+            before = linear.value(linear.solve({}, radius), radius)
+            linear.strengthen(radius)
+            after = linear.value(linear.solve({}, radius), radius)
+            assert after <= before + 1e-6 * (1 + abs(before))
+            better += after < before - 1e-3
+    assert better > 2
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_alone_it_finds_the_distance_of_the_milp(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x0, label, distance = case(seed, 10, 14, 14, 14, 4)
+    monkeypatch.setattr(module, "_SHRUNK", 0.0)  # no new ball: one search per target must do
+    search = Search(network, x0, label, UNIT, EXACT, logits(network), None)
+    search.find_start(None)
+    radius = search.upper - EXACT.tol / 2
+    for model in target_models(network, x0, label, radius):
+        dive = Dive.of(search, model, radius, BabOptions(dive=100))
+        assert dive is not None
+        assert dive.run(math.inf)
+        assert dive.lower == dive.close
+        assert search.lowers[model.target] <= distance + 1e-6 or model.target != search.best.label  # type: ignore[union-attr]
+    assert abs(search.upper - distance) <= 2e-6
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_with_and_without_it_the_distance_is_the_same(seed: int) -> None:
+    network = random_network(seed) if seed % 2 else random_dense(seed, 9, 15, 15, 4)
+    x0, label = anchor(network, seed)
+    if np.abs(logits(network)(x0[None])).max() < 1e-9:
+        pytest.skip("the random network is constant")
+    found = [
+        bab_distance(network, x0, label, UNIT, EXACT, BabOptions(dive=units), replay=logits(network)) for units in (64, 0)
+    ]
+    for result in found:
+        assert result.status in ("exact", "none")
+    if found[0].status == "exact":
+        assert abs(found[0].upper - found[1].upper) <= 2e-6
+        assert found[0].lower <= found[1].upper + 1e-9
+        assert found[1].lower <= found[0].upper + 1e-9
+
+
+def test_lower_ends_hold_when_it_is_stopped_anywhere() -> None:
+    network, x0, label, distance = case(5, 8, 20, 20, 3)
+    radius = min(2 * distance, 0.9)
+    for limit in range(1, 25, 3):
+        search = Search(network, x0, label, UNIT, MilpOptions(threads=1, attack=False), logits(network), None)
+        for model in target_models(network, x0, label, radius, tight=False):
+            dive = Dive.of(search, model, radius, BabOptions(dive=100))
+            assert dive is not None
+            calls = iter(range(limit))
+            solve = dive._linear.solve
+
+            def counted(fixed: dict[int, int], within: float, solve: Any = solve, calls: Any = calls) -> Any:
+                if next(calls, None) is None:
+                    raise KeyboardInterrupt
+                return solve(fixed, within)
+
+            dive._linear.solve = counted  # type: ignore[method-assign]
+            with contextlib.suppress(KeyboardInterrupt):
+                dive.run(math.inf)
+        assert search.lower <= distance + 1e-9
+
+
+def test_targets_with_many_units_are_left_to_the_tree() -> None:
+    network, x0, label, radius, models = models_beyond(3)
+    search = Search(network, x0, label, UNIT, EXACT, logits(network), None)
+    most = max(m.binaries for m in models)
+    assert most > 3
+    assert all(Dive.of(search, m, radius, BabOptions(dive=most - 1)) is None for m in models if m.binaries == most)
