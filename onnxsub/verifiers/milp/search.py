@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,8 @@ from onnxsub.verifiers.result import DistanceResult, Progress, TargetResult, Wit
 __all__ = ["OUTWARD", "Search"]
 
 _MOSTLY_AFFINE = 4  # a network with fewer than one unit in four left is folded once and for all
+
+_QUICK: dict[str, Any] = {"steps": 15, "restarts": 8, "rounds": 1}  # of an attack whose point will be improved anyway
 
 OUTWARD = 1e-7
 """A solver's dual bound is lowered by this share of the radius: a hundred times its tolerance, which is relative to it."""
@@ -155,18 +158,26 @@ class Search:
             self.lowers[t] = max(self.lowers[t], radius)
         self.tell("bounds")
 
-    def find_start(self, start: Array | None) -> None:
-        """A first upper end: the given point, else a short attack."""
+    def find_start(self, start: Array | None, *, quick: bool = False) -> None:
+        """A first upper end: the given point, else a short attack.
+
+        Args:
+            quick: any point that is not far off will do; a small attack is tried first.
+        """
         with self.stage("attack"):
             if start is not None:
                 self.accept(np.asarray(start))
             if self.best is not None or not self.options.attack or not self.running:
                 return
             limit = None if math.isinf(self.remaining) else max(self.remaining / 3, 1e-3)
-            options = AttackOptions(seed=self.options.seed, timeout=limit, threads=self.options.threads)
-            found = attack_network(self.network, self.x0.astype(np.float32), self.label, self.space, options, self.referee.margins)
-            if found.x_adv is not None:
-                self.accept(found.x_adv)
+            whole = AttackOptions(seed=self.options.seed, timeout=limit, threads=self.options.threads)
+            for options in (replace(whole, **_QUICK), whole) if quick else (whole,):
+                anchor = self.x0.astype(np.float32)
+                found = attack_network(self.network, anchor, self.label, self.space, options, self.referee.margins)
+                if found.x_adv is not None:
+                    self.accept(found.x_adv)
+                if self.best is not None:
+                    break
         self.tell("attack")
 
     def accept(self, x: Array, limit: float = math.inf) -> Witness:
