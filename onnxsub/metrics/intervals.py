@@ -26,6 +26,9 @@ __all__ = [
     "require_samples",
 ]
 
+_MOST_SAMPLES = 1e12
+"""Far beyond every data set, and small enough for float64 to tell one number of samples from the next."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -83,11 +86,15 @@ def hoeffding_samples(error: float, confidence: float, value_range: float = 1.0)
         value_range: `B - A` for values in `[A, B]`.
 
     Raises:
-        InputError: error or confidence outside of its range.
+        InputError: error or confidence outside of its range, or an error so small that no data set has that many samples.
     """
     check_error(error, value_range)
     check_confidence(confidence)
-    needed = math.ceil(_log_odds(confidence) * value_range * value_range / (2 * error * error))
+    ratio = value_range / error  # may be infinite, and its square too
+    estimate = _log_odds(confidence) * ratio * ratio / 2
+    if estimate > _MOST_SAMPLES:
+        raise InputError(f"--error {error:g} is too small: it needs more than {_MOST_SAMPLES:g} samples; give a larger one")
+    needed = math.ceil(estimate)
     # the quotient may have been rounded across an integer in either direction
     while needed > 1 and hoeffding_error(needed - 1, confidence, value_range) <= error:
         needed -= 1

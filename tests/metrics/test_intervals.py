@@ -107,6 +107,12 @@ def test_error_out_of_range(error: float) -> None:
         hoeffding_samples(error, 0.95)
 
 
+@pytest.mark.parametrize(("error", "value_range"), [(1e-10, 1.0), (1e-170, 1.0), (0.1, 1e200), (5e-324, 1.0)])
+def test_errors_that_no_data_set_reaches_are_refused_at_once(error: float, value_range: float) -> None:
+    with pytest.raises(InputError, match="more than 1e\\+12 samples"):
+        hoeffding_samples(error, 0.95, value_range)
+
+
 def test_other_bad_input() -> None:
     with pytest.raises(InputError, match="range of the values"):
         hoeffding_samples(0.1, 0.95, 0.0)

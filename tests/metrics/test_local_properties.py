@@ -116,6 +116,12 @@ def test_lipschitz_robustness_of_a_linear_network_is_its_norm() -> None:
     assert statuses(corner, "lr", 0.1, lipschitz=[2.001, 1.99]) == ["proved", "violated"]
 
 
+def test_a_lipschitz_constant_of_zero_and_a_change_below_rounding_are_undecided() -> None:
+    verdict = decide_local(ask(THREE), make_property("lr", 1e-6, lipschitz=0.0), QUICK)
+    assert verdict.status == "undecided"
+    assert "the output moves by" in str(verdict.reason)
+
+
 def test_a_constant_network_is_never_violated() -> None:
     query = ask(linear([[0, 0], [0, 0]], [1.0, 0.0]))
     strict = {"sr": {"delta": 1e-6}, "lr": {"lipschitz": 0.0}, "scr": {"eta": 0.7}, "confidence": {"gamma": 1e-6}}
@@ -213,6 +219,7 @@ def test_samples_are_uniform_and_counted() -> None:
         ("cr", {"gamma": 0.1}, "--gamma belongs to property confidence"),
         ("sr", {"delta": -1.0}, "--delta -1.0"),
         ("sr", {"delta": math.nan}, "--delta nan"),
+        ("sr", {"delta": 1e200, "norm": "2"}, "no square in float64"),
         ("sr", {"delta": 1.0, "norm": "3"}, "inf, 1, 2"),
         ("cr", {"norm": "2"}, "--norm belongs"),
         ("scr", {"eta": 1.0}, "--eta 1.0"),

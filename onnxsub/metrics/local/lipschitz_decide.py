@@ -138,8 +138,10 @@ def _thinnest(
             raise KeyboardInterrupt
         if found.witness is None or judge.judge(found.witness).confirmed:
             return share, found
-        reached = float(shell.measure(query, found.witness[None]).quantity[0]) / (prop.lipschitz * r)
+        moved, allowed = float(shell.measure(query, found.witness[None]).quantity[0]), prop.lipschitz * r
+        reached = moved / allowed if allowed > 0 else math.inf
         if not reached < _THINNEST:
-            why = f"a ratio of {reached:.4g} L is reached, too near to L for what float32 inference can tell"
+            what = f"a ratio of {reached:.4g} L is reached" if allowed > 0 else f"the output moves by {moved:.3g}"
+            why = f"{what}, too near to L for what float32 inference can tell"
             return share, replace(found, witness=None, proved=False, reason=why)
         share = min(max(reached + _ROOM * (1 - reached), share), _THINNEST)

@@ -25,6 +25,7 @@ __all__ = ["NORMS", "StandardRobustness"]
 NORMS = {"inf": math.inf, "1": 1.0, "2": 2.0}
 """Names of output norms."""
 
+_MOST_EUCLIDEAN = 1e150  # delta of norm 2, which is decided by its square
 _MOST_SIGNS = 10  # outputs for which norm 1 is written out as one clause per pattern of signs
 
 
@@ -55,6 +56,8 @@ class StandardRobustness(LocalProperty):
     def _check(self) -> None:
         if not (math.isfinite(self.delta) and self.delta >= 0):
             raise InputError(f"--delta {self.delta} is not a distance of outputs; give a finite number that is not negative")
+        if self.norm == "2" and self.delta > _MOST_EUCLIDEAN:
+            raise InputError(f"--delta {self.delta:g} has no square in float64; give at most {_MOST_EUCLIDEAN:g} for --norm 2")
         if self.norm not in NORMS:
             raise InputError(f"output norm {self.norm!r} is unknown; choose one of {', '.join(NORMS)}")
 

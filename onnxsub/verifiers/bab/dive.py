@@ -90,7 +90,8 @@ class Dive:
     @property
     def lower(self) -> float:
         """No point of interest is nearer than this, as far as `close`."""
-        return min((node.radius for node in self._stack + self._stuck), default=self.close)
+        # a node that waits may be known farther out than the ball on which others were refuted
+        return min([self.close, *(node.radius for node in self._stack + self._stuck)])
 
     def run(self, until: float) -> bool:
         """Until the time is over, a near enough point is found or nothing is left; whether the target needs no more work.
@@ -134,6 +135,8 @@ class Dive:
             return False
         part = solved.columns[linear.binaries]
         fractional = np.minimum(part, 1 - part) > _INTEGRAL
+        # a fixed one may be off by the solver's tolerance: it is no choice
+        fractional[np.searchsorted(linear.binaries, list(node.fixed))] = False
         if self._try(solved, part, integral=not fractional.any()):
             return True
         if not fractional.any():

@@ -28,7 +28,11 @@ _OUTWARD = 1e-9  # of the size of a cut: far more than its coefficients can roun
 
 @dataclass(frozen=True, eq=False)
 class Unit:
-    """One ReLU of a program: its columns y and a, and `z = w . v + b +- room` over the columns `inputs`."""
+    """One ReLU of a program: its columns y and a, and `z = w . v + b +- room` over the columns `inputs`.
+
+    `room` also covers what the big-M rows leave: `y <= room` for a = 0 and `y <= z + room` for a = 1 follow from the rows as they
+    stand, so whatever operator wrote them, the cuts hold.
+    """
 
     y: int
     a: int
@@ -60,17 +64,18 @@ def _units(problem: Problem, rows: sp.csr_array, columns: sp.csc_array) -> Itera
         return dict(zip(rows.indices[at].tolist(), rows.data[at].tolist(), strict=True))
 
     for a in np.flatnonzero(problem.integer).tolist():
-        own = [row(i) for i in columns.indices[columns.indptr[a] : columns.indptr[a + 1]].tolist()]
-        short = [r for r in own if len(r) == 2]
-        long = [r for r in own if len(r) == 3]
-        if len(own) != 2 or len(short) != 1 or len(long) != 1:
+        own = [(row(i), float(problem.row_upper[i])) for i in columns.indices[columns.indptr[a] : columns.indptr[a + 1]].tolist()]
+        if sorted(len(r) for r, _ in own) != [2, 3]:
             continue
-        (y,) = short[0].keys() - {a}
-        rest = long[0].keys() - {a, y}
-        if short[0][y] != 1.0 or long[0].get(y) != 1.0 or len(rest) != 1:
+        (short, off), (long, on) = sorted(own, key=lambda r: len(r[0]))
+        (y,) = short.keys() - {a}
+        rest = long.keys() - {a, y}
+        if short[y] != 1.0 or long.get(y) != 1.0 or len(rest) != 1:
             continue
         (z,) = rest
-        if long[0][z] != -1.0 or problem.col_lower[y] < 0:
+        # y <= off for a = 0, and y <= z + on - long[a] for a = 1: zero both for a ReLU, not for a Clip at another threshold
+        over = max(off, on - long[a], 0.0)
+        if long[z] != -1.0 or not np.isfinite(over):
             continue
         for i in columns.indices[columns.indptr[z] : columns.indptr[z + 1]].tolist():
             ends = problem.row_lower[i], problem.row_upper[i]
@@ -82,7 +87,7 @@ def _units(problem: Problem, rows: sp.csr_array, columns: sp.csc_array) -> Itera
             w = np.array([found[c] for c in inputs.tolist()])
             middle, room = (ends[0] + ends[1]) / 2, (ends[1] - ends[0]) / 2
             if np.isfinite(problem.col_lower[inputs]).all() and np.isfinite(problem.col_upper[inputs]).all():
-                yield Unit(y, a, inputs, w, -float(middle), float(room))
+                yield Unit(y, a, inputs, w, -float(middle), float(room) + over)
             break
 
 
