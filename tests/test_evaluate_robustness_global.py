@@ -41,6 +41,22 @@ def test_global_takes_as_many_samples_as_the_error_needs(tmp_path: Path, files: 
         plan_of((files[0], data), metric="global", error=0.05)
 
 
+def test_an_unfinished_run_claims_no_interval_anywhere(tmp_path: Path, files: tuple[Path, Path]) -> None:
+    def stops(task: Task) -> Outcome:
+        if task.id == 4:
+            raise KeyboardInterrupt
+        return Invented(0.7)(task)
+
+    part = robustness(plan_of(files, metric="global"), tmp_path / "run", engine=Here(stops))
+    assert part.measure.interval is None
+    estimate = part.to_json()["estimate"]
+    assert (estimate["intervals"], estimate["reached"]) == ([], False)
+    step = robustness(plan_of(files, metric="global", error=0.1, sequential=True), tmp_path / "step", engine=Here(stops))
+    assert not step.finished
+    assert step.measure.interval is not None  # it holds whenever one looks
+    assert "at hand were used up" in step.measure.guarantee
+
+
 def test_a_sequence_stops_where_it_may_whatever_ends_first(tmp_path: Path, files: tuple[Path, Path]) -> None:
     data = many(tmp_path, files[1], 400)
     invented = Invented(0.7, undecided=0.02)

@@ -92,6 +92,7 @@ def command(
     from onnxsub.metrics.tables import try_examples
 
     limit_threads(given["threads"])
+    names = _names(model, transfer)
     anchors = [_anchors(path, samples, options) for path in (model, *([transfer] if transfer else []))]
     done: list[Pairs] = []
     failures: Mapping[str, int] = {}
@@ -99,9 +100,9 @@ def command(
         if engine or address or kill_after or retry_failed:
             raise InputError("--engine, --address, --kill-after and --retry-failed are of a run folder; add --run DIR")
         with out.progress() as report:
-            for path, own in zip((model, transfer), anchors, strict=False):
+            for path, name, own in zip((model, transfer), names, anchors, strict=False):
                 if path is not None and not any(p.interrupted for p in done):
-                    done.append(find_pairs(path, own, options, jobs=jobs, progress=report))
+                    done.append(find_pairs(path, own, options, jobs=jobs, name=name, progress=report))
     else:
         how = RunOptions(jobs, engine or "processes", address, kill_after, retry_failed)
         models = (model,) if transfer is None else (model, transfer)
@@ -165,6 +166,21 @@ def _samples(given: dict[str, Any]) -> Samples:
 
     index = None if given["index"] is None else parse_indices(given["index"])
     return read_samples(given["data"], Choice(index, given["every"], given["limit"]), given["array"], given["labels"])
+
+
+def _names(model: str, transfer: str | None) -> tuple[str, ...]:
+    """What the models are called: their files' names, made different where two files have one. Raises InputError."""
+    from onnxsub.metrics.tables import check_classes
+    from onnxsub.model import load_model
+
+    if transfer is None:
+        return (Path(model).stem,)
+    one, other = load_model(model), load_model(transfer)
+    check_classes(model, max(one.outputs, 2), transfer, max(other.outputs, 2))
+    name, second = Path(model).stem, Path(transfer).stem
+    if name == second and not Path(model).samefile(transfer):
+        second = f"{second}-{other.sha256[:8]}"
+    return name, second
 
 
 def _anchors(path: str, samples: Samples, options: AdversarialOptions) -> list[Anchor]:

@@ -100,7 +100,7 @@ def command(
     if model is not None:
         plan = _plan(model, experiment)
     else:
-        given = sorted(k for k, v in experiment.items() if v not in (None, False))
+        given = sorted(k for k, v in experiment.items() if v is not None and v is not False)  # 0 was given
         if given:
             option = {"property_": "property", "value_range": "range"}.get(given[0], given[0])
             raise InputError(f"--{option} is about a new run; name its model too, or go on with {folder!r} by --run alone")
@@ -178,6 +178,7 @@ def _rows(plan: Plan[RobustnessSettings], result: RobustnessResult) -> list[tupl
         rows.append(("interval", f"{_between(i.lower, i.upper)} at {100 * i.confidence:g} % confidence ({i.method})"))
     if plan.settings.error is not None:
         reached = "reached" if found.more.get("reached") else "not reached: more samples are needed, or fewer that are undecided"
+        reached = "not reached yet" if not result.finished else reached
         rows.append(("error", f"{plan.settings.error:g} asked for, {reached}"))
     rows.append(("guarantee", found.guarantee))
     rows += [("results", str(result.folder / "results.parquet")), ("time", f"{result.wall_s:.1f} s")]

@@ -73,6 +73,7 @@ def find_pairs(
     options: AdversarialOptions,
     *,
     jobs: int = 1,
+    name: str | None = None,
     progress: Report | None = None,
     keep: Callable[[Pairs], None] | None = None,
 ) -> Pairs:
@@ -81,6 +82,7 @@ def find_pairs(
     Args:
         path: of the model.
         jobs: pairs side by side, each in a process of its own where there are several.
+        name: what the model is called in the results; None: its file's name without the ending.
         progress: told the share of the pairs that are done.
         keep: given what is known whenever a pair is done.
 
@@ -103,7 +105,8 @@ def find_pairs(
         else:
             todo += [(anchor, t) for t in targets]
     done: dict[int, Found] = {}
-    name, interrupted = Path(path).stem, False
+    interrupted = False
+    name = Path(path).stem if name is None else name
 
     def known() -> Pairs:
         found = tuple(done[i] for i in sorted(done))

@@ -186,7 +186,9 @@ def estimate_sequential(
         text = _share_guarantee(run.interval, run.samples, counts, misclassified, what or "the property holds")
     else:
         text = _mean_guarantee(run.interval, run.samples, (low, high), what or "the value")
-    stop = "The samples were taken one by one until that was narrow enough" if run.reached else "All samples were used up"
+    stop = "The samples at hand were used up before it was narrow enough"
+    if run.reached:
+        stop = "The samples were taken one by one until that was narrow enough"
     text += f" {stop}; the confidence allows for looking after every one."
     return GlobalEstimate(
         "share" if share else "mean", lower, upper, (run.interval,), run.samples, counts, error, run.reached, text

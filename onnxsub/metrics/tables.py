@@ -27,7 +27,7 @@ from onnxsub.runtime import Runtime
 if TYPE_CHECKING:
     from onnxsub.metrics.adversarial_pairs import Found, Pairs
 
-__all__ = ["VERDICTS", "Confusion", "Spread", "Tried", "confusion", "count_by", "spread", "try_examples"]
+__all__ = ["VERDICTS", "Confusion", "Spread", "Tried", "check_classes", "confusion", "count_by", "spread", "try_examples"]
 
 VERDICTS = ("example", "tie", "none", "undecided")
 
@@ -143,9 +143,10 @@ def try_examples(source: Pairs, path: str, anchors: Sequence[Anchor], space: Inp
         name: of the model at `path`.
 
     Raises:
-        InputError: the examples do not fit that model's input.
+        InputError: the examples do not fit that model's input, or it has other classes.
     """
     runtime = Runtime(load_model(path), threads=1)
+    check_classes(source.name, source.classes, name, max(runtime.model.outputs, 2))
     found = source.examples
     own = {a.sample: a.x for a in anchors}
     if not found:
@@ -163,6 +164,12 @@ def try_examples(source: Pairs, path: str, anchors: Sequence[Anchor], space: Inp
             right += 1
             fooled_right += wrong
     return Tried(source.name, name, len(found), fooled, to_target, beyond, right, fooled_right)
+
+
+def check_classes(one: str, classes: int, other: str, others: int) -> None:
+    """Raises InputError where two models tell different numbers of classes apart: an example's target must be one of both."""
+    if classes != others:
+        raise InputError(f"--transfer: {one} has {classes} classes and {other} has {others}; give two models of the same classes")
 
 
 def _fitted(found: Found, runtime: Runtime, name: str) -> Array:

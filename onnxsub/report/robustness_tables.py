@@ -78,22 +78,28 @@ class Figures:
 
 
 def counts_table(counts: Tally, s: RobustnessSettings) -> Table:
-    """How many samples are what, each share with its Clopper-Pearson interval."""
+    """How many samples are what, each share with its Clopper-Pearson interval where the number of samples was fixed beforehand."""
+    fixed = not (s.sequential or counts.pending)
     names = [n for n in _SAID if s.needs_label or n != "misclassified"]
     if s.metric in ("security", "accuracy"):
         names.remove("proved")  # neither proves
     cells = []
     for name in names:
         count = len(getattr(counts, name))
-        interval = clopper_pearson(count, counts.seen, s.confidence)
         said = _SAID_BY.get(s.metric, {}).get(name, _SAID[name])
-        ends = f"{100 * interval.lower:.2f} % to {100 * interval.upper:.2f} %"
+        ends = "-"
+        if fixed:
+            interval = clopper_pearson(count, counts.seen, s.confidence)
+            ends = f"{100 * interval.lower:.2f} % to {100 * interval.upper:.2f} %"
         cells.append((name, said, f"{count:,}", f"{100 * count / counts.seen:.2f} %", ends))
     heads = ("verdict", "meaning", "samples", "share", f"interval ({100 * s.confidence:g} %)")
-    note = (
-        f"{counts.seen:,} samples were looked at. The interval is that of Clopper and Pearson: where the share lies among all "
-        "inputs of this kind, one row at a time."
-    )
+    note = f"{counts.seen:,} samples were looked at. "
+    if fixed:
+        note += "The interval is that of Clopper and Pearson: where the share lies among all inputs of the kind, one row at a time."
+    elif s.sequential:
+        note += "The rows have no interval of their own: what came out decided how many samples there are."
+    else:
+        note += "There is no interval yet: what was looked at first may be what is easy."
     return Table("Samples by verdict", note, heads, (False, False, True, True, True), tuple(cells))
 
 

@@ -68,6 +68,17 @@ def test_a_whole_run(digits: Path, data: tuple[str, ...], onnxsub: Any) -> None:
             assert (f[i, arrays["target"]] > f[i, arrays["label"]]).all()
 
 
+def test_models_of_one_file_name_are_told_apart(digits: Path, data: tuple[str, ...], onnxsub: Any) -> None:
+    (digits / "old").mkdir()
+    (digits / "old" / "digits.onnx").write_bytes((digits / "digits.onnx").read_bytes())
+    ran = onnxsub(
+        "adversarial", "digits.onnx", *data, "--limit", 1, "--targets", "runner-up", *QUICK, "--transfer", "old/digits.onnx",
+        "--json",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert len({(t["made_on"], t["tried_on"]) for t in ran.json["transfer"]}) == 4
+
+
 def test_the_table_for_people(data: tuple[str, ...], onnxsub: Any) -> None:
     ran = onnxsub("adversarial", "digits.onnx", *data, "--limit", 1, "--targets", "0,1", *QUICK, "--verifier", "milp")
     assert ran.code == 0, ran.err

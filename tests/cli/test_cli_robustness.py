@@ -71,6 +71,7 @@ def test_bad_input(files: tuple[Path, Path], tmp_path: Path, onnxsub: Run) -> No
     for argv, words in (
         (("robustness", "--run", run), "is no run folder"),
         (("robustness", "--run", run, "--eps", "0.1"), "--eps is about a new run"),
+        (("robustness", "--run", run, "--eps", "0"), "--eps is about a new run"),
         (("robustness", "--run", run, "--property", "sr"), "--property is about a new run"),
         (("robustness", model, "--run", run, "--eps", "0.1"), "a new run needs --data"),
         (named, "a new run needs --eps"),

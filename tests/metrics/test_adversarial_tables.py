@@ -69,7 +69,7 @@ def chooser(folder: Path, name: str, weight: list[list[float]]) -> str:
     graph = helper.make_graph(
         [helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)], name,
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])], [numpy_helper.from_array(w, "w")],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", len(w)])], [numpy_helper.from_array(w, "w")],
     )  # fmt: skip
     path = folder / f"{name}.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
@@ -96,6 +96,9 @@ def test_examples_are_tried_on_another_model(tmp_path: Path) -> None:
     assert math.isnan(nothing.rate)
     with pytest.raises(InputError, match=r"--transfer other: .*same images"):
         try_examples(bundle([(PAIRS[0], [0.0, 0.0, 0.0])]), path, anchors, InputSpace(), "other")
+    two = chooser(tmp_path, "two", [[1, 0], [0, 1]])
+    with pytest.raises(InputError, match="two has 2; give two models of the same classes"):
+        try_examples(source, two, anchors, InputSpace(), "two")
 
 
 def test_the_document_and_the_file_of_examples() -> None:

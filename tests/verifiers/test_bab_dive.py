@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from scipy.optimize import linprog
 
 import onnxsub.verifiers.bab.dive as module
+from onnxsub.ops.clip import Clip
+from onnxsub.ops.relu import Relu, relu_rows
 from onnxsub.verifiers.bab.distance import bab_distance
 from onnxsub.verifiers.bab.dive import Dive
 from onnxsub.verifiers.bab.hull import units_of, violated
 from onnxsub.verifiers.bab.linear import Linear
 from onnxsub.verifiers.bab.options import BabOptions
+from onnxsub.verifiers.milp.build import MilpModel
 from onnxsub.verifiers.milp.distance import minimum_distance
 from onnxsub.verifiers.milp.local import TargetModel
 from onnxsub.verifiers.milp.options import MilpOptions
 from onnxsub.verifiers.milp.search import Search
+from onnxsub.verifiers.milp.solvers import Problem
 from tests.verifiers.bab_tools import Sample, frame_of, target_models
 from tests.verifiers.nets import UNIT, anchor, logits, random_dense, random_network
 
@@ -138,6 +145,57 @@ def points_of(model: TargetModel, seed: int) -> list[Any]:
     return found
 
 
+@pytest.mark.parametrize("kind", ["relu", "clip at 0", "clip above 0", "clip below 0", "shifted"])
+def test_cuts_hold_for_whatever_wrote_the_rows(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    w = np.array([[0.7, -0.4, 0.9], [-1.0, 0.5, 0.3]])
+    shape = {"node": "op", "inputs": ("z",), "output": "y", "in_shapes": ((2,),), "out_shape": (2,)}
+    limits = {"clip at 0": (0.0, 0.8), "clip above 0": (0.3, 5.0), "clip below 0": (-0.2, 5.0)}.get(kind)
+    op = Relu(op_type="Relu", **shape) if limits is None else Clip(op_type="Clip", lo=limits[0], hi=limits[1], **shape)  # type: ignore[arg-type]
+    reach = np.abs(w).sum(1)
+    model = MilpModel({"y": (-reach, reach)})
+    t = model.continuous(-np.ones(3), np.ones(3))
+    z = t.apply(sp.csr_array(w))
+    y = op.encode(model, z)
+    lines = [(z, y)]
+    if kind == "shifted":
+        # z is a column with a constant, and a row of another unit has -1 at that column
+        first = t.take(np.array([0])).shift(np.array([0.4]))
+        lines.append((first, relu_rows(model, first, np.array([-0.6]), np.array([1.4]))))
+    problem = model.problem(y.take(np.array([0])))
+    units = units_of(problem)
+    assert (kind == "clip below 0") or len(units) > 0
+    fixed = sp.csr_array(problem.A)
+    cuts = [
+        c for u in units for v in rng.uniform(problem.col_lower, problem.col_upper, (300, problem.columns))
+        if (c := violated(problem, u, v, 1e-9)) is not None
+    ]  # fmt: skip
+    points = 0
+    for _ in range(12):
+        x = rng.uniform(-1, 1, 3)
+        for bits in itertools.product((0.0, 1.0), repeat=int(problem.integer.sum())):
+            v = full(problem, fixed, x, bits)
+            if v is None:
+                continue
+            points += 1
+            assert all(c.coefficients @ v[c.columns] <= c.upper + 1e-9 for c in cuts)
+    assert points >= 12
+
+
+def full(problem: Problem, rows: Any, x: Any, bits: tuple[float, ...]) -> Any:
+    """The point of a program with these inputs and binaries at which its other columns are as large as they can be, if any."""
+    low, high = problem.col_lower.copy(), problem.col_upper.copy()
+    low[:3] = high[:3] = x
+    low[problem.integer] = high[problem.integer] = bits
+    ends = sp.vstack([rows, -rows]), np.concatenate([problem.row_upper, -problem.row_lower])
+    some = np.isfinite(ends[1])
+    found = linprog(
+        -np.ones(problem.columns), A_ub=sp.csr_array(ends[0])[np.flatnonzero(some)], b_ub=ends[1][some],
+        bounds=np.stack([low, high], 1),
+    )  # fmt: skip
+    return found.x if found.status == 0 else None
+
+
 def test_a_cut_makes_the_bound_tighter() -> None:
     better = 0
     for seed in range(8):
@@ -174,9 +232,7 @@ def test_with_and_without_it_the_distance_is_the_same(seed: int) -> None:
     x0, label = anchor(network, seed)
     if np.abs(logits(network)(x0[None])).max() < 1e-9:
         pytest.skip("the random network is constant")
-    found = [
-        bab_distance(network, x0, label, UNIT, EXACT, BabOptions(dive=units), replay=logits(network)) for units in (64, 0)
-    ]
+    found = [bab_distance(network, x0, label, UNIT, EXACT, BabOptions(dive=units), replay=logits(network)) for units in (64, 0)]
     for result in found:
         assert result.status in ("exact", "none")
     if found[0].status == "exact":
@@ -205,6 +261,25 @@ def test_lower_ends_hold_when_it_is_stopped_anywhere() -> None:
             with contextlib.suppress(KeyboardInterrupt):
                 dive.run(math.inf)
         assert search.lower <= distance + 1e-9
+
+
+def test_nothing_is_claimed_beyond_the_ball_on_which_nodes_were_refuted() -> None:
+    network, x0, label, radius, models = models_beyond(3)
+    search = Search(network, x0, label, UNIT, EXACT, logits(network), None)
+    dive = Dive.of(search, models[0], radius, BabOptions(dive=100))
+    assert dive is not None
+    # another node was refuted on the ball of a nearer point that was found while this one waited
+    dive._stack = [module._Open({}, 0.9 * radius, None)]
+    dive.close = 0.8 * radius
+    assert dive.lower == dive.close
+
+
+def test_zero_units_means_that_nothing_is_searched() -> None:
+    network, x0, label, radius, models = models_beyond(3)
+    search = Search(network, x0, label, UNIT, EXACT, logits(network), None)
+    stable = [replace(m, intervals={k: (np.abs(u), np.abs(u) + 1) for k, (_, u) in m.intervals.items()}) for m in models]
+    assert all(m.binaries == 0 for m in stable)
+    assert all(Dive.of(search, m, radius, BabOptions(dive=0)) is None for m in stable)
 
 
 def test_targets_with_many_units_are_left_to_the_tree() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from onnxsub.evaluate.drive import Report, RunOptions, drive, reopen
 from onnxsub.evaluate.engine import Engine
@@ -18,6 +20,9 @@ from onnxsub.evaluate.robustness.stopping import used_rows
 from onnxsub.evaluate.robustness.tally import Tally, tally
 
 __all__ = ["open_robustness", "robustness", "sum_up"]
+
+_UNSAID: Mapping[str, Any] = MappingProxyType({"intervals": [], "of_these_samples": None, "reached": False})
+"""What an unfinished run says in place of the intervals among the further figures of a measure."""
 
 
 def open_robustness(folder: Path) -> Plan[RobustnessSettings]:
@@ -39,7 +44,8 @@ def sum_up(rows: Sequence[SampleRow], settings: RobustnessSettings) -> tuple[int
     found = measure(rows[:used], counts, settings)
     if counts.pending:
         why = f"Nothing yet: {len(counts.pending):,} samples have not been looked at, and what was seen first may be what is easy."
-        found = replace(found, interval=None, guarantee=why)
+        unsaid = {k: v for k, v in _UNSAID.items() if k in found.more}
+        found = replace(found, interval=None, guarantee=why, more={**found.more, **unsaid})
     return used, counts, found
 
 

@@ -62,20 +62,23 @@ class Dive:
     @staticmethod
     def of(search: Search, model: TargetModel, radius: float, options: BabOptions) -> Dive | None:
         """The search within `radius`; None where the target has too many units, or operators without MILP rows."""
-        if model.binaries > options.dive or any("milp" in op.unsupported for op in model.local.network.ops):
+        most = options.dive
+        if most == 0 or model.binaries > most or any("milp" in op.unsupported for op in model.local.network.ops):
             return None
         with search.stage("build"):
-            return Dive(search, model, radius)
+            linear = Linear(model)
+            # units of some operators cost several binaries, and MaxPool has some too
+            return Dive(search, model, linear, radius) if len(linear.binaries) <= most else None
 
-    def __init__(self, search: Search, model: TargetModel, radius: float) -> None:
+    def __init__(self, search: Search, model: TargetModel, linear: Linear, radius: float) -> None:
         self._search = search
         self._model = model
         self._radius = radius
         self.close = self._closing()
-        self._linear = Linear(model)
-        self._linear.strengthen(self.close)
+        self._linear = linear
+        linear.strengthen(self.close)
         self._network = model.local.network
-        count = len(self._linear.binaries)
+        count = len(linear.binaries)
         self._cost = np.zeros((2, count))
         self._times = np.zeros((2, count))
         self._stack = [_Open({}, 0.0, None)]

@@ -176,7 +176,7 @@ class Search:
                 found = attack_network(self.network, anchor, self.label, self.space, options, self.referee.margins)
                 if found.x_adv is not None:
                     self.accept(found.x_adv)
-                if self.best is not None:
+                if math.isfinite(self.upper):
                     break
         self.tell("attack")
 
