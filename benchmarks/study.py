@@ -64,7 +64,8 @@ def run(part: str, name: str, args: argparse.Namespace) -> None:
     timeout = args.timeout or (30.0 if part == "milp" else 5.0)
     command = [
         sys.executable, "-m", "onnxsub", "evaluate", str(MODELS[name]), "--data", str(data), *chosen, *PARTS[part],
-        "--gammas", args.gammas, "--timeout", f"{timeout:g}", "--jobs", str(args.jobs), "--run", str(Path(args.run) / f"{part}-{name}"), "--quiet",
+        "--gammas", args.gammas, "--timeout", f"{timeout:g}", "--jobs", str(args.jobs),
+        "--run", str(Path(args.run) / f"{part}-{name}"), "--quiet",
     ]  # fmt: skip
     print("$", *command[1:], flush=True)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
