@@ -235,13 +235,23 @@ def _share_guarantee(interval: Interval, samples: int, counts: Mapping[str, int]
     undecided = counts["undecided"]
     if undecided and not counts["proved"]:
         return (
-            f"{sure} {what} for at most {100 * interval.upper:.2f} % of {drawn}. No sample was proved, as with every attack, so "
+            f"{sure} {what} for at most {_above(interval.upper)} % of {drawn}. No sample was proved, as with every attack, so "
             "there is no lower bound: it may be anything below that."
         )
-    text = f"{sure} {what} for {100 * interval.lower:.2f} % to {100 * interval.upper:.2f} % of {drawn}."
+    text = f"{sure} {what} for {_below(interval.lower)} % to {_above(interval.upper)} % of {drawn}."
     if undecided:
         text += f" The {undecided} undecided samples count as violated in the first number and as proved in the second."
     return text
+
+
+def _below(share: float) -> str:
+    """A share as percent, rounded down: a guarantee is never more than what was computed."""
+    return f"{math.floor(1e4 * share) / 100:.2f}"
+
+
+def _above(share: float) -> str:
+    """The same, rounded up."""
+    return f"{math.ceil(1e4 * share) / 100:.2f}"
 
 
 def _mean_guarantee(interval: Interval, samples: int, value_range: tuple[float, float], what: str) -> str:

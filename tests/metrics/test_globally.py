@@ -62,7 +62,13 @@ def test_an_attack_gives_an_upper_bound_only() -> None:
 def test_all_violated_says_so() -> None:
     found = estimate_share(["violated"] * 100, 0.95)
     assert found.interval.lower == 0.0
-    assert "0.00 % to 3.62 %" in found.guarantee
+    assert "0.00 % to 3.63 %" in found.guarantee  # 3.6217 %, rounded outward
+
+
+def test_a_guarantee_is_never_rounded_up() -> None:
+    found = estimate_share(["proved"] * 200_000, 0.95)
+    assert 0.99998 < found.interval.lower < 1.0
+    assert "99.99 % to 100.00 %" in found.guarantee
 
 
 def test_brackets_of_values() -> None:
