@@ -25,6 +25,9 @@ if TYPE_CHECKING:
         SolverError,
         UnsupportedOperatorError,
     )
+    from onnxsub.metrics.local import LocalOptions, LocalVerdict, decide_local, make_property
+    from onnxsub.metrics.margin import MarginOptions, smallest_margin
+    from onnxsub.metrics.margin_result import MarginResult
     from onnxsub.model import Model, save_model
     from onnxsub.model import load_model as load
     from onnxsub.model_info import InfoResult, info
@@ -53,6 +56,13 @@ _HOME = {
     "UnsupportedOperatorError": "onnxsub.errors",
     "InfoResult": "onnxsub.model_info",
     "info": "onnxsub.model_info",
+    "LocalOptions": "onnxsub.metrics.local",
+    "LocalVerdict": "onnxsub.metrics.local",
+    "decide_local": "onnxsub.metrics.local",
+    "make_property": "onnxsub.metrics.local",
+    "MarginOptions": "onnxsub.metrics.margin",
+    "smallest_margin": "onnxsub.metrics.margin",
+    "MarginResult": "onnxsub.metrics.margin_result",
     "Model": "onnxsub.model",
     "load": "onnxsub.model:load_model",
     "save_model": "onnxsub.model",
@@ -94,6 +104,10 @@ __all__ = [
     "InputError",
     "InputSpace",
     "LicenceError",
+    "LocalOptions",
+    "LocalVerdict",
+    "MarginOptions",
+    "MarginResult",
     "MissingDependencyError",
     "Model",
     "ModelError",
@@ -111,14 +125,17 @@ __all__ = [
     "attack",
     "bounds",
     "compare",
+    "decide_local",
     "distance",
     "dumps",
     "info",
     "load",
+    "make_property",
     "make_query",
     "prune",
     "read_anchor",
     "save_model",
+    "smallest_margin",
     "verify",
 ]
 
