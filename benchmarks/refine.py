@@ -52,13 +52,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="wk17a")
     parser.add_argument("--anchors", type=int, default=20)
+    parser.add_argument("--skip", type=int, default=0, help="images to leave out first, to share the work between processes")
     parser.add_argument("--attacks", action="store_true")
     parser.add_argument("--timeout", type=float, default=10.0)
     parser.add_argument("--gamma", type=float, default=0.99)
     args = parser.parse_args()
     images, labels = images_for(args.network)
     truth = {} if args.attacks else dict(exact_rows())
-    wanted = list(truth) if truth else range(len(images))
+    wanted = list(truth) if truth else range(args.skip, len(images))
     options = DistanceOptions(
         MilpOptions(timeout=args.timeout), PruneOptions(select=SelectOptions(gamma=args.gamma)), refine=True
     )

@@ -77,7 +77,7 @@ def of(rows: Sequence[dict[str, object]]) -> str:
     def mean(values: Sequence[float]) -> str:
         return f"{100 * float(np.mean(values)):+.2f} %" if len(values) else "-"
 
-    rows = [r for r in rows if r["status"] != "misclassified"]
+    rows = [r for r in rows if r["status"] != "misclassified" and r["d_bnd_upper"]]
     exact = [r for r in rows if r["status_bnd"] == "exact" and r["status_hat"] == "exact"]
     solved = [r for r in rows if r["status_hat"] == "exact"]
     off = np.array([abs(r["d_hat_upper"] / r["d_bnd_upper"] - 1) for r in exact])  # type: ignore[operator]
