@@ -68,8 +68,8 @@ def case_of(name: str, index: int, method: str, gamma: float, rank: str) -> Case
     return Case(name, index, query, file, found) if found.status == "exact" else None
 
 
-def first_cases(count: int, rank: str) -> Iterator[Case]:
-    index = 0
+def first_cases(count: int, rank: str, skip: int = 0) -> Iterator[Case]:
+    index = skip
     while count:
         case = case_of("wk17a", index, "lin", 0.99, rank)
         index += 1
@@ -78,9 +78,9 @@ def first_cases(count: int, rank: str) -> Iterator[Case]:
             yield case
 
 
-def both_sides(anchors: int, rank: str, tool: Marabou, limit: float, original: float | None) -> None:
+def both_sides(anchors: int, rank: str, tool: Marabou, limit: float, original: float | None, skip: int) -> None:
     right, times, ended = 0, [], []
-    for case in first_cases(anchors, rank):
+    for case in first_cases(anchors, rank, skip):
         d, line = case.found.upper, f"  index {case.index:3d}  d_hat {case.found.upper:.6f}"
         for factor, wanted in ((1 - SIDE, "proved"), (1 + SIDE, "violated")):
             result = decide_external(case.file, case.query, d * factor, tool, limit)
@@ -142,6 +142,7 @@ def main() -> None:
     parser.add_argument("--rank", default="influence")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds per question")
     parser.add_argument("--original", type=float, metavar="SECONDS")
+    parser.add_argument("--skip", type=int, default=0, help="images to leave out first")
     parser.add_argument("--queries", type=int, default=0)
     args = parser.parse_args()
     tool = Marabou()
@@ -149,7 +150,7 @@ def main() -> None:
     if args.queries:
         against_ours(args.queries, args.rank, tool, args.limit)
     else:
-        both_sides(args.anchors, args.rank, tool, args.limit, args.original)
+        both_sides(args.anchors, args.rank, tool, args.limit, args.original, args.skip)
 
 
 if __name__ == "__main__":
