@@ -59,7 +59,7 @@ def test_two_ray_workers_and_one_of_them_killed(tmp_path: Path) -> None:
     local, calm, disturbed = (tmp_path / name for name in ("local", "calm", "disturbed"))
     subprocess.run(command(model, data, local), check=True, capture_output=True, cwd=Path(__file__).parents[1])
     with start([*command(model, data, calm), *RAY]) as process:
-        out, err = process.communicate(timeout=180)
+        out, err = process.communicate(timeout=500)
     assert process.returncode == 0, err
     assert json.loads(out)["units"]["done"] == UNITS
     assert facts(calm) == facts(local)
@@ -80,7 +80,7 @@ def test_two_ray_workers_and_one_of_them_killed(tmp_path: Path) -> None:
                     os.kill(pid, signal.SIGKILL)
                     killed.append(pid)
                     time.sleep(0.5)
-        out, err = process.communicate(timeout=180)
+        out, err = process.communicate(timeout=500)
     assert process.returncode == 0, err
     assert killed
     assert json.loads(out)["units"] == {"pending": 0, "running": 0, "done": UNITS, "failed": 0}
