@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
 
@@ -88,6 +88,9 @@ def test_both_layouts_equal_the_definition_and_keep_the_invariants(seed: int, me
     model = load_model(random_model(seed, activations=PIECEWISE if method == "act" else ACTIVATIONS))
     network = lower(model)
     x0, x_adv, xs = points(network, seed)
+    if method == "act":  # at a kink itself, difference quotients know nothing of the piece that counts there
+        for op, z in zip(network.activations, network.preactivations(torch.as_tensor(x0)[None]), strict=True):
+            assume(not any(bool(((z - kink).abs() < 1e-6 * (1 + z.abs())).any()) for kink in op.kinks(z)))
     kept = random_kept(network, seed, share)
     g = substitute(network, lines(network, method, x0, x_adv), kept)
     everywhere = np.concatenate([x0[None], x_adv[None], xs])
