@@ -11,7 +11,7 @@ from onnxsub.errors import InputError
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.registry import check_verifier
 
-__all__ = ["PROTOCOLS", "Settings"]
+__all__ = ["PROTOCOLS", "Settings", "plain_settings"]
 
 PROTOCOLS = ("fast", "paper")
 
@@ -112,9 +112,16 @@ class Settings:
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> Settings:
         """What `to_json` gave; lists become tuples and what is missing is None. Raises InputError."""
-        known = {f.name for f in fields(Settings)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise InputError(f"run.toml has the unknown setting {unknown[0]!r}, so another version made it; choose another --run")
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return Settings(**plain)
+        return Settings(**plain_settings(Settings, values))
+
+
+def plain_settings(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a dataclass of settings, from what `asdict` and a TOML file made of them: lists become tuples.
+
+    Raises:
+        InputError: the dataclass has no such field.
+    """
+    unknown = sorted(set(values) - {f.name for f in fields(kind)})
+    if unknown:
+        raise InputError(f"run.toml has the unknown setting {unknown[0]!r}, so another version made it; choose another --run")
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

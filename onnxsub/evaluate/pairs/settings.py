@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 from onnxsub.errors import InputError
+from onnxsub.evaluate.settings import plain_settings
 from onnxsub.metrics.adversarial import AdversarialOptions, Targets
 from onnxsub.metrics.margin import MarginOptions
 from onnxsub.region import InputSpace
@@ -80,9 +81,4 @@ class PairSettings:
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> PairSettings:
         """What `to_json` gave; lists become tuples and what is missing is None. Raises InputError."""
-        known = {f.name for f in fields(PairSettings)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise InputError(f"run.toml has the unknown setting {unknown[0]!r}, so another version made it; choose another --run")
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return PairSettings(**plain)
+        return PairSettings(**plain_settings(PairSettings, values))

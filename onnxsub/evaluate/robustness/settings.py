@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from onnxsub.errors import InputError
+from onnxsub.evaluate.settings import plain_settings
 from onnxsub.metrics.intervals import check_confidence, hoeffding_samples
 from onnxsub.region import InputSpace
 
@@ -163,12 +164,7 @@ class RobustnessSettings:
     @staticmethod
     def from_json(values: Mapping[str, Any]) -> RobustnessSettings:
         """What `to_json` gave; lists become tuples and what is missing is None. Raises InputError."""
-        known = {f.name for f in fields(RobustnessSettings)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise InputError(f"run.toml has the unknown setting {unknown[0]!r}, so another version made it; choose another --run")
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return RobustnessSettings(**plain)
+        return RobustnessSettings(**plain_settings(RobustnessSettings, values))
 
 
 def _check_numbers(s: RobustnessSettings) -> None:
