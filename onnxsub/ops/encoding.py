@@ -35,7 +35,9 @@ class LinExpr:
 
     def scale(self, factor: Array) -> LinExpr:
         """Row i times `factor[i]`."""
-        return LinExpr(sp.csr_array(sp.diags_array(factor) @ self.matrix), self.constant * factor)
+        m = self.matrix
+        data = m.data * np.repeat(factor, np.diff(m.indptr))
+        return LinExpr(sp.csr_array((data, m.indices, m.indptr), shape=m.shape), self.constant * factor)
 
     def take(self, index: Array) -> LinExpr:
         return LinExpr(sp.csr_array(self.matrix[index]), self.constant[index])

@@ -128,7 +128,7 @@ def test_ctrl_c_leaves_a_bracket_that_holds() -> None:
     def stop(lower: float, upper: float, text: str) -> None:
         nonlocal calls
         calls += 1
-        if text == "bounds":
+        if text == "attack":
             raise KeyboardInterrupt
 
     result = bab_distance(network, x0, label, UNIT, progress=stop)

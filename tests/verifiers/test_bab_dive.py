@@ -17,6 +17,7 @@ from scipy.optimize import linprog
 import onnxsub.verifiers.bab.dive as module
 from onnxsub.ops.clip import Clip
 from onnxsub.ops.relu import Relu, relu_rows
+from onnxsub.verifiers.bab.ahead import Columns, long_steps
 from onnxsub.verifiers.bab.distance import bab_distance
 from onnxsub.verifiers.bab.dive import Dive
 from onnxsub.verifiers.bab.hull import units_of, violated
@@ -73,6 +74,60 @@ def test_the_line_of_any_multipliers_is_above_the_margin(seed: int) -> None:
 
 def model_moving(model: TargetModel) -> Any:
     return np.flatnonzero(np.asarray(model.upper).reshape(-1) > np.asarray(model.lower).reshape(-1))
+
+
+def test_long_steps_bound_the_children_from_above() -> None:
+    moved = seen = 0
+    for radius, model in ((r, m) for *_, r, models in map(models_beyond, range(8)) for m in models):
+        linear = Linear(model)
+        solved = linear.solve({}, radius)
+        assert solved.columns is not None
+        part = solved.columns[linear.binaries]
+        numbers = np.flatnonzero((part > 1e-6) & (part < 1 - 1e-6))
+        whole = linear.value(solved, radius)
+        # another program in between must not show
+        linear.solve(dict.fromkeys(linear.binaries.tolist(), 0), radius)
+        bounds = linear.ahead(solved, {}, radius, numbers)
+        assert bounds.shape == (len(numbers), 2)
+        for row, k in zip(bounds, numbers, strict=True):
+            for value in (0, 1):
+                child = linear.solve({int(linear.binaries[k]): value}, radius)
+                assert linear.value(child, radius) - 1e-7 <= row[value] <= whole + 1e-7
+                moved += row[value] < whole - 1e-6
+                seen += 1
+    # one step must be worth something, else it chooses nothing
+    assert seen > 20
+    assert moved > 0.5 * seen
+
+
+def test_a_long_step_is_the_best_of_its_ray() -> None:
+    """Against the value of the dual function at many points of the ray, on small random programs."""
+    rng = np.random.default_rng(4)
+    better = 0
+    for _ in range(200):
+        n = int(rng.integers(3, 9))
+        value = np.where(rng.random(n) < 0.3, 0.0, rng.normal(size=n))
+        low, high = -rng.random(n), rng.random(n)
+        ray = np.where(rng.random(n) < 0.3, 0.0, rng.normal(size=n))
+        # the candidate itself is basic, between 0 and 1
+        value[0], ray[0], low[0], high[0] = 0.0, 1.0, 0.0, 1.0
+        found = long_steps(Columns(value, low, high), ray[None], np.array([0]), 2.0)
+        for side in (0, 1):
+            fixed_low, fixed_high = low.copy(), high.copy()
+            fixed_low[0] = fixed_high[0] = side
+
+            def dual(step: float, low: Any = fixed_low, high: Any = fixed_high) -> float:
+                d = value - step * ray  # noqa: B023 - called in this turn of the loop only
+                return float(np.where(d > 0, d * low, d * high).sum())
+
+            step = float(found.step[0, side])
+            assert step * (1 - 2 * side) >= 0
+            assert dual(step) - dual(0.0) == pytest.approx(found.gain[0, side], abs=1e-9)
+            furthest = max([3 * abs(step), *np.abs(value[ray != 0] / ray[ray != 0])], default=1.0)
+            best = max(dual(t * (1 - 2 * side)) for t in np.linspace(0, furthest, 400))
+            assert dual(step) >= min(best, dual(0.0) + 4.0) - 1e-9
+            better += found.gain[0, side] > 1e-6
+    assert better > 50
 
 
 def test_wrong_multipliers_give_a_weak_line_not_a_wrong_one() -> None:

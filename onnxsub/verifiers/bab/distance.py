@@ -51,9 +51,11 @@ def bab_distance(
         status = "misclassified" if at_anchor.margin > 0 else "exact"
         return replace(search.result(), status=status, verifier="bab")
     try:
-        # the linear programs of a small network find the nearest point from any other
-        search.find_start(start, quick=search.network.units <= bab.dive)
-        search.certify()
+        # the linear programs of a small network find the nearest point from any other, and a lower end as soon as bounds do
+        small = search.network.units <= bab.dive
+        search.find_start(start, quick=small)
+        if not small:
+            search.certify()
         _narrow_down(search, bab)
     except KeyboardInterrupt:
         search.stop.set()
@@ -81,6 +83,8 @@ def _narrow_down(search: Search, bab: BabOptions) -> None:
         if question is None or question.shrunk or not (radius <= question.radius <= radius * _SAME):
             question = Question(search, bab, radius, seconds, local)
         answer = question.run(seconds)
+        if search.lower == 0:
+            search.certify()
         pace.note(radius, answer)
         if answer.proved and radius >= search.reach:
             return

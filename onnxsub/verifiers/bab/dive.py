@@ -34,6 +34,8 @@ _SAME = 1e-10  # relative change of the radius at which these end
 _SHRUNK = 0.97
 _LOOK = 4
 _RELIABLE = 1  # times that a binary was fixed after which its pseudo-cost is believed
+_EASY = 16  # nodes of a tree after which it is worth to solve programs before one is branched on
+_LEAST = 1e-12  # fall of a bound that counts as none
 _GRAIN = 1e-3  # smallest fraction that a pseudo-cost is divided by
 
 
@@ -145,7 +147,7 @@ class Dive:
         if not fractional.any():
             self._give_up(node, radius, part)
             return False
-        found = self._choose(node, part, fractional, value)
+        found = self._choose(node, solved, part, fractional, value)
         if isinstance(found, dict):
             # one side of each of these holds nothing: what is left is one node
             if found:
@@ -183,32 +185,50 @@ class Dive:
         self._cost[branch, k] += max(drop, 0.0) / max(loss, _GRAIN)
         self._times[branch, k] += 1
 
-    def _choose(self, node: _Open, part: Array, fractional: Array, value: float) -> int | dict[int, int]:
+    def _choose(self, node: _Open, solved: Solved, part: Array, fractional: Array, value: float) -> int | dict[int, int]:
         """The number of the binary to branch on; or the only possible values of some, {}: there are none for one of them."""
-        linear = self._linear
+        numbers = np.flatnonzero(fractional)
+        bounds = self._linear.ahead(solved, node.fixed, self.close, numbers)
+        out = bounds < 0
+        if out.all(axis=1).any():
+            return {}
+        forced = {int(self._linear.binaries[k]): int(o[0]) for k, o in zip(numbers, out, strict=True) if o.any()}
+        if forced:
+            return forced
+        drops = np.maximum(value - np.maximum(bounds, 0.0), _LEAST)
+        if self.nodes < _EASY:
+            return int(numbers[drops.prod(axis=1).argmax()])
+        return self._solved_ahead(node, part, numbers, value, drops)
+
+    def _solved_ahead(self, node: _Open, part: Array, numbers: Array, value: float, least: Array) -> int | dict[int, int]:
+        """The same by pseudo-costs, where a binary that was not fixed before has programs of its own solved.
+
+        Args:
+            least: `(k, 2)`: by how much the bound falls at least.
+        """
         known = self._times > 0
         mean = self._cost.sum() / max(self._times.sum(), 1.0)
         cost = np.where(known, self._cost / np.maximum(self._times, 1.0), mean if mean > 0 else 1.0)
-        expected = np.maximum(cost * np.stack([part, 1 - part]), 1e-12)
-        score = np.where(fractional, expected[0] * expected[1], -1.0)
+        expected = np.maximum((cost * np.stack([part, 1 - part]))[:, numbers].T, least)
+        score = expected.prod(axis=1)
         forced: dict[int, int] = {}
-        order = np.argsort(-score)[: int(fractional.sum())]
-        fresh = [int(k) for k in order if self._times[:, k].min() < _RELIABLE][:_LOOK]
-        for k in fresh:
-            column = int(linear.binaries[k])
+        order = np.argsort(-score, kind="stable")
+        fresh = [int(i) for i in order if self._times[:, numbers[i]].min() < _RELIABLE][:_LOOK]
+        for i in fresh:
+            k = int(numbers[i])
+            column = int(self._linear.binaries[k])
             values = []
             for branch in (0, 1):
-                solved = linear.solve({**node.fixed, column: branch}, self.close)
+                solved = self._linear.solve({**node.fixed, column: branch}, self.close)
                 self.nodes += 1
-                values.append(linear.value(solved, self.close))
+                values.append(self._linear.value(solved, self.close))
                 self._note(k, branch, float(part[k]) if branch == 0 else 1 - float(part[k]), value, values[-1])
             if max(values) < 0:
                 return {}
             if min(values) < 0:
                 forced[column] = int(values[0] < 0)
-            drops = [max(value - max(v, 0.0), 1e-12) for v in values]
-            score[k] = drops[0] * drops[1]
-        return forced or int(score.argmax())
+            score[i] = math.prod(max(value - max(v, 0.0), _LEAST) for v in values)
+        return forced or int(numbers[score.argmax()])
 
     def _relus(self) -> list[tuple[int, Array]] | None:
         """Number of the activation and its units in the order of the binaries; None where binaries are not simply signs."""

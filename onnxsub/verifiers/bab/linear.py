@@ -19,6 +19,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from onnxsub.ops.base import Array
+from onnxsub.verifiers.bab.ahead import Columns, long_steps
 from onnxsub.verifiers.bab.hull import Cut, units_of, violated
 from onnxsub.verifiers.milp.local import TargetModel
 from onnxsub.verifiers.milp.solvers import Problem, get_solver
@@ -27,7 +28,7 @@ __all__ = ["Linear", "Solved"]
 
 _ITERATIONS = 20_000  # of the simplex method, for one program
 _ROUNDS = 8
-_LITTLE = 0.05  # relative gain of a round after which there is no other
+_LITTLE = 0.1  # relative gain of a round after which there is no other
 _VIOLATED = 1e-4  # by how much a solution must violate a cut
 _ROOM = 1e-6  # of a program's ball, beyond the radius that is asked about
 
@@ -40,12 +41,14 @@ class Solved:
         slope: `a` of the module in units of R, one per input column. constant: k.
         columns: the solution, None where there is none.
         empty: multipliers prove that no point of the node lies in the ball that was asked about.
+        multipliers: y.
     """
 
     slope: Array
     constant: float
     columns: Array | None
     empty: bool
+    multipliers: Array
 
 
 class Linear:
@@ -67,6 +70,7 @@ class Linear:
         self._lower, self._upper = problem.col_lower.copy(), problem.col_upper.copy()
         self._fixed: dict[int, int] = {}
         self._radius = np.inf
+        self._last: Solved | None = None
         self._highspy = get_solver("highs").module()
         self._h = self._made()
 
@@ -125,6 +129,10 @@ class Linear:
         """The relaxation with binaries (by column) fixed, over the inputs within `radius` of the anchor."""
         self._fix(fixed)
         self._within(radius)
+        self._last = self._ran()
+        return self._last
+
+    def _ran(self) -> Solved:
         status = self._h.run()
         self._highspy.Highs.resetGlobalScheduler(True)
         y = np.zeros(self._problem.rows)
@@ -137,6 +145,48 @@ class Linear:
             given = np.asarray(solution.row_dual, dtype=np.float64)
             y = given if np.isfinite(given).all() else y
         return self._solved(y, np.asarray(solution.col_value, dtype=np.float64) if solution.value_valid else None)
+
+    def ahead(self, solved: Solved, fixed: dict[int, int], radius: float, numbers: Array) -> Array:
+        """Upper bounds of `f_t - f_y`, `(k, 2)`, on a node with one more binary fixed, at 0 and at 1.
+
+        Proved where they are negative. They are what one long step of the dual simplex method gives.
+
+        Args:
+            solved: what `solve(fixed, radius)` brought; it is solved again where other programs came after it.
+            numbers: of binaries that are fractional in its solution.
+        """
+        if solved is not self._last:
+            solved = self.solve(fixed, radius)
+        value = self.value(solved, radius)
+        found = np.full((len(numbers), 2), value)
+        _, basic = self._h.getBasicVariables()
+        places = {int(c): r for r, c in enumerate(basic) if c >= 0}
+        at = [i for i, k in enumerate(numbers) if int(self.binaries[k]) in places]
+        if not at:
+            return found
+        columns = self.binaries[numbers[at]]
+        rows = np.stack([np.asarray(self._h.getBasisInverseRow(places[int(c)])[1], dtype=np.float64) for c in columns])
+        p, y = self._problem, solved.multipliers
+        low, high = self._lower.copy(), self._upper.copy()
+        low[self.steps], high[self.steps] = self._span(radius / self.unit)
+        both = Columns(
+            np.concatenate([p.c - self._transposed @ y, y]),
+            np.concatenate([low, p.row_lower]),
+            np.concatenate([high, p.row_upper]),
+        )
+        steps = long_steps(both, np.hstack([(self._transposed @ rows.T).T, -rows]), columns, max(value, 0.0))
+        found[at] = value - steps.gain
+        for i, side in zip(*np.nonzero(found[at] < 0), strict=True):
+            found[at[i], side] = self._fixed_at(int(columns[i]), side, y + steps.step[i, side] * rows[i])
+        return found
+
+    def _fixed_at(self, column: int, value: int, y: Array) -> float:
+        """A proved bound of the last node with one more binary fixed, from given multipliers."""
+        ends = self._lower[column], self._upper[column]
+        self._lower[column] = self._upper[column] = value
+        solved = self._solved(y, None)
+        self._lower[column], self._upper[column] = ends
+        return self.value(solved, self._radius)
 
     def _refuted(self, nothing: Array) -> Solved:
         """What a ray of the dual proves, if anything: it is a violated combination of rows."""
@@ -152,11 +202,11 @@ class Linear:
                 r = self._radius / self.unit
                 empty = empty or k + float(self.ends(a, r) @ a) < 0
         solved = self._solved(nothing, None)
-        return Solved(solved.slope, solved.constant, None, empty)
+        return replace(solved, empty=empty)
 
     def _solved(self, y: Array, columns: Array | None) -> Solved:
         a, k = self._line(self._problem.c, y)
-        return Solved(a, k - self._problem.offset, columns, False)
+        return Solved(a, k - self._problem.offset, columns, False, y)
 
     def _line(self, c: Array, y: Array) -> tuple[Array, float]:
         p = self._problem
@@ -173,8 +223,12 @@ class Linear:
 
     def ends(self, a: Array, radius: float) -> Array:
         """The point of the box within `radius` (in units of R) at which `a . t` is largest."""
-        below, above = np.maximum(self.low, np.minimum(-radius, self.high)), np.minimum(self.high, np.maximum(radius, self.low))
+        below, above = self._span(radius)
         return np.where(a > 0, above, below)
+
+    def _span(self, radius: float) -> tuple[Array, Array]:
+        """The ends of the input columns within `radius` (in units of R)."""
+        return np.maximum(self.low, np.minimum(-radius, self.high)), np.minimum(self.high, np.maximum(radius, self.low))
 
     def value(self, solved: Solved, radius: float) -> float:
         """A proved upper bound of `f_t - f_y` on the node within `radius`; `-inf` where it is empty."""
@@ -213,6 +267,5 @@ class Linear:
         if radius == self._radius:
             return
         self._radius = radius
-        r = radius * (1 + _ROOM) / self.unit
-        low, high = np.maximum(self.low, np.minimum(-r, self.high)), np.minimum(self.high, np.maximum(r, self.low))
+        low, high = self._span(radius * (1 + _ROOM) / self.unit)
         self._h.changeColsBounds(len(self.steps), self.steps.astype(np.int32), low, high)

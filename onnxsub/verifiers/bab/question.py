@@ -19,6 +19,7 @@ from onnxsub.verifiers.bab.options import BabOptions
 from onnxsub.verifiers.bab.tree import Tree
 from onnxsub.verifiers.milp.local import LocalModel, TargetModel
 from onnxsub.verifiers.milp.search import Search
+from onnxsub.verifiers.milp.tighten import GAIN
 
 __all__ = ["Answer", "Question"]
 
@@ -31,6 +32,7 @@ _TELL = 0.5  # seconds between two lines of progress
 _STUCK = 0.97  # nodes with bounds this near to the closing radius: multipliers will not get there soon, a program may
 _FIRST_PROGRAM = 128  # nodes of the tree before a program is tried; as many again before the next
 _FAR = 8  # times as many where bounds are not near to the closing radius
+_COARSE = 0.05  # share that a pass of tightening must bring for targets that linear programs will settle
 _FEW = 4  # gradient steps for the roots of what linear programs will settle
 _PROGRAM = 2.0  # seconds that a program gets at least
 
@@ -122,7 +124,8 @@ class Question:
             if not search.running or time.perf_counter() > until:
                 return
             # a line that reaches zero near the anchor cuts off next to nothing
-            model = search.target(local if reached > _CUTS * radius else replace(local, tight=False), t, options.tighten)
+            cut = local if reached > _CUTS * radius else replace(local, tight=False)
+            model = search.target(cut, t, options.tighten, _COARSE if local.unstable <= options.dive else GAIN)
             if model is not None:
                 models.append(model)
         models = self._dived(models, until)
@@ -151,6 +154,8 @@ class Question:
         with search.stage("tree"):
             plain = replace(local, tight=False)
             models = [m for m in (plain.target(t) for t in local.open if search.lowers[t] < radius) if m is not None]
+            if len(models) == 1 and local.unstable <= self._options.dive:
+                return {models[0].target: radius}  # a program will do what a root would
             if not models:
                 return {}
             bounder = Bounder(Frame.of(models))

@@ -20,7 +20,7 @@ from onnxsub.region import InputSpace
 from onnxsub.verifiers.milp.build import Encoding, encode_network
 from onnxsub.verifiers.milp.options import MilpOptions
 from onnxsub.verifiers.milp.solvers import Problem
-from onnxsub.verifiers.milp.tighten import MOST_UNITS, tighten
+from onnxsub.verifiers.milp.tighten import GAIN, MOST_UNITS, tighten
 from onnxsub.verifiers.milp.tighten_lp import Question, tighten_by_programs
 
 __all__ = ["ROOM", "SLACK", "LocalModel", "TargetModel"]
@@ -145,19 +145,22 @@ class LocalModel:
         """How far the row of `target` is relaxed."""
         return SLACK * (1.0 + max(abs(float(self.margins[target])), abs(float(self.lowest[target]))))
 
-    def target(self, target: int, most: int = MOST_UNITS, stop: Callable[[], bool] | None = None) -> TargetModel | None:
+    def target(
+        self, target: int, most: int = MOST_UNITS, stop: Callable[[], bool] | None = None, gain: float = GAIN
+    ) -> TargetModel | None:
         """What the points of the ball with `f_t >= f_y` look like; None: bounds prove that there is none.
 
         Args:
             most: unstable units beyond which the intervals of the ball are taken as they are.
             stop: asked between passes of tightening.
+            gain: share that such a pass must bring (`tighten`).
         """
         slack = self.slack(target)
         intervals = {name: self.bounds.arrays(name) for name in self.bounds.pre}
         lower, upper = self.lower, self.upper
         enforced: dict[str, Array] = {}
         if self.tight and self.unstable <= most:
-            tightened = tighten(self.network, self.bounds, target, self.label, slack, stop)
+            tightened = tighten(self.network, self.bounds, target, self.label, slack, stop, gain)
             if tightened is None:
                 return None
             lower, upper = tightened.lower.numpy(), tightened.upper.numpy()

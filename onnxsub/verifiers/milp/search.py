@@ -20,12 +20,13 @@ from onnxsub.ops.substituted import Substituted
 from onnxsub.passes.attack import AttackOptions, attack_network
 from onnxsub.passes.certify import certified_radius
 from onnxsub.passes.fold import fold
+from onnxsub.passes.walk_back import walk_back
 from onnxsub.query import worst_margin
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.milp.local import LocalModel, TargetModel
 from onnxsub.verifiers.milp.options import MilpOptions
 from onnxsub.verifiers.milp.solvers import Problem, Solution, SolverOptions, get_solver
-from onnxsub.verifiers.milp.tighten import MOST_UNITS
+from onnxsub.verifiers.milp.tighten import GAIN, MOST_UNITS
 from onnxsub.verifiers.milp.tighten_lp import LP_SHARE
 from onnxsub.verifiers.referee import Referee, Replay
 from onnxsub.verifiers.result import DistanceResult, Progress, TargetResult, Witness
@@ -34,6 +35,8 @@ __all__ = ["OUTWARD", "Search"]
 
 _MOSTLY_AFFINE = 4  # a network with fewer than one unit in four left is folded once and for all
 
+_BEYOND = np.geomspace(1.02, 8.0, 60)
+_BACK = 25  # steps of a walk back whose point will be improved anyway
 _QUICK: dict[str, Any] = {"steps": 15, "restarts": 8, "rounds": 1}  # of an attack whose point will be improved anyway
 
 OUTWARD = 1e-7
@@ -167,6 +170,8 @@ class Search:
         with self.stage("attack"):
             if start is not None:
                 self.accept(np.asarray(start))
+            if start is not None and quick and self.best is None and self.running:
+                self._go_beyond(np.asarray(start, dtype=np.float64))
             if self.best is not None or not self.options.attack or not self.running:
                 return
             limit = None if math.isinf(self.remaining) else max(self.remaining / 3, 1e-3)
@@ -179,6 +184,20 @@ class Search:
                 if math.isfinite(self.upper):
                     break
         self.tell("attack")
+
+    def _go_beyond(self, x: Array) -> None:
+        """Goes on past a point that is not adversarial here, and walks back from the first point behind it that is."""
+        box = self.space.ball(self.x0, self.reach)
+        line = np.stack([np.clip(self.x0 + s * (x - self.x0), *box) for s in _BEYOND])
+        with torch.no_grad():
+            margins, _ = worst_margin(self.network.forward(torch.as_tensor(line)).numpy(), self.label)
+        found = np.flatnonzero(margins > 0)
+        if len(found) == 0:
+            return
+        anchor = self.x0.astype(np.float32)
+        near = walk_back(self.network, anchor, self.label, self.space, line[int(found[0])], self.referee.margins, steps=_BACK)
+        if near is not None:
+            self.accept(near.x)
 
     def accept(self, x: Array, limit: float = math.inf) -> Witness:
         """Has a point confirmed, as it is or pushed a little; the best point so far is kept."""
@@ -205,10 +224,10 @@ class Search:
                 self.prove(t, radius, by_bounds=True)
         return model
 
-    def target(self, local: LocalModel, target: int, most: int = MOST_UNITS) -> TargetModel | None:
+    def target(self, local: LocalModel, target: int, most: int = MOST_UNITS, gain: float = GAIN) -> TargetModel | None:
         """The programs of one target on a ball; None when bounds exclude it, which is noted."""
         with self.stage("tighten"):
-            model = local.target(target, most, lambda: not self.running)
+            model = local.target(target, most, lambda: not self.running, gain)
             if model is not None and self.options.tighten == "lp" and local.tight and model.binaries <= most:
                 until = time.perf_counter() + LP_SHARE * self.remaining
                 model = model.tightened(lambda: not self.running or time.perf_counter() > until)

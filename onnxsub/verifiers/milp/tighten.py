@@ -25,13 +25,15 @@ from onnxsub.ops.relaxation import Relaxation
 from onnxsub.propagate import Bounds, Coefficients, pull_back
 from onnxsub.propagate.halfspace import cut_minimum
 
-__all__ = ["MOST_UNITS", "Tightened", "no_sliver", "tighten"]
+__all__ = ["GAIN", "MOST_UNITS", "Tightened", "no_sliver", "tighten"]
 
 MOST_UNITS = 2000
 """Networks with more unstable units than this are left as they are: one pass would cost more than it saves."""
 
+GAIN = 0.01
+"""A pass that narrows the total width by less than this share is the last."""
+
 _PASSES = 40
-_GAIN = 0.01  # a pass that narrows the total width by less than this share is the last
 _NARROWEST = 1e-5
 _CHUNK = 2**22  # values of one block of rows
 
@@ -61,16 +63,23 @@ class Tightened:
 
 
 def tighten(
-    network: Network, bounds: Bounds, target: int, label: int, slack: float, stop: Callable[[], bool] | None = None
+    network: Network,
+    bounds: Bounds,
+    target: int,
+    label: int,
+    slack: float,
+    stop: Callable[[], bool] | None = None,
+    gain: float = GAIN,
 ) -> Tightened | None:
     """Intervals for the points of the box of `bounds` with `f_t - f_y >= -slack`; None: there is no such point.
 
     Args:
         network: the one that `bounds` speak of, best in its folded form.
         stop: asked between passes; True ends the work with what is proved so far.
+        gain: share of the total width that a pass must bring for another one to follow.
     """
     with torch.no_grad():
-        return _Tightening(network, bounds, target, label, slack).run(stop)
+        return _Tightening(network, bounds, target, label, slack).run(stop, gain)
 
 
 class _Tightening:
@@ -89,7 +98,7 @@ class _Tightening:
         self.margin = float("inf")
         self.cuts: list[HalfSpace] = []
 
-    def run(self, stop: Callable[[], bool] | None = None) -> Tightened | None:
+    def run(self, stop: Callable[[], bool] | None, gain: float) -> Tightened | None:
         width = self._width()
         for _ in range(_PASSES):
             self._cut()
@@ -98,7 +107,7 @@ class _Tightening:
             if not all(self._units(op) for op in self.network.nonlinear):
                 return None
             before, width = width, self._width()
-            if width > (1 - _GAIN) * before or (stop is not None and stop()):
+            if width > (1 - gain) * before or (stop is not None and stop()):
                 break
         shape = self.network.input_shape
         lower, upper = no_sliver((self.lower, self.upper), self.start)
