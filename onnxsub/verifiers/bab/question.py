@@ -32,7 +32,7 @@ _TELL = 0.5  # seconds between two lines of progress
 _STUCK = 0.97  # nodes with bounds this near to the closing radius: multipliers will not get there soon, a program may
 _FIRST_PROGRAM = 128  # nodes of the tree before a program is tried; as many again before the next
 _FAR = 8  # times as many where bounds are not near to the closing radius
-_COARSE = 0.05  # share that a pass of tightening must bring for targets that linear programs will settle
+_COARSE = 0.2  # share that a pass of tightening must bring for targets that linear programs will settle
 _FEW = 4  # gradient steps for the roots of what linear programs will settle
 _PROGRAM = 2.0  # seconds that a program gets at least
 

@@ -20,7 +20,7 @@ from onnxsub.ops.substituted import Substituted
 from onnxsub.passes.attack import AttackOptions, attack_network
 from onnxsub.passes.certify import certified_radius
 from onnxsub.passes.fold import fold
-from onnxsub.passes.walk_back import walk_back
+from onnxsub.passes.tangent import tangent_steps
 from onnxsub.query import worst_margin
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.milp.local import LocalModel, TargetModel
@@ -36,7 +36,7 @@ __all__ = ["OUTWARD", "Search"]
 _MOSTLY_AFFINE = 4  # a network with fewer than one unit in four left is folded once and for all
 
 _BEYOND = np.geomspace(1.02, 8.0, 60)
-_BACK = 25  # steps of a walk back whose point will be improved anyway
+_TANGENTS = 8
 _QUICK: dict[str, Any] = {"steps": 15, "restarts": 8, "rounds": 1}  # of an attack whose point will be improved anyway
 
 OUTWARD = 1e-7
@@ -186,7 +186,7 @@ class Search:
         self.tell("attack")
 
     def _go_beyond(self, x: Array) -> None:
-        """Goes on past a point that is not adversarial here, and walks back from the first point behind it that is."""
+        """Goes on past a point that is not adversarial here, and steps from the first point behind it that is to nearer ones."""
         box = self.space.ball(self.x0, self.reach)
         line = np.stack([np.clip(self.x0 + s * (x - self.x0), *box) for s in _BEYOND])
         with torch.no_grad():
@@ -194,10 +194,9 @@ class Search:
         found = np.flatnonzero(margins > 0)
         if len(found) == 0:
             return
-        anchor = self.x0.astype(np.float32)
-        near = walk_back(self.network, anchor, self.label, self.space, line[int(found[0])], self.referee.margins, steps=_BACK)
+        near = tangent_steps(self.network, self.x0, self.label, self.space, line[int(found[0])], _TANGENTS)
         if near is not None:
-            self.accept(near.x)
+            self.accept(near)
 
     def accept(self, x: Array, limit: float = math.inf) -> Witness:
         """Has a point confirmed, as it is or pushed a little; the best point so far is kept."""
