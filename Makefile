@@ -5,10 +5,12 @@
 #
 # PYTHON  the interpreter that makes the environment, 3.11 or newer
 # VENV    where the environment lives
+# JOBS    processes that share the tests, file by file; auto: one per core
 
 PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
+JOBS   ?= auto
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -20,7 +22,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python models/demo.py demo-out
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
