@@ -5,6 +5,7 @@
     python -m benchmarks.exact --network salman_mnist_cnn_small_NOR --anchors 10 --timeout 60
     python -m benchmarks.exact --network wk17a --anchors 50 --eps 0.1 --timeout 60            decisions
     python -m benchmarks.exact --network wk17a --anchors 10 --via lin:0.99,act:0.99 --engines bab,milp
+    python -m benchmarks.exact --network wk17a --anchors 10 --device cuda                     on a GPU
     ... --engines bab,milp,marabou:PYTHON,nnenum:"run_instance.sh",command:"run_instance.sh"  other tools, by bisection
 
 The seconds are those of the engine with the attack's witness at hand; the attack stands in a column of its own. Anchors are the
@@ -20,12 +21,16 @@ import time
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+import torch
+
 from benchmarks.common import DATA, exact_rows, images_for, load_note, median, space_of
+from onnxsub.device import check_device
 from onnxsub.passes.attack import AttackOptions, AttackResult, attack
 from onnxsub.passes.prune import PruneOptions
 from onnxsub.passes.select import SelectOptions
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
+from onnxsub.verifiers.bab.options import BabOptions
 from onnxsub.verifiers.distance import DistanceOptions, distance
 from onnxsub.verifiers.milp.options import MilpOptions
 from onnxsub.verifiers.verify import VerifyOptions, verify
@@ -49,14 +54,20 @@ class Line:
     def text(self, truth: float | None) -> str:
         bracket = f"[{self.lower:.7f}, {self.upper:.7f}] ratio {self.ratio:.4f}"
         off = "" if truth is None else f"  published {truth:.7f}, off {self.upper / truth - 1:+.1e}"
-        return f"{self.engine:8.8} {self.status:8} {bracket} {self.seconds:7.2f} s {self.nodes:7d} nodes{off}"
+        return f"{self.engine:8.8} {self.status:8} {bracket} {pace(self.nodes, self.seconds)}{off}"
+
+
+def pace(nodes: int, seconds: float) -> str:
+    """Seconds, nodes and nodes per second."""
+    return f"{seconds:7.2f} s {nodes:7d} nodes {nodes / max(seconds, 1e-9):6.0f}/s"
 
 
 def measured(query: Query, engine: str, found: AttackResult, args: argparse.Namespace, via: str | None) -> Line:
     """The distance by one engine, the attack's result given."""
     tol = args.tol if args.rtol is None else args.rtol * found.d_adv
     milp = MilpOptions(timeout=args.timeout, tol=tol, threads=args.threads)
-    options = DistanceOptions(milp=milp, verifier=engine)
+    search, bab = AttackOptions(device=args.device), BabOptions(device=args.device)
+    options = DistanceOptions(milp=milp, attack=search, verifier=engine, bab=bab)
     if via is not None:
         method, gamma = via.split(":")
         options = replace(options, via=PruneOptions(method=method, select=SelectOptions(gamma=float(gamma), rank=args.rank)))
@@ -68,7 +79,8 @@ def measured(query: Query, engine: str, found: AttackResult, args: argparse.Name
 def decided(query: Query, engine: str, args: argparse.Namespace) -> tuple[str, float, int]:
     milp = MilpOptions(timeout=args.timeout, threads=args.threads)
     start = time.perf_counter()
-    result = verify(query, args.eps, VerifyOptions(milp=milp, verifier=engine))
+    search, bab = AttackOptions(device=args.device), BabOptions(device=args.device)
+    result = verify(query, args.eps, VerifyOptions(milp=milp, attack=search, verifier=engine, bab=bab))
     return result.status, time.perf_counter() - start, result.nodes
 
 
@@ -94,8 +106,12 @@ def main() -> None:
     parser.add_argument("--tol", type=float, default=1e-6)
     parser.add_argument("--rtol", type=float, default=None, help="tolerance as a share of the attack's distance")
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N: where the attack and bab compute")
     args = parser.parse_args()
     print(load_note())
+    check_device(args.device, "benchmark")
+    if args.device != "cpu":
+        print(f"on {torch.cuda.get_device_name(args.device)}")
     engines = shlex.split(args.engines.replace(",", " "))
     for network in args.network.split(","):
         for via in args.via.split(",") if args.via else [None]:
@@ -122,10 +138,10 @@ def run(network: str, via: str | None, engines: list[str], args: argparse.Namesp
             for e in engines:
                 words[e].append(decided(query, e, args))
                 word, seconds, nodes = words[e][-1]
-                print(f"{index:4d} {e:8.8} {word:9} {seconds:7.2f} s {nodes:7d} nodes", flush=True)
+                print(f"{index:4d} {e:8.8} {word:9} {pace(nodes, seconds)}", flush=True)
         else:
             start = time.perf_counter()
-            found = attack(query, AttackOptions())
+            found = attack(query, AttackOptions(device=args.device))
             print(f"{index:4d} attack   {found.d_adv:.7f} {time.perf_counter() - start:.2f} s")
             for e in engines:
                 lines[e].append(measured(query, e, found, args, via))
@@ -143,15 +159,17 @@ def run(network: str, via: str | None, engines: list[str], args: argparse.Namesp
 
 def summary(name: str, engine: str, words: list[tuple[str, float, int]], lines: list[Line]) -> None:
     if words:
-        times = [s for _, s, _ in words]
+        times, nodes = [s for _, s, _ in words], sum(n for _, _, n in words)
         tally = {w: sum(x == w for x, _, _ in words) for w in ("proved", "violated", "unknown")}
-        print(f"-- {name} {engine}: {tally}, median {median(times):.2f} s, worst {max(times):.2f} s")
+        rate = f"{nodes / sum(times):.0f} nodes per second"
+        print(f"-- {name} {engine}: {tally}, median {median(times):.2f} s, worst {max(times):.2f} s, {rate}")
     if lines:
         times, ratios = [x.seconds for x in lines], [x.ratio for x in lines]
         exact = sum(x.status in ("exact", "none") for x in lines)
         print(
             f"-- {name} {engine}: {exact} of {len(times)} exact, median {median(times):.2f} s, worst {max(times):.2f} s, "
-            f"median ratio {median(ratios):.4f}, worst {max(ratios):.4f}"
+            f"median ratio {median(ratios):.4f}, worst {max(ratios):.4f}, "
+            f"{sum(x.nodes for x in lines) / max(sum(times), 1e-9):.0f} nodes per second"
         )
 
 

@@ -65,7 +65,7 @@ def command(
         via=substitute_of(via, keep, rank),
         attack=AttackOptions(seed=request.seed, device=request.device, threads=request.threads),
         verifier=verifier,
-        bab=BabOptions.of_gib(memory),
+        bab=BabOptions.of_gib(memory, request.device),
         refine=refine,
     )
     query = request.query()

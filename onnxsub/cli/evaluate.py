@@ -68,7 +68,7 @@ __all__ = ["command"]
 @click.option("--std", metavar="S..", help="The same: std.")
 @click.option("--threads", type=int, metavar="N", help="Of one worker.  [default: 1]")
 @click.option("--seed", type=int, metavar="N", help="Of everything random.  [default: 0]")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where the attack computes.  [default: cpu]")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where the attack and bab's bounds compute.  [default: cpu]")
 @click.option("--jobs", type=int, default=1, show_default=True, metavar="N", help="Units of work side by side.")
 @click.option("--engine", type=click.Choice(["processes", "ray"]), default="processes", show_default=True, help="Who does them.")
 @click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster.  [default: a local one]")

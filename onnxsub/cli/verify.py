@@ -43,23 +43,24 @@ def command(
     if vnncomp and prop is None:
         raise click.UsageError("--vnncomp is for a PROPERTY.vnnlib")
     check_tighten(tighten, verifier)
-    request.refuse_device("verify")
     from onnxsub.verifiers.bab.options import BabOptions
     from onnxsub.verifiers.milp.options import MilpOptions
 
     milp = MilpOptions(solver=solver, timeout=request.timeout, threads=request.threads, seed=request.seed, tighten=tighten)
-    bab = BabOptions.of_gib(memory)
+    bab = BabOptions.of_gib(memory, request.device)
     if prop is not None:
         from onnxsub.verifiers.property import PropertyOptions
+        from onnxsub.verifiers.property_attack import AttackPlan
 
         limit_threads(request.threads)
-        asked = PropertyOptions(milp=milp, verifier=verifier, bab=bab)
+        asked = PropertyOptions(milp=milp, attack=AttackPlan(device=request.device), verifier=verifier, bab=bab)
         return verify_property(request.model, prop, asked, request.out, output=output, vnncomp=vnncomp)
     assert eps is not None
     check_writable(output, POINT_FILES)
+    from onnxsub.passes.attack import AttackOptions
     from onnxsub.verifiers.verify import VerifyOptions, verify
 
-    options = VerifyOptions(milp=milp, verifier=verifier, bab=bab)
+    options = VerifyOptions(milp=milp, attack=AttackOptions(device=request.device), verifier=verifier, bab=bab)
     query = request.query()
     with request.out.progress() as report:
         result = verify(query, eps, options, progress=lambda lower, upper, text: report(0.0, text))

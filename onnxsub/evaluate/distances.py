@@ -13,6 +13,7 @@ from onnxsub.passes.attack import AttackOptions, AttackResult, attack
 from onnxsub.passes.prune import Adversarial, PruneOptions, build_substitute
 from onnxsub.passes.select import SelectOptions
 from onnxsub.query import Query
+from onnxsub.verifiers.bab.options import BabOptions
 from onnxsub.verifiers.distance import DistanceOptions, distance
 from onnxsub.verifiers.milp.options import MilpOptions
 from onnxsub.verifiers.result import DistanceResult
@@ -102,6 +103,7 @@ def _options(task: Task, via: PruneOptions | None) -> DistanceOptions:
         via=via,
         attack=AttackOptions(seed=s.seed, device=s.device, threads=task.threads),
         verifier=task.verifier,
+        bab=BabOptions(device=s.device),
         refine=s.refine and via is not None,
     )
 

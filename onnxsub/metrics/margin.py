@@ -114,7 +114,8 @@ def _bounded(state: MarginState, network: Network, eps: float) -> LocalModel:
     """Bounds on the ball, better ones where there is time for them."""
     options = state.options
     began = time.perf_counter()
-    local = LocalModel.over(network, state.query.x0.astype(np.float64), 1, state.query.space, eps, options.milp, options.bab.dense)
+    x0, bab = state.query.x0.astype(np.float64), options.bab
+    local = LocalModel.over(network, x0, 1, state.query.space, eps, options.milp, bab.dense, bab.device)
     spent = time.perf_counter() - began
     if local.open and local.unstable > options.bab.narrow and state.remaining > max(_PATIENT, _DEARER * spent):
         local = local.bounded("alpha-crown", options.bab.slopes)

@@ -43,7 +43,7 @@ class Grower:
         self._model = model
         self._able = able
         self._at = state.level  # the model's values count from here
-        self._tree = ValueTree(Frame.of([model], whole=True), state.options.bab)
+        self._tree = ValueTree(Frame.of([model], whole=True, device=state.options.bab.device), state.options.bab)
         self._gap = state.top + state.upper
         self._began_at = state.upper
         self._binaries = model.binaries
@@ -97,7 +97,7 @@ class Grower:
         with torch.no_grad():
             value = frame.network.forward(x)[:, 0]
         best = int(value.argmax())
-        point = x[best].numpy()
+        point = x[best].cpu().numpy()
         self._looks += 1
         if float(value[best]) > self._tree.level:
             state.accept(point[None])

@@ -89,7 +89,7 @@ class MaxPool(Nonlinear):
         return self.forward(lower), self.forward(upper)
 
     def relax(self, lower: Tensor, upper: Tensor, mode: str, alpha: Tensor | None = None) -> MaxPoolRelaxation:
-        index = torch.as_tensor(self.index, device=lower.device)
+        index: Tensor = self.cached(("index", lower.device), lambda: torch.as_tensor(self.index, device=lower.device))
         low, high = (_windows(t, index) for t in (lower, upper))
         # ties of lower ends go to the larger upper end: that element is the exact maximum whenever one is
         below = high.masked_fill(low < low.amax(-1, keepdim=True), -math.inf).argmax(-1, keepdim=True)

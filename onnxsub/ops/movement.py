@@ -95,11 +95,15 @@ class Gather(Selection):
 
     indices: tuple[Array | None, ...]
 
+    def _index(self, axis: int, like: Tensor) -> Tensor:
+        index: Tensor = self.cached((axis, like.device), lambda: torch.as_tensor(self.indices[axis], device=like.device))
+        return index
+
     def linear(self, *xs: Tensor) -> Tensor:
         y = xs[0]
         for axis, index in enumerate(self.indices):
             if index is not None:
-                y = y.index_select(axis + 1, torch.as_tensor(index, device=y.device))
+                y = y.index_select(axis + 1, self._index(axis, y))
         return y.reshape(y.shape[0], *self.out_shape)
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
@@ -109,7 +113,7 @@ class Gather(Selection):
             if index is not None:
                 shape = list(y.shape)
                 shape[axis + 1] = self.in_shapes[0][axis]
-                y = y.new_zeros(shape).index_add(axis + 1, torch.as_tensor(index, device=y.device), y)
+                y = y.new_zeros(shape).index_add(axis + 1, self._index(axis, y), y)
         return (y,)
 
 

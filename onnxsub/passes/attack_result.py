@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
+from onnxsub.device import check_device
 from onnxsub.errors import InputError
 from onnxsub.ops.base import Array
 from onnxsub.results import VERSION
@@ -28,7 +27,7 @@ class AttackOptions:
         rounds: batches at most; a batch that gains less than 0.1 % ends it.
         seed: of the random starts. One seed gives one result on one device and number of threads.
         timeout: seconds, None for no limit; the best point so far is returned.
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda` or `cuda:N`.
         threads: of torch, at most: small networks get one. None: torch's own setting.
         upper: largest radius to look in; None for the whole domain.
         start: points to begin from besides the random ones, `(N, *shape)` or `(*shape)`.
@@ -57,10 +56,7 @@ class AttackOptions:
             raise InputError(f"attack: timeout is {self.timeout}; give a positive number of seconds")
         if self.upper is not None and not self.upper > 0:
             raise InputError(f"attack: the largest radius is {self.upper}; give a positive number")
-        if self.device not in ("cpu", "cuda"):
-            raise InputError(f"attack: device {self.device!r} is unknown; choose cpu or cuda")
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise InputError("attack: torch sees no CUDA device; use --device cpu or install a CUDA build of torch")
+        check_device(self.device, "attack")
 
     def to_json(self) -> dict[str, Any]:
         """The settings, without the start points."""

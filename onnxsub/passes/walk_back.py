@@ -30,6 +30,7 @@ def walk_back(
     steps: int = 40,
     upper: float | None = None,
     timeout: float | None = None,
+    device: str = "cpu",
 ) -> AdversarialPoint | None:
     """The nearest confirmed adversarial point reached from `points` along the decision boundary; None if there is none.
 
@@ -38,15 +39,16 @@ def walk_back(
     Args:
         points: `(N, *shape)` or `(*shape)`, inside the domain.
         confirm: as for `attack_network`.
+        device: where the steps are computed.
     """
     x = np.asarray(x0, dtype=np.float32)
     offsets = start_offsets(points, x, space)
     confirm = confirm or float64_confirm(network, label)
     limit = min(space.reach(x), math.inf if upper is None else upper)
     deadline = math.inf if timeout is None else time.perf_counter() + timeout
-    objective = Objective(network, x, label, space, device="cpu", dtype=torch.float32)
-    track = sharpen(objective, offsets, upper=limit, steps=steps, deadline=deadline)
-    candidates = torch.cat([offsets, track.point[track.best.isfinite()]])
+    objective = Objective(network, x, label, space, device=device, dtype=torch.float32)
+    track = sharpen(objective, offsets.to(device), upper=limit, steps=steps, deadline=deadline)
+    candidates = torch.cat([offsets, track.point[track.best.isfinite()].cpu()])
     return settle(x, candidates.to(torch.float64).numpy(), space, confirm, limit)
 
 

@@ -61,11 +61,11 @@ def optimised_bounds(
         relaxations[op.output] = op.relax(*box, "crown")
     l, u = base.output
     if any(isinstance(o, Activation) for o in network.ancestors(network.output)):
-        index = torch.arange(network.classes)
+        index = torch.arange(network.classes, device=lower.device)
         with torch.no_grad():
             found = linear_range(network, network.output, index, relaxations, lower, upper, memory)
         l, u = torch.maximum(l, found[0]), torch.minimum(u, found[1])
-        rows = torch.eye(network.classes, dtype=lower.dtype).reshape(1, network.classes, *network.output_shape)
+        rows = torch.eye(network.classes, dtype=lower.dtype, device=lower.device).reshape(1, network.classes, *network.output_shape)
         low = optimised_minimum(
             network, network.output, Coefficients(rows), pre, relaxations, lower, upper, steps=steps, rate=rate, memory=memory
         )
@@ -92,6 +92,7 @@ def _refine(
     """The interval of one activation's input, its unstable units tightened."""
     l, u = flattened(box[0], 1).clone(), flattened(box[1], 1).clone()
     wanted = torch.arange(l.shape[1]) if units is None or op.output not in units else units[op.output]
+    wanted = wanted.to(l.device)
     with torch.no_grad():  # the layers before are tighter than when `base` was computed
         found = linear_range(network, op.inputs[0], wanted, relaxations, lower, upper, memory) if len(wanted) else None
     if found is not None:
@@ -103,8 +104,8 @@ def _refine(
     index = wanted[unstable[wanted]]
     step = max(1, memory // (4 * l.shape[1] * l.element_size()))
     for part in torch.split(index, step) if len(index) else ():
-        rows = torch.zeros((1, len(part), l.shape[1]), dtype=l.dtype)
-        rows[0, torch.arange(len(part)), part] = 1.0
+        rows = torch.zeros((1, len(part), l.shape[1]), dtype=l.dtype, device=l.device)
+        rows[0, torch.arange(len(part), device=l.device), part] = 1.0
         start = Coefficients(rows.reshape(1, len(part), *op.in_shapes[0]))
         low = optimised_minimum(network, op.inputs[0], start, pre, relaxations, lower, upper, steps=steps, rate=rate, memory=memory)
         negative = Coefficients(-start.data)
@@ -140,7 +141,7 @@ def optimised_minimum(
         before = [o.output for o in network.ancestors(tensor) if isinstance(o, Nonlinear)]
         intervals = {name: (pre[name][0][b : b + 1], pre[name][1][b : b + 1]) for name in before}
         fixed = {name: _relax(network, name, intervals[name], None) for name in before}
-        for rows in torch.split(torch.arange(start.data.shape[1]), limit):
+        for rows in torch.split(torch.arange(start.data.shape[1], device=lower.device), limit):
             a = Coefficients(start.data[0, rows].unsqueeze(1))
             values = _optimise(network, tensor, a, ops, intervals, fixed, box, steps, rate)
             best[b, rows] = values
@@ -175,7 +176,7 @@ def _optimise(
         alphas[op.output] = (u > -l).to(l.dtype).expand(count, *l.shape[1:]).clone().requires_grad_()
     free = list(alphas.values())
     chosen = [a.detach().clone() for a in free]
-    best = torch.full((count,), -torch.inf)
+    best = torch.full((count,), -torch.inf, device=short.data.device)
     adam = Adam(free, [rate] * len(free), decay=0.98)
     for step in range(steps + 1):
         with torch.enable_grad():

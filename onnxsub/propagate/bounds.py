@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onnxsub.device import ieee_float32
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Affine, Array, Box, Nonlinear
 from onnxsub.ops.relaxation import Relaxation
@@ -57,6 +58,16 @@ class Bounds:
         l, u = self.pre[name]
         return l[0].reshape(-1).double().cpu().numpy(), u[0].reshape(-1).double().cpu().numpy()
 
+    def on_cpu(self, network: Network) -> Bounds:
+        """The same on the processor; the lines are drawn anew on the same intervals."""
+        if self.lower.device.type == "cpu":
+            return self
+        lower, upper, low, high = (t.cpu() for t in (self.lower, self.upper, *self.output))
+        pre = {name: (l.cpu(), u.cpu()) for name, (l, u) in self.pre.items()}
+        mode = "crown" if self.method.endswith("crown") else "fastlin"
+        relaxations = {op.output: op.relax(*pre[op.output], mode) for op in network.nonlinear if op.output in self.relaxations}
+        return Bounds(lower, upper, pre, (low, high), relaxations, self.method)
+
 
 def slack(lower: Tensor, upper: Tensor) -> Tensor:
     """How far computed ends are moved outward: 1e-9 of their size plus 1e-10 in float64 (1e-5 and 1e-6 in float32)."""
@@ -80,7 +91,7 @@ def compute_bounds(
     """Intervals of all pre-activations and of the output over boxes of inputs.
 
     Args:
-        lower, upper: `(*input_shape)` for one box or `(B, *input_shape)`.
+        lower, upper: `(*input_shape)` for one box or `(B, *input_shape)`; tensors are bounded on their device.
         method: see the module.
         units: flat positions whose linear bounds are wanted, by the name of the tensor that the operator writes; the others
             keep their interval bounds. Default: all.
@@ -99,8 +110,9 @@ def compute_bounds(
     if method == "alpha-crown":
         from onnxsub.propagate.alpha import optimised_bounds
 
-        return optimised_bounds(network, lo, hi, units=units, only_unstable=only_unstable, memory=memory, steps=steps)
-    with torch.no_grad():
+        with ieee_float32(lo.device):
+            return optimised_bounds(network, lo, hi, units=units, only_unstable=only_unstable, memory=memory, steps=steps)
+    with torch.no_grad(), ieee_float32(lo.device):
         return _propagate(network, lo, hi, method, units, only_unstable, output, memory)
 
 
@@ -144,7 +156,7 @@ def _propagate(
         boxes[op.output] = _widen(op.interval(*[boxes[n] for n in op.inputs]), exact=not isinstance(op, Affine))
     name = network.output
     if output and method != "ibp" and name not in exact:
-        everything = torch.arange(network.classes)
+        everything = torch.arange(network.classes, device=lower.device)
         found = linear_range(network, name, everything, relaxations, lower, upper, memory)
         boxes[name] = _merge(boxes[name], everything, found, intersect=method != "fastlin")
     l, u = boxes[name]
@@ -181,6 +193,7 @@ def _widen(box: Box, exact: bool) -> Box:
 
 def _wanted(op: Nonlinear, box: Box, units: Mapping[str, Tensor] | None, only_unstable: bool) -> Tensor:
     index = torch.arange(box[0][0].numel()) if units is None or op.output not in units else units[op.output]
+    index = index.to(box[0].device)
     if only_unstable and isinstance(op, Activation) and len(index):
         stable = flattened(op.affine_on(*box), 1).all(0)
         index = index[~stable[index]]
@@ -202,8 +215,8 @@ def linear_range(
     domains = lower.shape[0]
     lows = lower.new_empty((domains, len(index)))
     highs = torch.empty_like(lows)
-    place = torch.empty(int(index.max()) + 1, dtype=torch.long)
-    place[index] = torch.arange(len(index))
+    place = torch.empty(int(index.max()) + 1, dtype=torch.long, device=index.device)
+    place[index] = torch.arange(len(index), device=index.device)
     for chunk in row_chunks(network, tensor, index, domains=domains, itemsize=lower.element_size(), memory=memory):
         rows = per_domain(network, tensor, unit_rows(chunk, shape, lower), relaxations, domains)
         where = place[chunk]
@@ -248,7 +261,7 @@ def margin_bounds(network: Network, bounds: Bounds, rows: Array | Tensor) -> Box
     if bounds.relaxations or not network.nonlinear:
         whole = Coefficients(c.reshape(1, c.shape[0], *network.output_shape))
         start = per_domain(network, network.output, whole, bounds.relaxations, bounds.lower.shape[0])
-        with torch.no_grad():
+        with torch.no_grad(), ieee_float32(c.device):
             a = pull_back(network, network.output, start, bounds.relaxations).minimum(bounds.lower, bounds.upper)
             b = -pull_back(network, network.output, Coefficients(-start.data), bounds.relaxations).minimum(
                 bounds.lower, bounds.upper

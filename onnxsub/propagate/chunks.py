@@ -67,7 +67,7 @@ def _tile_of(index: Tensor, shape: Shape) -> Tensor:
 
 def unit_rows(index: Tensor, shape: Shape, like: Tensor) -> Coefficients:
     """One row per flat position in `index`: coefficient 1 there and 0 elsewhere, cropped to their common window."""
-    rows = torch.arange(len(index))
+    rows = torch.arange(len(index), device=index.device)
     if len(shape) != 3:
         data = like.new_zeros((len(index), math.prod(shape)))
         data[rows, index] = 1.0

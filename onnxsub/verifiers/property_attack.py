@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onnxsub.device import check_device
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.properties.property import Case
@@ -109,6 +110,7 @@ class AttackPlan:
         first, last: step length at the start and at the end of a round, in halves of the box.
         momentum: of the running gradient sum.
         seed: of the starts.
+        device: where torch computes; what is drawn is the same on all.
     """
 
     growth: tuple[float, ...] = (0.0, 3.0, 8.0)
@@ -119,6 +121,10 @@ class AttackPlan:
     last: float = 0.002
     momentum: float = 0.75
     seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        check_device(self.device, "attack")
 
 
 _SHRUNK = 0.6  # share of a round after which the box has its own size
@@ -146,18 +152,19 @@ def ascend(
         late: asked at every step; True ends the search.
     """
     shape = network.input_shape
-    member = torch.zeros((len(clauses), network.classes), dtype=torch.bool)
+    member = torch.zeros((len(clauses), network.classes), dtype=torch.bool, device=plan.device)
     for k, clause in enumerate(clauses):
         member[k, list(clause)] = True
-    owner = torch.arange(len(clauses)).repeat_interleave(plan.restarts)
+    owner = torch.arange(len(clauses), device=plan.device).repeat_interleave(plan.restarts)
     mine = member[owner]
-    climbs_least = torch.arange(len(owner)) % 2 == 0
-    low, high = (torch.as_tensor(np.array(e), dtype=torch.float32).reshape(shape) for e in (judge.lower, judge.upper))
+    climbs_least = torch.arange(len(owner), device=plan.device) % 2 == 0
+    ends = (torch.as_tensor(np.array(e), dtype=torch.float32, device=plan.device) for e in (judge.lower, judge.upper))
+    low, high = (e.reshape(shape) for e in ends)
     centre, half = (low + high) / 2, (high - low) / 2
     generator = torch.Generator().manual_seed(plan.seed)
     tried: set[bytes] = set()
     for growth, noise in zip(plan.growth, plan.noise, strict=True):
-        u = _starts(len(owner), shape, generator) if start is None else _near(len(owner), start, centre, half, generator)
+        u = _starts(len(owner), centre, generator) if start is None else _near(len(owner), start, centre, half, generator)
         running = torch.zeros_like(u)
         for step in range(plan.steps + 1):
             if late():
@@ -190,12 +197,12 @@ def ascend(
 
 def _cloud(like: Tensor, generator: torch.Generator) -> Tensor:
     """Uniform on [-1, 1], shaped like `like`."""
-    return torch.rand(like.shape, generator=generator) * 2 - 1
+    return torch.rand(like.shape, generator=generator).to(like.device) * 2 - 1
 
 
-def _starts(count: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+def _starts(count: int, like: Tensor, generator: torch.Generator) -> Tensor:
     """The centre, uniform points and corners."""
-    u = torch.rand((count, *shape), generator=generator) * 2 - 1
+    u = _cloud(like.expand(count, *like.shape), generator)
     u[1::3] = u[1::3].sign()
     u[0] = 0.0
     return u
@@ -203,7 +210,7 @@ def _starts(count: int, shape: tuple[int, ...], generator: torch.Generator) -> T
 
 def _near(count: int, start: Array, centre: Tensor, half: Tensor, generator: torch.Generator) -> Tensor:
     """The given point, and points in a cloud round it."""
-    point = torch.as_tensor(np.asarray(start).reshape(centre.shape), dtype=torch.float32)
+    point = torch.as_tensor(np.asarray(start).reshape(centre.shape), dtype=torch.float32, device=centre.device)
     u = torch.where(half > 0, (point - centre) / half.clamp(min=1e-30), 0.0)
     cloud = 0.1 * _cloud(u.expand(count, *u.shape), generator)
     cloud[0] = 0.0
@@ -215,7 +222,7 @@ def _try_best(x: Tensor, least: Tensor, judge: Judging, tried: set[bytes]) -> Pr
     best = int(least.argmax())
     if not float(least[best]) >= 0:
         return None
-    point = x[best].numpy()
+    point = x[best].cpu().numpy()
     key = point.tobytes()
     if key in tried:
         return None

@@ -250,7 +250,11 @@ def test_a_device_that_is_not_there(refused: Callable[..., str]) -> None:
 
     if torch.cuda.is_available():
         pytest.skip("a CUDA device is here")
-    assert "cuda" in refused("attack", "digits.onnx", "--x0", "seven.npy", "--device", "cuda").lower()
+    for command in (("attack",), ("distance",), ("verify", "--eps", 0.1)):
+        assert "torch sees no CUDA device" in refused(*command, "digits.onnx", "--x0", "seven.npy", "--device", "cuda")
+    for command in ("bounds", "compare"):
+        models = ("digits.onnx",) if command == "bounds" else ("digits.onnx", "digits.onnx")
+        assert "processor only" in refused(command, *models, "--x0", "seven.npy", "--eps", 0.1, "--device", "cuda")
 
 
 def test_models_to_compare_must_fit(refused: Callable[..., str], digits: Path) -> None:

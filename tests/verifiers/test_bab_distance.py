@@ -18,9 +18,11 @@ from onnxsub.verifiers.bab.decide import bab_decide
 from onnxsub.verifiers.bab.distance import bab_distance
 from onnxsub.verifiers.bab.nodes import Waiting
 from onnxsub.verifiers.bab.options import BabOptions
+from onnxsub.verifiers.bab.question import Answer, Question
 from onnxsub.verifiers.milp.decide import decide
 from onnxsub.verifiers.milp.distance import minimum_distance
 from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.milp.search import Search
 from tests.random_dags import random_dag
 from tests.verifiers.nets import UNIT, anchor, logits, random_dense
 
@@ -136,6 +138,34 @@ def test_ctrl_c_leaves_a_bracket_that_holds() -> None:
     assert result.interrupted
     assert result.lower <= exact.upper + SLACK
     assert result.upper >= exact.lower - SLACK
+
+
+def test_plain_bounds_have_their_say_when_the_first_question_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = random_dense(3, 8, 16, 16, 3)
+    x0, label = anchor(network, 3)
+    events: list[str] = []
+    ask, certify = Question.run, Search.certify
+
+    def run(question: Question, seconds: float) -> Answer:
+        events.append("question")
+        if len(events) > 1:
+            return ask(question, seconds)
+        # something little is proved, then the time is over
+        question._search.prove(1 if label != 1 else 0, 1e-6)
+        return Answer(proved=False, better=False, finished=False, seconds=seconds)
+
+    def bounds(search: Search) -> None:
+        events.append("bounds")
+        certify(search)
+
+    monkeypatch.setattr(Question, "run", run)
+    monkeypatch.setattr(Search, "certify", bounds)
+    assert bab_distance(network, x0, label, UNIT).status == "exact"
+    assert events[:2] == ["question", "bounds"]
+    assert events.count("bounds") == 1
+    events.clear()
+    bab_distance(network, x0, label, UNIT, MilpOptions(timeout=1.0))
+    assert events[0] == "bounds"  # where time is short they come first
 
 
 def test_depth_first_when_memory_is_used_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from onnxsub.device import ieee_float32
 from onnxsub.ops.base import Activation
 from onnxsub.ops.relaxation import Elementwise, Relaxation, Window
 from onnxsub.propagate.adam import Adam
@@ -147,21 +148,21 @@ class Bounder:
         self.activations = frame.activations
         self.shapes = [op.in_shapes[0] for op in self.activations]
         self.evaluations = 0
-        rows = torch.zeros((len(frame.targets), frame.network.classes), dtype=torch.float64)
+        rows = torch.zeros((len(frame.targets), frame.network.classes), dtype=torch.float64)  # put together on the processor
         rows[:, frame.label] = 1.0
         rows[torch.arange(len(frame.targets)), torch.tensor(frame.targets)] = -1.0
-        self._rows = rows.reshape(len(frame.targets), 1, *frame.network.output_shape)
+        self._rows = rows.reshape(len(frame.targets), 1, *frame.network.output_shape).to(frame.device)
 
     def roots(self) -> Nodes:
         """One node per target."""
         f = self.frame
         count = len(f.targets)
         alpha = tuple((f.upper[op.output] > -f.lower[op.output]).float() for op in self.activations)
-        empty = torch.zeros((count, 0), dtype=torch.long)
+        empty = torch.zeros((count, 0), dtype=torch.long, device=f.device)
         return Nodes(
-            torch.arange(count), empty, empty, empty, torch.zeros((count, 0), dtype=torch.float64), alpha, torch.zeros((count, 0)),
-            torch.zeros(count, dtype=torch.float64), f.low, f.high, tuple(f.lower[op.output] for op in self.activations),
-            tuple(f.upper[op.output] for op in self.activations),
+            torch.arange(count, device=f.device), empty, empty, empty, empty.double(), alpha, empty.float(),
+            torch.zeros(count, dtype=torch.float64, device=f.device), f.low, f.high,
+            tuple(f.lower[op.output] for op in self.activations), tuple(f.upper[op.output] for op in self.activations),
         )  # fmt: skip
 
     def relaxations(
@@ -194,7 +195,7 @@ class Bounder:
             if nodes.depth:
                 mine = nodes.layer == number
                 signed = beta.to(dtype) * nodes.side * mine
-                push = torch.zeros((len(nodes), math.prod(op.in_shapes[0])), dtype=dtype).scatter_add(1, nodes.unit * mine, signed)
+                push = signed.new_zeros((len(nodes), math.prod(op.in_shapes[0]))).scatter_add(1, nodes.unit * mine, signed)
                 push = push.reshape(len(nodes), *op.in_shapes[0])
                 bias = (signed * nodes.threshold.to(dtype)).sum(1)
             found[op.output] = _Split(inner, push, bias)
@@ -218,6 +219,10 @@ class Bounder:
         Args:
             close: the radius at which a node needs no further work.
         """
+        with ieee_float32(self.frame.device):
+            return self._bounded(nodes, steps, close, rate)
+
+    def _bounded(self, nodes: Nodes, steps: int, close: float, rate: float) -> Bounded:
         f = self.frame
         low, high = nodes.low, nodes.high
         ends = zip(nodes.lower, nodes.upper, strict=True)
@@ -255,10 +260,10 @@ class Bounder:
         free = [a.clone().requires_grad_() for a in nodes.alpha]
         beta = nodes.beta.clone().requires_grad_()
         best_of = [*(a.detach().clone() for a in free), nodes.beta.clone()]
-        best = torch.full((len(nodes),), -math.inf)
+        best = torch.full((len(nodes),), -math.inf, device=low.device)
         slow = 0
         # multipliers of nodes that are nearly closed move by small steps: large ones would only jump about
-        gap = 1 - (nodes.radius / close).clamp(max=1) if math.isfinite(close) else torch.ones(len(nodes), dtype=torch.float64)
+        gap = 1 - (nodes.radius / close).clamp(max=1) if math.isfinite(close) else torch.ones_like(nodes.radius)
         pace = (_PACE * gap).clamp(_SLOWEST, 1).to(dtype)
         adam = Adam([*free, beta], [*(rate for _ in free), 0.2 * rate], pace)
         for step in range(steps + 1):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from onnxsub.device import ieee_float32
 from onnxsub.ops.base import Activation
 from onnxsub.propagate.backward import flattened
 from onnxsub.verifiers.bab.bound import Bounded, Bounder, farthest
@@ -91,11 +92,16 @@ def choose(bounder: Bounder, found: Bounded, close: float, look: int) -> Splits:
         look: how many candidates are tried, half of them by each score; 1: the best by both scores together is taken as it is.
     """
     if not bounder.activations:
-        nothing = torch.zeros(len(found.nodes), dtype=torch.long)
+        nothing = torch.zeros_like(found.nodes.target)
         return Splits(nothing - 1, nothing, nothing.double())
+    with ieee_float32(bounder.frame.device):
+        return _choose(bounder, found, close, look)
+
+
+def _choose(bounder: Bounder, found: Bounded, close: float, look: int) -> Splits:
     scores = _scores(bounder, found)
     height, loss = scores.height, scores.loss
-    sizes = torch.tensor([0, *(op.out_size for op in bounder.activations)]).cumsum(0)
+    sizes = torch.tensor([0, *(op.out_size for op in bounder.activations)], device=height.device).cumsum(0)
 
     def place(flat: Tensor) -> tuple[Tensor, Tensor]:
         layer = torch.bucketize(flat, sizes[1:], right=True)
@@ -118,7 +124,7 @@ def choose(bounder: Bounder, found: Bounded, close: float, look: int) -> Splits:
 def _left_after(bounder: Bounder, nodes: Nodes, candidates: Tensor, thresholds: Tensor, place: _Place, close: float) -> Tensor:
     """How far the worse child of each candidate is from being closed, with the slopes that it inherits: `(B, candidates)`."""
     count, width = candidates.shape
-    rows = torch.arange(count).repeat_interleave(width)
+    rows = torch.arange(count, device=candidates.device).repeat_interleave(width)
     flat = candidates.reshape(-1)
     layer, unit = place(flat)
     children = nodes.take(rows).children(layer, unit, thresholds[rows, flat])

@@ -27,6 +27,7 @@ _LEAST = 0.01  # smallest relative step
 _RETREAT = 0.5  # share of the way back to a radius that was too hard
 _SHARE = 0.4  # of the time left that one question may take
 _SAME = 1.01  # a tree serves for radii that are smaller by this ratio at most
+_SHORT = 2.0  # seconds of a search that begins with plain bounds, whatever the network
 _HORIZON = 20.0  # seconds that count as the time left where there is no limit, until more than that has passed
 
 
@@ -51,20 +52,25 @@ def bab_distance(
         status = "misclassified" if at_anchor.margin > 0 else "exact"
         return replace(search.result(), status=status, verifier="bab")
     try:
-        # the linear programs of a small network find the nearest point from any other, and a lower end as soon as bounds do
+        # the linear programs of a small network find the nearest point from any other, and mostly end before bounds are of use
         small = search.network.units <= bab.dive
         search.find_start(start, quick=small)
-        if not small:
+        first = not small or search.remaining < _SHORT
+        if first:
             search.certify()
-        _narrow_down(search, bab)
+        _narrow_down(search, bab, certified=first)
     except KeyboardInterrupt:
         search.stop.set()
     result = search.result()
     return replace(result, verifier="bab", settings={**result.settings, "bab": bab.to_json()})
 
 
-def _narrow_down(search: Search, bab: BabOptions) -> None:
-    """Raises the lower end radius by radius, each as far out as the time spent so far says that it can be proved."""
+def _narrow_down(search: Search, bab: BabOptions, *, certified: bool) -> None:
+    """Raises the lower end radius by radius, each as far out as the time spent so far says that it can be proved.
+
+    Args:
+        certified: whether plain bounds have had their say; else they have it after the first question that stays open.
+    """
     pace = _Pace()
     question: Question | None = None
     while search.running and not search.settled:
@@ -74,7 +80,7 @@ def _narrow_down(search: Search, bab: BabOptions) -> None:
             top = min(search.reach, max(_FIRST_PROBE * search.reach, 2 * search.lower))
         radius, local = top, None
         if not pace.easy(top):
-            local = search.local(top, bab.dense) if pace.first else None
+            local = search.local(top, bab.dense, bab.device) if pace.first else None
             # a tree over few units is worth a try wherever it is
             if local is None or local.unstable > bab.narrow:
                 radius, local = pace.radius(search.lower, top, left), None
@@ -83,7 +89,8 @@ def _narrow_down(search: Search, bab: BabOptions) -> None:
         if question is None or question.shrunk or not (radius <= question.radius <= radius * _SAME):
             question = Question(search, bab, radius, seconds, local)
         answer = question.run(seconds)
-        if search.lower == 0:
+        if not (certified or search.settled):
+            certified = True
             search.certify()
         pace.note(radius, answer)
         if answer.proved and radius >= search.reach:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from onnxsub.device import free_memory
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Nonlinear
+from onnxsub.verifiers.bab.options import BabOptions
 from onnxsub.verifiers.milp.local import TargetModel
 
 __all__ = ["Frame"]
+
+_MORE = 16  # times as many nodes of a step on a GPU, at most
+_LINES, _PASS, _BOX = 96, 32, 40  # bytes per unit, per element of the widest tensor and per input that one child takes
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,23 +50,38 @@ class Frame:
     whole: bool = False
 
     @staticmethod
-    def of(models: list[TargetModel], *, whole: bool = False) -> Frame:
-        """The targets that are left of one `LocalModel`."""
+    def of(models: list[TargetModel], *, whole: bool = False, device: str = "cpu") -> Frame:
+        """The targets that are left of one `LocalModel`, on a device."""
         local = models[0].local
-        x0 = torch.as_tensor(np.asarray(local.x0, dtype=np.float64)).reshape(-1)
-        low = torch.stack([torch.as_tensor(m.lower).reshape(-1).double() for m in models]) - x0
-        high = torch.stack([torch.as_tensor(m.upper).reshape(-1).double() for m in models]) - x0
+        x0 = torch.as_tensor(np.asarray(local.x0, dtype=np.float64), device=device).reshape(-1)
+        low = torch.stack([torch.as_tensor(m.lower).reshape(-1).double() for m in models]).to(device) - x0
+        high = torch.stack([torch.as_tensor(m.upper).reshape(-1).double() for m in models]).to(device) - x0
         lower: dict[str, Tensor] = {}
         upper: dict[str, Tensor] = {}
         for op in local.network.nonlinear:
             for k, ends in enumerate((lower, upper)):
                 parts = [torch.as_tensor(np.array(m.intervals[op.output][k])).reshape(op.in_shapes[0]) for m in models]
-                ends[op.output] = torch.stack(parts)
-        slack = torch.tensor([m.slack for m in models], dtype=torch.float64)
+                ends[op.output] = torch.stack(parts).to(device)
+        slack = torch.tensor([m.slack for m in models], dtype=torch.float64, device=device)
         return Frame(
             local.network, x0, local.label, local.radius, tuple(m.target for m in models), low, high, lower, upper, slack,
             whole,
         )  # fmt: skip
+
+    @property
+    def device(self) -> torch.device:
+        return self.x0.device
+
+    def at_once(self, options: BabOptions) -> int:
+        """Nodes that one step splits: on a GPU, which is idle with few, as many more as half of the memory holds."""
+        if self.device.type == "cpu":
+            return options.batch
+        shapes = self.network.shapes.values()
+        units = sum(op.out_size for op in self.activations)
+        # both children of every candidate, with intervals, lines and the coefficients of a pass (`branch.py`)
+        each = 2 * options.look * (_LINES * units + _PASS * max(math.prod(s) for s in shapes) + _BOX * self.network.input_size)
+        room = min(options.memory, free_memory(self.device)) / 2
+        return max(options.batch, min(_MORE * options.batch, int(room / each)))
 
     @property
     def activations(self) -> tuple[Activation, ...]:

@@ -123,7 +123,7 @@ def _node_ends(frame: Frame, node: Waiting) -> dict[str, tuple[Array, Array]]:
         size = int(np.prod(op.in_shapes[0]))
         lower, upper = (node.ends[k, at : at + size].astype(np.float64) for k in (0, 1))
         # the stored ends are rounded outward; the frame's are not
-        whole = (ends[op.output][node.target].reshape(-1).numpy() for ends in (frame.lower, frame.upper))
+        whole = (ends[op.output][node.target].reshape(-1).cpu().numpy() for ends in (frame.lower, frame.upper))
         lower, upper = np.maximum(lower, next(whole)), np.minimum(upper, next(whole))
         found[op.output] = lower, np.maximum(lower, upper)
         at += size
@@ -133,7 +133,8 @@ def _node_ends(frame: Frame, node: Waiting) -> dict[str, tuple[Array, Array]]:
 def node_model(frame: Frame, model: TargetModel, node: Waiting) -> TargetModel:
     """The programs of a node: those of its target, `model`, with the node's box, intervals and splits."""
     shape = frame.network.input_shape
-    low, high = (node.box[k].astype(np.float64) + frame.x0.numpy() for k in (0, 1))
+    x0 = frame.x0.cpu().numpy()
+    low, high = (node.box[k].astype(np.float64) + x0 for k in (0, 1))
     low, high = np.maximum(low, model.lower.reshape(-1)), np.minimum(high, model.upper.reshape(-1))
     return _restricted(
         frame, replace(model, lower=low.reshape(shape), upper=np.maximum(low, high).reshape(shape)), _node_ends(frame, node)
@@ -148,7 +149,7 @@ def region_model(frame: Frame, model: TargetModel, point: Array) -> TargetModel 
         values = frame.network.preactivations(x)
     ends = {}
     for op, z in zip(frame.activations, values, strict=True):
-        lower, upper = (e[op.output][row : row + 1].clone() for e in (frame.lower, frame.upper))
+        lower, upper = (e[op.output][row : row + 1].clone().cpu() for e in (frame.lower, frame.upper))
         for kink in op.kinks(z):
             lower = torch.where(z >= kink, torch.maximum(lower, kink), lower)
             upper = torch.where(z < kink, torch.minimum(upper, kink), upper)

@@ -114,6 +114,7 @@ class Linear:
             self._add(cuts)
 
     def _add(self, cuts: list[Cut]) -> None:
+        self._last = None
         p, starts = self._problem, np.cumsum([0, *(len(c.columns) for c in cuts)])
         index, data = np.concatenate([c.columns for c in cuts]), np.concatenate([c.coefficients for c in cuts])
         below, ends = np.full(len(cuts), -np.inf), np.array([c.upper for c in cuts])

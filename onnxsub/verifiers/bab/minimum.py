@@ -78,6 +78,7 @@ class ValueTree:
         self._bounder = self._at(level)
         self._close = frame.radius * _BEYOND
         self._narrow = frame.open_units <= options.narrow
+        self._at_once = frame.at_once(options)
         self._started = False
         self._count = itertools.count()
         self._heap: list[tuple[float, int, Open]] = []
@@ -139,10 +140,10 @@ class ValueTree:
     def step(self, look: Callable[[Tensor], None]) -> None:
         """Splits a batch of nodes; `look` is told the offsets `(B, n)` at which the lines of their children are largest."""
         o = self.options
-        taken = self._pop(o.batch)
+        taken = self._pop(self._at_once)
         if not taken:
             return
-        found = self._bound(unpack([w.node for w in taken], self._bounder.shapes), 0)
+        found = self._bound(unpack([w.node for w in taken], self._bounder.shapes, self.frame.device), 0)
         splits = choose(self._bounder, found, self._close, o.look)
         able = splits.layer >= 0
         for i in torch.nonzero(~able)[:, 0].tolist():
@@ -173,7 +174,8 @@ class ValueTree:
         return replace(found, point=torch.where(found.line.c > 0, found.nodes.high, found.nodes.low))
 
     def _keep(self, found: Bounded, parents: list[float]) -> None:
-        values = torch.minimum(_top(found.line, found.nodes) + self.level, torch.tensor(parents, dtype=torch.float64))
+        before = torch.tensor(parents, dtype=torch.float64, device=self.frame.device)
+        values = torch.minimum(_top(found.line, found.nodes) + self.level, before)
         rows = torch.nonzero((found.nodes.radius < self._close) & (values > self.level))[:, 0]
         for value, node in zip(values[rows].tolist(), pack(found.nodes.take(rows)), strict=True):
             item = Open(value, node)

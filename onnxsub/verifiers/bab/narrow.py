@@ -16,6 +16,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from onnxsub.device import ieee_float32
 from onnxsub.ops.base import Nonlinear
 from onnxsub.ops.relaxation import Relaxation
 from onnxsub.propagate.backward import Coefficients, flattened, pull_back
@@ -35,6 +36,11 @@ def narrowed(bounder: Bounder, nodes: Nodes, line: Line) -> Nodes:
     Args:
         line: of the nodes, float64.
     """
+    with ieee_float32(bounder.frame.device):
+        return _narrowed(bounder, nodes, line)
+
+
+def _narrowed(bounder: Bounder, nodes: Nodes, line: Line) -> Nodes:
     low, high = _cut_box(nodes.low, nodes.high, line)
     lower, upper = list(nodes.lower), list(nodes.upper)
     dtype = torch.float64
@@ -49,8 +55,8 @@ def narrowed(bounder: Bounder, nodes: Nodes, line: Line) -> Nodes:
             found = bounder.relaxations(current, current.alpha, current.beta, dtype)
             step = max(1, _VALUES // (len(nodes) * line.c.shape[1]))
             for part in torch.split(index, step):
-                start = torch.zeros((1, len(part), l.shape[1]), dtype=dtype)
-                start[0, torch.arange(len(part)), part] = 1.0
+                start = l.new_zeros((1, len(part), l.shape[1]))
+                start[0, torch.arange(len(part), device=l.device), part] = 1.0
                 start = start.reshape(1, len(part), *op.in_shapes[0])
                 first, second = _ends(bounder, op.inputs[0], start, found, line, low, high)
                 old_l, old_u = l[:, part], u[:, part]

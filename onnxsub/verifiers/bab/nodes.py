@@ -63,9 +63,9 @@ class Nodes:
         both = [torch.cat([t, t]) for t in (self.target, self.layer, self.unit, self.side, self.threshold, self.beta, self.radius)]
         target, old_layer, old_unit, old_side, old_threshold, beta, radius = both
         n = len(self)
-        side = torch.cat([torch.ones(n, dtype=old_side.dtype), -torch.ones(n, dtype=old_side.dtype)])
+        side = torch.cat([old_side.new_ones(n), -old_side.new_ones(n)])
         lower, upper = [], []
-        rows = torch.arange(n)
+        rows = torch.arange(n, device=layer.device)
         for number, (l, u) in enumerate(zip(self.lower, self.upper, strict=True)):
             l, u = torch.cat([l, l]), torch.cat([u, u])
             mine = torch.nonzero(layer == number)[:, 0]
@@ -82,7 +82,7 @@ class Nodes:
             torch.cat([old_side, side[:, None]], 1),
             torch.cat([old_threshold, torch.cat([threshold, threshold])[:, None]], 1),
             tuple(torch.cat([a, a]) for a in self.alpha),
-            torch.cat([beta, torch.zeros((2 * n, 1), dtype=beta.dtype)], 1),
+            torch.cat([beta, beta.new_zeros((2 * n, 1))], 1),
             radius,
             torch.cat([self.low, self.low]),
             torch.cat([self.high, self.high]),
@@ -113,15 +113,15 @@ class Waiting:
 
 
 def pack(nodes: Nodes) -> list[Waiting]:
-    """Nodes at rest."""
+    """Nodes at rest, on the processor."""
     flat = [torch.round(flattened(a, 1) * 255).to(torch.uint8) for a in nodes.alpha]
-    alpha = torch.cat(flat, 1).numpy() if flat else np.zeros((len(nodes), 0), dtype=np.uint8)
+    alpha = torch.cat(flat, 1).cpu().numpy() if flat else np.zeros((len(nodes), 0), dtype=np.uint8)
     found = []
-    layer, unit = nodes.layer.numpy().astype(np.int16), nodes.unit.numpy().astype(np.int32)
-    side, threshold = nodes.side.numpy().astype(np.int8), nodes.threshold.numpy()
+    layer, unit = nodes.layer.cpu().numpy().astype(np.int16), nodes.unit.cpu().numpy().astype(np.int32)
+    side, threshold = nodes.side.cpu().numpy().astype(np.int8), nodes.threshold.cpu().numpy()
     box = _outward(nodes.low, nodes.high)
     ends = _outward(*(_flat(e, len(nodes)) for e in (nodes.lower, nodes.upper)))
-    beta, target, radius = nodes.beta.numpy().astype(np.float32), nodes.target.tolist(), nodes.radius.tolist()
+    beta, target, radius = nodes.beta.cpu().numpy().astype(np.float32), nodes.target.tolist(), nodes.radius.tolist()
     for i in range(len(nodes)):
         used = layer[i] >= 0
         found.append(
@@ -139,15 +139,15 @@ def _flat(parts: tuple[Tensor, ...], count: int) -> Tensor:
 
 def _outward(lower: Tensor, upper: Tensor) -> Array:
     """Both ends as float32, `(B, 2, m)`, rounded so that the interval contains what it did."""
-    both = np.stack([lower.double().numpy(), upper.double().numpy()], 1)
+    both = np.stack([lower.double().cpu().numpy(), upper.double().cpu().numpy()], 1)
     short = both.astype(np.float32)
     short[:, 0] = np.where(short[:, 0] > both[:, 0], np.nextafter(short[:, 0], np.float32(-np.inf)), short[:, 0])
     short[:, 1] = np.where(short[:, 1] < both[:, 1], np.nextafter(short[:, 1], np.float32(np.inf)), short[:, 1])
     return short
 
 
-def unpack(waiting: list[Waiting], shapes: list[tuple[int, ...]]) -> Nodes:
-    """Nodes at rest as a batch again."""
+def unpack(waiting: list[Waiting], shapes: list[tuple[int, ...]], device: torch.device | str = "cpu") -> Nodes:
+    """Nodes at rest as a batch again, on a device."""
     depth = max(len(w.layer) for w in waiting)
     count = len(waiting)
     layer = np.full((count, depth), -1, dtype=np.int64)
@@ -157,17 +157,18 @@ def unpack(waiting: list[Waiting], shapes: list[tuple[int, ...]]) -> Nodes:
     for i, w in enumerate(waiting):
         d = len(w.layer)
         layer[i, :d], unit[i, :d], side[i, :d], threshold[i, :d], beta[i, :d] = w.layer, w.unit, w.side, w.threshold, w.beta
-    flat = torch.from_numpy(np.stack([w.alpha for w in waiting])).float() / 255
+    flat = torch.from_numpy(np.stack([w.alpha for w in waiting])).to(device).float() / 255
     sizes = [int(np.prod(s)) for s in shapes]
 
     def parts(t: Tensor) -> tuple[Tensor, ...]:
         return tuple(p.reshape(count, *s) for p, s in zip(torch.split(t, sizes, 1), shapes, strict=True)) if sizes else ()
 
     alpha = parts(flat)
-    box = torch.from_numpy(np.stack([w.box for w in waiting])).double()
-    ends = torch.from_numpy(np.stack([w.ends for w in waiting])).double()
+    box = torch.from_numpy(np.stack([w.box for w in waiting])).to(device).double()
+    ends = torch.from_numpy(np.stack([w.ends for w in waiting])).to(device).double()
     return Nodes(
-        torch.tensor([w.target for w in waiting]), torch.from_numpy(layer), torch.from_numpy(unit), torch.from_numpy(side),
-        torch.from_numpy(threshold), alpha, torch.from_numpy(beta), torch.tensor([w.radius for w in waiting], dtype=torch.float64),
+        torch.tensor([w.target for w in waiting], device=device), torch.from_numpy(layer).to(device),
+        torch.from_numpy(unit).to(device), torch.from_numpy(side).to(device), torch.from_numpy(threshold).to(device), alpha,
+        torch.from_numpy(beta).to(device), torch.tensor([w.radius for w in waiting], dtype=torch.float64, device=device),
         box[:, 0], box[:, 1], parts(ends[:, 0]), parts(ends[:, 1]),
     )  # fmt: skip

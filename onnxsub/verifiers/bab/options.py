@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from onnxsub.device import check_device
 from onnxsub.errors import InputError
 
 __all__ = ["BabOptions"]
@@ -17,7 +18,7 @@ class BabOptions:
 
     Attributes:
         memory: bytes that waiting nodes and one batch may take; beyond it the search goes depth-first.
-        batch: nodes that are split together at most.
+        batch: nodes that are split together at most; on a GPU more, as far as memory allows (`Frame.at_once`).
         steps, root_steps: gradient steps for the multipliers of a child and of a root; children of large frames get half as many.
         rate: size of these steps; slopes lie in [0, 1].
         look: candidates per score whose children are looked at before a node is split.
@@ -27,6 +28,7 @@ class BabOptions:
         slopes: gradient steps for the intervals of larger balls.
         dive: most open units of a target that is searched by linear programs first; 0: none is.
         leaf: most open units of a node that is handed to the solver; 0: none ever is.
+        device: where bounds and nodes are computed, `cpu`, `cuda` or `cuda:N`; programs and waiting nodes stay on the processor.
     """
 
     memory: int = 4 * 2**30
@@ -41,6 +43,7 @@ class BabOptions:
     slopes: int = 8
     dive: int = 64
     leaf: int = 150
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.memory < 2**26:
@@ -52,17 +55,18 @@ class BabOptions:
             raise InputError("narrow, dive and leaf are numbers of units, not negative")
         if not 0 < self.rate <= 1:
             raise InputError(f"rate {self.rate} must lie in (0, 1]")
+        check_device(self.device, "branch and bound")
 
     @staticmethod
-    def of_gib(memory: float) -> BabOptions:
+    def of_gib(memory: float, device: str = "cpu") -> BabOptions:
         """The options with that many GiB of memory.
 
         Raises:
-            InputError: it is no number of GiB.
+            InputError: it is no number of GiB, or there is no such device.
         """
         if not math.isfinite(memory):
             raise InputError(f"--memory {memory} is not a number of GiB; give for example 4")
-        return BabOptions(memory=int(memory * 2**30))
+        return BabOptions(memory=int(memory * 2**30), device=device)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

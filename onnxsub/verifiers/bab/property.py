@@ -94,7 +94,9 @@ class BoxSearch:
         began = time.perf_counter()
         with state.stage("bounds"):
             label = self._least.classes - 1
-            self._local = LocalModel.on_box(self._least, centre, label, lower, upper, reach, state.options, self._options.dense)
+            self._local = LocalModel.on_box(
+                self._least, centre, label, lower, upper, reach, state.options, self._options.dense, self._options.device
+            )
         self._bounding = time.perf_counter() - began
         self._close = reach * _BEYOND if reach > 0 else 1.0
         self._keep(self._local)
@@ -115,7 +117,7 @@ class BoxSearch:
             models = [m for m in (plain.target(k) for k in state.unknown(self.number)) if m is not None]
             if not models:
                 return {}
-            frame = Frame.of(models, whole=True)
+            frame = Frame.of(models, whole=True, device=options.device)
             bounder = Bounder(frame)
             found = bounder.bound(bounder.roots(), options.root_steps, self._close, options.rate)
             state.nodes += len(models)
@@ -173,7 +175,7 @@ class BoxSearch:
         self._ready = True
         self._models = models
         if models:
-            frame = Frame.of(models, whole=True)
+            frame = Frame.of(models, whole=True, device=options.device)
             self._tree = Tree(frame, options, self._close)
             self._able = all("milp" not in op.unsupported for op in frame.network.ops)
             self._given = [0.0] * len(models)
@@ -223,13 +225,13 @@ class BoxSearch:
         least[:, [k for k, mark in enumerate(state.marks[self.number]) if mark == "proved"]] = -math.inf
         value, clause = least.max(1)
         best = int(value.argmax())
-        point, members = x[best].numpy(), self._rows.clauses[int(clause[best])]
+        point, members = x[best].cpu().numpy(), self._rows.clauses[int(clause[best])]
         self._looks += 1
         if float(value[best]) >= 0 and state.replay(self.number, point):
             return
         # the first points come from the widest bounds and change most
         if self._looks % _ASCEND_EVERY == 0 or self._looks in (1, 2, 4, 8):
-            state.search_round(self.number, self._network, members, point, _STARTS)
+            state.search_round(self.number, self._network, members, point, replace(_STARTS, device=self._options.device))
 
     def _stubborn(self, tree: Tree) -> int | None:
         """The clause whose program may go on now: the one that had least, the hardest first; programs get half of the time."""

@@ -83,7 +83,7 @@ class Question:
         """Bounds and one root per target; whether they settle everything."""
         if self._open is None:
             began = time.perf_counter()
-            self._local = self._local or self._search.local(self.radius, self._options.dense)
+            self._local = self._local or self._search.local(self.radius, self._options.dense, self._options.device)
             self._open = self._left(self._local)
             self._spent += time.perf_counter() - began
         return not self._open
@@ -158,7 +158,7 @@ class Question:
                 return {models[0].target: radius}  # a program will do what a root would
             if not models:
                 return {}
-            bounder = Bounder(Frame.of(models))
+            bounder = Bounder(Frame.of(models, device=self._options.device))
             # linear programs over a few units are worth more than many steps of the gradient
             steps = self._options.root_steps if local.unstable > self._options.dive else _FEW
             found = bounder.bound(bounder.roots(), steps, radius, self._options.rate)
@@ -176,10 +176,11 @@ class _Run:
         self._search = search
         self._options = options
         self._radius = radius
-        self._frame = Frame.of(models)
+        self._frame = Frame.of(models, device=options.device)
         self._tree = Tree(self._frame, options, self._close())
         self._closer = Closer(search, self._frame, models)
-        counts = sum((self._frame.unstable(op).flatten(1).sum(1) for op in self._frame.activations), torch.zeros(len(models)))
+        none = torch.zeros(len(models), device=self._frame.device)
+        counts = sum((self._frame.unstable(op).flatten(1).sum(1) for op in self._frame.activations), none)
         self._units = [int(u) for u in counts.tolist()]
         self._small = max(self._units) <= options.narrow
         self._patience = [_FIRST_PROGRAM] * len(models)
@@ -251,15 +252,15 @@ class _Run:
         good = torch.nonzero((margin >= 0) & (size < search.upper))[:, 0]
         if len(good):
             order = good[torch.argsort(size[good])][:_WALKS]
-            search.accept(x[order[0]].numpy())
+            search.accept(x[order[0]].cpu().numpy())
         elif self._looks & (self._looks - 1) and self._looks % _WALK_EVERY:
             return
         else:
             # points that are no more than near: the boundary may be closer behind them
             order = torch.argsort(margin, descending=True)[:_WALKS]
         near = walk_back(
-            search.network, search.x0.astype(np.float32), search.label, search.space, x[order].numpy(), search.referee.margins,
-            upper=search.upper if math.isfinite(search.upper) else None,
+            search.network, search.x0.astype(np.float32), search.label, search.space, x[order].cpu().numpy(),
+            search.referee.margins, upper=search.upper if math.isfinite(search.upper) else None, device=self._options.device,
         )  # fmt: skip
         if near is not None and near.radius < search.upper:
             search.accept(near.x)

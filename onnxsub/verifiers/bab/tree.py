@@ -45,6 +45,7 @@ class Tree:
         self.given_up: list[Waiting] = []
         self.bytes = 0
         self._narrow = frame.open_units <= options.narrow
+        self._at_once = frame.at_once(options)
         self._count = itertools.count()
         self._open: list[tuple[float, int, Waiting]] = []
         self._stack: list[Waiting] = []  # where nodes go once the memory is used up: depth-first needs next to none
@@ -79,7 +80,7 @@ class Tree:
 
     def can_split(self, node: Waiting) -> bool:
         """Whether any unit of the node is open for a split."""
-        nodes = unpack([node], self.bounder.shapes)
+        nodes = unpack([node], self.bounder.shapes, self.frame.device)
         ends = zip(self.bounder.activations, nodes.lower, nodes.upper, strict=True)
         return any(bool((~op.affine_on(l, u)).any()) for op, l, u in ends)
 
@@ -149,10 +150,10 @@ class Tree:
     def step(self, look: Look) -> None:
         """Splits a batch of nodes."""
         o = self.options
-        waiting = self.pop(o.batch)
+        waiting = self.pop(self._at_once)
         if not waiting:
             return
-        nodes = unpack(waiting, self.bounder.shapes)
+        nodes = unpack(waiting, self.bounder.shapes, self.frame.device)
         found = self.bounder.bound(nodes, 0, self.close)
         splits = choose(self.bounder, found, self.close, o.look)
         able = splits.layer >= 0

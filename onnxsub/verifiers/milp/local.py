@@ -48,6 +48,7 @@ class LocalModel:
         label: y.
         radius: what is proved over the box is claimed for this ball.
         tight: whether the programs use bounds that hold where their target is reached.
+        device: where bounds are computed; they are kept on the processor.
     """
 
     network: Network
@@ -60,6 +61,7 @@ class LocalModel:
     label: int
     radius: float
     tight: bool
+    device: str = "cpu"
 
     @staticmethod
     def over(
@@ -70,17 +72,19 @@ class LocalModel:
         radius: float,
         options: MilpOptions,
         dense: float = math.inf,
+        device: str = "cpu",
     ) -> LocalModel:
         """Bounds first; the folded form only where a target is left.
 
         Args:
             dense: coefficients that the folded form may have; a network that would have more stays as it is.
+            device: where bounds are computed.
 
         Raises:
             UnsupportedOperatorError: an operator has no bounds, or none of folded form when `fold` is `always`.
         """
         lower, upper = space.ball(x0, radius * (1 + ROOM))
-        return LocalModel.on_box(network, x0, label, lower, upper, radius, options, dense)
+        return LocalModel.on_box(network, x0, label, lower, upper, radius, options, dense, device)
 
     @staticmethod
     def on_box(
@@ -92,13 +96,15 @@ class LocalModel:
         radius: float,
         options: MilpOptions,
         dense: float = math.inf,
+        device: str = "cpu",
     ) -> LocalModel:
         """The same over any box; `radius` is how far it reaches from `x0`, which need not be an anchor."""
         # optimised slopes cost seconds: they are for the network that the questions are asked of
         first = "crown" if options.bounds_method == "alpha-crown" else options.bounds_method
-        bounds = compute_bounds(network, lower, upper, first)
+        bounds = compute_bounds(network, *_ends(lower, upper, device), first)
         lowest, margins = _margins(network, bounds, label)
-        found = LocalModel(network, x0, lower, upper, bounds, margins, lowest, label, radius, options.tighten != "none")
+        tight = options.tighten != "none"
+        found = LocalModel(network, x0, lower, upper, bounds.on_cpu(network), margins, lowest, label, radius, tight, device)
         if not (margins >= 0).any():
             return found
         if options.fold != "never" and _folded_size(network, bounds) <= dense:
@@ -123,8 +129,10 @@ class LocalModel:
         Args:
             steps: of `alpha-crown`.
         """
-        bounds = compute_bounds(self.network, self.lower, self.upper, method, steps=steps, only_unstable=method == "alpha-crown")
+        ends = _ends(self.lower, self.upper, self.device)
+        bounds = compute_bounds(self.network, *ends, method, steps=steps, only_unstable=method == "alpha-crown")
         low, high = _margins(self.network, bounds, self.label)
+        bounds = bounds.on_cpu(self.network)
         return replace(self, bounds=bounds, lowest=np.maximum(self.lowest, low), margins=np.minimum(self.margins, high))
 
     @property
@@ -262,6 +270,10 @@ def _folded_size(network: Network, bounds: Bounds) -> int:
         size += units * before
         before += units
     return size + network.classes * before
+
+
+def _ends(lower: Array, upper: Array, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.as_tensor(np.array(lower), device=device), torch.as_tensor(np.array(upper), device=device)
 
 
 def _margins(network: Network, bounds: Bounds, label: int) -> tuple[Array, Array]:

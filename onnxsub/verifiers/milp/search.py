@@ -210,14 +210,15 @@ class Search:
             self.best = witness
         return witness
 
-    def local(self, radius: float, dense: float = math.inf) -> LocalModel:
+    def local(self, radius: float, dense: float = math.inf, device: str = "cpu") -> LocalModel:
         """The network over `B(radius)`; targets that bounds exclude there are noted.
 
         Args:
             dense: coefficients that the folded form may have.
+            device: where bounds are computed.
         """
         with self.stage("bounds"):
-            model = LocalModel.over(self.network, self.x0, self.label, self.space, radius, self.options, dense)
+            model = LocalModel.over(self.network, self.x0, self.label, self.space, radius, self.options, dense, device)
         for t in self.lowers:
             if t not in model.open:
                 self.prove(t, radius, by_bounds=True)
