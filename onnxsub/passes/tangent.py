@@ -15,19 +15,19 @@ from onnxsub.ops.base import Array
 from onnxsub.passes.descent import Objective
 from onnxsub.region import InputSpace
 
-_NEAR = torch.cat([torch.linspace(0.95, 0.9975, 20), torch.linspace(1.0, 1.1, 41)]).double()
-"""How far along the line from the anchor through a point the boundary is looked for; where the point itself is is `_HERE`."""
-_HERE = 20
-_SHARE = 0.5  # of the way to the tangent's nearest point that is gone, after the first step
-
 __all__ = ["step_to_tangent", "tangent_steps"]
+
+_NEAR = torch.cat([torch.linspace(0.95, 0.9975, 20), torch.linspace(1.0, 1.1, 41)]).double()
+"""How far along the line from the anchor through a point the boundary is looked for, as shares of the point's offset."""
+_HERE = 20  # place of the share 1.0, the point itself
+_SHARE = 0.5  # of the way to the tangent's nearest point that is gone, after the first step
 
 
 def step_to_tangent(gradient: Array, needed: float, low: Array, high: Array) -> Array | None:
     """The offset t in `[low, high]` with the smallest `|t|_inf` and `gradient . t >= needed`; None: there is none.
 
     Args:
-        low, high: at most and at least 0.
+        gradient, low, high: `(n,)`; low at most 0, high at least 0.
     """
     size = np.abs(gradient)
     room = np.where(gradient > 0, high, -low)
@@ -47,9 +47,12 @@ def step_to_tangent(gradient: Array, needed: float, low: Array, high: Array) -> 
 
 
 def tangent_steps(network: Network, x0: Array, label: int, space: InputSpace, x: Array, steps: int) -> Array | None:
-    """The nearest point with another class met on the way from x, None where there was none.
+    """The nearest point with another class met on the way from x, `(*shape)` float64; None where there was none.
+
+    In float64 on the network as it stands: a proposal, which is no witness before it was replayed.
 
     Args:
+        x0: `(*shape)`, un-normalised.
         x: `(*shape)`, where the first tangent is taken.
     """
     objective = Objective(network, x0, label, space, device="cpu", dtype=torch.float64)

@@ -79,12 +79,16 @@ class Question:
         self._narrower = False  # found on the way to the tree
         self._spent = 0.0
 
-    def roots(self) -> bool:
-        """Bounds and one root per target; whether they settle everything."""
+    def roots(self, *, quick: bool = False) -> bool:
+        """Bounds and one root per target; whether they settle everything.
+
+        Args:
+            quick: a single target with few units is left to the linear programs, which do what its root would.
+        """
         if self._open is None:
             began = time.perf_counter()
             self._local = self._local or self._search.local(self.radius, self._options.dense, self._options.device)
-            self._open = self._left(self._local)
+            self._open = self._left(self._local, quick=quick)
             self._spent += time.perf_counter() - began
         return not self._open
 
@@ -93,7 +97,7 @@ class Question:
         began = time.perf_counter()
         search, upper = self._search, self._search.upper
         until = began + seconds
-        if not self.roots() and not self._ready:
+        if not self.roots(quick=True) and not self._ready:
             self._prepare(until)
         if self._run is not None:
             with search.stage("tree"):
@@ -148,14 +152,14 @@ class Question:
                 left.append(model)
         return [] if self._narrower else left
 
-    def _left(self, local: LocalModel) -> dict[int, float]:
+    def _left(self, local: LocalModel, *, quick: bool = False) -> dict[int, float]:
         """Targets that one root each does not settle on the intervals of the ball, and the radius that their line reaches."""
         search, radius = self._search, self.radius
         with search.stage("tree"):
             plain = replace(local, tight=False)
             models = [m for m in (plain.target(t) for t in local.open if search.lowers[t] < radius) if m is not None]
-            if len(models) == 1 and local.unstable <= self._options.dive:
-                return {models[0].target: radius}  # a program will do what a root would
+            if quick and len(models) == 1 and local.unstable <= self._options.dive:
+                return {models[0].target: radius}
             if not models:
                 return {}
             bounder = Bounder(Frame.of(models, device=self._options.device))

@@ -35,8 +35,8 @@ __all__ = ["OUTWARD", "Search"]
 
 _MOSTLY_AFFINE = 4  # a network with fewer than one unit in four left is folded once and for all
 
-_BEYOND = np.geomspace(1.02, 8.0, 60)
-_TANGENTS = 8
+_BEYOND = np.geomspace(1.02, 8.0, 60)  # how far past a point another class is looked for, as shares of its offset
+_TANGENTS = 8  # steps from there to a nearer point, which will be improved anyway
 _QUICK: dict[str, Any] = {"steps": 15, "restarts": 8, "rounds": 1}  # of an attack whose point will be improved anyway
 
 OUTWARD = 1e-7
