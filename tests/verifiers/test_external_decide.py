@@ -153,7 +153,10 @@ UNSAT_TOOL = READ + "open(results, 'w').write('unsat\\n')"
         ("", "wrote no results"),
         ("open(results, 'w').write('unsat'); sys.exit(3)", "ended with code 3"),
         ("open(results, 'w').write('sat\\n((X_0 1')", "rejected"),
-        ("open(results, 'w').write('sat')", "rejected"),
+        ("open(results, 'w').write('sat')", "says sat and wrote no witness, rejected"),
+        ("open(results, 'w').write('violated')", "says violated and wrote no witness, rejected"),
+        ("open(results, 'w').write('violated\\n((X_0 1.0))')", "says violated, rejected: .*1 inputs"),
+        ("open(results, 'w').write('holds'); sys.exit(3)", "ended with code 3"),
         ("raise ValueError('broken')", "ended with code 1 .ValueError: broken."),
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "ended with code -11"),
     ],
@@ -171,6 +174,33 @@ def test_a_command_that_hangs_is_killed(tmp_path: Path) -> None:
     result = ask(tool, small_query(0), timeout=1.5)
     assert result.status == "unknown"
     assert "killed at its limit" in result.reason
+
+
+@posix
+def test_the_words_of_2021(tmp_path: Path) -> None:
+    """What nnenum's own script writes: `holds` is a claim as good as `unsat`; `violated` counts with a witness only."""
+    query = small_query(0)
+    result = ask(CommandTool(str(program(tmp_path / "holds", READ + "open(results, 'w').write('holds')"))), query)
+    assert (result.status, set(result.targets.values())) == ("proved", {"proved"})
+    assert "says holds: its claim, not proved here" in result.reason
+    found = attack(query)
+    assert found.x_adv is not None
+    pairs = " ".join(f"(X_{i} {x!r})" for i, x in enumerate(found.x_adv.reshape(-1).tolist()))
+    tool = program(tmp_path / "violated", READ + f"open(results, 'w').write('violated\\n({pairs})')")
+    result = ask(CommandTool(str(tool)), query, eps=found.d_adv * 1.01)
+    assert result.status == "violated"
+    assert "says violated, replayed on the file" in result.reason
+
+
+@posix
+def test_a_program_is_started_by_the_name_that_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter of a virtual environment is a link to another one."""
+    program(tmp_path / "tool", READ + "assert sys.argv[0].endswith('/alias'), sys.argv[0]\nopen(results, 'w').write('unsat')")
+    (tmp_path / "alias").symlink_to("tool")
+    monkeypatch.chdir(tmp_path)
+    for command in ("./alias", str(tmp_path / "alias")):
+        result = ask(CommandTool(command), small_query(0))
+        assert result.status == "proved", result.reason
 
 
 @posix

@@ -25,7 +25,7 @@ from onnxsub.region import InputSpace
 from onnxsub.verifiers.distance import DistanceOptions, distance
 from onnxsub.verifiers.external.decide import decide_external
 from onnxsub.verifiers.external.marabou import VARIABLE, Marabou
-from onnxsub.verifiers.external.search import distance_external
+from onnxsub.verifiers.external.search import distance_external, unanswered
 from onnxsub.verifiers.external.tool import SAT, UNKNOWN, UNSAT, Claim, Job, Tool
 from onnxsub.verifiers.milp.distance import minimum_distance
 from onnxsub.verifiers.milp.options import MilpOptions
@@ -75,6 +75,22 @@ def test_a_tool_without_an_answer_leaves_the_rest(answer: Callable[[Job], Claim]
     if found.status == "bracket":
         assert found.reason is not None
         assert "stand says" in found.reason
+        assert unanswered(found)
+
+
+def test_a_bracket_says_whether_the_tool_had_a_part_in_it() -> None:
+    query = small_query(0)
+    honest = Stand()
+
+    def once(job: Job) -> Claim:
+        return honest.ask(job) if not honest.asked else Claim.nothing(job, "stand: ended with code 9")
+
+    silent = distance_external(query.model, query, Stand(says(UNKNOWN)), tol=1e-12)
+    assert silent.reason is not None
+    assert silent.reason.startswith("no answer in 3 runs, the bracket is that of our bounds and the attack; at radius")
+    heard = distance_external(query.model, query, Stand(once), tol=1e-12)
+    assert (heard.status, unanswered(heard)) == ("bracket", False)
+    assert not unanswered(distance_external(query.model, query, honest, tol=TOL))
 
 
 def test_a_tool_that_dies_half_way_keeps_what_it_said() -> None:
@@ -120,6 +136,10 @@ def test_the_clock_ends_the_search() -> None:
     found = distance_external(query.model, query, tool, 1e-3)
     assert found.lower <= found.upper
     assert len(tool.asked) <= 1
+    if not tool.asked and found.status == "bracket":
+        assert found.reason is not None
+        assert found.reason.startswith("the time was over before stand was asked")
+        assert unanswered(found)
 
 
 def via_tool(monkeypatch: pytest.MonkeyPatch, tool: Tool, query: Query) -> DistanceResult:

@@ -1,6 +1,7 @@
 """Any tool with the command line of VNN-COMP: `run_instance.sh v1 CATEGORY MODEL.onnx PROPERTY.vnnlib RESULTS TIMEOUT`.
 
 RESULTS begins with `sat`, `unsat`, `timeout`, `unknown` or `error`; behind `sat` stands the witness. The property is VNN-LIB 1.0.
+Tools that stopped at the words of 2021 write `violated` for `sat` and `holds` for `unsat`; they had no witnesses then.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ __all__ = ["CommandTool", "from_detail", "nnenum_from_detail"]
 _NO_LIMIT = 86400
 """Seconds that a tool is told when there is no limit: its command line has no word for that."""
 _MOST_BYTES = 64 * 2**20
+_WORDS = {SAT: SAT, "violated": SAT, UNSAT: UNSAT, "holds": UNSAT}
+"""What a tool writes to what that claims."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,9 @@ class CommandTool:
         results.unlink(missing_ok=True)
         seconds = _NO_LIMIT if job.limit is None else max(1, int(job.limit - 1))
         head, *rest = shlex.split(self.command)
-        # a relative path means what it means here, not in the tool's folder
-        program = str(Path(head).resolve()) if "/" in head else head
+        # a relative path means what it means here, not in the tool's folder; links stay: behind its link, the interpreter of a
+        # virtual environment is another one
+        program = str(Path(head).absolute()) if "/" in head else head
         given = ["v1", self.category, str(job.path), str(question), str(results), str(seconds)]
         try:
             done = run_child([program, *rest, *given], cwd=job.folder, limit=job.limit)
@@ -82,19 +86,16 @@ class CommandTool:
         first = text.lstrip().partition("\n")[0].strip()
         # the oldest form has the witness on the line of the word
         word = first.partition("(")[0].strip().lower()
-        if word == SAT:
-            try:
-                x, _ = read_witness(text, job.question)
-            except InputError as error:
-                return Claim.nothing(job, f"{self.name}: it says sat, rejected: {one_line(error)}", done.seconds)
-            return Claim(SAT, f"{self.name} says sat", Claim.nothing(job, "").clauses, x, done.seconds)
+        claimed = _WORDS.get(word)
+        if claimed == SAT:
+            return self._read_witness(job, done, word, text.lstrip()[len(word) :])
         if done.timed_out:
             why = f"killed at its limit of {job.limit or 0:.3g} s"
         elif done.code != 0:
             why = f"ended with code {done.code}" + (f" ({done.last_words})" if done.last_words else "")
-        elif word == UNSAT:
+        elif claimed == UNSAT:
             clauses = (UNSAT,) * job.question.clauses
-            return Claim(UNSAT, f"{self.name} says unsat", clauses, None, done.seconds)
+            return Claim(UNSAT, f"{self.name} says {word}", clauses, None, done.seconds)
         elif word in ("timeout", "unknown", "error"):
             why = f"says {word}" + (f" ({done.last_words})" if word == "error" and done.last_words else "")
         elif not text.strip():
@@ -102,6 +103,16 @@ class CommandTool:
         else:
             why = f"its results begin with {one_line(first, 60)!r}, which is no answer"
         return Claim.nothing(job, f"{self.name}: {why}", done.seconds)
+
+    def _read_witness(self, job: Job, done: Finished, word: str, text: str) -> Claim:
+        """What stands behind `sat` or `violated`; without a point that can be replayed the word is worth nothing."""
+        if not text.strip():
+            return Claim.nothing(job, f"{self.name}: it says {word} and wrote no witness, rejected", done.seconds)
+        try:
+            x, _ = read_witness(text, job.question)
+        except InputError as error:
+            return Claim.nothing(job, f"{self.name}: it says {word}, rejected: {one_line(error)}", done.seconds)
+        return Claim(SAT, f"{self.name} says {word}", Claim.nothing(job, "").clauses, x, done.seconds)
 
 
 def from_detail(detail: str) -> CommandTool:

@@ -25,11 +25,12 @@ from onnxsub.verifiers.external.inquiry import Inquiry, inquire
 from onnxsub.verifiers.external.tool import SAT, UNKNOWN, UNSAT, Tool
 from onnxsub.verifiers.result import DistanceResult, Progress, TargetResult, Witness
 
-__all__ = ["distance_external"]
+__all__ = ["distance_external", "unanswered"]
 
 _GROWTH = 16.0
 _SHARE = 0.5  # of the remaining time that one question may take: a question nearer to the anchor is easier
 _PATIENCE = 3  # questions in a row without an answer
+_OURS = "the bracket is that of our bounds and the attack"
 
 
 def distance_external(
@@ -73,6 +74,11 @@ def distance_external(
         return search.result(query, interrupted)
 
 
+def unanswered(result: DistanceResult) -> bool:
+    """Whether the tool had no part in a bracket: it was not asked, or none of its answers counted."""
+    return result.reason is not None and _OURS in result.reason
+
+
 class _Search:
     """`lowers[t] <= d_t` as far as the tool can be believed, and `d <= best.radius`."""
 
@@ -89,6 +95,7 @@ class _Search:
         self.best: Witness | None = None
         self.rejected: Witness | None = None
         self.trouble = ""
+        self.answers = 0
         self.at_anchor = ""
         self.asking = 0.0
         self._progress = progress
@@ -165,6 +172,7 @@ class _Search:
         began = time.perf_counter()
         answer = self.inquiry.ask(radius, None if math.isinf(self.remaining) else max(_SHARE * self.remaining, 0.01))
         self.asking += time.perf_counter() - began
+        self.answers += any(word != UNKNOWN for word in (answer.word, *answer.targets.values()))
         for t, word in answer.targets.items():
             if word == UNSAT:
                 self.lowers[t] = max(self.lowers[t], radius)
@@ -193,6 +201,16 @@ class _Search:
     def raise_lower(self, radius: float) -> None:
         self.lowers = {t: max(low, radius) for t, low in self.lowers.items()}
 
+    def troubles(self, interrupted: bool) -> list[str]:
+        """Why the bracket stayed open, as far as the tool has to do with it."""
+        found = [self.trouble] if self.trouble else []
+        runs = self.inquiry.runs
+        if runs and not self.answers:
+            found.insert(0, f"no answer in {runs} run{'s' * (runs > 1)}, {_OURS}")
+        elif not runs and not interrupted:
+            found.insert(0, f"the time was over before {self.inquiry.tool.name} was asked, {_OURS}")
+        return found
+
     def result(self, query: Query, interrupted: bool) -> DistanceResult:
         """The bracket as it stands."""
         lower, upper = self.lower, self.upper
@@ -214,8 +232,8 @@ class _Search:
         reasons = []
         if min(lower, self.reach) > self.certified:
             reasons.append(f"above {self.certified:.6g} the lower end is the claim of {tool.name}")
-        if self.trouble and status == "bracket":
-            reasons.append(self.trouble)
+        if status == "bracket":
+            reasons += self.troubles(interrupted)
         witness = self.best or self.rejected
         if witness is not None:
             witness = replace(witness, x=witness.x.reshape(query.x0.shape))
