@@ -25,14 +25,17 @@ from torch import Tensor
 
 from onnxsub.device import ieee_float32
 from onnxsub.ops.base import Activation
-from onnxsub.ops.relaxation import Elementwise, Relaxation, Window
+from onnxsub.ops.relaxation import Elementwise, Relaxation
 from onnxsub.propagate.adam import Adam
 from onnxsub.propagate.backward import Coefficients, flattened, pull_back
+from onnxsub.verifiers.bab.cuts import Cuts
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.nodes import Nodes
+from onnxsub.verifiers.bab.pushed import Pushed, split_push
 
 __all__ = ["Bounded", "Bounder", "Line", "box_radius", "farthest"]
 
+_CUT_RATE = 12.0  # step size of the multipliers of cuts, as a multiple of that of slopes
 _GAIN, _SLOW = 1e-4, 6  # as many steps in a row without such a relative gain for any node end the search for multipliers
 _PACE, _SLOWEST = 20.0, 0.05  # step size as a multiple of the gap that is left, and its smallest share
 
@@ -105,24 +108,6 @@ def _parts(lines: Elementwise) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return lines.lower_slope, lines.lower_offset, lines.upper_slope, lines.upper_offset
 
 
-class _Split(Relaxation):
-    """An activation's lines with the multipliers of splits; notes the coefficients that pass."""
-
-    def __init__(self, inner: Elementwise | Relaxation, push: Tensor | None, bias: Tensor | None) -> None:
-        self._inner = inner
-        self._push = push
-        self._bias = bias
-        self.seen: Tensor | None = None
-
-    def lower(self, a: Tensor, window: Window = ()) -> tuple[Tensor | None, Tensor]:
-        self.seen = a
-        data, low = self._inner.lower(a, window)
-        if self._push is None or data is None:
-            return data, low
-        assert self._bias is not None
-        return data - self._push.unsqueeze(1), low + self._bias.unsqueeze(1)
-
-
 @dataclass(frozen=True, eq=False)
 class Bounded:
     """Nodes with their bounds.
@@ -147,6 +132,7 @@ class Bounder:
         self.frame = frame
         self.activations = frame.activations
         self.shapes = [op.in_shapes[0] for op in self.activations]
+        self.cut_counts = [len(frame.cuts[op.output]) if op.output in frame.cuts else 0 for op in self.activations]
         self.evaluations = 0
         rows = torch.zeros((len(frame.targets), frame.network.classes), dtype=torch.float64)  # put together on the processor
         rows[:, frame.label] = 1.0
@@ -161,6 +147,7 @@ class Bounder:
         empty = torch.zeros((count, 0), dtype=torch.long, device=f.device)
         return Nodes(
             torch.arange(count, device=f.device), empty, empty, empty, empty.double(), alpha, empty.float(),
+            torch.zeros((count, sum(self.cut_counts)), device=f.device),
             torch.zeros(count, dtype=torch.float64, device=f.device), f.low, f.high,
             tuple(f.lower[op.output] for op in self.activations), tuple(f.upper[op.output] for op in self.activations),
         )  # fmt: skip
@@ -170,14 +157,19 @@ class Bounder:
         nodes: Nodes,
         alpha: tuple[Tensor, ...],
         beta: Tensor,
+        gamma: Tensor,
         dtype: torch.dtype,
         turning: Mapping[str, Turning] | None = None,
+        cuts: Mapping[str, Cuts] | None = None,
     ) -> dict[str, Relaxation]:
         """Lines on the intervals of the nodes.
 
         Args:
             turning: what `relax` gives on these intervals for any alpha, where it is known already.
+            cuts: of the nodes, where they are picked already.
         """
+        cuts = self._cuts(nodes, dtype) if cuts is None else cuts
+        shares = torch.split(gamma.to(dtype), self.cut_counts, 1) if cuts else ()
         found: dict[str, Relaxation] = {}
         number = 0
         for op in self.frame.network.nonlinear:
@@ -191,16 +183,15 @@ class Bounder:
             else:
                 ends = (nodes.lower[number].to(dtype), nodes.upper[number].to(dtype))
                 inner = op.relax(*ends, "crown", alpha[number].to(dtype) if op.takes_alpha else None)
-            push = bias = None
-            if nodes.depth:
-                mine = nodes.layer == number
-                signed = beta.to(dtype) * nodes.side * mine
-                push = signed.new_zeros((len(nodes), math.prod(op.in_shapes[0]))).scatter_add(1, nodes.unit * mine, signed)
-                push = push.reshape(len(nodes), *op.in_shapes[0])
-                bias = (signed * nodes.threshold.to(dtype)).sum(1)
-            found[op.output] = _Split(inner, push, bias)
+            pushes = [split_push(nodes, number, beta.to(dtype), op)] if nodes.depth else []
+            if op.output in cuts:
+                pushes.append(cuts[op.output].push(shares[number], op.in_shapes[0]))
+            found[op.output] = Pushed(inner, pushes)
             number += 1
         return found
+
+    def _cuts(self, nodes: Nodes, dtype: torch.dtype) -> dict[str, Cuts]:
+        return {name: cuts.of(nodes.target, dtype) for name, cuts in self.frame.cuts.items()}
 
     def line(self, nodes: Nodes, relaxations: dict[str, Relaxation], dtype: torch.dtype) -> Line:
         """The linear upper bound of `f_t - f_y`."""
@@ -229,11 +220,11 @@ class Bounder:
         empty = (low > high).any(1)
         for l, u in ends:
             empty = empty | flattened(l > u, 1).any(1)
-        alpha, beta = nodes.alpha, nodes.beta
+        alpha, beta, gamma = nodes.alpha, nodes.beta, nodes.gamma
         if steps:
-            alpha, beta = self._optimise(nodes, steps, close, rate)
+            alpha, beta, gamma = self._optimise(nodes, steps, close, rate)
         with torch.no_grad():
-            found = self.relaxations(nodes, alpha, beta, torch.float64)
+            found = self.relaxations(nodes, alpha, beta, gamma, torch.float64)
             line = self.line(nodes, found, torch.float64)
             # rounding of the pass itself
             size = line.k.abs() + (line.c.abs() * torch.maximum(low.abs(), high.abs())).sum(1)
@@ -244,31 +235,32 @@ class Bounder:
         seen = []
         for op, l in zip(self.activations, nodes.lower, strict=True):
             split = found[op.output]
-            assert isinstance(split, _Split)
+            assert isinstance(split, Pushed)
             # nothing comes back to an activation that the output does not depend on
             a = torch.zeros_like(l) if split.seen is None else split.seen[:, 0].expand_as(l)
             seen.append(a)
-        better = replace(nodes, alpha=alpha, beta=beta, radius=torch.maximum(radius, nodes.radius))
+        better = replace(nodes, alpha=alpha, beta=beta, gamma=gamma, radius=torch.maximum(radius, nodes.radius))
         return Bounded(better, line, point, tuple(seen))
 
-    def _optimise(self, nodes: Nodes, steps: int, close: float, rate: float) -> tuple[tuple[Tensor, ...], Tensor]:
+    def _optimise(self, nodes: Nodes, steps: int, close: float, rate: float) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
         dtype = torch.float32
         low, high = nodes.low.to(dtype), nodes.high.to(dtype)
         turning = {}
         for op, l, u in zip(self.activations, nodes.lower, nodes.upper, strict=True):
             turning[op.output] = Turning.of(op, l.to(dtype), u.to(dtype))
         free = [a.clone().requires_grad_() for a in nodes.alpha]
-        beta = nodes.beta.clone().requires_grad_()
-        best_of = [*(a.detach().clone() for a in free), nodes.beta.clone()]
+        beta, gamma = (t.clone().requires_grad_() for t in (nodes.beta, nodes.gamma))
+        cuts = self._cuts(nodes, dtype)
+        best_of = [*(a.detach().clone() for a in free), nodes.beta.clone(), nodes.gamma.clone()]
         best = torch.full((len(nodes),), -math.inf, device=low.device)
         slow = 0
         # multipliers of nodes that are nearly closed move by small steps: large ones would only jump about
         gap = 1 - (nodes.radius / close).clamp(max=1) if math.isfinite(close) else torch.ones_like(nodes.radius)
         pace = (_PACE * gap).clamp(_SLOWEST, 1).to(dtype)
-        adam = Adam([*free, beta], [*(rate for _ in free), 0.2 * rate], pace)
+        adam = Adam([*free, beta, gamma], [*(rate for _ in free), 0.2 * rate, _CUT_RATE * rate], pace)
         for step in range(steps + 1):
             with torch.enable_grad():
-                line = self.line(nodes, self.relaxations(nodes, tuple(free), beta, dtype, turning), dtype)
+                line = self.line(nodes, self.relaxations(nodes, tuple(free), beta, gamma, dtype, turning, cuts), dtype)
                 c = line.c.detach()
                 radius = box_radius(Line(c, line.k.detach()), low, high)
                 at = torch.full_like(radius, close) if self.frame.whole else radius.clamp(max=close)
@@ -282,15 +274,16 @@ class Bounder:
             gained = torch.where(up, score - best, torch.zeros_like(best)).clamp(max=1)
             slow = 0 if bool((gained > _GAIN * score.abs()).any()) else slow + 1
             best = torch.where(up, score, best)
-            for kept, now in zip(best_of, [*free, beta], strict=True):
+            for kept, now in zip(best_of, [*free, beta, gamma], strict=True):
                 kept.copy_(torch.where(up.reshape(-1, *[1] * (now.dim() - 1)), now.detach(), kept))
             # a line without slopes or multipliers cannot get better
             if step == steps or slow >= _SLOW or not value.requires_grad or bool((best >= close).all()):
                 break
-            gradients = torch.autograd.grad(value[radius < close].sum(), [*free, beta], allow_unused=True)
+            gradients = torch.autograd.grad(value[radius < close].sum(), [*free, beta, gamma], allow_unused=True)
             adam.step(gradients)
             with torch.no_grad():
                 for a in free:
                     a.clamp_(0, 1)
                 beta.clamp_(min=0)
-        return tuple(best_of[:-1]), best_of[-1]
+                gamma.clamp_(min=0)
+        return tuple(best_of[:-2]), best_of[-2], best_of[-1]

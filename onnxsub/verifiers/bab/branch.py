@@ -129,7 +129,8 @@ def _left_after(bounder: Bounder, nodes: Nodes, candidates: Tensor, thresholds: 
     layer, unit = place(flat)
     children = nodes.take(rows).children(layer, unit, thresholds[rows, flat])
     with torch.no_grad():
-        line = bounder.line(children, bounder.relaxations(children, children.alpha, children.beta, torch.float32), torch.float32)
+        dtype = torch.float32
+        line = bounder.line(children, bounder.relaxations(children, children.alpha, children.beta, children.gamma, dtype), dtype)
         point = farthest(line.c, children.low.float(), children.high.float(), torch.full_like(line.k, close))
         value = (line.k + (line.c * point).sum(1)).reshape(2, count, width)
     return value.amax(0) + _TIE * value.mean(0)

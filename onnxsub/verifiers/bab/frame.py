@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from onnxsub.device import free_memory
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Nonlinear
+from onnxsub.verifiers.bab.cuts import Cuts
 from onnxsub.verifiers.bab.options import BabOptions
 from onnxsub.verifiers.milp.local import TargetModel
 
@@ -35,6 +37,7 @@ class Frame:
         lower, upper: input intervals by the tensor that the operator writes, `(T, *in_shape)`.
         slack: `(T,)`.
         whole: the question is about the whole box and no distance: multipliers lower the line's largest value in the box.
+        cuts: by the tensor that the operator writes (`pairs.py`).
     """
 
     network: Network
@@ -48,6 +51,7 @@ class Frame:
     upper: dict[str, Tensor]
     slack: Tensor
     whole: bool = False
+    cuts: Mapping[str, Cuts] = field(default_factory=dict)
 
     @staticmethod
     def of(models: list[TargetModel], *, whole: bool = False, device: str = "cpu") -> Frame:

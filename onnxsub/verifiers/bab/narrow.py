@@ -25,7 +25,7 @@ from onnxsub.propagate.halfspace import cut_minimum
 from onnxsub.verifiers.bab.bound import Bounder, Line
 from onnxsub.verifiers.bab.nodes import Nodes
 
-__all__ = ["narrowed"]
+__all__ = ["cut_box", "narrowed"]
 
 _VALUES = 2**23  # of one block of rows
 
@@ -41,7 +41,7 @@ def narrowed(bounder: Bounder, nodes: Nodes, line: Line) -> Nodes:
 
 
 def _narrowed(bounder: Bounder, nodes: Nodes, line: Line) -> Nodes:
-    low, high = _cut_box(nodes.low, nodes.high, line)
+    low, high = cut_box(nodes.low, nodes.high, line)
     lower, upper = list(nodes.lower), list(nodes.upper)
     dtype = torch.float64
     with torch.no_grad():
@@ -52,7 +52,7 @@ def _narrowed(bounder: Bounder, nodes: Nodes, line: Line) -> Nodes:
             if len(index) == 0:
                 continue
             current = replace(nodes, lower=tuple(lower), upper=tuple(upper))
-            found = bounder.relaxations(current, current.alpha, current.beta, dtype)
+            found = bounder.relaxations(current, current.alpha, current.beta, current.gamma, dtype)
             step = max(1, _VALUES // (len(nodes) * line.c.shape[1]))
             for part in torch.split(index, step):
                 start = l.new_zeros((1, len(part), l.shape[1]))
@@ -67,7 +67,7 @@ def _narrowed(bounder: Bounder, nodes: Nodes, line: Line) -> Nodes:
     return replace(nodes, low=low, high=high, lower=tuple(lower), upper=tuple(upper))
 
 
-def _cut_box(low: Tensor, high: Tensor, line: Line) -> tuple[Tensor, Tensor]:
+def cut_box(low: Tensor, high: Tensor, line: Line) -> tuple[Tensor, Tensor]:
     """Moves the ends of every input to where the half-space is still reached."""
     c = line.c
     top = torch.where(c > 0, c * high, c * low).sum(1) + line.k

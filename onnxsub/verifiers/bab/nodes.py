@@ -13,6 +13,8 @@ from onnxsub.propagate.backward import flattened
 
 __all__ = ["Nodes", "Waiting"]
 
+_LARGEST = 65000.0  # half precision goes no further
+
 
 @dataclass(frozen=True, eq=False)
 class Nodes:
@@ -26,6 +28,7 @@ class Nodes:
         threshold: `(B, D)` float64.
         alpha: position of the lower lines, by activation, `(B, *shape)` float32.
         beta: multiplier of each split, `(B, D)` float32, >= 0.
+        gamma: multiplier of each cut of the frame, all activations one after the other, `(B, C)` float32, >= 0.
         radius: the node's distance bound, `(B,)` float64.
         low, high: box of offsets, `(B, n)` float64.
         lower, upper: intervals of the pre-activations, by activation, `(B, *shape)` float64.
@@ -38,6 +41,7 @@ class Nodes:
     threshold: Tensor
     alpha: tuple[Tensor, ...]
     beta: Tensor
+    gamma: Tensor
     radius: Tensor
     low: Tensor
     high: Tensor
@@ -54,7 +58,8 @@ class Nodes:
     def take(self, rows: Tensor) -> Nodes:
         return Nodes(
             self.target[rows], self.layer[rows], self.unit[rows], self.side[rows], self.threshold[rows],
-            tuple(a[rows] for a in self.alpha), self.beta[rows], self.radius[rows], self.low[rows], self.high[rows],
+            tuple(a[rows] for a in self.alpha), self.beta[rows], self.gamma[rows], self.radius[rows],
+            self.low[rows], self.high[rows],
             tuple(a[rows] for a in self.lower), tuple(a[rows] for a in self.upper),
         )  # fmt: skip
 
@@ -83,6 +88,7 @@ class Nodes:
             torch.cat([old_threshold, torch.cat([threshold, threshold])[:, None]], 1),
             tuple(torch.cat([a, a]) for a in self.alpha),
             torch.cat([beta, beta.new_zeros((2 * n, 1))], 1),
+            torch.cat([self.gamma, self.gamma]),
             radius,
             torch.cat([self.low, self.low]),
             torch.cat([self.high, self.high]),
@@ -93,7 +99,7 @@ class Nodes:
 
 @dataclass(frozen=True, eq=False)
 class Waiting:
-    """One node at rest: splits without padding, slopes in steps of 1/255 (every slope in [0, 1] is sound)."""
+    """One node at rest: splits without padding, slopes in steps of 1/255, multipliers of cuts in half precision (all are sound)."""
 
     target: int
     layer: Array
@@ -102,6 +108,7 @@ class Waiting:
     threshold: Array
     alpha: Array
     beta: Array
+    gamma: Array
     radius: float
     box: Array
     ends: Array
@@ -109,7 +116,7 @@ class Waiting:
     @property
     def nbytes(self) -> int:
         """Bytes, about."""
-        return 300 + self.alpha.nbytes + self.box.nbytes + self.ends.nbytes + 20 * len(self.layer)
+        return 300 + self.alpha.nbytes + self.gamma.nbytes + self.box.nbytes + self.ends.nbytes + 20 * len(self.layer)
 
 
 def pack(nodes: Nodes) -> list[Waiting]:
@@ -122,12 +129,13 @@ def pack(nodes: Nodes) -> list[Waiting]:
     box = _outward(nodes.low, nodes.high)
     ends = _outward(*(_flat(e, len(nodes)) for e in (nodes.lower, nodes.upper)))
     beta, target, radius = nodes.beta.cpu().numpy().astype(np.float32), nodes.target.tolist(), nodes.radius.tolist()
+    gamma = nodes.gamma.clamp(max=_LARGEST).half().cpu().numpy()
     for i in range(len(nodes)):
         used = layer[i] >= 0
         found.append(
             Waiting(
                 target[i], layer[i][used], unit[i][used], side[i][used], threshold[i][used], alpha[i].copy(), beta[i][used],
-                radius[i], box[i].copy(), ends[i].copy(),
+                gamma[i].copy(), radius[i], box[i].copy(), ends[i].copy(),
             )
         )  # fmt: skip
     return found
@@ -146,8 +154,14 @@ def _outward(lower: Tensor, upper: Tensor) -> Array:
     return short
 
 
-def unpack(waiting: list[Waiting], shapes: list[tuple[int, ...]], device: torch.device | str = "cpu") -> Nodes:
-    """Nodes at rest as a batch again, on a device."""
+def unpack(
+    waiting: list[Waiting], shapes: list[tuple[int, ...]], device: torch.device | str = "cpu", cuts: int | None = None
+) -> Nodes:
+    """Nodes at rest as a batch again, on a device.
+
+    Args:
+        cuts: how many the frame has; nodes from before they were made have no multipliers for them yet.
+    """
     depth = max(len(w.layer) for w in waiting)
     count = len(waiting)
     layer = np.full((count, depth), -1, dtype=np.int64)
@@ -164,11 +178,15 @@ def unpack(waiting: list[Waiting], shapes: list[tuple[int, ...]], device: torch.
         return tuple(p.reshape(count, *s) for p, s in zip(torch.split(t, sizes, 1), shapes, strict=True)) if sizes else ()
 
     alpha = parts(flat)
+    gammas = np.zeros((count, max(len(w.gamma) for w in waiting) if cuts is None else cuts), dtype=np.float32)
+    for i, w in enumerate(waiting):
+        gammas[i, : len(w.gamma)] = w.gamma
+    gamma = torch.from_numpy(gammas).to(device)
     box = torch.from_numpy(np.stack([w.box for w in waiting])).to(device).double()
     ends = torch.from_numpy(np.stack([w.ends for w in waiting])).to(device).double()
     return Nodes(
         torch.tensor([w.target for w in waiting], device=device), torch.from_numpy(layer).to(device),
         torch.from_numpy(unit).to(device), torch.from_numpy(side).to(device), torch.from_numpy(threshold).to(device), alpha,
-        torch.from_numpy(beta).to(device), torch.tensor([w.radius for w in waiting], dtype=torch.float64, device=device),
+        torch.from_numpy(beta).to(device), gamma, torch.tensor([w.radius for w in waiting], dtype=torch.float64, device=device),
         box[:, 0], box[:, 1], parts(ends[:, 0]), parts(ends[:, 1]),
     )  # fmt: skip

@@ -28,6 +28,8 @@ class BabOptions:
         slopes: gradient steps for the intervals of larger balls.
         dive: most open units of a target that is searched by linear programs first; 0: none is.
         leaf: most open units of a node that is handed to the solver; 0: none ever is.
+        pairs: most pairs of units of a target that cuts are made for, by each of two sources (`pairs.py`); 0: none are.
+        hard: nodes of a tree after which cuts are made.
         device: where bounds and nodes are computed, `cpu`, `cuda` or `cuda:N`; programs and waiting nodes stay on the processor.
     """
 
@@ -39,20 +41,22 @@ class BabOptions:
     look: int = 8
     tighten: int = 4000
     narrow: int = 300
-    dense: int = 1_000_000
+    dense: int = 2_000_000
     slopes: int = 8
     dive: int = 64
     leaf: int = 150
+    pairs: int = 3000
+    hard: int = 200
     device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.memory < 2**26:
             raise InputError(f"--memory {self.memory / 2**30:g} is too little; give at least 0.0625 (GiB)")
-        for name in ("batch", "steps", "root_steps", "look"):
+        for name in ("batch", "steps", "root_steps", "look", "hard"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} {getattr(self, name)} must be at least 1")
-        if min(self.narrow, self.dive, self.leaf) < 0:
-            raise InputError("narrow, dive and leaf are numbers of units, not negative")
+        if min(self.narrow, self.dive, self.leaf, self.pairs) < 0:
+            raise InputError("narrow, dive and leaf are numbers of units, pairs one of pairs, none of them negative")
         if not 0 < self.rate <= 1:
             raise InputError(f"rate {self.rate} must lie in (0, 1]")
         check_device(self.device, "branch and bound")

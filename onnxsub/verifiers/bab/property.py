@@ -196,7 +196,7 @@ class BoxSearch:
                 if tree.leaves:
                     self._leaf(tree, until)
                 else:
-                    tree.step(look)
+                    tree.step(look, until)
                 self._grown += time.perf_counter() - began
                 self._tell(tree)
         finally:

@@ -5,20 +5,29 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from onnxsub.verifiers.bab.bound import Bounder
+from onnxsub.verifiers.bab.bound import Bounded, Bounder
 from onnxsub.verifiers.bab.branch import choose
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.narrow import narrowed
 from onnxsub.verifiers.bab.nodes import Nodes, Waiting, pack, unpack
 from onnxsub.verifiers.bab.options import BabOptions
+from onnxsub.verifiers.bab.pairs import paired
 
 __all__ = ["Tree"]
+
+_AFRESH = 100  # gradient steps for nodes that meet new cuts
+_WITH_CUTS = 4  # times as many steps for a child where there are cuts
+_MORE_AT_ONCE = 2  # times as many nodes of a step where there are cuts: trees are wide then
+_IDLE = 0.02  # multiplier below which a cut counts for nothing
+_DEAR = 6.0  # times what the tree has cost so far that cuts cost, about
 
 Look = Callable[[Tensor], None]
 """Told the offsets `(B, n)` at which bounds are attained."""
@@ -44,6 +53,8 @@ class Tree:
         self.leaves: list[Waiting] = []
         self.given_up: list[Waiting] = []
         self.bytes = 0
+        self._root: Bounded | None = None  # until cuts are made
+        self._spent = 0.0  # seconds of steps
         self._narrow = frame.open_units <= options.narrow
         self._at_once = frame.at_once(options)
         self._count = itertools.count()
@@ -54,6 +65,7 @@ class Tree:
     def start(self) -> Tensor:
         """Bounds one root per target; returns the points at which the bounds are attained."""
         found = self.bounder.bound(self.bounder.roots(), self.options.root_steps, self.close, self.options.rate)
+        self._root = found
         self.visited += len(self.frame.targets)
         self._keep(found.nodes)
         self._started = True
@@ -77,6 +89,13 @@ class Tree:
             t = self.frame.targets[w.target]
             found[t] = min(found[t], w.radius)
         return found
+
+    @property
+    def _steps(self) -> int:
+        """Gradient steps for a child."""
+        if self.frame.cuts:
+            return _WITH_CUTS * self.options.steps
+        return self.options.steps if self._narrow else (self.options.steps + 1) // 2
 
     def can_split(self, node: Waiting) -> bool:
         """Whether any unit of the node is open for a split."""
@@ -147,13 +166,76 @@ class Tree:
     def _keep(self, nodes: Nodes) -> None:
         self.put(pack(nodes.take(torch.nonzero(nodes.radius < self.close)[:, 0])))
 
-    def step(self, look: Look) -> None:
-        """Splits a batch of nodes."""
+    def _batch(self, waiting: list[Waiting]) -> Nodes:
+        return unpack(waiting, self.bounder.shapes, self.frame.device, sum(self.bounder.cut_counts))
+
+    def _cut(self, look: Look, until: float) -> None:
+        """Cuts for the targets that turn out to be hard, and new bounds for all that is open."""
+        root, self._root = self._root, None
+        assert root is not None
+        hardest = {w.target: w for w in sorted(self._all_open(), key=lambda w: -w.radius)}
+        found = self.bounder.bound(self._batch(list(hardest.values())), 0, self.close)
+        frame = paired(self.bounder, root, found, self.options.pairs)
+        if not frame.cuts:
+            return
+        # nodes from before have multipliers of 0: an interruption from here on leaves every one of them as good as it was
+        self.frame, self.bounder = frame, Bounder(frame)
+        waiting = sorted(self._all_open(), key=lambda w: w.radius)
+        for i in range(0, len(waiting), self._at_once):
+            if time.perf_counter() > until:
+                break
+            again = self.bounder.bound(self._batch(waiting[i : i + self._at_once]), _AFRESH, self.close, self.options.rate)
+            self.visited += len(again.nodes)
+            waiting[i : i + self._at_once] = pack(again.nodes)
+            look(again.point)
+        self._replace(waiting)
+        self._drop_idle()
+
+    def _drop_idle(self) -> None:
+        """Forgets cuts that no open node makes use of: every one costs time in every pass."""
+        gammas = [w.gamma for w in self._all_open() if len(w.gamma)]
+        if not gammas:
+            return
+        used = np.max(gammas, axis=0) > _IDLE
+        parts = np.split(used, np.cumsum(self.bounder.cut_counts)[:-1])
+        cuts = {}
+        for op, part in zip(self.bounder.activations, parts, strict=True):
+            if part.any():
+                cuts[op.output] = self.frame.cuts[op.output].take(torch.from_numpy(np.flatnonzero(part)).to(self.frame.device))
+        waiting = [replace(w, gamma=w.gamma[used]) if len(w.gamma) else w for w in self._all_open()]
+        self.frame = replace(self.frame, cuts=cuts)
+        self.bounder = Bounder(self.frame)
+        self._replace(waiting)
+
+    def _replace(self, waiting: list[Waiting]) -> None:
+        """Other nodes in place of all that are open."""
+        heap = [(w.radius, next(self._count), w) for w in waiting if w.radius < self.close]
+        heapq.heapify(heap)
+        self._open, self._stack = heap, []
+        self.bytes = sum(w.nbytes for w in self._all_open())
+
+    def step(self, look: Look, until: float = math.inf) -> None:
+        """Splits a batch of nodes.
+
+        Args:
+            until: the time at which the caller stops: what takes as long as many steps is left then.
+        """
         o = self.options
-        waiting = self.pop(self._at_once)
+        began = time.perf_counter()
+        if self._root is not None and o.pairs and self.visited >= o.hard and began + _DEAR * self._spent < until:
+            self._cut(look, until)
+            return
+        try:
+            self._step(look)
+        finally:
+            self._spent += time.perf_counter() - began
+
+    def _step(self, look: Look) -> None:
+        o = self.options
+        waiting = self.pop(_MORE_AT_ONCE * self._at_once if self.frame.cuts else self._at_once)
         if not waiting:
             return
-        nodes = unpack(waiting, self.bounder.shapes, self.frame.device)
+        nodes = self._batch(waiting)
         found = self.bounder.bound(nodes, 0, self.close)
         splits = choose(self.bounder, found, self.close, o.look)
         able = splits.layer >= 0
@@ -171,7 +253,7 @@ class Tree:
             if len(children) == 0:
                 self.done()
                 return
-        bounded = self.bounder.bound(children, o.steps if self._narrow else (o.steps + 1) // 2, self.close, o.rate)
+        bounded = self.bounder.bound(children, self._steps, self.close, o.rate)
         self.visited += len(children)
         self._keep(bounded.nodes)
         self.done()

@@ -1,0 +1,266 @@
+r"""Cuts over pairs of Relus: two units together can do less than each of them alone.
+
+The lines of two unstable units treat their pre-activations `(z_i, z_j)` as a box, though both are functions of the same inputs.
+Linear bounds of `p + q` and `p - q` in both directions, with `p = w_i z_i` and `q = w_j z_j`, make the box an octagon P, on which
+
+    w_i y_i + w_j y_j = phi(p, q) = max(0, p) + max(0, q)  <=  m . (p, q) + d,    d = max over the corners v of P of phi(v) - m . v,
+
+for every m, since phi is convex. (Joint relaxations of several units: Singh et al. 2019, kPoly; Mueller et al. 2022, PRIMA. Cuts in
+a backward pass, with a multiplier each: Zhang et al. 2022, GCP-CROWN, theorem 3.1.) Here m is the plane of the upper hull of phi
+over P at the point at which the root's bound is attained, and the weights are the coefficients that the root's backward
+pass brings to the units: with a multiplier of 1 a cut takes the place of both units' own lines.
+
+A cut holds at every point of the frame at which the target is reached, so it serves the whole tree. Units are in many cuts; what
+each is worth is left to the multipliers.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from onnxsub.device import ieee_float32
+from onnxsub.ops.base import Activation
+from onnxsub.ops.relaxation import Relaxation
+from onnxsub.ops.relu import Relu
+from onnxsub.propagate.backward import Coefficients, flattened, pull_back
+from onnxsub.propagate.bounds import slack
+from onnxsub.propagate.halfspace import cut_minimum
+from onnxsub.verifiers.bab.bound import Bounded, Bounder, Line
+from onnxsub.verifiers.bab.cuts import Cuts
+from onnxsub.verifiers.bab.frame import Frame
+from onnxsub.verifiers.bab.narrow import cut_box
+from onnxsub.verifiers.bab.nodes import Nodes
+
+__all__ = ["hull_plane", "octagon", "paired"]
+
+_UNITS = 400  # of one activation that pairs are sought among, the heaviest ones
+_EACH = 20  # pairs that a unit may be in
+_VALUES = 2**22  # of one block of rows
+_WORTH = 1e-3  # share of what both units' lines lose that a cut must save
+_ROOM = 1e-9  # of the size of a plane's numbers, for rounding
+_FACES = torch.tensor(list(itertools.combinations(range(8), 3)))
+
+
+def paired(bounder: Bounder, root: Bounded, hardest: Bounded, most: int) -> Frame:
+    """The frame of `bounder` with cuts.
+
+    Args:
+        root: its roots, bounded: what is drawn from their lines holds everywhere.
+        hardest: one node of each target that is to have cuts: they are made for its coefficients and its point.
+        most: pairs per target and source, of all activations together.
+    """
+    frame = bounder.frame
+    parts: list[dict[str, Cuts]] = [{} for _ in frame.targets]
+    with torch.no_grad(), ieee_float32(frame.device):
+        for k, t in enumerate(hardest.nodes.target.tolist()):
+            # what the root loses most with, and what is left to lose where splits are made
+            parts[t] = _joined([_Root.of(bounder, root, t, *node).cuts(most) for node in ((root, t), (hardest, k))])
+    names = {name for part in parts for name in part}
+    return replace(frame, cuts={name: Cuts.stacked([part.get(name, _none(frame)) for part in parts]) for name in names})
+
+
+def _joined(parts: list[dict[str, Cuts]]) -> dict[str, Cuts]:
+    """The cuts of one target, from several sources."""
+    names = {name for part in parts for name in part}
+    return {name: Cuts.joined([part[name] for part in parts if name in part]) for name in names}
+
+
+def _none(frame: Frame) -> Cuts:
+    empty = torch.zeros((1, 0, 2), dtype=torch.float64, device=frame.device)
+    return Cuts(empty.long(), empty, empty, empty[..., 0])
+
+
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """Pairs of one activation: flat positions and weights `(P, 2)` each, and what both units' lines lose less than a cut, about."""
+
+    number: int
+    units: Tensor
+    weights: Tensor
+    worth: Tensor
+
+    def take(self, rows: Tensor) -> _Pairs:
+        return _Pairs(self.number, self.units[rows], self.weights[rows], self.worth[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class _Root:
+    """One target's root, and what one of its nodes looks like.
+
+    Attributes:
+        low, high: the box of offsets, cut by the root's line, `(1, n)`.
+        seen: coefficients of `f_y - f_t` at every activation's output, flat, of the node.
+        values: pre-activations at the point at which the node's bound is attained, flat.
+    """
+
+    bounder: Bounder
+    nodes: Nodes
+    line: Line
+    low: Tensor
+    high: Tensor
+    seen: list[Tensor]
+    values: list[Tensor]
+    relaxations: dict[str, Relaxation]
+
+    @staticmethod
+    def of(bounder: Bounder, root: Bounded, t: int, node: Bounded, k: int) -> _Root:
+        nodes = root.nodes.take(torch.tensor([t], device=bounder.frame.device))
+        line = Line(root.line.c[t : t + 1], root.line.k[t : t + 1])
+        x = (bounder.frame.x0 + node.point[k]).reshape(1, *bounder.frame.network.input_shape)
+        values = [flattened(v, 1)[0] for v in bounder.frame.network.preactivations(x)]
+        relaxations = bounder.relaxations(nodes, nodes.alpha, nodes.beta, nodes.gamma, torch.float64)
+        seen = [flattened(s[k : k + 1], 1)[0] for s in node.seen]
+        return _Root(bounder, nodes, line, *cut_box(nodes.low, nodes.high, line), seen, values, relaxations)
+
+    def cuts(self, most: int) -> dict[str, Cuts]:
+        """The cuts of this target, by activation, `(1, C, 2)`."""
+        parts = [
+            p for n, op in enumerate(self.bounder.activations) if isinstance(op, Relu) and (p := self._promising(n)) is not None
+        ]
+        if not parts:
+            return {}
+        worth = torch.cat([p.worth for p in parts])
+        least = worth.sort(descending=True).values[min(most, len(worth)) - 1]
+        found = {}
+        for p in parts:
+            kept = p.take(torch.nonzero(p.worth >= least)[:, 0])
+            if len(kept.units) and (cuts := self._planes(kept)) is not None:
+                found[self.bounder.activations[p.number].output] = cuts
+        return found
+
+    def _ends(self, number: int) -> tuple[Tensor, Tensor]:
+        lower, upper = (flattened(e[number], 1)[0] for e in (self.nodes.lower, self.nodes.upper))
+        return lower, upper
+
+    def _rows(self, op: Activation, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Linear lower bounds of `rows` `(R, units)` times the pre-activations: `(1, R, n)` and `(1, R)`."""
+        network = self.bounder.frame.network
+        start = Coefficients(rows.reshape(1, len(rows), *op.in_shapes[0]))
+        bound = pull_back(network, op.inputs[0], start, self.relaxations)
+        a = flattened(bound.coefficients.full(network.input_shape), 2)
+        return a, bound.lower_bias + a @ self.bounder.frame.x0
+
+    def _promising(self, number: int) -> _Pairs | None:
+        """Pairs whose octagon cuts corners off both diagonals of their box: what is common to both inputs must pull both ways."""
+        op = self.bounder.activations[number]
+        lower, upper = self._ends(number)
+        weight = -self.seen[number]
+        height = torch.where((lower < 0) & (upper > 0), weight * -lower * upper / (upper - lower).clamp(min=1e-300), 0 * weight)
+        units = height.topk(min(_UNITS, len(height))).indices
+        units = units[height[units] > 0]
+        if len(units) < 2:
+            return None
+        start = torch.zeros((len(units), len(lower)), dtype=torch.float64, device=lower.device)
+        start[torch.arange(len(units)), units] = weight[units]
+        a, _ = self._rows(op, start)
+        reach = (a[0] * (self.high - self.low) / 2).float()
+        size = reach.abs().sum(1)
+        both = size[:, None] + size[None]
+        # |a| + |b| - |a +- b| is twice what they share with opposite (or the same) signs
+        shared = torch.minimum(both - torch.cdist(reach, -reach, p=1), both - torch.cdist(reach, reach, p=1)).triu(1)
+        worth, place = shared.flatten().sort(descending=True)
+        place = place[: max(1, _EACH * len(units))]
+        used = [0] * len(units)
+        kept = []
+        for k, flat in enumerate(place.tolist()):
+            i, j = divmod(flat, len(units))
+            if worth[k] > 0 and max(used[i], used[j]) < _EACH:
+                used[i] += 1
+                used[j] += 1
+                kept.append(k)
+        if not kept:
+            return None
+        flat = place[kept]
+        pairs = torch.stack([units[flat // len(units)], units[flat % len(units)]], 1)
+        return _Pairs(number, pairs, weight[pairs], worth[kept].double())
+
+    def _planes(self, pairs: _Pairs) -> Cuts | None:
+        op = self.bounder.activations[pairs.number]
+        lower, upper = (e[pairs.units] * pairs.weights for e in self._ends(pairs.number))
+        diagonals = torch.stack([self._largest(op, pairs, s, t) for s, t in ((1, 1), (-1, -1), (1, -1), (-1, 1))], 1)
+        corners = octagon(lower, upper, diagonals)
+        at = torch.minimum(torch.maximum(self.values[pairs.number][pairs.units] * pairs.weights, lower), upper)
+        slope, offset = hull_plane(corners, at)
+        alone = (upper * (at - lower) / (upper - lower)).sum(1)
+        saved = alone - (slope * at).sum(1) - offset
+        good = torch.nonzero(saved > _WORTH * (-upper * lower / (upper - lower)).sum(1))[:, 0]
+        if len(good) == 0:
+            return None
+        units, weights = pairs.units[good], pairs.weights[good]
+        # multipliers of 1 for all cuts of a unit together take up its coefficient
+        share = 1 / torch.bincount(units.flatten(), minlength=op.out_size)[units].amax(1).double()
+        weights = weights * share[:, None]
+        return Cuts(units[None], weights[None], (slope[good] * weights)[None], (offset[good] * share)[None])
+
+    def _largest(self, op: Activation, pairs: _Pairs, s: int, t: int) -> Tensor:
+        """Upper bounds of `s p + t q` at the points of the root where the target is reached: `(P,)`."""
+        size = op.out_size
+        found = []
+        every = torch.arange(len(pairs.units), device=pairs.units.device)
+        for part in torch.split(every, max(1, _VALUES // self.line.c.shape[1])):
+            start = torch.zeros((len(part), size), dtype=torch.float64, device=self.low.device)
+            start.scatter_(1, pairs.units[part], -pairs.weights[part] * torch.tensor([s, t], device=self.low.device))
+            a, b = self._rows(op, start)
+            value = cut_minimum(a, b, self.line.c, self.line.k, self.low, self.high)[0]
+            found.append(slack(value, value) - value)
+        return torch.cat(found)
+
+
+def octagon(lower: Tensor, upper: Tensor, diagonals: Tensor) -> Tensor:
+    """Points whose hull contains every `(p, q)` with these bounds: the 8 corners, in the order of the edges, `(P, 8, 2)`.
+
+    Args:
+        lower, upper: of p and q, `(P, 2)`.
+        diagonals: upper bounds of `p + q`, `-p - q`, `p - q` and `q - p`, `(P, 4)`.
+    """
+    (pl, ql), (pu, qu) = lower.unbind(1), upper.unbind(1)
+    up, down, right, left = diagonals.unbind(1)
+    for _ in range(2):  # every bound as small as the others make it, so that neighbouring edges meet in a corner
+        up, down = torch.minimum(up, pu + qu), torch.minimum(down, -pl - ql)
+        right, left = torch.minimum(right, pu - ql), torch.minimum(left, qu - pl)
+        pu, pl = torch.minimum(pu, (up + right) / 2), torch.maximum(pl, -(down + left) / 2)
+        qu, ql = torch.minimum(qu, (up + left) / 2), torch.maximum(ql, -(down + right) / 2)
+    p = torch.stack([pu, pu, up - qu, qu - left, pl, pl, -down - ql, right + ql], 1)
+    q = torch.stack([pu - right, up - pu, qu, qu, left + pl, -down - pl, ql, ql], 1)
+    return torch.stack([p, q], 2)
+
+
+def hull_plane(corners: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+    """`m` `(P, 2)` and `d` `(P,)` with `max(0, p) + max(0, q) <= m . (p, q) + d` on the hull of the corners, smallest at `at`.
+
+    Where no triangle of corners contains `at`, the plane is another one: looser there, and as valid.
+    """
+    phi = corners.clamp(min=0).sum(2)
+    a, b, c = (corners[:, _FACES[:, k]] for k in range(3))
+    fa, fb, fc = (phi[:, _FACES[:, k]] for k in range(3))
+    ab, ac, ap = b - a, c - a, at[:, None] - a
+    area = ab[..., 0] * ac[..., 1] - ab[..., 1] * ac[..., 0]
+    safe = torch.where(area == 0, torch.ones_like(area), area)
+    # barycentric coordinates of the point
+    v = (ap[..., 0] * ac[..., 1] - ap[..., 1] * ac[..., 0]) / safe
+    w = (ab[..., 0] * ap[..., 1] - ab[..., 1] * ap[..., 0]) / safe
+    inside = (v >= -1e-9) & (w >= -1e-9) & (v + w <= 1 + 1e-9) & (area != 0)
+    height = torch.where(inside, fa + v * (fb - fa) + w * (fc - fa), torch.full_like(v, -torch.inf))
+    best = height.argmax(1, keepdim=True)
+    rise_b, rise_c = fb - fa, fc - fa
+    slope = (
+        torch.stack([rise_b * ac[..., 1] - rise_c * ab[..., 1], rise_c * ab[..., 0] - rise_b * ac[..., 0]], -1) / safe[..., None]
+    )
+    face = slope.gather(1, best[..., None].expand(-1, -1, 2))[:, 0].clamp(-1, 2)
+    # an octagon that is no more than a line has no such triangle: then both units' own lines, moved down as far as it lets them
+    l, u = corners.amin(1), corners.amax(1)
+    own = (u.clamp(min=0) - l.clamp(min=0)) / (u - l).clamp(min=1e-300)
+    planes = [(m, _offset(corners, phi, m)) for m in (face, own)]
+    first, second = ((m * at).sum(1) + d for m, d in planes)
+    better = first <= second
+    return torch.where(better[:, None], planes[0][0], planes[1][0]), torch.where(better, planes[0][1], planes[1][1])
+
+
+def _offset(corners: Tensor, phi: Tensor, m: Tensor) -> Tensor:
+    values = phi - (corners * m[:, None]).sum(2)
+    size = phi.abs() + (corners * m[:, None]).abs().sum(2)
+    return (values + _ROOM * size).amax(1)

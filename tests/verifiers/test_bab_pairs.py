@@ -1,0 +1,196 @@
+"""Cuts over pairs of units hold wherever the target is reached, and trees that get them prove no more than is true."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from onnxsub.network import Network
+from onnxsub.verifiers.bab.bound import Bounder
+from onnxsub.verifiers.bab.frame import Frame
+from onnxsub.verifiers.bab.nodes import pack, unpack
+from onnxsub.verifiers.bab.options import BabOptions
+from onnxsub.verifiers.bab.pairs import hull_plane, octagon, paired
+from onnxsub.verifiers.bab.tree import Tree
+from onnxsub.verifiers.milp.distance import minimum_distance
+from onnxsub.verifiers.milp.options import MilpOptions
+from tests.verifiers.bab_tools import Sample, check_nodes, frame_of, random_multipliers, random_split
+from tests.verifiers.nets import UNIT, anchor, random_dense, random_network
+
+
+def random_pairs(seed: int, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Bounds of p, q, their sums and differences, and points that have them: linear functions of points of a box."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn((count, 2, 6), generator=generator, dtype=torch.float64)
+    rows[::3, 1] = rows[::3, 0] * torch.rand((len(rows[::3]), 1), generator=generator)  # degenerate ones too
+    constants = torch.randn((count, 2), generator=generator, dtype=torch.float64)
+    x = torch.rand((400, 6), generator=generator, dtype=torch.float64) * 2 - 1
+    corners = torch.where(x > 0, torch.ones_like(x), -torch.ones_like(x))
+    points = torch.einsum("pkn,sn->psk", rows, torch.cat([x, corners])) + constants[:, None]
+    size = rows.abs().sum(2)
+    both, apart = (rows[:, 0] + s * rows[:, 1] for s in (1, -1))
+    total, difference = constants.sum(1), constants[:, 0] - constants[:, 1]
+    middle = torch.stack([total, -total, difference, -difference], 1)
+    reach = torch.stack([both.abs().sum(1)] * 2 + [apart.abs().sum(1)] * 2, 1)
+    return constants - size, constants + size, middle + reach, points
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_planes_lie_above_both_units_and_not_above_their_lines(seed: int) -> None:
+    lower, upper, diagonals, points = random_pairs(seed, 60)
+    corners = octagon(lower, upper, diagonals)
+    assert (points[..., 0] <= corners[..., 0].amax(1, keepdim=True) + 1e-9).all()
+    at = points[:, seed]
+    slope, offset = hull_plane(corners, at)
+    plane = (points * slope[:, None]).sum(2) + offset[:, None]
+    assert (plane >= points.clamp(min=0).sum(2) - 1e-12).all()
+    open_ = ((lower < 0) & (upper > 0)).all(1)
+    assert open_.any()
+    lines = (upper * (at - lower) / (upper - lower)).sum(1)
+    assert ((slope * at).sum(1) + offset <= lines + 1e-6)[open_].all()
+
+
+def test_a_plane_at_a_point_outside_still_lies_above() -> None:
+    lower, upper, diagonals, points = random_pairs(1, 60)
+    slope, offset = hull_plane(octagon(lower, upper, diagonals), points[:, 0] + 100)
+    plane = (points * slope[:, None]).sum(2) + offset[:, None]
+    assert (plane >= points.clamp(min=0).sum(2) - 1e-12).all()
+
+
+def with_cuts(network: Network, seed: int, radius: float, fold: str) -> tuple[Frame, Bounder] | None:
+    """A frame with cuts, made at a random node of every target."""
+    x0, label = anchor(network, seed)
+    frame = frame_of(network, x0, label, radius, tight=seed % 2 == 0, fold=fold)
+    if frame is None or not frame.activations:
+        return None
+    bounder = Bounder(frame)
+    root = bounder.bound(bounder.roots(), 10, radius)
+    nodes = random_split(bounder, root.nodes, np.random.default_rng(seed)).take(torch.arange(len(frame.targets)))
+    cut = paired(bounder, root, bounder.bound(nodes, 3, radius), 200)
+    return (cut, Bounder(cut)) if cut.cuts else None
+
+
+@pytest.mark.parametrize("fold", ["auto", "never"])
+@pytest.mark.parametrize("seed", range(60, 75))
+def test_cuts_hold_where_the_target_is_reached(seed: int, fold: str) -> None:
+    network = random_network(seed) if seed % 3 else random_dense(seed, 6, 20, 20, 4)
+    found = with_cuts(network, seed, 0.4, fold)
+    if found is None:
+        pytest.skip("bounds leave no pair of units open")
+    frame, bounder = found
+    x = Sample.of(frame, seed)
+    checked = 0
+    for number, op in enumerate(frame.activations):
+        if op.output not in frame.cuts:
+            continue
+        cuts = frame.cuts[op.output]
+        for t, target in enumerate(frame.targets):
+            z = x.values[number][x.margins[:, target] >= 0][:, cuts.units[t]]
+            low = (cuts.outer[t] * z.clamp(min=0)).sum(2)
+            high = (cuts.inner[t] * z).sum(2) + cuts.offset[t]
+            assert (low <= high + 1e-9).all()
+            checked += low.numel()
+    assert checked > 0
+    rng = np.random.default_rng(seed)
+    nodes = bounder.roots()
+    for steps in (0, 4, 0):
+        gamma = rng.choice([0.0, 0.3, 3.0], tuple(nodes.gamma.shape)) * rng.random(tuple(nodes.gamma.shape))
+        nodes = replace(random_multipliers(nodes, rng), gamma=torch.as_tensor(gamma, dtype=torch.float32))
+        bounded = bounder.bound(nodes, steps, 0.4)
+        check_nodes(frame, bounded.nodes, x, bounded)
+        rested = unpack(pack(bounded.nodes), bounder.shapes)
+        check_nodes(frame, rested, x, bounder.bound(rested, 0, 0.4))
+        nodes = random_split(bounder, rested, rng)
+
+
+def test_cuts_raise_the_bound_of_a_root() -> None:
+    found = with_cuts(random_dense(5, 8, 40, 40, 3), 5, 0.12, "auto")
+    assert found is not None
+    frame, bounder = found
+    plain = Bounder(replace(frame, cuts={}))
+    before = plain.bound(plain.roots(), 100, 1.0).nodes.radius
+    after = bounder.bound(bounder.roots(), 100, 1.0).nodes.radius
+    assert (after > 1.5 * before)[before > 0].any()
+
+
+def tree_of(seed: int, reach: float, **options: Any) -> tuple[Tree, float]:
+    """A tree over a ball of `reach` times the distance, and the distance by the MILP."""
+    network = random_dense(seed, 8, 40, 40, 3)
+    x0, label = anchor(network, seed)
+    true = minimum_distance(network, x0, label, UNIT, MilpOptions(threads=1))
+    assert true.status == "exact"
+    frame = frame_of(network, x0, label, reach * true.upper, tight=False)
+    assert frame is not None
+    settings = {"batch": 4, "narrow": 0, "steps": 1, "root_steps": 1, "look": 1, "hard": 20, **options}
+    return Tree(frame, BabOptions(**settings), reach * true.upper), true.upper
+
+
+@pytest.mark.parametrize("reach", [1.5, 3.0])
+@pytest.mark.parametrize("seed", [5, 8, 11, 12])
+def test_no_tree_with_cuts_proves_more_than_the_distance(seed: int, reach: float) -> None:
+    tree, true = tree_of(seed, reach, hard=1)
+    tree.start()
+    while tree.open and tree.visited < 400:
+        tree.step(ignore)
+    assert tree.frame.cuts
+    assert min(tree.lowers().values()) <= true * (1 + 1e-6)
+
+
+def ignore(_: torch.Tensor) -> None:
+    pass
+
+
+def grown(**options: Any) -> tuple[Tree, float]:
+    tree, true = tree_of(5, 3.0, **options)
+    tree.start()
+    while tree.open and tree.visited < 20:
+        tree.step(ignore)
+    return tree, true
+
+
+def test_lowers_hold_before_and_after_cuts() -> None:
+    tree, true = grown()
+    assert not tree.frame.cuts
+    before = min(tree.lowers().values())
+    tree.step(ignore)
+    assert tree.frame.cuts
+    assert before <= min(tree.lowers().values()) <= true + 1e-9
+    counts = {len(w.gamma) for _, _, w in tree._open}
+    assert counts == {sum(tree.bounder.cut_counts)}
+    for _ in range(5):
+        tree.step(ignore)
+        assert min(tree.lowers().values()) <= true + 1e-9
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_interrupted_while_nodes_get_cuts(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    tree, true = grown()
+    before = tree.lowers()
+    bound, calls = Bounder.bound, []
+
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return bound(*args, **kwargs)
+
+    monkeypatch.setattr(Bounder, "bound", failing)
+    with pytest.raises(KeyboardInterrupt):
+        tree.step(ignore)
+    monkeypatch.undo()
+    assert tree.lowers() == before
+    tree.step(ignore)  # nodes without multipliers go on in a frame with cuts
+    assert min(tree.lowers().values()) <= true + 1e-9
+
+
+def test_no_cuts_where_time_is_short_or_none_are_wanted() -> None:
+    tree, _ = grown(pairs=0)
+    tree.step(ignore)
+    assert not tree.frame.cuts
+    tree, _ = grown()
+    tree.step(ignore, until=0.0)
+    assert not tree.frame.cuts
