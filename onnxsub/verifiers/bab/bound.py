@@ -229,7 +229,9 @@ class Bounder:
             # rounding of the pass itself
             size = line.k.abs() + (line.c.abs() * torch.maximum(low.abs(), high.abs())).sum(1)
             line = Line(line.c, line.k + 1e-10 * (1 + size))
-            radius = box_radius(line, low, high)
+            # a line that is no number proves nothing
+            sane = line.k.isfinite() & line.c.isfinite().all(1)
+            radius = torch.where(sane, box_radius(line, low, high), torch.zeros_like(line.k))
             radius = torch.where(empty, torch.full_like(radius, math.inf), radius.nan_to_num(nan=0.0, posinf=math.inf))
             point = farthest(line.c, low, high, torch.minimum(radius, torch.full_like(radius, f.radius)))
         seen = []

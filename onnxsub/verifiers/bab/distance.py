@@ -22,6 +22,7 @@ _FIRST_PROBE = 0.05  # share of the domain that is searched first where no upper
 _FIRST = 1.06  # first radius, of what plain bounds certify
 _NEAR = 0.985  # a radius this near to the upper end is the upper end
 _GROWTH = 29.0  # of the logarithm of a proof's time per relative growth of the radius, until measured
+_STEEP = 3.0  # times that growth where proofs need cuts
 _APART = 1.05  # ratio of the radii of two proofs whose times are compared
 _LEAST = 0.01  # smallest relative step
 _RETREAT = 0.5  # share of the way back to a radius that was too hard
@@ -104,6 +105,7 @@ class _Pace:
 
     def __init__(self) -> None:
         self._proved: list[tuple[float, float]] = []  # radius, seconds
+        self._steep = False  # the last proof needed cuts
         self.late = math.inf
 
     @property
@@ -126,7 +128,7 @@ class _Pace:
             radius = low * _FIRST
         else:
             at, seconds = self._proved[-1]
-            growth = self._growth()
+            growth = self._growth() * (_STEEP if self._steep else 1)
             room = math.log(max(0.7 * self.budget(left) / max(seconds, 0.2), 1.0))
             radius = max(at, low) * (1 + max(room / growth, _LEAST))
         if self.late <= top:
@@ -149,6 +151,7 @@ class _Pace:
         """What came of a question."""
         if answer.proved:
             self._proved.append((radius, answer.seconds))
+            self._steep = answer.cut
             if radius >= self.late:
                 self.late = math.inf
         elif not answer.better:

@@ -41,7 +41,7 @@ class BabOptions:
     look: int = 8
     tighten: int = 4000
     narrow: int = 300
-    dense: int = 2_000_000
+    dense: int = 1_400_000
     slopes: int = 8
     dive: int = 64
     leaf: int = 150

@@ -7,8 +7,9 @@ Linear bounds of `p + q` and `p - q` in both directions, with `p = w_i z_i` and 
 
 for every m, since phi is convex. (Joint relaxations of several units: Singh et al. 2019, kPoly; Mueller et al. 2022, PRIMA. Cuts in
 a backward pass, with a multiplier each: Zhang et al. 2022, GCP-CROWN, theorem 3.1.) Here m is the plane of the upper hull of phi
-over P at the point at which the root's bound is attained, and the weights are the coefficients that the root's backward
-pass brings to the units: with a multiplier of 1 a cut takes the place of both units' own lines.
+over P at the point at which a node's bound is attained, and the weights are the coefficients that its backward pass brings
+to the units; the root is one such node, the hardest open one the other. Multipliers of 1 for all cuts of a unit together take
+up the whole of its coefficient.
 
 A cut holds at every point of the frame at which the target is reached, so it serves the whole tree. Units are in many cuts; what
 each is worth is left to the multipliers.
@@ -17,6 +18,8 @@ each is worth is left to the multipliers.
 from __future__ import annotations
 
 import itertools
+import math
+import time
 from dataclasses import dataclass, replace
 
 import torch
@@ -41,24 +44,32 @@ _UNITS = 400  # of one activation that pairs are sought among, the heaviest ones
 _EACH = 20  # pairs that a unit may be in
 _VALUES = 2**22  # of one block of rows
 _WORTH = 1e-3  # share of what both units' lines lose that a cut must save
+_CUT = 2.0  # times as long as a row alone: with its smallest value where the target is reached
 _ROOM = 1e-9  # of the size of a plane's numbers, for rounding
 _FACES = torch.tensor(list(itertools.combinations(range(8), 3)))
 
 
-def paired(bounder: Bounder, root: Bounded, hardest: Bounded, most: int) -> Frame:
+def paired(bounder: Bounder, root: Bounded, hardest: Bounded, most: int, seconds: float = math.inf) -> Frame:
     """The frame of `bounder` with cuts.
 
     Args:
         root: its roots, bounded: what is drawn from their lines holds everywhere.
         hardest: one node of each target that is to have cuts: they are made for its coefficients and its point.
         most: pairs per target and source, of all activations together.
+        seconds: that this may take; where the first rows say that it takes longer, there are none.
     """
     frame = bounder.frame
     parts: list[dict[str, Cuts]] = [{} for _ in frame.targets]
+    clock = _Clock()
     with torch.no_grad(), ieee_float32(frame.device):
-        for k, t in enumerate(hardest.nodes.target.tolist()):
-            # what the root loses most with, and what is left to lose where splits are made
-            parts[t] = _joined([_Root.of(bounder, root, t, *node).cuts(most) for node in ((root, t), (hardest, k))])
+        # what the root loses most with, and what is left to lose where splits are made
+        sources = [(t, *s) for k, t in enumerate(hardest.nodes.target.tolist()) for s in ((root, t), (hardest, k))]
+        roots = [_Root.of(bounder, root, t, node, k, clock) for t, node, k in sources]
+        chosen = [r.chosen(most) for r in roots]
+        if clock.of(4 * sum(len(p.units) for pairs in chosen for p in pairs)) > seconds:
+            return frame
+        for (t, _, _), r, pairs in zip(sources, roots, chosen, strict=True):
+            parts[t] = _joined([parts[t], r.made(pairs)])
     names = {name for part in parts for name in part}
     return replace(frame, cuts={name: Cuts.stacked([part.get(name, _none(frame)) for part in parts]) for name in names})
 
@@ -72,6 +83,18 @@ def _joined(parts: list[dict[str, Cuts]]) -> dict[str, Cuts]:
 def _none(frame: Frame) -> Cuts:
     empty = torch.zeros((1, 0, 2), dtype=torch.float64, device=frame.device)
     return Cuts(empty.long(), empty, empty, empty[..., 0])
+
+
+@dataclass(eq=False)
+class _Clock:
+    """What rows of a backward pass have taken so far."""
+
+    seconds: float = 0.0
+    rows: int = 0
+
+    def of(self, rows: int) -> float:
+        """Seconds that as many take, about: each is bounded where the target is reached, too."""
+        return _CUT * self.seconds / max(self.rows, 1) * rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,30 +128,33 @@ class _Root:
     seen: list[Tensor]
     values: list[Tensor]
     relaxations: dict[str, Relaxation]
+    clock: _Clock
 
     @staticmethod
-    def of(bounder: Bounder, root: Bounded, t: int, node: Bounded, k: int) -> _Root:
+    def of(bounder: Bounder, root: Bounded, t: int, node: Bounded, k: int, clock: _Clock) -> _Root:
         nodes = root.nodes.take(torch.tensor([t], device=bounder.frame.device))
         line = Line(root.line.c[t : t + 1], root.line.k[t : t + 1])
         x = (bounder.frame.x0 + node.point[k]).reshape(1, *bounder.frame.network.input_shape)
         values = [flattened(v, 1)[0] for v in bounder.frame.network.preactivations(x)]
         relaxations = bounder.relaxations(nodes, nodes.alpha, nodes.beta, nodes.gamma, torch.float64)
         seen = [flattened(s[k : k + 1], 1)[0] for s in node.seen]
-        return _Root(bounder, nodes, line, *cut_box(nodes.low, nodes.high, line), seen, values, relaxations)
+        return _Root(bounder, nodes, line, *cut_box(nodes.low, nodes.high, line), seen, values, relaxations, clock)
 
-    def cuts(self, most: int) -> dict[str, Cuts]:
-        """The cuts of this target, by activation, `(1, C, 2)`."""
-        parts = [
-            p for n, op in enumerate(self.bounder.activations) if isinstance(op, Relu) and (p := self._promising(n)) is not None
-        ]
+    def chosen(self, most: int) -> list[_Pairs]:
+        """The most promising pairs of this target, by activation."""
+        relus = [n for n, op in enumerate(self.bounder.activations) if isinstance(op, Relu)]
+        parts = [p for n in relus if (p := self._promising(n)) is not None]
         if not parts:
-            return {}
+            return []
         worth = torch.cat([p.worth for p in parts])
         least = worth.sort(descending=True).values[min(most, len(worth)) - 1]
+        return [p.take(torch.nonzero(p.worth >= least)[:, 0]) for p in parts]
+
+    def made(self, parts: list[_Pairs]) -> dict[str, Cuts]:
+        """The cuts of these pairs, by activation, `(1, C, 2)`."""
         found = {}
         for p in parts:
-            kept = p.take(torch.nonzero(p.worth >= least)[:, 0])
-            if len(kept.units) and (cuts := self._planes(kept)) is not None:
+            if len(p.units) and (cuts := self._planes(p)) is not None:
                 found[self.bounder.activations[p.number].output] = cuts
         return found
 
@@ -138,10 +164,12 @@ class _Root:
 
     def _rows(self, op: Activation, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Linear lower bounds of `rows` `(R, units)` times the pre-activations: `(1, R, n)` and `(1, R)`."""
-        network = self.bounder.frame.network
+        network, began = self.bounder.frame.network, time.perf_counter()
         start = Coefficients(rows.reshape(1, len(rows), *op.in_shapes[0]))
         bound = pull_back(network, op.inputs[0], start, self.relaxations)
         a = flattened(bound.coefficients.full(network.input_shape), 2)
+        self.clock.seconds += time.perf_counter() - began
+        self.clock.rows += len(rows)
         return a, bound.lower_bias + a @ self.bounder.frame.x0
 
     def _promising(self, number: int) -> _Pairs | None:
@@ -200,8 +228,9 @@ class _Root:
         """Upper bounds of `s p + t q` at the points of the root where the target is reached: `(P,)`."""
         size = op.out_size
         found = []
+        widest = max(math.prod(shape) for shape in self.bounder.frame.network.shapes.values())
         every = torch.arange(len(pairs.units), device=pairs.units.device)
-        for part in torch.split(every, max(1, _VALUES // self.line.c.shape[1])):
+        for part in torch.split(every, max(1, _VALUES // widest)):
             start = torch.zeros((len(part), size), dtype=torch.float64, device=self.low.device)
             start.scatter_(1, pairs.units[part], -pairs.weights[part] * torch.tensor([s, t], device=self.low.device))
             a, b = self._rows(op, start)
@@ -211,7 +240,7 @@ class _Root:
 
 
 def octagon(lower: Tensor, upper: Tensor, diagonals: Tensor) -> Tensor:
-    """Points whose hull contains every `(p, q)` with these bounds: the 8 corners, in the order of the edges, `(P, 8, 2)`.
+    """8 points whose hull contains every `(p, q)` with these bounds, its corners where no bound is idle: `(P, 8, 2)`.
 
     Args:
         lower, upper: of p and q, `(P, 2)`.
@@ -219,7 +248,7 @@ def octagon(lower: Tensor, upper: Tensor, diagonals: Tensor) -> Tensor:
     """
     (pl, ql), (pu, qu) = lower.unbind(1), upper.unbind(1)
     up, down, right, left = diagonals.unbind(1)
-    for _ in range(2):  # every bound as small as the others make it, so that neighbouring edges meet in a corner
+    for _ in range(2):  # bounds as small as the others make them, nearly: neighbouring edges meet in a corner or outside
         up, down = torch.minimum(up, pu + qu), torch.minimum(down, -pl - ql)
         right, left = torch.minimum(right, pu - ql), torch.minimum(left, qu - pl)
         pu, pl = torch.minimum(pu, (up + right) / 2), torch.maximum(pl, -(down + left) / 2)

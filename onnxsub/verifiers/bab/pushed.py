@@ -38,6 +38,8 @@ class Pushed(Relaxation):
                 a = a + push.outer.unsqueeze(1)
         data, low = self._inner.lower(a, window)
         if data is None:
+            # what a split adds may be left out, a cut's two sides only together
+            assert all(push.outer is None for push in self._pushes)
             return data, low
         for push in self._pushes:
             data, low = data - push.inner.unsqueeze(1), low + push.bias.unsqueeze(1)

@@ -47,12 +47,14 @@ class Answer:
         better: a nearer point was found.
         finished: there is nothing left to do about this question.
         seconds: that it took, all runs together.
+        cut: its tree was so hard that it got cuts over pairs of units.
     """
 
     proved: bool
     better: bool
     finished: bool
     seconds: float
+    cut: bool = False
 
 
 class Question:
@@ -104,7 +106,7 @@ class Question:
         self._spent += time.perf_counter() - began
         proved = min(search.lowers.values()) >= min(self.radius, search.upper - search.options.tol)
         finished = not self._open or (self._ready and (self._run is None or self._run.finished))
-        return Answer(proved, search.upper < upper, finished, self._spent)
+        return Answer(proved, search.upper < upper, finished, self._spent, self._run is not None and self._run.cut)
 
     @property
     def shrunk(self) -> bool:
@@ -197,6 +199,11 @@ class _Run:
     def shrunk(self) -> bool:
         """Whether the closing radius has come well below the ball's in a small tree."""
         return self._small and self._tree.close < _SHRUNK * self._frame.radius
+
+    @property
+    def cut(self) -> bool:
+        """Whether the tree got cuts."""
+        return bool(self._tree.frame.cuts)
 
     @property
     def finished(self) -> bool:

@@ -27,7 +27,9 @@ _AFRESH = 100  # gradient steps for nodes that meet new cuts
 _WITH_CUTS = 4  # times as many steps for a child where there are cuts
 _MORE_AT_ONCE = 2  # times as many nodes of a step where there are cuts: trees are wide then
 _IDLE = 0.02  # multiplier below which a cut counts for nothing
-_DEAR = 6.0  # times what the tree has cost so far that cuts cost, about
+_TARGETS = 3  # that get cuts, the hardest ones
+_MEETING = 5  # nodes that take as long as bounding one open node anew, about
+_SHARE = 0.7  # of the time left that making cuts and meeting them may take
 
 Look = Callable[[Tensor], None]
 """Told the offsets `(B, n)` at which bounds are attained."""
@@ -89,6 +91,16 @@ class Tree:
             t = self.frame.targets[w.target]
             found[t] = min(found[t], w.radius)
         return found
+
+    @property
+    def _split(self) -> int:
+        """Nodes that steps have bounded: all but the roots."""
+        return self.visited - len(self.frame.targets)
+
+    @property
+    def _meeting(self) -> float:
+        """Seconds that new bounds of all open nodes take where there are cuts, about."""
+        return self._spent / self._split * _MEETING * self.open
 
     @property
     def _steps(self) -> int:
@@ -174,8 +186,10 @@ class Tree:
         root, self._root = self._root, None
         assert root is not None
         hardest = {w.target: w for w in sorted(self._all_open(), key=lambda w: -w.radius)}
-        found = self.bounder.bound(self._batch(list(hardest.values())), 0, self.close)
-        frame = paired(self.bounder, root, found, self.options.pairs)
+        few = sorted(hardest.values(), key=lambda w: w.radius)[:_TARGETS]
+        found = self.bounder.bound(self._batch(few), 0, self.close)
+        seconds = _SHARE * (until - time.perf_counter()) - self._meeting
+        frame = paired(self.bounder, root, found, self.options.pairs, seconds)
         if not frame.cuts:
             return
         # nodes from before have multipliers of 0: an interruption from here on leaves every one of them as good as it was
@@ -203,8 +217,8 @@ class Tree:
             if part.any():
                 cuts[op.output] = self.frame.cuts[op.output].take(torch.from_numpy(np.flatnonzero(part)).to(self.frame.device))
         waiting = [replace(w, gamma=w.gamma[used]) if len(w.gamma) else w for w in self._all_open()]
-        self.frame = replace(self.frame, cuts=cuts)
-        self.bounder = Bounder(self.frame)
+        frame = replace(self.frame, cuts=cuts)
+        self.frame, self.bounder = frame, Bounder(frame)
         self._replace(waiting)
 
     def _replace(self, waiting: list[Waiting]) -> None:
@@ -222,7 +236,7 @@ class Tree:
         """
         o = self.options
         began = time.perf_counter()
-        if self._root is not None and o.pairs and self.visited >= o.hard and began + _DEAR * self._spent < until:
+        if self._root is not None and o.pairs and self._split >= o.hard and self._meeting < _SHARE * (until - began):
             self._cut(look, until)
             return
         try:
