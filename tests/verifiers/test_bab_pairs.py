@@ -194,3 +194,25 @@ def test_no_cuts_where_time_is_short_or_none_are_wanted() -> None:
     tree, _ = grown()
     tree.step(ignore, until=0.0)
     assert not tree.frame.cuts
+
+
+def test_no_cuts_where_their_rows_take_too_long() -> None:
+    network = random_dense(5, 8, 40, 40, 3)
+    x0, label = anchor(network, 5)
+    frame = frame_of(network, x0, label, 0.12, tight=False)
+    assert frame is not None
+    bounder = Bounder(frame)
+    root = bounder.bound(bounder.roots(), 10, 0.12)
+    assert paired(bounder, root, root, 200).cuts
+    assert not paired(bounder, root, root, 200, 0.0).cuts
+
+
+def test_a_line_that_is_no_number_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = random_dense(5, 8, 40, 40, 3)
+    x0, label = anchor(network, 5)
+    frame = frame_of(network, x0, label, 0.12, tight=False)
+    assert frame is not None
+    bounder = Bounder(frame)
+    line = bounder.line
+    monkeypatch.setattr(bounder, "line", lambda *args: replace(line(*args), k=line(*args).k * torch.nan))
+    assert (bounder.bound(bounder.roots(), 0, 0.12).nodes.radius == 0).all()

@@ -65,9 +65,12 @@ def paired(bounder: Bounder, root: Bounded, hardest: Bounded, most: int, seconds
         # what the root loses most with, and what is left to lose where splits are made
         sources = [(t, *s) for k, t in enumerate(hardest.nodes.target.tolist()) for s in ((root, t), (hardest, k))]
         roots = [_Root.of(bounder, root, t, node, k, clock) for t, node, k in sources]
-        chosen = [r.chosen(most) for r in roots]
-        if clock.of(4 * sum(len(p.units) for pairs in chosen for p in pairs)) > seconds:
-            return frame
+        chosen: list[list[_Pairs]] = []
+        for r in roots:
+            chosen.append(r.chosen(most))
+            # the first one tells what all will take
+            if clock.of(4 * len(roots) * sum(len(p.units) for p in chosen[0])) > seconds:
+                return frame
         for (t, _, _), r, pairs in zip(sources, roots, chosen, strict=True):
             parts[t] = _joined([parts[t], r.made(pairs)])
     names = {name for part in parts for name in part}
