@@ -154,5 +154,5 @@ class _Pace:
             self._steep = answer.cut
             if radius >= self.late:
                 self.late = math.inf
-        elif not answer.better:
+        elif answer.cut or not answer.better:  # a little nearer a point makes no large tree easier
             self.late = min(self.late, radius)
