@@ -15,7 +15,7 @@ from onnxsub.model import load_model
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.verifiers.bab.decide import bab_decide
-from onnxsub.verifiers.bab.distance import bab_distance
+from onnxsub.verifiers.bab.distance import _Pace, bab_distance
 from onnxsub.verifiers.bab.nodes import Waiting
 from onnxsub.verifiers.bab.options import BabOptions
 from onnxsub.verifiers.bab.question import Answer, Question
@@ -201,3 +201,11 @@ def test_smooth_activations_have_a_bracket() -> None:
 def test_memory_must_be_a_number_of_gib(memory: float) -> None:
     with pytest.raises(InputError, match="--memory"):
         BabOptions.of_gib(memory)
+
+
+@pytest.mark.parametrize(("cut", "late"), [(False, math.inf), (True, 0.2)])
+def test_a_large_tree_that_came_nearer_goes_on_at_its_radius(cut: bool, late: float) -> None:
+    pace = _Pace()
+    pace.note(0.2, Answer(proved=False, better=True, finished=False, seconds=5.0, cut=cut))
+    assert pace.late == late
+    assert not cut or pace.radius(0.199, 0.3, 20.0) == 0.2

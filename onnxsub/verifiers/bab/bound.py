@@ -116,7 +116,8 @@ class Bounded:
         nodes: with the best slopes and multipliers.
         line: of these, float64.
         point: offsets of the nearest point of the line, or of the farthest in the ball where it does not reach zero, `(B, n)`.
-        seen: coefficients of `f_y - f_t` at every activation's output, `(B, *shape)`.
+        seen: coefficients of `f_y - f_t` at every activation's output before cuts take their share, `(B, *shape)`: scores of splits
+            by what cuts leave were far worse (`PERFORMANCE.md`).
     """
 
     nodes: Nodes

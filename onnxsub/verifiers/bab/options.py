@@ -19,7 +19,8 @@ class BabOptions:
     Attributes:
         memory: bytes that waiting nodes and one batch may take; beyond it the search goes depth-first.
         batch: nodes that are split together at most; on a GPU more, as far as memory allows (`Frame.at_once`).
-        steps, root_steps: gradient steps for the multipliers of a child and of a root; children of large frames get half as many.
+        steps, root_steps: gradient steps for the multipliers of a child and of a root; children of large frames get
+            half as many, where there are cuts four times as many.
         rate: size of these steps; slopes lie in [0, 1].
         look: candidates per score whose children are looked at before a node is split.
         tighten: most unstable units of a ball whose intervals are cut by `f_t >= f_y` before a tree is begun.
