@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from onnxsub.propagate import compute_bounds, margin_bounds
 from onnxsub.properties import Case, Clause, Property
 from onnxsub.runtime import Runtime
 from onnxsub.verifiers.bab import bound
+from onnxsub.verifiers.bab.cuts import Cuts
 from onnxsub.verifiers.bab.decide import bab_decide
 from onnxsub.verifiers.bab.distance import bab_distance
 from onnxsub.verifiers.bab.frame import Frame
@@ -124,6 +126,37 @@ def test_trees_grow_alike(kind: str, narrow: int, device: AbstractContextManager
     torch.testing.assert_close(there[0].cpu(), points[0], rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.parametrize("kind", ["dense", "conv", "residual"])
+def test_trees_with_cuts_grow_alike(kind: str, device: AbstractContextManager[PretendDevice | None]) -> None:
+    network = random_dense(5, 8, 40, 40, 3) if kind == "dense" else random_network(1, kind=kind, classes=3, activations=("Relu",))
+    x0, label = anchor(network, 5 if kind == "dense" else 1)
+    radius = 0.2
+    models = target_models(network, x0, label, radius, tight=False, fold="never")
+    options = BabOptions(batch=4, steps=3, root_steps=3, narrow=0, look=4, hard=1)
+
+    def grown(where: str) -> tuple[dict[int, float], list[int], list[int], list[Tensor]]:
+        tree = Tree(Frame.of(models, device=where), options, radius)
+        tree._at_once = options.batch
+        points, counts = [tree.start()], []
+        for _ in range(3):
+            tree.step(points.append)
+            counts.append(sum(tree.bounder.cut_counts))
+            tree._at_once = options.batch
+        return tree.lowers(), counts, [tree.visited], points
+
+    lowers, counts, visited, points = grown("cpu")
+    assert counts[-1] > 0
+    with device as mode:
+        found, cuts, many, there = grown("cuda")
+        assert all(p.is_cuda for p in there)
+    assert used(mode)
+    assert cuts[-1] == pytest.approx(counts[-1], rel=0.1)
+    assert abs(many[0] - visited[0]) <= 8
+    for t, lower in lowers.items():
+        assert found[t] == pytest.approx(lower, rel=5e-2, abs=1e-3)
+    torch.testing.assert_close(there[0].cpu(), points[0], rtol=1e-2, atol=1e-2)
+
+
 def test_trees_of_values_grow_alike(device: AbstractContextManager[PretendDevice | None]) -> None:
     network = random_dense(3, 6, 12, 10, 2)
     x0, label = anchor(network, 3)
@@ -208,6 +241,29 @@ def test_a_step_takes_more_nodes_as_far_as_memory_allows() -> None:
             assert Frame.of(models).at_once(BabOptions()) == 32
             found = Frame.of(models, device="cuda").at_once(BabOptions(device="cuda"))
         assert found == many if many is not None else 32 < found < 512
+
+
+def test_a_step_with_cuts_takes_twice_as_many_nodes_as_far_as_memory_allows() -> None:
+    if HERE:
+        pytest.skip("a CUDA device is here, so none is pretended")
+    network = random_dense(1, 6, 12, 10, 3)
+    x0, label = anchor(network, 1)
+    models = target_models(network, x0, label, 0.3)
+    op = network.activations[0]
+    many = torch.zeros((len(models), 20_000, 2), dtype=torch.float64)
+    cuts = {op.output: Cuts(many.long(), many, many, many[..., 0])}
+    here = replace(Frame.of(models), cuts=cuts)
+    assert here.at_once(BabOptions()) == 64
+    counts = {}
+    for free in (2**34, 2**40):
+        with pretend_device(free=free):
+            there = Frame.of(models, device="cuda")
+            options = BabOptions(memory=2**40, device="cuda")
+            counts[free] = there.at_once(options), replace(there, cuts=cuts).at_once(options)
+    # 16 GiB hold all nodes of a step, or those that 20,000 cuts of 160 bytes leave room for
+    assert counts[2**40] == (512, 1024)
+    assert counts[2**34][0] == 512
+    assert 2**33 / (16 * 20_000 * 160) * 0.99 < counts[2**34][1] + 1 < 2**33 / (16 * 20_000 * 160) + 1
 
 
 def test_products_are_whole_float32(monkeypatch: pytest.MonkeyPatch, device: AbstractContextManager[PretendDevice | None]) -> None:

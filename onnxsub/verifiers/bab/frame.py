@@ -20,7 +20,8 @@ from onnxsub.verifiers.milp.local import TargetModel
 __all__ = ["Frame"]
 
 _MORE = 16  # times as many nodes of a step on a GPU, at most
-_LINES, _PASS, _BOX = 96, 32, 40  # bytes per unit, per element of the widest tensor and per input that one child takes
+_WITH_CUTS = 2  # times as many where there are cuts: trees are wide then
+_LINES, _PASS, _BOX, _PLANE = 96, 32, 40, 160  # bytes that one child takes per unit, element of the widest tensor, input, cut
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,14 +79,16 @@ class Frame:
 
     def at_once(self, options: BabOptions) -> int:
         """Nodes that one step splits: on a GPU, which is idle with few, as many more as half of the memory holds."""
+        batch = options.batch * (_WITH_CUTS if self.cuts else 1)
         if self.device.type == "cpu":
-            return options.batch
+            return batch
         shapes = self.network.shapes.values()
         units = sum(op.out_size for op in self.activations)
         # both children of every candidate, with intervals, lines and the coefficients of a pass (`branch.py`)
-        each = 2 * options.look * (_LINES * units + _PASS * max(math.prod(s) for s in shapes) + _BOX * self.network.input_size)
+        child = _LINES * units + _PASS * max(math.prod(s) for s in shapes) + _BOX * self.network.input_size
+        each = 2 * options.look * (child + _PLANE * sum(len(c) for c in self.cuts.values()))
         room = min(options.memory, free_memory(self.device)) / 2
-        return max(options.batch, min(_MORE * options.batch, int(room / each)))
+        return max(batch, min(_MORE * batch, int(room / each)))
 
     @property
     def activations(self) -> tuple[Activation, ...]:

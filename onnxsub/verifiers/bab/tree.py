@@ -25,7 +25,6 @@ __all__ = ["Tree"]
 
 _AFRESH = 100  # gradient steps for nodes that meet new cuts
 _WITH_CUTS = 4  # times as many steps for a child where there are cuts
-_MORE_AT_ONCE = 2  # times as many nodes of a step where there are cuts: trees are wide then
 _IDLE = 0.02  # multiplier below which a cut counts for nothing
 _TARGETS = 3  # that get cuts, the hardest ones
 _MEETING = 5  # nodes that take as long as bounding one open node anew, about
@@ -218,7 +217,7 @@ class Tree:
                 cuts[op.output] = self.frame.cuts[op.output].take(torch.from_numpy(np.flatnonzero(part)).to(self.frame.device))
         waiting = [replace(w, gamma=w.gamma[used]) if len(w.gamma) else w for w in self._all_open()]
         frame = replace(self.frame, cuts=cuts)
-        self.frame, self.bounder = frame, Bounder(frame)
+        self.frame, self.bounder, self._at_once = frame, Bounder(frame), frame.at_once(self.options)
         self._replace(waiting)
 
     def _replace(self, waiting: list[Waiting]) -> None:
@@ -246,7 +245,7 @@ class Tree:
 
     def _step(self, look: Look) -> None:
         o = self.options
-        waiting = self.pop(_MORE_AT_ONCE * self._at_once if self.frame.cuts else self._at_once)
+        waiting = self.pop(self._at_once)
         if not waiting:
             return
         nodes = self._batch(waiting)
