@@ -11,7 +11,7 @@ computed once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,7 @@ from onnxsub.ops.base import Affine, Nonlinear, Shape
 from onnxsub.ops.combine import Sum
 from onnxsub.ops.relaxation import Relaxation, Window, cropped
 
-__all__ = ["Coefficients", "LinearBound", "flattened", "pull_back"]
+__all__ = ["Coefficients", "Front", "LinearBound", "flattened", "pull_back", "pull_front", "to_front"]
 
 
 def flattened(t: Tensor, lead: int) -> Tensor:
@@ -98,6 +98,14 @@ class LinearBound:
         return centre, radius
 
 
+@dataclass(frozen=True, eq=False)
+class Front:
+    """A linear function `sum_s coefficients[s] . s + bias` of several tensors s at once; bias `(B, R)`."""
+
+    coefficients: dict[str, Coefficients]
+    bias: Tensor
+
+
 def pull_back(
     network: Network,
     tensor: str,
@@ -116,10 +124,29 @@ def pull_back(
     Returns:
         A linear lower bound (and the parallel upper one) of `start . tensor` on the domains of the relaxations.
     """
-    shapes = network.shapes
+    return pull_front(network, Front({tensor: start}, start.data.new_zeros(start.data.shape[:2])), relaxations, both=both)
+
+
+def to_front(network: Network, tensor: str, start: Coefficients) -> Front:
+    """`start . tensor` as a function of the input and of what non-linear operators write: equal to it, no bound is taken."""
     pending = {tensor: start}
-    lower = start.data.new_zeros(start.data.shape[:2])
-    upper = lower
+    bias = start.data.new_zeros(start.data.shape[:2])
+    for op in reversed(network.ops):
+        if op.output not in pending or isinstance(op, Nonlinear):
+            continue
+        if not isinstance(op, Affine):
+            raise op.missing("linear bounds")
+        c = pending.pop(op.output)
+        constant = _constant(op, c)
+        bias = bias if constant is None else bias + constant
+        _add(pending, op.inputs, _transpose(op, c), network.shapes)
+    return Front(pending, bias)
+
+
+def pull_front(network: Network, front: Front, relaxations: Mapping[str, Relaxation], *, both: bool = False) -> LinearBound:
+    """`pull_back` of a function of several tensors."""
+    pending = dict(front.coefficients)
+    lower = upper = front.bias
     for op in reversed(network.ops):
         c = pending.pop(op.output, None)
         if c is None:
@@ -147,13 +174,19 @@ def pull_back(
             parts = (Coefficients(data, c.window),)
         else:
             raise op.missing("linear bounds")
-        for name, part in zip(op.inputs, parts, strict=True):
-            have = pending.get(name)
-            pending[name] = part if have is None else have.plus(part, shapes[name])
+        _add(pending, op.inputs, parts, network.shapes)
     c = pending.pop(network.input, None)
     if c is None:  # the tensor does not depend on the input at all
-        c = Coefficients(start.data.new_zeros((*start.data.shape[:2], *network.input_shape)))
+        c = Coefficients(front.bias.new_zeros((*front.bias.shape, *network.input_shape)))
     return LinearBound(c, lower, upper if both else None)
+
+
+def _add(
+    pending: dict[str, Coefficients], names: Sequence[str], parts: tuple[Coefficients, ...], shapes: Mapping[str, Shape]
+) -> None:
+    for name, part in zip(names, parts, strict=True):
+        have = pending.get(name)
+        pending[name] = part if have is None else have.plus(part, shapes[name])
 
 
 def _constant(op: Affine, c: Coefficients) -> Tensor | None:

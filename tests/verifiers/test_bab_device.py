@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -20,7 +21,7 @@ from onnxsub.passes.certify import certified_radius
 from onnxsub.propagate import compute_bounds, margin_bounds
 from onnxsub.properties import Case, Clause, Property
 from onnxsub.runtime import Runtime
-from onnxsub.verifiers.bab import bound
+from onnxsub.verifiers.bab import bound, tree
 from onnxsub.verifiers.bab.cuts import Cuts
 from onnxsub.verifiers.bab.decide import bab_decide
 from onnxsub.verifiers.bab.distance import bab_distance
@@ -127,7 +128,10 @@ def test_trees_grow_alike(kind: str, narrow: int, device: AbstractContextManager
 
 
 @pytest.mark.parametrize("kind", ["dense", "conv", "residual"])
-def test_trees_with_cuts_grow_alike(kind: str, device: AbstractContextManager[PretendDevice | None]) -> None:
+def test_trees_with_cuts_grow_alike(
+    kind: str, device: AbstractContextManager[PretendDevice | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree, "_AS_LONG", math.inf)  # small trees take milliseconds, their cuts longer
     network = random_dense(5, 8, 40, 40, 3) if kind == "dense" else random_network(1, kind=kind, classes=3, activations=("Relu",))
     x0, label = anchor(network, 5 if kind == "dense" else 1)
     radius = 0.2
@@ -135,14 +139,14 @@ def test_trees_with_cuts_grow_alike(kind: str, device: AbstractContextManager[Pr
     options = BabOptions(batch=4, steps=3, root_steps=3, narrow=0, look=4, hard=1)
 
     def grown(where: str) -> tuple[dict[int, float], list[int], list[int], list[Tensor]]:
-        tree = Tree(Frame.of(models, device=where), options, radius)
-        tree._at_once = options.batch
-        points, counts = [tree.start()], []
+        grows = Tree(Frame.of(models, device=where), options, radius)
+        grows._at_once = options.batch
+        points, counts = [grows.start()], []
         for _ in range(3):
-            tree.step(points.append)
-            counts.append(sum(tree.bounder.cut_counts))
-            tree._at_once = options.batch
-        return tree.lowers(), counts, [tree.visited], points
+            grows.step(points.append)
+            counts.append(sum(grows.bounder.cut_counts))
+            grows._at_once = options.batch
+        return grows.lowers(), counts, [grows.visited], points
 
     lowers, counts, visited, points = grown("cpu")
     assert counts[-1] > 0

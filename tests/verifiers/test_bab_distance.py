@@ -209,3 +209,32 @@ def test_a_large_tree_that_came_nearer_goes_on_at_its_radius(cut: bool, late: fl
     pace.note(0.2, Answer(proved=False, better=True, finished=False, seconds=5.0, cut=cut))
     assert pace.late == late
     assert not cut or pace.radius(0.199, 0.3, 20.0) == 0.2
+
+
+def answer(seconds: float, *, cut: bool = False, hard: bool = False) -> Answer:
+    return Answer(proved=True, better=False, finished=True, seconds=seconds, tree=seconds - 1, cut=cut, hard=hard)
+
+
+def test_what_cuts_close_is_no_steeper_once_the_growth_is_known() -> None:
+    radii = {}
+    for hard in (False, True):
+        pace = _Pace()
+        pace.note(0.10, answer(1.5))
+        pace.note(0.11, answer(3.0, cut=True, hard=hard))
+        radii[hard] = pace.radius(0.11, 0.3, 50.0)
+    unknown = _Pace()
+    unknown.note(0.11, answer(3.0, cut=True))
+    assert 0.11 * 1.01 <= unknown.radius(0.11, 0.3, 50.0) < radii[False]
+    assert 0.11 * 1.01 <= radii[True] < radii[False] < 0.11 * 1.1
+
+
+def test_one_question_gets_all_that_is_left_where_two_more_would_not_end() -> None:
+    pace = _Pace()
+    pace.note(0.10, answer(4.0))
+    assert pace.budget(15.0) == pytest.approx(6.0)  # nothing says how fast proofs get longer
+    pace.note(0.11, answer(8.0))
+    assert pace.budget(30.0) == 30.0
+    assert pace.budget(40.0) == pytest.approx(16.0)
+    assert 0.11 * 1.01 < pace.radius(0.11, 0.3, 30.0) < 0.11 * 1.06
+    pace.note(0.12, Answer(proved=False, better=False, finished=False, seconds=5.0))
+    assert pace.budget(30.0) == pytest.approx(12.0)  # it was too far once

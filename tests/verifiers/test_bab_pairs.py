@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +12,12 @@ import pytest
 import torch
 
 from onnxsub.network import Network
+from onnxsub.propagate.backward import Coefficients, pull_back
+from onnxsub.verifiers.bab import pairs
+from onnxsub.verifiers.bab import tree as tree_module
 from onnxsub.verifiers.bab.bound import Bounder
 from onnxsub.verifiers.bab.frame import Frame
+from onnxsub.verifiers.bab.fronts import Fronts
 from onnxsub.verifiers.bab.nodes import pack, unpack
 from onnxsub.verifiers.bab.options import BabOptions
 from onnxsub.verifiers.bab.pairs import hull_plane, octagon, paired
@@ -20,6 +26,12 @@ from onnxsub.verifiers.milp.distance import minimum_distance
 from onnxsub.verifiers.milp.options import MilpOptions
 from tests.verifiers.bab_tools import Sample, check_nodes, frame_of, random_multipliers, random_split
 from tests.verifiers.nets import UNIT, anchor, random_dense, random_network
+
+
+@pytest.fixture(autouse=True)
+def any_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small trees take milliseconds: their cuts may take longer here."""
+    monkeypatch.setattr(tree_module, "_AS_LONG", math.inf)
 
 
 def random_pairs(seed: int, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -70,7 +82,7 @@ def with_cuts(network: Network, seed: int, radius: float, fold: str) -> tuple[Fr
     bounder = Bounder(frame)
     root = bounder.bound(bounder.roots(), 10, radius)
     nodes = random_split(bounder, root.nodes, np.random.default_rng(seed)).take(torch.arange(len(frame.targets)))
-    cut = paired(bounder, root, bounder.bound(nodes, 3, radius), 200)
+    cut = replace(frame, cuts=paired(bounder, root, bounder.bound(nodes, 3, radius), 200))
     return (cut, Bounder(cut)) if cut.cuts else None
 
 
@@ -105,6 +117,32 @@ def test_cuts_hold_where_the_target_is_reached(seed: int, fold: str) -> None:
         rested = unpack(pack(bounded.nodes), bounder.shapes)
         check_nodes(frame, rested, x, bounder.bound(rested, 0, 0.4))
         nodes = random_split(bounder, rested, rng)
+
+
+@pytest.mark.parametrize("seed", range(60, 72))
+def test_rows_over_fronts_are_rows_pulled_back(seed: int) -> None:
+    """The affine operators before the units are gone through once for all rows; that must change no number."""
+    network = random_network(seed)
+    x0, label = anchor(network, seed)
+    frame = frame_of(network, x0, label, 0.2, tight=False, fold="never")
+    if frame is None:
+        pytest.skip("bounds leave no class open")
+    bounder = Bounder(frame)
+    roots = bounder.roots().take(torch.tensor([0]))
+    relaxations = bounder.relaxations(roots, roots.alpha, roots.beta, roots.gamma, torch.float64)
+    fronts = Fronts(frame.network, frame.x0)
+    rng = np.random.default_rng(seed)
+    for op in frame.activations:
+        size = math.prod(op.in_shapes[0])
+        for _ in range(2):  # the second time some units are known
+            units = torch.as_tensor(rng.integers(size, size=(7, 2)))
+            factors = torch.as_tensor(rng.normal(size=(7, 2)))
+            a, b = fronts.lines(op, units, factors, relaxations, frame.x0)
+            rows = torch.zeros((7, size), dtype=torch.float64).scatter_add_(1, units, factors)
+            bound = pull_back(frame.network, op.inputs[0], Coefficients(rows.reshape(1, 7, *op.in_shapes[0])), relaxations)
+            want = bound.coefficients.full(frame.network.input_shape).flatten(2)
+            torch.testing.assert_close(a, want, rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(b, bound.lower_bias + want @ frame.x0, rtol=1e-9, atol=1e-9)
 
 
 def test_cuts_raise_the_bound_of_a_root() -> None:
@@ -203,8 +241,42 @@ def test_no_cuts_where_their_rows_take_too_long() -> None:
     assert frame is not None
     bounder = Bounder(frame)
     root = bounder.bound(bounder.roots(), 10, 0.12)
-    assert paired(bounder, root, root, 200).cuts
-    assert not paired(bounder, root, root, 200, 0.0).cuts
+    assert paired(bounder, root, root, 200)
+    assert not paired(bounder, root, root, 200, 0.0)
+
+
+def test_as_many_cuts_as_the_time_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = random_dense(5, 8, 40, 40, 3)
+    x0, label = anchor(network, 5)
+    frame = frame_of(network, x0, label, 0.12, tight=False)
+    assert frame is not None
+    bounder = Bounder(frame)
+    root = bounder.bound(bounder.roots(), 10, 0.12)
+    counts = {}
+    for ticks in (20, 60, 10**6):
+        clock = itertools.count()
+        monkeypatch.setattr(pairs.time, "perf_counter", lambda clock=clock: float(next(clock)))
+        counts[ticks] = sum(len(c) for c in paired(bounder, root, root, 200, float(ticks)).values())
+    monkeypatch.undo()
+    assert 0 < counts[20] < counts[10**6]
+    assert counts[60] == counts[10**6] == sum(len(c) for c in paired(bounder, root, root, 200).values())
+
+
+def test_cuts_wait_until_the_tree_has_taken_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree_module, "_AS_LONG", 2.0)
+    asked: list[tuple[float, float]] = []
+
+    def refusing(bounder: Bounder, root: Any, hardest: Any, most: int, seconds: float) -> dict[str, Any]:
+        asked.append((tree._spent, seconds))
+        return {}
+
+    monkeypatch.setattr(tree_module, "paired", refusing)
+    tree, _ = grown()
+    while tree.open and tree.visited < 3000:
+        tree.step(ignore)
+    assert len(asked) > 1
+    assert all(seconds <= 2 * spent for spent, seconds in asked)
+    assert all(later >= 2 * before for (before, _), (later, _) in itertools.pairwise(asked))
 
 
 def test_a_line_that_is_no_number_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,11 +22,16 @@ _FIRST_PROBE = 0.05  # share of the domain that is searched first where no upper
 _FIRST = 1.06  # first radius, of what plain bounds certify
 _NEAR = 0.985  # a radius this near to the upper end is the upper end
 _GROWTH = 29.0  # of the logarithm of a proof's time per relative growth of the radius, until measured
+_FLATTEST, _STEEPEST = 0.8, 1.5  # times that growth, what a measured one counts for at least and at most
 _STEEP = 3.0  # times that growth where proofs need cuts
 _APART = 1.05  # ratio of the radii of two proofs whose times are compared
+_TICK = 0.2  # seconds: what took less is not told apart
 _LEAST = 0.01  # smallest relative step
 _RETREAT = 0.5  # share of the way back to a radius that was too hard
 _SHARE = 0.4  # of the time left that one question may take
+_EXPECTED = 0.7  # of that: what a question is expected to take
+_TWO = 4.0  # times as long as the last question took: in less time no two more will end, and one gets all of it
+_ALL = 0.6  # of the time left: what that one is expected to take
 _SAME = 1.01  # a tree serves for radii that are smaller by this ratio at most
 _SHORT = 2.0  # seconds of a search that begins with plain bounds, whatever the network
 _HORIZON = 20.0  # seconds that count as the time left where there is no limit, until more than that has passed
@@ -101,10 +106,13 @@ def _narrow_down(search: Search, bab: BabOptions, *, certified: bool) -> None:
 
 
 class _Pace:
-    """How far out the next radius is asked about: the time of a proof grows exponentially with it, about tenfold per 8 %."""
+    """How far out the next radius is asked about: the time of a proof grows exponentially with it, about tenfold per 8 %.
+
+    Once that growth is measured, what comes before the tree (bounds, cut intervals) is counted apart: it grows little.
+    """
 
     def __init__(self) -> None:
-        self._proved: list[tuple[float, float]] = []  # radius, seconds
+        self._proved: list[tuple[float, float, float]] = []  # radius, seconds, those of the tree
         self._steep = False  # the last proof needed cuts
         self.late = math.inf
 
@@ -119,7 +127,7 @@ class _Pace:
 
     def budget(self, left: float) -> float:
         """Seconds that the next question may take."""
-        return max(_SHARE * left, min(1.0, left))
+        return left if self._last_one(left) else max(_SHARE * left, min(1.0, left))
 
     def radius(self, lower: float, top: float, left: float) -> float:
         """The next radius, in (lower, top]."""
@@ -127,10 +135,12 @@ class _Pace:
         if not self._proved:
             radius = low * _FIRST
         else:
-            at, seconds = self._proved[-1]
-            growth = self._growth() * (_STEEP if self._steep else 1)
-            room = math.log(max(0.7 * self.budget(left) / max(seconds, 0.2), 1.0))
-            radius = max(at, low) * (1 + max(room / growth, _LEAST))
+            at, seconds, tree = self._proved[-1]
+            growth = self._growth()
+            expected = _ALL * left if self._last_one(left) else _EXPECTED * self.budget(left)
+            share = expected / max(seconds, _TICK) if growth is None else (expected - seconds + tree) / max(tree, _TICK)
+            room = math.log(max(share, 1.0)) / ((growth or _GROWTH) * (_STEEP if self._steep else 1))
+            radius = max(at, low) * (1 + max(room, _LEAST))
         if self.late <= top:
             back = low + _RETREAT * (self.late - low)
             # a step that gains next to nothing is no better than the same question with more time
@@ -138,20 +148,28 @@ class _Pace:
         # what is left above is not worth a question of its own
         return top if radius >= _NEAR * top and self.late > top else min(radius, top)
 
-    def _growth(self) -> float:
-        at, seconds = self._proved[-1]
+    def _last_one(self, left: float) -> bool:
+        """Whether the next question is worth all that is left: the growth is known, and two more would not end."""
+        if not self._proved or self._steep or math.isfinite(self.late) or self._growth() is None:
+            return False
+        return left < _TWO * self._proved[-1][1]
+
+    def _growth(self) -> float | None:
+        """Of the logarithm of a tree's time per relative growth of the radius, as measured."""
+        at, _, tree = self._proved[-1]
         # two proofs that lie near to each other tell nothing but the noise of the clock
-        before = next(((r, t) for r, t in reversed(self._proved) if r < at / _APART), None)
+        before = next(((r, t) for r, _, t in reversed(self._proved) if r < at / _APART), None)
         if before is None:
-            return _GROWTH
-        measured = math.log(max(seconds, 0.2) / max(before[1], 0.2)) / (at / before[0] - 1)
-        return min(max(measured, _GROWTH / 2), 1.5 * _GROWTH)
+            return None
+        measured = math.log(max(tree, _TICK) / max(before[1], _TICK)) / (at / before[0] - 1)
+        return min(max(measured, _FLATTEST * _GROWTH), _STEEPEST * _GROWTH)
 
     def note(self, radius: float, answer: Answer) -> None:
         """What came of a question."""
         if answer.proved:
-            self._proved.append((radius, answer.seconds))
-            self._steep = answer.cut
+            self._proved.append((radius, answer.seconds, answer.tree))
+            # where cuts closed all that was open, and the growth is known, nothing says that it gets steeper
+            self._steep = answer.cut and (answer.hard or self._growth() is None)
             if radius >= self.late:
                 self.late = math.inf
         elif answer.cut or not answer.better:  # a little nearer a point makes no large tree easier

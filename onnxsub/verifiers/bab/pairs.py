@@ -20,7 +20,8 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -29,12 +30,13 @@ from onnxsub.device import ieee_float32
 from onnxsub.ops.base import Activation
 from onnxsub.ops.relaxation import Relaxation
 from onnxsub.ops.relu import Relu
-from onnxsub.propagate.backward import Coefficients, flattened, pull_back
+from onnxsub.propagate.backward import flattened
 from onnxsub.propagate.bounds import slack
 from onnxsub.propagate.halfspace import cut_minimum
 from onnxsub.verifiers.bab.bound import Bounded, Bounder, Line
 from onnxsub.verifiers.bab.cuts import Cuts
 from onnxsub.verifiers.bab.frame import Frame
+from onnxsub.verifiers.bab.fronts import Fronts
 from onnxsub.verifiers.bab.narrow import cut_box
 from onnxsub.verifiers.bab.nodes import Nodes
 
@@ -42,62 +44,58 @@ __all__ = ["hull_plane", "octagon", "paired"]
 
 _UNITS = 400  # of one activation that pairs are sought among, the heaviest ones
 _EACH = 20  # pairs that a unit may be in
+_BLOCK = 100  # units that are compared with all later ones at once
 _VALUES = 2**22  # of one block of rows
 _WORTH = 1e-3  # share of what both units' lines lose that a cut must save
-_CUT = 2.0  # times as long as a row alone: with its smallest value where the target is reached
+_SLICES = 6  # that the pairs are made in: time may end after any of them
+_LOOKING = 0.7  # share of the time that looking for pairs may take
 _ROOM = 1e-9  # of the size of a plane's numbers, for rounding
 _FACES = torch.tensor(list(itertools.combinations(range(8), 3)))
 
 
-def paired(bounder: Bounder, root: Bounded, hardest: Bounded, most: int, seconds: float = math.inf) -> Frame:
-    """The frame of `bounder` with cuts.
+def paired(
+    bounder: Bounder, root: Bounded, hardest: Bounded, most: int, seconds: float = math.inf
+) -> dict[str, Cuts]:
+    """Cuts by the tensor that the operator writes, as many as the time allows, the most promising ones first.
 
     Args:
-        root: its roots, bounded: what is drawn from their lines holds everywhere.
+        root: the roots of `bounder`, bounded: what is drawn from their lines holds everywhere.
         hardest: one node of each target that is to have cuts: they are made for its coefficients and its point.
         most: pairs per target and source, of all activations together.
-        seconds: that this may take; where the first rows say that it takes longer, there are none.
+        seconds: that this may take; where looking for pairs takes most of it, there are none.
     """
-    frame = bounder.frame
-    parts: list[dict[str, Cuts]] = [{} for _ in frame.targets]
-    clock = _Clock()
+    frame, began = bounder.frame, time.perf_counter()
+    made: list[dict[int, Cuts]] = [{} for _ in frame.targets]
     with torch.no_grad(), ieee_float32(frame.device):
+        fronts = Fronts(frame.network, frame.x0)
         # what the root loses most with, and what is left to lose where splits are made
-        sources = [(t, *s) for k, t in enumerate(hardest.nodes.target.tolist()) for s in ((root, t), (hardest, k))]
-        roots = [_Root.of(bounder, root, t, node, k, clock) for t, node, k in sources]
-        chosen: list[list[_Pairs]] = []
-        for r in roots:
-            chosen.append(r.chosen(most))
+        targets = hardest.nodes.target.tolist()
+        nodes = [(t, *s) for k, t in enumerate(targets) for s in ((root, t), (hardest, k))]
+        sources, slices = [], []
+        for t, node, k in nodes:
+            sources.append(_Root.of(bounder, root, t, node, k, fronts))
+            slices.append(sources[-1].chosen(most))
             # the first one tells what all will take
-            if clock.of(4 * len(roots) * sum(len(p.units) for p in chosen[0])) > seconds:
-                return frame
-        for (t, _, _), r, pairs in zip(sources, roots, chosen, strict=True):
-            parts[t] = _joined([parts[t], r.made(pairs)])
-    names = {name for part in parts for name in part}
-    return replace(frame, cuts={name: Cuts.stacked([part.get(name, _none(frame)) for part in parts]) for name in names})
-
-
-def _joined(parts: list[dict[str, Cuts]]) -> dict[str, Cuts]:
-    """The cuts of one target, from several sources."""
-    names = {name for part in parts for name in part}
-    return {name: Cuts.joined([part[name] for part in parts if name in part]) for name in names}
+            if (time.perf_counter() - began) * len(nodes) / len(sources) > _LOOKING * seconds:
+                return {}
+        planes: list[dict[int, list[_Planes]]] = [{} for _ in nodes]
+        for number in range(_SLICES):
+            for source, pairs, part in zip(sources, slices, planes, strict=True):
+                if time.perf_counter() - began < seconds:
+                    for p in pairs[number]:
+                        part.setdefault(p.number, []).extend(source.planes(p))
+        for (t, _, _), part in zip(nodes, planes, strict=True):
+            for n in [n for n, found in part.items() if found]:
+                cuts = _Planes.joined(part[n]).cuts(bounder.activations[n])
+                made[t][n] = Cuts.joined([made[t][n], cuts]) if n in made[t] else cuts
+    empty = _none(frame)
+    numbers = sorted({n for part in made for n in part})
+    return {bounder.activations[n].output: Cuts.stacked([part.get(n, empty) for part in made]) for n in numbers}
 
 
 def _none(frame: Frame) -> Cuts:
     empty = torch.zeros((1, 0, 2), dtype=torch.float64, device=frame.device)
     return Cuts(empty.long(), empty, empty, empty[..., 0])
-
-
-@dataclass(eq=False)
-class _Clock:
-    """What rows of a backward pass have taken so far."""
-
-    seconds: float = 0.0
-    rows: int = 0
-
-    def of(self, rows: int) -> float:
-        """Seconds that as many take, about: each is bounded where the target is reached, too."""
-        return _CUT * self.seconds / max(self.rows, 1) * rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +109,26 @@ class _Pairs:
 
     def take(self, rows: Tensor) -> _Pairs:
         return _Pairs(self.number, self.units[rows], self.weights[rows], self.worth[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class _Planes:
+    """`w_i y_i + w_j y_j <= slope . (w_i z_i, w_j z_j) + offset` for pairs of one activation: `(P, 2)` and `(P,)`."""
+
+    units: Tensor
+    weights: Tensor
+    slope: Tensor
+    offset: Tensor
+
+    @staticmethod
+    def joined(parts: list[_Planes]) -> _Planes:
+        return _Planes(*(torch.cat([getattr(p, n) for p in parts]) for n in ("units", "weights", "slope", "offset")))
+
+    def cuts(self, op: Activation) -> Cuts:
+        """Scaled so that multipliers of 1 for all cuts of a unit from one source take up its coefficient: `(1, C, 2)`."""
+        share = 1 / torch.bincount(self.units.flatten(), minlength=op.out_size)[self.units].amax(1).double()
+        weights = self.weights * share[:, None]
+        return Cuts(self.units[None], weights[None], (self.slope * weights)[None], (self.offset * share)[None])
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,49 +149,36 @@ class _Root:
     seen: list[Tensor]
     values: list[Tensor]
     relaxations: dict[str, Relaxation]
-    clock: _Clock
+    fronts: Fronts
 
     @staticmethod
-    def of(bounder: Bounder, root: Bounded, t: int, node: Bounded, k: int, clock: _Clock) -> _Root:
+    def of(bounder: Bounder, root: Bounded, t: int, node: Bounded, k: int, fronts: Fronts) -> _Root:
         nodes = root.nodes.take(torch.tensor([t], device=bounder.frame.device))
         line = Line(root.line.c[t : t + 1], root.line.k[t : t + 1])
         x = (bounder.frame.x0 + node.point[k]).reshape(1, *bounder.frame.network.input_shape)
         values = [flattened(v, 1)[0] for v in bounder.frame.network.preactivations(x)]
         relaxations = bounder.relaxations(nodes, nodes.alpha, nodes.beta, nodes.gamma, torch.float64)
         seen = [flattened(s[k : k + 1], 1)[0] for s in node.seen]
-        return _Root(bounder, nodes, line, *cut_box(nodes.low, nodes.high, line), seen, values, relaxations, clock)
+        return _Root(bounder, nodes, line, *cut_box(nodes.low, nodes.high, line), seen, values, relaxations, fronts)
 
-    def chosen(self, most: int) -> list[_Pairs]:
-        """The most promising pairs of this target, by activation."""
+    def chosen(self, most: int) -> list[list[_Pairs]]:
+        """The most promising pairs of this target, by activation, in slices of falling worth."""
         relus = [n for n, op in enumerate(self.bounder.activations) if isinstance(op, Relu)]
         parts = [p for n in relus if (p := self._promising(n)) is not None]
         if not parts:
-            return []
-        worth = torch.cat([p.worth for p in parts])
-        least = worth.sort(descending=True).values[min(most, len(worth)) - 1]
-        return [p.take(torch.nonzero(p.worth >= least)[:, 0]) for p in parts]
-
-    def made(self, parts: list[_Pairs]) -> dict[str, Cuts]:
-        """The cuts of these pairs, by activation, `(1, C, 2)`."""
-        found = {}
-        for p in parts:
-            if len(p.units) and (cuts := self._planes(p)) is not None:
-                found[self.bounder.activations[p.number].output] = cuts
-        return found
+            return [[] for _ in range(_SLICES)]
+        worth = torch.cat([p.worth for p in parts]).sort(descending=True).values[:most]
+        ends = [math.inf, *worth[torch.linspace(0, len(worth) - 1, _SLICES + 1, dtype=torch.long)[1:]].tolist()]
+        between = pairwise(ends)
+        return [[p.take(torch.nonzero((p.worth < high) & (p.worth >= low))[:, 0]) for p in parts] for high, low in between]
 
     def _ends(self, number: int) -> tuple[Tensor, Tensor]:
         lower, upper = (flattened(e[number], 1)[0] for e in (self.nodes.lower, self.nodes.upper))
         return lower, upper
 
-    def _rows(self, op: Activation, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Linear lower bounds of `rows` `(R, units)` times the pre-activations: `(1, R, n)` and `(1, R)`."""
-        network, began = self.bounder.frame.network, time.perf_counter()
-        start = Coefficients(rows.reshape(1, len(rows), *op.in_shapes[0]))
-        bound = pull_back(network, op.inputs[0], start, self.relaxations)
-        a = flattened(bound.coefficients.full(network.input_shape), 2)
-        self.clock.seconds += time.perf_counter() - began
-        self.clock.rows += len(rows)
-        return a, bound.lower_bias + a @ self.bounder.frame.x0
+    def _rows(self, op: Activation, units: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+        """Linear lower bounds of `sum_k factors_k z_k`: `(1, R, n)` and `(1, R)`."""
+        return self.fronts.lines(op, units, factors, self.relaxations, self.bounder.frame.x0)
 
     def _promising(self, number: int) -> _Pairs | None:
         """Pairs whose octagon cuts corners off both diagonals of their box: what is common to both inputs must pull both ways."""
@@ -185,14 +190,12 @@ class _Root:
         units = units[height[units] > 0]
         if len(units) < 2:
             return None
-        start = torch.zeros((len(units), len(lower)), dtype=torch.float64, device=lower.device)
-        start[torch.arange(len(units)), units] = weight[units]
-        a, _ = self._rows(op, start)
+        a, _ = self._rows(op, units[:, None], weight[units][:, None])
         reach = (a[0] * (self.high - self.low) / 2).float()
-        size = reach.abs().sum(1)
-        both = size[:, None] + size[None]
-        # |a| + |b| - |a +- b| is twice what they share with opposite (or the same) signs
-        shared = torch.minimum(both - torch.cdist(reach, -reach, p=1), both - torch.cdist(reach, reach, p=1)).triu(1)
+        # what two rows share, with equal and with opposite signs: sqrt(ab) in place of min(a, b) makes it products of matrices
+        up, down = (reach.clamp(min=0).sqrt(), (-reach).clamp(min=0).sqrt())
+        same, other = up @ up.T + down @ down.T, up @ down.T
+        shared = torch.minimum(same, other + other.T).triu(1)
         worth, place = shared.flatten().sort(descending=True)
         place = place[: max(1, _EACH * len(units))]
         used = [0] * len(units)
@@ -209,7 +212,10 @@ class _Root:
         pairs = torch.stack([units[flat // len(units)], units[flat % len(units)]], 1)
         return _Pairs(number, pairs, weight[pairs], worth[kept].double())
 
-    def _planes(self, pairs: _Pairs) -> Cuts | None:
+    def planes(self, pairs: _Pairs) -> list[_Planes]:
+        """The planes that say more than both units' own lines."""
+        if not len(pairs.units):
+            return []
         op = self.bounder.activations[pairs.number]
         lower, upper = (e[pairs.units] * pairs.weights for e in self._ends(pairs.number))
         diagonals = torch.stack([self._largest(op, pairs, s, t) for s, t in ((1, 1), (-1, -1), (1, -1), (-1, 1))], 1)
@@ -219,24 +225,16 @@ class _Root:
         alone = (upper * (at - lower) / (upper - lower)).sum(1)
         saved = alone - (slope * at).sum(1) - offset
         good = torch.nonzero(saved > _WORTH * (-upper * lower / (upper - lower)).sum(1))[:, 0]
-        if len(good) == 0:
-            return None
-        units, weights = pairs.units[good], pairs.weights[good]
-        # multipliers of 1 for all cuts of a unit together take up its coefficient
-        share = 1 / torch.bincount(units.flatten(), minlength=op.out_size)[units].amax(1).double()
-        weights = weights * share[:, None]
-        return Cuts(units[None], weights[None], (slope[good] * weights)[None], (offset[good] * share)[None])
+        return [_Planes(pairs.units[good], pairs.weights[good], slope[good], offset[good])] if len(good) else []
 
     def _largest(self, op: Activation, pairs: _Pairs, s: int, t: int) -> Tensor:
         """Upper bounds of `s p + t q` at the points of the root where the target is reached: `(P,)`."""
-        size = op.out_size
         found = []
         widest = max(math.prod(shape) for shape in self.bounder.frame.network.shapes.values())
-        every = torch.arange(len(pairs.units), device=pairs.units.device)
-        for part in torch.split(every, max(1, _VALUES // widest)):
-            start = torch.zeros((len(part), size), dtype=torch.float64, device=self.low.device)
-            start.scatter_(1, pairs.units[part], -pairs.weights[part] * torch.tensor([s, t], device=self.low.device))
-            a, b = self._rows(op, start)
+        factors = -pairs.weights * torch.tensor([s, t], device=self.low.device)
+        step = max(1, _VALUES // widest)
+        for units, part in zip(torch.split(pairs.units, step), torch.split(factors, step), strict=True):
+            a, b = self._rows(op, units, part)
             value = cut_minimum(a, b, self.line.c, self.line.k, self.low, self.high)[0]
             found.append(slack(value, value) - value)
         return torch.cat(found)

@@ -47,14 +47,18 @@ class Answer:
         better: a nearer point was found.
         finished: there is nothing left to do about this question.
         seconds: that it took, all runs together.
+        tree: seconds of these that the tree took.
         cut: its tree was so hard that it got cuts over pairs of units.
+        hard: these left nodes open.
     """
 
     proved: bool
     better: bool
     finished: bool
     seconds: float
+    tree: float = 0.0
     cut: bool = False
+    hard: bool = False
 
 
 class Question:
@@ -79,6 +83,7 @@ class Question:
         self._ready = False
         self._narrower = False  # found on the way to the tree
         self._spent = 0.0
+        self._in_tree = 0.0
 
     def roots(self, *, quick: bool = False) -> bool:
         """Bounds and one root per target; whether they settle everything.
@@ -102,11 +107,14 @@ class Question:
             self._prepare(until)
         if self._run is not None:
             with search.stage("tree"):
+                started = time.perf_counter()
                 self._run.go(until)
+                self._in_tree += time.perf_counter() - started
         self._spent += time.perf_counter() - began
         proved = min(search.lowers.values()) >= min(self.radius, search.upper - search.options.tol)
         finished = not self._open or (self._ready and (self._run is None or self._run.finished))
-        return Answer(proved, search.upper < upper, finished, self._spent, self._run is not None and self._run.cut)
+        cut, hard = (False, False) if self._run is None else (self._run.cut, self._run.hard)
+        return Answer(proved, search.upper < upper, finished, self._spent, self._in_tree, cut, hard)
 
     @property
     def shrunk(self) -> bool:
@@ -204,6 +212,11 @@ class _Run:
     def cut(self) -> bool:
         """Whether the tree got cuts."""
         return bool(self._tree.frame.cuts)
+
+    @property
+    def hard(self) -> bool:
+        """Whether the tree went on after its cuts."""
+        return self._tree.hard
 
     @property
     def finished(self) -> bool:

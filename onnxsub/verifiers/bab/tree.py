@@ -27,8 +27,9 @@ _AFRESH = 100  # gradient steps for nodes that meet new cuts
 _WITH_CUTS = 4  # times as many steps for a child where there are cuts
 _IDLE = 0.02  # multiplier below which a cut counts for nothing
 _TARGETS = 3  # that get cuts, the hardest ones
-_MEETING = 5  # nodes that take as long as bounding one open node anew, about
 _SHARE = 0.7  # of the time left that making cuts and meeting them may take
+_AS_LONG = 2.0  # times as long as the tree has taken so far that making cuts may take
+_MEETING = 5  # nodes that take as long as bounding one open node anew, about
 
 Look = Callable[[Tensor], None]
 """Told the offsets `(B, n)` at which bounds are attained."""
@@ -40,6 +41,7 @@ class Tree:
     Attributes:
         close: nodes whose distance bound reaches this radius are done; it may shrink while the search goes on.
         visited: nodes bounded so far.
+        hard: nodes stayed open when cuts had been made.
         leaves: nodes with nothing left to split, whose bound is not exact.
         given_up: nodes that nothing more can be done about; they count for `lowers`.
     """
@@ -50,11 +52,13 @@ class Tree:
         self.bounder = Bounder(frame)
         self.close = close
         self.visited = 0
+        self.hard = False
         self._started = False
         self.leaves: list[Waiting] = []
         self.given_up: list[Waiting] = []
         self.bytes = 0
         self._root: Bounded | None = None  # until cuts are made
+        self._cuts_after = 0.0  # seconds of steps: where looking for pairs takes too long, it waits until the tree has taken longer
         self._spent = 0.0  # seconds of steps
         self._narrow = frame.open_units <= options.narrow
         self._at_once = frame.at_once(options)
@@ -180,28 +184,28 @@ class Tree:
     def _batch(self, waiting: list[Waiting]) -> Nodes:
         return unpack(waiting, self.bounder.shapes, self.frame.device, sum(self.bounder.cut_counts))
 
-    def _cut(self, look: Look, until: float) -> None:
+    def _cut(self, look: Look, until: float, seconds: float) -> None:
         """Cuts for the targets that turn out to be hard, and new bounds for all that is open."""
-        root, self._root = self._root, None
-        assert root is not None
+        assert self._root is not None
         hardest = {w.target: w for w in sorted(self._all_open(), key=lambda w: -w.radius)}
         few = sorted(hardest.values(), key=lambda w: w.radius)[:_TARGETS]
         found = self.bounder.bound(self._batch(few), 0, self.close)
-        seconds = _SHARE * (until - time.perf_counter()) - self._meeting
-        frame = paired(self.bounder, root, found, self.options.pairs, seconds)
-        if not frame.cuts:
+        cuts = paired(self.bounder, self._root, found, self.options.pairs, seconds)
+        if not cuts:
             return
         # nodes from before have multipliers of 0: an interruption from here on leaves every one of them as good as it was
-        self.frame, self.bounder = frame, Bounder(frame)
+        frame = replace(self.frame, cuts=cuts)
+        self.frame, self.bounder, self._root = frame, Bounder(frame), None
         waiting = sorted(self._all_open(), key=lambda w: w.radius)
         for i in range(0, len(waiting), self._at_once):
             if time.perf_counter() > until:
                 break
-            again = self.bounder.bound(self._batch(waiting[i : i + self._at_once]), _AFRESH, self.close, self.options.rate)
-            self.visited += len(again.nodes)
-            waiting[i : i + self._at_once] = pack(again.nodes)
-            look(again.point)
+            afresh = self.bounder.bound(self._batch(waiting[i : i + self._at_once]), _AFRESH, self.close, self.options.rate)
+            self.visited += len(afresh.nodes)
+            waiting[i : i + self._at_once] = pack(afresh.nodes)
+            look(afresh.point)
         self._replace(waiting)
+        self.hard = bool(self.open)
         self._drop_idle()
 
     def _drop_idle(self) -> None:
@@ -233,11 +237,14 @@ class Tree:
         Args:
             until: the time at which the caller stops: what takes as long as many steps is left then.
         """
-        o = self.options
         began = time.perf_counter()
-        if self._root is not None and o.pairs and self._split >= o.hard and self._meeting < _SHARE * (until - began):
-            self._cut(look, until)
-            return
+        if self._root is not None and self.options.pairs and self._split >= self.options.hard and self._spent >= self._cuts_after:
+            # what is made should not cost much more than was spent without it
+            seconds = min(_SHARE * (until - began) - self._meeting, _AS_LONG * self._spent)
+            self._cuts_after = 2 * self._spent
+            if seconds > 0:
+                self._cut(look, until, seconds)
+                return
         try:
             self._step(look)
         finally:

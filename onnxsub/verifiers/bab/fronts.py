@@ -1,0 +1,78 @@
+"""Sums of a few units of one activation, pulled back to the input; the affine operators before the units are gone through once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from onnxsub.network import Network
+from onnxsub.ops.base import Activation
+from onnxsub.ops.relaxation import Relaxation
+from onnxsub.propagate.backward import Coefficients, Front, flattened, pull_front, to_front
+from onnxsub.propagate.chunks import unit_rows
+
+__all__ = ["Fronts"]
+
+
+class Fronts:
+    """Pre-activations as functions of the activations before them: these depend on no node and no target, so they are kept.
+
+    A convolution is most of what a row costs on its way back, and rows of pairs share their units.
+    """
+
+    def __init__(self, network: Network, like: Tensor) -> None:
+        self._network = network
+        self._like = like
+        self._known: dict[str, tuple[Tensor, Front]] = {}  # place of every unit, -1 for those that are not known
+
+    def lines(
+        self, op: Activation, units: Tensor, factors: Tensor, relaxations: Mapping[str, Relaxation], x0: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Linear lower bounds `a . (x - x0) + b` of `sum_k factors_k z_k`, z the pre-activations: `(1, R, n)` and `(1, R)`.
+
+        Args:
+            units: flat positions, `(R, K)`.
+            factors: `(R, K)`.
+        """
+        network = self._network
+        bound = pull_front(network, self._sums(op, units, factors), relaxations)
+        a = flattened(bound.coefficients.full(network.input_shape), 2)
+        return a, bound.lower_bias + a @ x0
+
+    def _sums(self, op: Activation, units: Tensor, factors: Tensor) -> Front:
+        places, single = self._of(op, units)
+        coefficients = {}
+        for name, c in single.coefficients.items():
+            rows = c.data[0]
+            shape = (-1, *[1] * (rows.dim() - 1))
+            whole = rows[places[:, 0]] * factors[:, 0].reshape(shape)
+            for k in range(1, units.shape[1]):
+                whole = whole + rows[places[:, k]] * factors[:, k].reshape(shape)
+            coefficients[name] = Coefficients(whole[None])
+        return Front(coefficients, (single.bias[0][places] * factors).sum(1)[None])
+
+    def _of(self, op: Activation, units: Tensor) -> tuple[Tensor, Front]:
+        """The places of these units in a front of single units."""
+        tensor = op.inputs[0]
+        if tensor in self._known:
+            place, front = self._known[tensor]
+        else:
+            place, front = torch.full((op.out_size,), -1, device=units.device), None
+        new = torch.unique(units[place[units] < 0])
+        if len(new):
+            found = to_front(self._network, tensor, unit_rows(new, op.in_shapes[0], self._like))
+            shapes = self._network.shapes
+            more = {n: Coefficients(c.full(shapes[n])) for n, c in found.coefficients.items()}
+            begin = 0 if front is None else front.bias.shape[1]
+            place = place.clone()
+            place[new] = torch.arange(begin, begin + len(new), device=units.device)
+            if front is None:
+                front = Front(more, found.bias)
+            else:
+                both = {n: Coefficients(torch.cat([front.coefficients[n].data, c.data], 1)) for n, c in more.items()}
+                front = Front(both, torch.cat([front.bias, found.bias], 1))
+            self._known[tensor] = place, front
+        assert front is not None
+        return place[units], front
