@@ -238,3 +238,7 @@ def test_one_question_gets_all_that_is_left_where_two_more_would_not_end() -> No
     assert 0.11 * 1.01 < pace.radius(0.11, 0.3, 30.0) < 0.11 * 1.06
     pace.note(0.12, Answer(proved=False, better=False, finished=False, seconds=5.0))
     assert pace.budget(30.0) == pytest.approx(12.0)  # it was too far once
+    unlimited = _Pace(limited=False)
+    unlimited.note(0.10, answer(4.0))
+    unlimited.note(0.11, answer(8.0))
+    assert unlimited.budget(30.0) == pytest.approx(12.0)

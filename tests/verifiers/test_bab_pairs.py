@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -82,7 +83,7 @@ def with_cuts(network: Network, seed: int, radius: float, fold: str) -> tuple[Fr
     bounder = Bounder(frame)
     root = bounder.bound(bounder.roots(), 10, radius)
     nodes = random_split(bounder, root.nodes, np.random.default_rng(seed)).take(torch.arange(len(frame.targets)))
-    cut = replace(frame, cuts=paired(bounder, root, bounder.bound(nodes, 3, radius), 200))
+    cut = replace(frame, cuts=paired(bounder, root, bounder.bound(nodes, 3, radius), 200)[0])
     return (cut, Bounder(cut)) if cut.cuts else None
 
 
@@ -119,8 +120,9 @@ def test_cuts_hold_where_the_target_is_reached(seed: int, fold: str) -> None:
         nodes = random_split(bounder, rested, rng)
 
 
+@pytest.mark.parametrize("room", [True, False])
 @pytest.mark.parametrize("seed", range(60, 72))
-def test_rows_over_fronts_are_rows_pulled_back(seed: int) -> None:
+def test_rows_over_fronts_are_rows_pulled_back(seed: int, room: bool) -> None:
     """The affine operators before the units are gone through once for all rows; that must change no number."""
     network = random_network(seed)
     x0, label = anchor(network, seed)
@@ -130,7 +132,7 @@ def test_rows_over_fronts_are_rows_pulled_back(seed: int) -> None:
     bounder = Bounder(frame)
     roots = bounder.roots().take(torch.tensor([0]))
     relaxations = bounder.relaxations(roots, roots.alpha, roots.beta, roots.gamma, torch.float64)
-    fronts = Fronts(frame.network, frame.x0)
+    fronts = Fronts(frame.network, frame.x0, 2**29 if room else 0)
     rng = np.random.default_rng(seed)
     for op in frame.activations:
         size = math.prod(op.in_shapes[0])
@@ -241,8 +243,12 @@ def test_no_cuts_where_their_rows_take_too_long() -> None:
     assert frame is not None
     bounder = Bounder(frame)
     root = bounder.bound(bounder.roots(), 10, 0.12)
-    assert paired(bounder, root, root, 200)
-    assert not paired(bounder, root, root, 200, 0.0)
+    cuts, need = paired(bounder, root, root, 200)
+    assert cuts
+    assert need == 0
+    cuts, need = paired(bounder, root, root, 200, 0.0)
+    assert not cuts
+    assert need > 0
 
 
 def test_as_many_cuts_as_the_time_allows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,27 +262,54 @@ def test_as_many_cuts_as_the_time_allows(monkeypatch: pytest.MonkeyPatch) -> Non
     for ticks in (20, 60, 10**6):
         clock = itertools.count()
         monkeypatch.setattr(pairs.time, "perf_counter", lambda clock=clock: float(next(clock)))
-        counts[ticks] = sum(len(c) for c in paired(bounder, root, root, 200, float(ticks)).values())
+        counts[ticks] = sum(len(c) for c in paired(bounder, root, root, 200, float(ticks))[0].values())
     monkeypatch.undo()
     assert 0 < counts[20] < counts[10**6]
-    assert counts[60] == counts[10**6] == sum(len(c) for c in paired(bounder, root, root, 200).values())
+    assert counts[60] == counts[10**6] == sum(len(c) for c in paired(bounder, root, root, 200)[0].values())
 
 
-def test_cuts_wait_until_the_tree_has_taken_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("promising", [True, False])
+def test_cuts_wait_until_the_tree_has_taken_long(monkeypatch: pytest.MonkeyPatch, promising: bool) -> None:
     monkeypatch.setattr(tree_module, "_AS_LONG", 2.0)
     asked: list[tuple[float, float]] = []
 
-    def refusing(bounder: Bounder, root: Any, hardest: Any, most: int, seconds: float) -> dict[str, Any]:
+    def refusing(bounder: Bounder, root: Any, hardest: Any, most: int, seconds: float) -> tuple[dict[str, Any], float]:
         asked.append((tree._spent, seconds))
-        return {}
+        return {}, 3 * seconds if promising else 0.0
 
     monkeypatch.setattr(tree_module, "paired", refusing)
     tree, _ = grown()
     while tree.open and tree.visited < 3000:
         tree.step(ignore)
-    assert len(asked) > 1
     assert all(seconds <= 2 * spent for spent, seconds in asked)
-    assert all(later >= 2 * before for (before, _), (later, _) in itertools.pairwise(asked))
+    assert (len(asked) > 1) == promising  # where no pair is promising, none ever will be
+    assert all(later >= 3 * before for (before, _), (later, _) in itertools.pairwise(asked))
+
+
+def test_a_look_that_the_time_left_is_too_short_for_is_not_repeated_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree_module, "_AS_LONG", 1e9)
+    asked: list[float] = []
+
+    def refusing(bounder: Bounder, root: Any, hardest: Any, most: int, seconds: float) -> tuple[dict[str, Any], float]:
+        asked.append(tree._spent)
+        return {}, 0.05
+
+    monkeypatch.setattr(tree_module, "paired", refusing)
+    tree, _ = grown()
+    for _ in range(200):
+        tree.step(ignore, until=time.perf_counter() + 100)
+    assert asked
+    assert all(later >= before + 0.05 for before, later in itertools.pairwise(asked))
+
+
+def test_a_meeting_that_ends_early_leaves_the_tree_as_it_goes_on() -> None:
+    tree, true = grown()
+    tree._cut(ignore, 0.0, math.inf)
+    assert tree.cut
+    assert tree.hard
+    assert tree._at_once == tree.frame.at_once(tree.options) == 2 * tree.options.batch
+    tree.step(ignore)
+    assert min(tree.lowers().values()) <= true + 1e-9
 
 
 def test_a_line_that_is_no_number_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

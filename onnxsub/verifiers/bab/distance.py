@@ -77,7 +77,7 @@ def _narrow_down(search: Search, bab: BabOptions, *, certified: bool) -> None:
     Args:
         certified: whether plain bounds have had their say; else they have it after the first question that stays open.
     """
-    pace = _Pace()
+    pace = _Pace(limited=math.isfinite(search.remaining))
     question: Question | None = None
     while search.running and not search.settled:
         top = min(search.upper - search.options.tol / 2, search.reach)
@@ -109,9 +109,13 @@ class _Pace:
     """How far out the next radius is asked about: the time of a proof grows exponentially with it, about tenfold per 8 %.
 
     Once that growth is measured, what comes before the tree (bounds, cut intervals) is counted apart: it grows little.
+
+    Args:
+        limited: the time left ends the search.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, limited: bool = True) -> None:
+        self._limited = limited
         self._proved: list[tuple[float, float, float]] = []  # radius, seconds, those of the tree
         self._steep = False  # the last proof needed cuts
         self.late = math.inf
@@ -150,7 +154,7 @@ class _Pace:
 
     def _last_one(self, left: float) -> bool:
         """Whether the next question is worth all that is left: the growth is known, and two more would not end."""
-        if not self._proved or self._steep or math.isfinite(self.late) or self._growth() is None:
+        if not (self._limited and self._proved) or self._steep or math.isfinite(self.late) or self._growth() is None:
             return False
         return left < _TWO * self._proved[-1][1]
 

@@ -55,14 +55,16 @@ _FACES = torch.tensor(list(itertools.combinations(range(8), 3)))
 
 def paired(
     bounder: Bounder, root: Bounded, hardest: Bounded, most: int, seconds: float = math.inf
-) -> dict[str, Cuts]:
+) -> tuple[dict[str, Cuts], float]:
     """Cuts by the tensor that the operator writes, as many as the time allows, the most promising ones first.
+
+    Where looking for pairs takes most of the time there are none, and the second number says how many seconds are enough; else 0.
 
     Args:
         root: the roots of `bounder`, bounded: what is drawn from their lines holds everywhere.
         hardest: one node of each target that is to have cuts: they are made for its coefficients and its point.
         most: pairs per target and source, of all activations together.
-        seconds: that this may take; where looking for pairs takes most of it, there are none.
+        seconds: that this may take.
     """
     frame, began = bounder.frame, time.perf_counter()
     made: list[dict[int, Cuts]] = [{} for _ in frame.targets]
@@ -76,8 +78,9 @@ def paired(
             sources.append(_Root.of(bounder, root, t, node, k, fronts))
             slices.append(sources[-1].chosen(most))
             # the first one tells what all will take
-            if (time.perf_counter() - began) * len(nodes) / len(sources) > _LOOKING * seconds:
-                return {}
+            need = (time.perf_counter() - began) * len(nodes) / len(sources) / _LOOKING
+            if need > seconds:
+                return {}, need
         planes: list[dict[int, list[_Planes]]] = [{} for _ in nodes]
         for number in range(_SLICES):
             for source, pairs, part in zip(sources, slices, planes, strict=True):
@@ -90,7 +93,7 @@ def paired(
                 made[t][n] = Cuts.joined([made[t][n], cuts]) if n in made[t] else cuts
     empty = _none(frame)
     numbers = sorted({n for part in made for n in part})
-    return {bounder.activations[n].output: Cuts.stacked([part.get(n, empty) for part in made]) for n in numbers}
+    return {bounder.activations[n].output: Cuts.stacked([part.get(n, empty) for part in made]) for n in numbers}, 0.0
 
 
 def _none(frame: Frame) -> Cuts:
@@ -176,6 +179,11 @@ class _Root:
         lower, upper = (flattened(e[number], 1)[0] for e in (self.nodes.lower, self.nodes.upper))
         return lower, upper
 
+    @property
+    def _step(self) -> int:
+        """Rows that are pulled back at once."""
+        return max(1, _VALUES // max(math.prod(shape) for shape in self.bounder.frame.network.shapes.values()))
+
     def _rows(self, op: Activation, units: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
         """Linear lower bounds of `sum_k factors_k z_k`: `(1, R, n)` and `(1, R)`."""
         return self.fronts.lines(op, units, factors, self.relaxations, self.bounder.frame.x0)
@@ -190,7 +198,8 @@ class _Root:
         units = units[height[units] > 0]
         if len(units) < 2:
             return None
-        a, _ = self._rows(op, units[:, None], weight[units][:, None])
+        parts = zip(*(torch.split(t[:, None], self._step) for t in (units, weight[units])), strict=True)
+        a = torch.cat([self._rows(op, *part)[0] for part in parts], 1)
         reach = (a[0] * (self.high - self.low) / 2).float()
         # what two rows share, with equal and with opposite signs: sqrt(ab) in place of min(a, b) makes it products of matrices
         up, down = (reach.clamp(min=0).sqrt(), (-reach).clamp(min=0).sqrt())
@@ -230,10 +239,8 @@ class _Root:
     def _largest(self, op: Activation, pairs: _Pairs, s: int, t: int) -> Tensor:
         """Upper bounds of `s p + t q` at the points of the root where the target is reached: `(P,)`."""
         found = []
-        widest = max(math.prod(shape) for shape in self.bounder.frame.network.shapes.values())
         factors = -pairs.weights * torch.tensor([s, t], device=self.low.device)
-        step = max(1, _VALUES // widest)
-        for units, part in zip(torch.split(pairs.units, step), torch.split(factors, step), strict=True):
+        for units, part in zip(torch.split(pairs.units, self._step), torch.split(factors, self._step), strict=True):
             a, b = self._rows(op, units, part)
             value = cut_minimum(a, b, self.line.c, self.line.k, self.low, self.high)[0]
             found.append(slack(value, value) - value)

@@ -47,9 +47,9 @@ class Answer:
         better: a nearer point was found.
         finished: there is nothing left to do about this question.
         seconds: that it took, all runs together.
-        tree: seconds of these that the tree took.
+        tree: seconds of these that its trees took.
         cut: its tree was so hard that it got cuts over pairs of units.
-        hard: these left nodes open.
+        hard: nodes stayed open when they had met these.
     """
 
     proved: bool
@@ -155,7 +155,9 @@ class Question:
                 left.append(model)
                 continue
             with search.stage("tree"):
+                started = time.perf_counter()
                 settled = dive.run(until)
+                self._in_tree += time.perf_counter() - started
             self._narrower = dive.shrunk
             if not settled:
                 left.append(model)
@@ -211,11 +213,11 @@ class _Run:
     @property
     def cut(self) -> bool:
         """Whether the tree got cuts."""
-        return bool(self._tree.frame.cuts)
+        return self._tree.cut
 
     @property
     def hard(self) -> bool:
-        """Whether the tree went on after its cuts."""
+        """Whether the tree went on behind its cuts."""
         return self._tree.hard
 
     @property

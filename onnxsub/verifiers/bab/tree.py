@@ -41,7 +41,8 @@ class Tree:
     Attributes:
         close: nodes whose distance bound reaches this radius are done; it may shrink while the search goes on.
         visited: nodes bounded so far.
-        hard: nodes stayed open when cuts had been made.
+        cut: cuts were made.
+        hard: nodes stayed open when they had met these.
         leaves: nodes with nothing left to split, whose bound is not exact.
         given_up: nodes that nothing more can be done about; they count for `lowers`.
     """
@@ -52,13 +53,13 @@ class Tree:
         self.bounder = Bounder(frame)
         self.close = close
         self.visited = 0
-        self.hard = False
+        self.cut = self.hard = False
         self._started = False
         self.leaves: list[Waiting] = []
         self.given_up: list[Waiting] = []
         self.bytes = 0
         self._root: Bounded | None = None  # until cuts are made
-        self._cuts_after = 0.0  # seconds of steps: where looking for pairs takes too long, it waits until the tree has taken longer
+        self._cuts_after = 0.0  # seconds of steps: where looking for pairs takes too long, it waits until the tree has
         self._spent = 0.0  # seconds of steps
         self._narrow = frame.open_units <= options.narrow
         self._at_once = frame.at_once(options)
@@ -190,19 +191,24 @@ class Tree:
         hardest = {w.target: w for w in sorted(self._all_open(), key=lambda w: -w.radius)}
         few = sorted(hardest.values(), key=lambda w: w.radius)[:_TARGETS]
         found = self.bounder.bound(self._batch(few), 0, self.close)
-        cuts = paired(self.bounder, self._root, found, self.options.pairs, seconds)
+        cuts, need = paired(self.bounder, self._root, found, self.options.pairs, seconds)
         if not cuts:
+            # where no pair is promising, none ever will be
+            self._root = self._root if need else None
+            # if the time left is what was too short, looking again at every step would take the rest of it
+            self._cuts_after = need / _AS_LONG if need > _AS_LONG * self._spent else self._spent + need
             return
         # nodes from before have multipliers of 0: an interruption from here on leaves every one of them as good as it was
         frame = replace(self.frame, cuts=cuts)
-        self.frame, self.bounder, self._root = frame, Bounder(frame), None
+        self.frame, self.bounder, self._root, self.cut = frame, Bounder(frame), None, True
+        count, self._at_once = self._at_once, frame.at_once(self.options)
         waiting = sorted(self._all_open(), key=lambda w: w.radius)
-        for i in range(0, len(waiting), self._at_once):
+        for i in range(0, len(waiting), count):
             if time.perf_counter() > until:
                 break
-            afresh = self.bounder.bound(self._batch(waiting[i : i + self._at_once]), _AFRESH, self.close, self.options.rate)
+            afresh = self.bounder.bound(self._batch(waiting[i : i + count]), _AFRESH, self.close, self.options.rate)
             self.visited += len(afresh.nodes)
-            waiting[i : i + self._at_once] = pack(afresh.nodes)
+            waiting[i : i + count] = pack(afresh.nodes)
             look(afresh.point)
         self._replace(waiting)
         self.hard = bool(self.open)
@@ -239,9 +245,7 @@ class Tree:
         """
         began = time.perf_counter()
         if self._root is not None and self.options.pairs and self._split >= self.options.hard and self._spent >= self._cuts_after:
-            # what is made should not cost much more than was spent without it
             seconds = min(_SHARE * (until - began) - self._meeting, _AS_LONG * self._spent)
-            self._cuts_after = 2 * self._spent
             if seconds > 0:
                 self._cut(look, until, seconds)
                 return
