@@ -225,6 +225,7 @@ def test_what_cuts_close_is_no_steeper_once_the_growth_is_known() -> None:
     unknown = _Pace()
     unknown.note(0.11, answer(3.0, cut=True))
     assert 0.11 * 1.01 <= unknown.radius(0.11, 0.3, 50.0) < radii[False]
+    assert unknown.radius(0.11, 0.3, 1e6) == pytest.approx(0.11 * 1.015)  # however much time there is
     assert 0.11 * 1.01 <= radii[True] < radii[False] < 0.11 * 1.1
 
 

@@ -24,6 +24,7 @@ _NEAR = 0.985  # a radius this near to the upper end is the upper end
 _GROWTH = 29.0  # of the logarithm of a proof's time per relative growth of the radius, until measured
 _FLATTEST, _STEEPEST = 0.8, 1.5  # times that growth, what a measured one counts for at least and at most
 _STEEP = 3.0  # times that growth where proofs need cuts
+_STRIDE = 0.015  # largest relative step there: what comes next may be far harder than the last proof says
 _APART = 1.05  # ratio of the radii of two proofs whose times are compared
 _TICK = 0.2  # seconds: what took less is not told apart
 _LEAST = 0.01  # smallest relative step
@@ -144,7 +145,7 @@ class _Pace:
             expected = _ALL * left if self._last_one(left) else _EXPECTED * self.budget(left)
             share = expected / max(seconds, _TICK) if growth is None else (expected - seconds + tree) / max(tree, _TICK)
             room = math.log(max(share, 1.0)) / ((growth or _GROWTH) * (_STEEP if self._steep else 1))
-            radius = max(at, low) * (1 + max(room, _LEAST))
+            radius = max(at, low) * (1 + max(min(room, _STRIDE) if self._steep else room, _LEAST))
         if self.late <= top:
             back = low + _RETREAT * (self.late - low)
             # a step that gains next to nothing is no better than the same question with more time
