@@ -236,12 +236,17 @@ def test_no_cuts_where_time_is_short_or_none_are_wanted() -> None:
     assert not tree.frame.cuts
 
 
-def test_no_cuts_where_their_rows_take_too_long() -> None:
+def plain_bounder() -> Bounder:
+    """Of a frame without cuts that has pairs worth a cut."""
     network = random_dense(5, 8, 40, 40, 3)
     x0, label = anchor(network, 5)
     frame = frame_of(network, x0, label, 0.12, tight=False)
     assert frame is not None
-    bounder = Bounder(frame)
+    return Bounder(frame)
+
+
+def test_no_cuts_where_their_rows_take_too_long() -> None:
+    bounder = plain_bounder()
     root = bounder.bound(bounder.roots(), 10, 0.12)
     cuts, need = paired(bounder, root, root, 200)
     assert cuts
@@ -252,11 +257,7 @@ def test_no_cuts_where_their_rows_take_too_long() -> None:
 
 
 def test_as_many_cuts_as_the_time_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = random_dense(5, 8, 40, 40, 3)
-    x0, label = anchor(network, 5)
-    frame = frame_of(network, x0, label, 0.12, tight=False)
-    assert frame is not None
-    bounder = Bounder(frame)
+    bounder = plain_bounder()
     root = bounder.bound(bounder.roots(), 10, 0.12)
     counts = {}
     for ticks in (20, 60, 10**6):
@@ -313,11 +314,7 @@ def test_a_meeting_that_ends_early_leaves_the_tree_as_it_goes_on() -> None:
 
 
 def test_a_line_that_is_no_number_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = random_dense(5, 8, 40, 40, 3)
-    x0, label = anchor(network, 5)
-    frame = frame_of(network, x0, label, 0.12, tight=False)
-    assert frame is not None
-    bounder = Bounder(frame)
+    bounder = plain_bounder()
     line = bounder.line
     monkeypatch.setattr(bounder, "line", lambda *args: replace(line(*args), k=line(*args).k * torch.nan))
     assert (bounder.bound(bounder.roots(), 0, 0.12).nodes.radius == 0).all()

@@ -41,6 +41,8 @@ class Fronts:
         Args:
             units: flat positions, `(R, K)`.
             factors: `(R, K)`.
+            relaxations: of all operators before the units, by the tensor that each writes.
+            x0: the anchor, flat, `(n,)`.
         """
         network = self._network
         front = self._sums(op, units, factors)

@@ -103,7 +103,7 @@ def _none(frame: Frame) -> Cuts:
 
 @dataclass(frozen=True, eq=False)
 class _Pairs:
-    """Pairs of one activation: flat positions and weights `(P, 2)` each, and what both units' lines lose less than a cut, about."""
+    """Pairs of one activation: flat positions and weights `(P, 2)` each, and what their inputs share both ways `(P,)`."""
 
     number: int
     units: Tensor
