@@ -7,6 +7,7 @@
     ├── MissingDependencyError (ImportError)  a solver, a runtime or a plotting library that is not installed
     ├── SolverError (RuntimeError)         a solver failed; never to be read as "unknown"
     │   └── LicenceError                   the solver is installed but its licence does not admit the problem
+    ├── ContradictionError (AssertionError)  two results that cannot both be true: a fault of this program
     └── OutputError (OSError)              a result could not be written
 
 The message is one line: what is wrong, where, and what to do. The command line prints it and exits with 4.
@@ -15,6 +16,7 @@ The message is one line: what is wrong, where, and what to do. The command line 
 from __future__ import annotations
 
 __all__ = [
+    "ContradictionError",
     "InputError",
     "LicenceError",
     "MissingDependencyError",
@@ -52,6 +54,10 @@ class SolverError(OnnxsubError, RuntimeError):
 
 class LicenceError(SolverError):
     """A solver refuses for its licence: absent, expired or limited in size."""
+
+
+class ContradictionError(OnnxsubError, AssertionError):
+    """What was proved and what was replayed cannot both be true. It is reported, never smoothed over."""
 
 
 class OutputError(OnnxsubError, OSError):

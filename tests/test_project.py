@@ -19,7 +19,7 @@ SOURCE = ROOT / "onnxsub"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "lazy", "files", "results", "device"),
+    ("errors", "lazy", "files", "results", "device", "budget"),
     ("ops.base", "ops.node", "ops.encoding", "ops.relaxation"),  # the words that operators are described in
     (
         "model", "model_file", "external_data", "fold_constants", "signature", "strip_head", "surgery", "runtime", "anchors",

@@ -1,0 +1,167 @@
+"""The clock of one question: how long it may take, how many nodes it may visit, and who is told.
+
+Whatever may take long is given a `Budget` and asks it. Two kinds of asking:
+
+- a loop whose partial result is of use ends when `running` is False;
+- a computation that is worth nothing before it is complete calls `check()`, which raises `OutOfTime`; whoever holds the last
+  sound answer catches that and returns the answer.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from onnxsub.errors import InputError
+
+__all__ = ["Budget", "OutOfTime"]
+
+
+class OutOfTime(Exception):  # noqa: N818 - it is no error: it ends a computation whose time is over
+    """The budget ended inside a computation that has no partial result. It never reaches a user."""
+
+
+class Budget:
+    """What one question may spend.
+
+    Attributes:
+        began: `time.perf_counter()` at its start.
+        deadline: the same at its end; infinite where there is no limit.
+        stop: set by Ctrl-C, SIGTERM or a caller; ends everything at the next look at the budget.
+
+    Args:
+        timeout: seconds; None for no limit.
+        nodes: nodes of branch and bound, solver nodes included; None for no limit. It does not depend on the machine's speed.
+        stop: an event of the caller.
+        tell: told one line of text now and then.
+
+    Raises:
+        InputError: a limit that is none.
+    """
+
+    def __init__(
+        self,
+        timeout: float | None = None,
+        *,
+        nodes: int | None = None,
+        stop: threading.Event | None = None,
+        tell: Callable[[str], None] | None = None,
+    ) -> None:
+        if timeout is not None and not timeout > 0:
+            raise InputError(f"--timeout {timeout} must be positive seconds")
+        if nodes is not None and nodes < 1:
+            raise InputError(f"--nodes {nodes} must be at least 1")
+        self.began = time.perf_counter()
+        self.deadline = math.inf if timeout is None else self.began + timeout
+        self.stop = stop or threading.Event()
+        self._whole = self  # the budget that this one is a part of: counts and stages are booked there
+        self._most_nodes = math.inf if nodes is None else nodes
+        self._nodes = 0
+        self._times: dict[str, float] = {}
+        self._stages: list[str] = []
+        self._cut: str | None = None
+        self._tell = tell
+
+    def part(self, seconds: float) -> Budget:
+        """A budget of at most so many seconds of this one; nodes, stages and `stop` are those of the whole."""
+        part = Budget(stop=self.stop)
+        part.deadline = min(self.deadline, part.began + max(seconds, 0.0))
+        part._whole = self._whole
+        return part
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a time limit."""
+        return math.isfinite(self.deadline)
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self.began
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left, infinite without a limit; negative when it is over."""
+        return self.deadline - time.perf_counter()
+
+    @property
+    def nodes(self) -> int:
+        """Nodes spent so far."""
+        return self._whole._nodes
+
+    @property
+    def nodes_left(self) -> float:
+        """Nodes left, infinite without a limit."""
+        return self._whole._most_nodes - self._whole._nodes
+
+    def count(self, nodes: int) -> None:
+        """Books nodes."""
+        self._whole._nodes += nodes
+
+    @property
+    def running(self) -> bool:
+        """Whether work may go on."""
+        return not self.over
+
+    @property
+    def over(self) -> bool:
+        """Whether work has to end; notes the stage in which that was first seen."""
+        whole = self._whole
+        over = self.stop.is_set() or time.perf_counter() >= self.deadline or whole._nodes >= whole._most_nodes
+        if over and self.deadline >= whole.deadline and whole._cut is None:
+            whole._cut = whole._stages[-1] if whole._stages else "start"
+        return over
+
+    def check(self) -> None:
+        """Raises OutOfTime when work has to end."""
+        if self.over:
+            raise OutOfTime
+
+    @property
+    def why(self) -> str:
+        """What ended the work, for a reason: `the time limit ended it (in the stage ...)`, ..."""
+        whole = self._whole
+        where = f" in the stage {whole._cut!r}" if whole._cut is not None else ""
+        if self.stop.is_set():
+            return f"interrupted{where}"
+        if whole._nodes >= whole._most_nodes:
+            return f"the limit of {whole._most_nodes:,} nodes ended it{where}; give more (--nodes)"
+        return f"the time limit ended it{where}; give more time (--timeout)"
+
+    @property
+    def cut(self) -> str | None:
+        """The stage that the end of the whole budget cut short; None: it has not ended, or nobody was at work."""
+        return self._whole._cut
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Books the seconds of a block under a name. A stage inside another one counts for itself only."""
+        whole = self._whole
+        outer = whole._stages[-1] if whole._stages else None
+        whole._stages.append(name)
+        start = time.perf_counter()
+        try:
+            yield
+        except OutOfTime:
+            if whole._cut is None and time.perf_counter() >= whole.deadline:
+                whole._cut = name
+            raise
+        finally:
+            whole._stages.pop()
+            seconds = time.perf_counter() - start
+            whole._times[name] = whole._times.get(name, 0.0) + seconds
+            if outer is not None:
+                whole._times[outer] = whole._times.get(outer, 0.0) - seconds
+
+    @property
+    def times(self) -> dict[str, float]:
+        """Seconds per stage so far, and `total`."""
+        return {**self._whole._times, "total": self._whole.spent}
+
+    def tell(self, text: str) -> None:
+        """Progress."""
+        if self._whole._tell is not None:
+            self._whole._tell(text)
