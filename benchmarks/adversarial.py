@@ -28,7 +28,7 @@ from onnxsub.metrics.tables import spread, try_examples
 from onnxsub.model import load_model
 from onnxsub.region import InputSpace
 from onnxsub.runtime import Runtime
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import MilpOptions
 
 
 def main() -> int:

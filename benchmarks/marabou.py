@@ -32,7 +32,7 @@ from onnxsub.verifiers.external.decide import decide_external
 from onnxsub.verifiers.external.marabou import Marabou
 from onnxsub.verifiers.milp.decide import decide
 from onnxsub.verifiers.milp.distance import minimum_distance
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import MilpOptions
 from onnxsub.verifiers.result import DistanceResult
 
 SIDE = 0.02

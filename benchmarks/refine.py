@@ -25,7 +25,7 @@ from onnxsub.passes.prune import PruneOptions
 from onnxsub.passes.select import SelectOptions
 from onnxsub.query import Query, make_query
 from onnxsub.verifiers.distance import DistanceOptions, distance
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import MilpOptions
 
 
 def fmn(query: Query) -> float:

@@ -23,7 +23,7 @@ from onnxsub.model import load_model
 from onnxsub.query import make_query
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.distance import DistanceOptions, distance
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import MilpOptions
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from benchmarks.common import DATA, images_for, load_note
 from onnxsub.errors import LicenceError, MissingDependencyError
 from onnxsub.query import make_query
 from onnxsub.verifiers.distance import DistanceOptions, distance
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import MilpOptions
 
 WAYS = (("highs", "direct"), ("highs", "bisect"), ("scip", "direct"), ("scip", "bisect"), ("gurobi", "direct"))
 

@@ -58,7 +58,7 @@ class Budget:
         self.deadline = math.inf if timeout is None else self.began + timeout
         self.stop = stop or threading.Event()
         self._whole = self  # the budget that this one is a part of: counts and stages are booked there
-        self._most_nodes = math.inf if nodes is None else nodes
+        self._most_nodes: float = math.inf if nodes is None else nodes
         self._nodes = 0
         self._times: dict[str, float] = {}
         self._stages: list[str] = []
@@ -70,6 +70,13 @@ class Budget:
         part = Budget(stop=self.stop)
         part.deadline = min(self.deadline, part.began + max(seconds, 0.0))
         part._whole = self._whole
+        part._most_nodes = self._most_nodes
+        return part
+
+    def with_nodes(self, nodes: int) -> Budget:
+        """This budget, for so many nodes more at most."""
+        part = self.part(math.inf)
+        part._most_nodes = min(self._most_nodes, self.nodes + nodes)
         return part
 
     @property
@@ -95,7 +102,7 @@ class Budget:
     @property
     def nodes_left(self) -> float:
         """Nodes left, infinite without a limit."""
-        return self._whole._most_nodes - self._whole._nodes
+        return self._most_nodes - self._whole._nodes
 
     def count(self, nodes: int) -> None:
         """Books nodes."""
@@ -110,10 +117,14 @@ class Budget:
     def over(self) -> bool:
         """Whether work has to end; notes the stage in which that was first seen."""
         whole = self._whole
-        over = self.stop.is_set() or time.perf_counter() >= self.deadline or whole._nodes >= whole._most_nodes
-        if over and self.deadline >= whole.deadline and whole._cut is None:
+        over = self.stop.is_set() or time.perf_counter() >= self.deadline or whole._nodes >= self._most_nodes
+        if over and whole._cut is None and (self is whole or whole._ended):
             whole._cut = whole._stages[-1] if whole._stages else "start"
         return over
+
+    @property
+    def _ended(self) -> bool:
+        return self.stop.is_set() or time.perf_counter() >= self.deadline or self._nodes >= self._most_nodes
 
     def check(self) -> None:
         """Raises OutOfTime when work has to end."""
@@ -146,7 +157,7 @@ class Budget:
         try:
             yield
         except OutOfTime:
-            if whole._cut is None and time.perf_counter() >= whole.deadline:
+            if whole._cut is None and whole._ended:
                 whole._cut = name
             raise
         finally:

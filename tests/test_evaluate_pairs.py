@@ -26,7 +26,7 @@ from onnxsub.metrics.adversarial_pairs import Pairs, find_pairs
 from onnxsub.metrics.adversarial_result import AdversarialResult
 from onnxsub.metrics.margin import MarginOptions
 from onnxsub.metrics.tables import Tried
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import MilpOptions
 from tests.evaluate_tools import make_files
 from tests.robustness_tools import Here
 

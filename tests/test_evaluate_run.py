@@ -26,7 +26,7 @@ from onnxsub.evaluate.settings import Settings
 from onnxsub.evaluate.task import Outcome, Task
 from onnxsub.evaluate.work import work
 from onnxsub.passes.select import SelectOptions
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import MilpOptions
 from tests.evaluate_tools import SAMPLES, UNITS, command, done_units, facts, make_files, rows, start
 from tests.verifiers.external_tools import program
 

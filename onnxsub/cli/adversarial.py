@@ -138,15 +138,15 @@ def _options(eps: float, targets: str, given: dict[str, Any]) -> AdversarialOpti
     from onnxsub.metrics.adversarial import AdversarialOptions, Targets
     from onnxsub.metrics.margin import MarginOptions
     from onnxsub.region import InputSpace
-    from onnxsub.verifiers.bab.options import BabOptions
-    from onnxsub.verifiers.milp.options import MilpOptions
+    from onnxsub.verifiers.options import BabOptions, Limits, MilpOptions
 
     if given["timeout"] is not None:
         positive(given["timeout"], "--timeout")
     if given["seed"] < 0:
         raise InputError(f"--seed {given['seed']} is negative; give 0 or more")
-    milp = MilpOptions(solver=given["solver"], timeout=given["timeout"], threads=given["threads"], seed=given["seed"])
-    margin = MarginOptions(milp=milp, bab=BabOptions.of_gib(given["memory"]), verifier=given["verifier"], tol=given["tol"])
+    limits = Limits(timeout=given["timeout"], threads=given["threads"], seed=given["seed"])
+    milp, bab = MilpOptions(solver=given["solver"]), BabOptions.of_gib(given["memory"])
+    margin = MarginOptions(limits, milp, bab, verifier=given["verifier"], tol=given["tol"])
     low, high = given["domain"]
     space = InputSpace(low, high, _numbers(given["mean"], "--mean"), _numbers(given["std"], "--std"))
     return AdversarialOptions(eps, Targets.parse(targets), margin, space)

@@ -40,6 +40,7 @@ def command(
     refine: bool,
     verifier: str,
     solver: str,
+    nodes: int | None,
     memory: float,
     tighten: str,
     search: str,
@@ -53,15 +54,12 @@ def command(
     check_tighten(tighten, verifier)
     check_writable(output, POINT_FILES)
     from onnxsub.passes.attack import AttackOptions
-    from onnxsub.verifiers.bab.options import BabOptions
     from onnxsub.verifiers.distance import DistanceOptions, distance
-    from onnxsub.verifiers.milp.options import MilpOptions
+    from onnxsub.verifiers.options import BabOptions, Limits, MilpOptions
 
     options = DistanceOptions(
-        milp=MilpOptions(
-            solver=solver, search=search, timeout=request.timeout, threads=request.threads, seed=request.seed, tol=tol,
-            tighten=tighten,
-        ),
+        limits=Limits(timeout=request.timeout, nodes=nodes, threads=request.threads, seed=request.seed, tol=tol),
+        milp=MilpOptions(solver=solver, search=search, tighten=tighten),
         via=substitute_of(via, keep, rank),
         attack=AttackOptions(seed=request.seed, device=request.device, threads=request.threads),
         verifier=verifier,

@@ -235,6 +235,10 @@ _VERIFIER = (
         help="Of --verifier milp, and of what bab leaves to a program.",
     ),
     click.option(
+        "--nodes", type=int, metavar="N",
+        help="Nodes of the search after which the best answer so far is given; unlike --timeout the same on every machine.",
+    ),
+    click.option(
         "--memory", type=float, default=4.0, show_default=True, metavar="GIB",
         help="What bab's open nodes may take; then it goes depth-first.",
     ),
@@ -256,7 +260,7 @@ def output_options(function: Function) -> Function:
 
 
 def verifier_options(function: Function) -> Function:
-    """`--verifier`, `--solver`, `--memory` and `--tighten`."""
+    """`--verifier`, `--solver`, `--nodes`, `--memory` and `--tighten`."""
     return _apply(_VERIFIER, function)
 
 

@@ -26,8 +26,8 @@ _CODES = {"proved": Exit.DONE, "violated": Exit.VIOLATED, "unknown": Exit.UNDECI
 @functools.partial(anchor_options, required=False)
 @click.argument("prop", metavar="[PROPERTY.vnnlib]", required=False)
 def command(
-    request: Request, prop: str | None, eps: float | None, verifier: str, solver: str, memory: float, tighten: str,
-    vnncomp: bool, output: str | None,
+    request: Request, prop: str | None, eps: float | None, verifier: str, solver: str, nodes: int | None,
+    memory: float, tighten: str, vnncomp: bool, output: str | None,
 ) -> int:
     """Decide whether every input within the radius E of the anchor keeps its class, or whether a VNN-LIB property holds.
 
@@ -43,24 +43,18 @@ def command(
     if vnncomp and prop is None:
         raise click.UsageError("--vnncomp is for a PROPERTY.vnnlib")
     check_tighten(tighten, verifier)
-    from onnxsub.verifiers.bab.options import BabOptions
-    from onnxsub.verifiers.milp.options import MilpOptions
-
-    milp = MilpOptions(solver=solver, timeout=request.timeout, threads=request.threads, seed=request.seed, tighten=tighten)
-    bab = BabOptions.of_gib(memory, request.device)
-    if prop is not None:
-        from onnxsub.verifiers.property import PropertyOptions
-        from onnxsub.verifiers.property_attack import AttackPlan
-
-        limit_threads(request.threads)
-        asked = PropertyOptions(milp=milp, attack=AttackPlan(device=request.device), verifier=verifier, bab=bab)
-        return verify_property(request.model, prop, asked, request.out, output=output, vnncomp=vnncomp)
-    assert eps is not None
-    check_writable(output, POINT_FILES)
-    from onnxsub.passes.attack import AttackOptions
+    from onnxsub.verifiers.ascend import AttackPlan
+    from onnxsub.verifiers.options import BabOptions, Limits, MilpOptions
     from onnxsub.verifiers.verify import VerifyOptions, verify
 
-    options = VerifyOptions(milp=milp, attack=AttackOptions(device=request.device), verifier=verifier, bab=bab)
+    limits = Limits(timeout=request.timeout, nodes=nodes, threads=request.threads, seed=request.seed)
+    milp = MilpOptions(solver=solver, tighten=tighten)
+    options = VerifyOptions(limits, milp, BabOptions.of_gib(memory, request.device), AttackPlan(device=request.device), verifier)
+    if prop is not None:
+        limit_threads(request.threads)
+        return verify_property(request.model, prop, options, request.out, output=output, vnncomp=vnncomp)
+    assert eps is not None
+    check_writable(output, POINT_FILES)
     query = request.query()
     with request.out.progress() as report:
         result = verify(query, eps, options, progress=lambda lower, upper, text: report(0.0, text))

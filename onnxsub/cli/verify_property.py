@@ -14,7 +14,8 @@ from onnxsub.files import write_atomic
 
 if TYPE_CHECKING:
     from onnxsub.model import Model
-    from onnxsub.verifiers.property import PropertyOptions, PropertyResult
+    from onnxsub.verifiers.result import VerifyResult
+    from onnxsub.verifiers.verify import VerifyOptions
 
 __all__ = ["WITNESS_FILES", "verify_property"]
 
@@ -25,7 +26,7 @@ _CODES = {"proved": Exit.DONE, "violated": Exit.VIOLATED, "unknown": Exit.UNDECI
 
 
 def verify_property(
-    model_path: str, property_path: str, options: PropertyOptions, out: Output, *, output: str | None = None, vnncomp: bool = False
+    model_path: str, property_path: str, options: VerifyOptions, out: Output, *, output: str | None = None, vnncomp: bool = False
 ) -> int:
     """Decides, prints and returns the exit code: 0 proved (unsat), 1 violated (sat), 3 undecided.
 
@@ -64,8 +65,9 @@ def verify_property(
     return _CODES[result.status]
 
 
-def _rows(result: PropertyResult, path: str, written: str | None) -> list[tuple[str, str]]:
+def _rows(result: VerifyResult, path: str, written: str | None) -> list[tuple[str, str]]:
     question = result.question
+    assert question is not None
     boxes = "1 box" if len(question.cases) == 1 else f"{len(question.cases)} boxes"
     rows = [
         ("property", f"{path}, VNN-LIB {question.version}, {boxes}, {question.clauses} clauses"),
@@ -75,7 +77,7 @@ def _rows(result: PropertyResult, path: str, written: str | None) -> list[tuple[
     w = result.witness
     if w is not None:
         where = f", written to {written}" if written else ""
-        rows.append(("witness", f"clause {w.clause + 1}, {w.kind}, smallest row {w.margin:.3g}{where}"))
+        rows.append(("witness", f"clause {(w.clause or 0) + 1}, {w.kind}, smallest row {w.margin:.3g}{where}"))
     if result.solver is None:
         rows.append(("verifier", f"{result.verifier}, {result.runs} runs"))
     else:
@@ -84,7 +86,7 @@ def _rows(result: PropertyResult, path: str, written: str | None) -> list[tuple[
     return rows
 
 
-def _write(path: str, result: PropertyResult, model: Model) -> None:
+def _write(path: str, result: VerifyResult, model: Model) -> None:
     import numpy as np
 
     suffix = Path(path).suffix.lower()

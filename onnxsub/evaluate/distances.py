@@ -13,9 +13,8 @@ from onnxsub.passes.attack import AttackOptions, AttackResult, attack
 from onnxsub.passes.prune import Adversarial, PruneOptions, build_substitute
 from onnxsub.passes.select import SelectOptions
 from onnxsub.query import Query
-from onnxsub.verifiers.bab.options import BabOptions
 from onnxsub.verifiers.distance import DistanceOptions, distance
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import BabOptions, Limits, MilpOptions
 from onnxsub.verifiers.result import DistanceResult
 
 __all__ = ["find_attack", "find_original", "find_substitute"]
@@ -99,7 +98,8 @@ def _options(task: Task, via: PruneOptions | None) -> DistanceOptions:
     s = _settings(task)
     assert task.verifier is not None
     return DistanceOptions(
-        milp=MilpOptions(solver=s.solver, timeout=s.timeout, threads=task.threads, seed=s.seed, tol=s.tolerance),
+        limits=Limits(timeout=s.timeout, threads=task.threads, seed=s.seed, tol=s.tolerance),
+        milp=MilpOptions(solver=s.solver),
         via=via,
         attack=AttackOptions(seed=s.seed, device=s.device, threads=task.threads),
         verifier=task.verifier,

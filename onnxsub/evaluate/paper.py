@@ -11,17 +11,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from onnxsub.evaluate.settings import Settings
+from onnxsub.instance import Instance
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackResult
 from onnxsub.query import Query
-from onnxsub.verifiers.milp.distance import decision_options
-from onnxsub.verifiers.milp.options import MilpOptions
-from onnxsub.verifiers.milp.search import Search
+from onnxsub.verifiers.bracket import Bracket
+from onnxsub.verifiers.options import ExactOptions, Limits, MilpOptions
+from onnxsub.verifiers.session import Session
 
 __all__ = ["paper_distance"]
 
@@ -48,12 +48,11 @@ def paper_distance(
         `runs`: how many; `solver_runs`: one `[target, radius, seconds, outcome]` for each, the outcome being `none`, `reached` or
         `undecided`.
     """
-    options = MilpOptions(
-        solver=settings.solver, search="bisect", timeout=None, threads=threads, seed=settings.seed, tol=settings.tolerance,
-        bounds_method=BOUNDS, tighten="none",
-    )  # fmt: skip
+    limits = Limits(threads=threads, seed=settings.seed, tol=settings.tolerance)
+    milp = MilpOptions(solver=settings.solver, search="bisect", bounds_method=BOUNDS, tighten="none")
     start = time.perf_counter()
-    search = Search(network, query.x0, query.label, query.space, options, replay, None)
+    instance = Instance(network, query.x0, query.label, query.space, replay)
+    search = Bracket(instance, Session(ExactOptions(limits, milp)))
     if found.x_adv is not None:
         search.accept(found.x_adv)
     log: list[list[Any]] = []
@@ -69,7 +68,7 @@ def paper_distance(
             low, high = high, min(2 * high, search.reach)
         if not reached:
             low, high = (high, high) if decided else (low, math.inf)
-    while decided and high - low > search.options.tol / 2:
+    while decided and high - low > search.tol / 2:
         middle = (low + high) / 2
         reached, decided = _reached(search, middle, settings.timeout, log)
         if reached:
@@ -81,7 +80,7 @@ def paper_distance(
     if best is None and decided and low >= search.reach:
         status, low = "none", math.inf
     else:
-        status = "exact" if upper - low <= search.options.tol else "bracket"
+        status = "exact" if upper - low <= search.tol else "bracket"
         low = min(low, upper)
     result = {
         "status": status,
@@ -90,7 +89,7 @@ def paper_distance(
         "adversarial_label": None if best is None else best.label,
         "witness": None if best is None else best.kind,
         "runs": len(log),
-        "nodes": search.nodes,
+        "nodes": search.budget.nodes,
         "solver_runs": log,
         "reason": None,
         "time_s": {"bnd": time.perf_counter() - start},
@@ -98,32 +97,22 @@ def paper_distance(
     return result, None if best is None else best.x
 
 
-def _reached(search: Search, radius: float, limit: float | None, log: list[list[Any]]) -> tuple[bool, bool]:
+def _reached(search: Bracket, radius: float, limit: float | None, log: list[list[Any]]) -> tuple[bool, bool]:
     """Whether a target is reached within the radius, and whether that is certain."""
     local = search.local(radius)
     decided = True
     for t in local.open:
-        if search.lowers[t] >= radius:
+        if search.claims.lowers[t] >= radius:
             continue
         model = search.target(local, t)
         if model is None:
             continue
-        with search.stage("build"):
+        with search.budget.stage("build"):
             problem = model.decision()
-        o = search.options
-        limits = replace(
-            decision_options(local),
-            time_limit=limit,
-            threads=o.threads,
-            seed=o.seed,
-            feasibility=o.feasibility,
-            integrality=o.integrality,
-        )
-        solution = search.solver.solve(problem, limits, search.stop)
-        search.nodes += solution.nodes
+        solution = search.session.solve(problem, model.decision_options, math.inf if limit is None else limit)
         if solution.status.proves_empty:
             outcome = "none"
-            search.prove(t, radius)
+            search.claims.prove(t, radius)
         elif solution.x is not None:
             outcome = "reached"
             search.accept(model.point(solution.x))

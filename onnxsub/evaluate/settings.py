@@ -86,13 +86,14 @@ class Settings:
         from onnxsub.passes.attack import AttackOptions
         from onnxsub.passes.prune import PruneOptions
         from onnxsub.passes.select import SelectOptions
-        from onnxsub.verifiers.milp.options import MilpOptions
+        from onnxsub.verifiers.options import Limits, MilpOptions
 
         for method in self.methods:
             for gamma in self.gammas:
                 PruneOptions(method=method, select=SelectOptions(gamma=gamma, rank=self.rank or ""))
         AttackOptions(device=self.device)
-        MilpOptions(solver=self.solver, tol=self.tolerance)
+        MilpOptions(solver=self.solver)
+        Limits(tol=self.tolerance)
 
     @property
     def tolerance(self) -> float:

@@ -134,7 +134,7 @@ def find_pairs(
 
 
 def _query(model: Model, anchor: Anchor, options: AdversarialOptions) -> Query:
-    return make_query(model, anchor.x, anchor.label, space=options.space, threads=options.margin.milp.threads)
+    return make_query(model, anchor.x, anchor.label, space=options.space, threads=options.margin.limits.threads)
 
 
 def _alone(model: Model, todo: list[tuple[Anchor, int]], options: AdversarialOptions) -> Stream:
@@ -183,5 +183,5 @@ def _model(path: str) -> Model:
 def _in_worker(path: str, anchor: Anchor, target: int, options: AdversarialOptions) -> Solved:
     import torch
 
-    torch.set_num_threads(options.margin.milp.threads or 1)
+    torch.set_num_threads(options.margin.limits.threads or 1)
     return work_pair(_query(_model(path), anchor, options), target, options.eps, options.margin)

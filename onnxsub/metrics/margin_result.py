@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onnxsub.errors import InputError
-from onnxsub.metrics.margin_climb import Climb
 from onnxsub.ops.base import Array
-from onnxsub.verifiers.bab.options import BabOptions
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.climb import Climb
+from onnxsub.verifiers.options import BabOptions, ExactOptions, Limits, MilpOptions
 
 __all__ = ["Example", "MarginOptions", "MarginResult"]
 
@@ -21,13 +20,15 @@ class MarginOptions:
     """How the smallest margin is searched.
 
     Attributes:
-        milp: solver, time limit, seed, threads (its `tol` is a distance and plays no part).
+        limits: time, nodes, seed, threads (its `tol` is a distance and plays no part).
+        milp: solver, bounds and programs.
         bab: options of branch and bound.
         verifier: `bab` or `milp`.
         tol: `exact` means `upper - lower <= tol * max |logit at the anchor|`; float32 inference itself is good to about 1e-6 of it.
         climb: the search that comes first.
     """
 
+    limits: Limits = field(default_factory=Limits)
     milp: MilpOptions = field(default_factory=MilpOptions)
     bab: BabOptions = field(default_factory=BabOptions)
     verifier: str = "bab"
@@ -41,11 +42,16 @@ class MarginOptions:
             raise InputError(f"--tol {self.tol:g} is not possible: float32 logits are good to 1e-6; give a number from 1e-6 to 1")
 
     def to_json(self) -> dict[str, Any]:
-        m = self.milp
+        m, limits = self.milp, self.limits
         return {
-            "verifier": self.verifier, "solver": m.solver, "timeout": m.timeout, "seed": m.seed, "threads": m.threads,
-            "tol": self.tol,
+            "verifier": self.verifier, "solver": m.solver, "timeout": limits.timeout, "seed": limits.seed,
+            "threads": limits.threads, "tol": self.tol,
         }  # fmt: skip
+
+    @property
+    def exact(self) -> ExactOptions:
+        """What an exact engine is told."""
+        return ExactOptions(self.limits, self.milp, self.bab)
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from onnxsub.errors import InputError
+from onnxsub.instance import Instance
 from onnxsub.metrics.pointwise import Rho
 from onnxsub.metrics.region_cell import Cell
 from onnxsub.metrics.region_program import Nearest
@@ -28,7 +29,7 @@ from onnxsub.ops.base import Array
 from onnxsub.query import Query
 from onnxsub.results import VERSION, jsonable
 from onnxsub.verifiers.referee import Referee
-from onnxsub.verifiers.result import Witness
+from onnxsub.verifiers.witness import Witness
 
 __all__ = ["RegionOptions", "RegionResult", "RegionTarget", "region_distance"]
 
@@ -154,7 +155,7 @@ def region_distance(query: Query, options: RegionOptions | None = None) -> Regio
     x0 = query.x0.astype(np.float64)
     cell = Cell(query.network, x0)
     built = time.perf_counter() - start
-    referee = Referee(query.network, x0, query.label, query.space, query.logits)
+    referee = Referee(Instance.of(query))
     low, high = (np.asarray(end, dtype=np.float64) - x0.reshape(-1) for end in (query.space.lower, query.space.upper))
     searches = {t: _Search(cell, Nearest(*cell.margin(query.label, t), low, high), options) for t in query.targets}
     targets: dict[int, RegionTarget] = {}

@@ -24,7 +24,7 @@ import torch
 
 from onnxsub.ops.base import Array
 from onnxsub.passes.polish import halfspace_radius
-from onnxsub.verifiers.milp.solvers import get_solver
+from onnxsub.verifiers.programs.solvers import get_solver
 
 __all__ = ["Nearest"]
 

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onnxsub.budget import Budget
 from onnxsub.device import ieee_float32
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Affine, Array, Box, Nonlinear
@@ -87,6 +88,7 @@ def compute_bounds(
     output: bool = True,
     memory: int = MEMORY,
     steps: int = 20,
+    budget: Budget | None = None,
 ) -> Bounds:
     """Intervals of all pre-activations and of the output over boxes of inputs.
 
@@ -104,6 +106,8 @@ def compute_bounds(
         ValueError: unknown method.
         UnsupportedOperatorError: an operator has no linear bounds.
     """
+    if budget is not None:
+        budget.check()
     if method not in METHODS:
         raise ValueError(f"unknown bounds method {method!r}; choose one of {', '.join(METHODS)}")
     lo, hi = _boxes(network, lower, dtype), _boxes(network, upper, dtype)

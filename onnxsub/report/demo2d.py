@@ -25,7 +25,7 @@ from onnxsub.query import Query, make_query
 from onnxsub.report.picture import check_matplotlib
 from onnxsub.results import VERSION
 from onnxsub.verifiers.distance import DistanceOptions, distance
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import Limits
 from onnxsub.verifiers.result import DistanceResult
 
 __all__ = ["CLASSES", "Demo2dOptions", "Demo2dResult", "Plane", "demo2d", "spirals", "train"]
@@ -220,8 +220,7 @@ def _anchor(proto: ModelProto, x: Array, y: Array, seed: int) -> tuple[Query, At
 
 
 def _plane(query: Query, found: AttackResult, via: PruneOptions | None) -> Plane:
-    milp = MilpOptions(threads=1)
-    result: DistanceResult = distance(query, DistanceOptions(milp=milp, via=via, attack=_attack(0)), found=found)
+    result: DistanceResult = distance(query, DistanceOptions(limits=Limits(threads=1), via=via, attack=_attack(0)), found=found)
     witness = None if result.witness is None or not result.witness.confirmed else result.witness.x
     if via is None:
         return Plane(None, None, query.network, result.upper, witness, query.network.units)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, field, replace
 
+from onnxsub.budget import Budget
 from onnxsub.errors import InputError
+from onnxsub.instance import Instance
 from onnxsub.passes.attack import AttackOptions, AttackResult, attack
 from onnxsub.passes.prune import PruneOptions
 from onnxsub.query import Query
-from onnxsub.verifiers.bab.options import BabOptions
 from onnxsub.verifiers.external.reader import check_readable
 from onnxsub.verifiers.external.search import distance_external
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.measure import measure
+from onnxsub.verifiers.options import BabOptions, ExactOptions, Limits, MilpOptions
 from onnxsub.verifiers.registry import check_verifier, external_tool
-from onnxsub.verifiers.result import DistanceResult, Original, Progress, Witness
-from onnxsub.verifiers.via import distance_via, own_distance
+from onnxsub.verifiers.result import DistanceResult, Original, Progress
+from onnxsub.verifiers.via import distance_via
+from onnxsub.verifiers.witness import Witness
 
 __all__ = ["DistanceOptions", "DistanceResult", "distance", "without_substitute"]
 
@@ -26,20 +28,22 @@ class DistanceOptions:
     """How the distance is found.
 
     Attributes:
-        milp: options of the verifier, the time limit for everything among them.
+        limits: time, nodes, threads, seed and tolerance, for everything.
+        milp: options of bounds and programs.
+        bab: options of branch and bound.
         via: the substitute to answer on instead of the model; None: the model itself.
         attack: how the first upper bound is searched.
         verifier: `bab` (branch and bound), `milp`, or another tool as `onnxsub.verifiers.registry` names it.
-        bab: options of branch and bound; what is common to both of our verifiers stands in `milp`.
         refine: with `via`, re-anchor the substitute at the better point that it led to, until nothing improves.
         rounds: how often at most.
     """
 
+    limits: Limits = field(default_factory=Limits)
     milp: MilpOptions = field(default_factory=MilpOptions)
+    bab: BabOptions = field(default_factory=BabOptions)
     via: PruneOptions | None = None
     attack: AttackOptions = field(default_factory=AttackOptions)
     verifier: str = "bab"
-    bab: BabOptions = field(default_factory=BabOptions)
     refine: bool = False
     rounds: int = 10
 
@@ -49,6 +53,11 @@ class DistanceOptions:
             raise InputError("--refine re-anchors a substitute; say which one with --via METHOD:GAMMA")
         if self.rounds < 1:
             raise InputError(f"rounds {self.rounds} must be at least 1")
+
+    @property
+    def exact(self) -> ExactOptions:
+        """What an engine of ours is told."""
+        return ExactOptions(self.limits, self.milp, self.bab)
 
 
 def distance(
@@ -60,43 +69,47 @@ def distance(
 ) -> DistanceResult:
     """`d_bnd` of the query's model at its anchor as a bracket; with `via`, `d_hat` of the substitute and what it proves.
 
-    The bracket holds at every moment: a time limit or Ctrl-C ends the search with what is proved so far.
+    The bracket holds at every moment: a limit or Ctrl-C ends the search with what is proved so far.
 
     Args:
         found: what an attack on this query found, in place of one of our own; so several distances share one attack.
+
+    Raises:
+        ContradictionError: a point was replayed nearer than what is proved.
     """
     options = options or DistanceOptions()
-    start = time.perf_counter()
     tool = external_tool(options.verifier)
     if query.misclassified:
         return _misclassified(query, options)
-    limit = options.milp.timeout
-
-    def clock() -> float:
-        return math.inf if limit is None else limit - (time.perf_counter() - start)
-
+    budget = options.limits.budget()
     if options.via is not None:
-        answer = distance_via(query, options, options.via, clock, progress, tool, found)
+        answer = distance_via(query, options, budget, progress, tool, found)
         if answer is not None:
             return answer
     if tool is not None:
         check_readable(query.model, tool.reader)  # before the attack: it must not be for nothing
-    attacking = options.attack if limit is None else replace(options.attack, timeout=max(limit / 3, 0.01))
-    found = attack(query, attacking) if found is None else found
-    attacked = time.perf_counter() - start
-    milp = options.milp if limit is None else replace(options.milp, timeout=max(clock(), 0.01))
+    if found is None:
+        with budget.stage("attack"):
+            found = attack(query, limited(options.attack, budget))
     if tool is not None:
-        result = distance_external(
-            query.model, query, tool, milp.timeout, tol=milp.tol, start=found.x_adv, seed=milp.seed, progress=progress
-        )
+        limits = remaining(options.limits, budget)
+        result = distance_external(query.model, query, tool, limits, start=found.x_adv, progress=progress)
+        result = replace(result, time_s={**result.time_s, **budget.times, "tool": result.time_s["tool"]})
     else:
-        result = own_distance(
-            options, query.network, query.x0, query.label, query.space, milp, start=found.x_adv, replay=query.logits,
-            progress=progress,
-        )  # fmt: skip
-    times = {**result.time_s, "attack": attacked, "total": time.perf_counter() - start}
-    result = replace(result, head=query.json_head(), time_s=times)
+        result = measure(Instance.of(query), options.exact, options.verifier, budget, start=found.x_adv, progress=progress)
+    result = replace(result, head=query.json_head())
     return result if options.via is None else without_substitute(result, proved=tool is None)
+
+
+def limited(options: AttackOptions, budget: Budget, share: float = 1 / 3) -> AttackOptions:
+    """An attack within a share of the time that is left."""
+    left = share * budget.remaining
+    return options if math.isinf(left) else replace(options, timeout=max(left, 0.01))
+
+
+def remaining(limits: Limits, budget: Budget) -> Limits:
+    """The limits for what is left of a budget."""
+    return limits if not budget.limited else replace(limits, timeout=max(budget.remaining, 0.01))
 
 
 def without_substitute(result: DistanceResult, *, proved: bool) -> DistanceResult:
@@ -117,5 +130,5 @@ def _misclassified(query: Query, options: DistanceOptions) -> DistanceResult:
     witness = Witness(query.x0, 0.0, int(label[0]), float(margin[0]), "strict" if margin[0] > 0 else "tie")
     return DistanceResult(
         "misclassified", 0.0, 0.0, witness, options.verifier, options.milp.solver, {}, 0, 0, False, {"total": 0.0},
-        options.milp.to_json(), query.json_head(),
+        options.exact.to_json(options.verifier), query.json_head(),
     )  # fmt: skip

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
 import torch
 
-from onnxsub.network import Network
+from onnxsub.instance import Instance
 from onnxsub.ops.base import Array
 from onnxsub.passes.polish import as_points
 from onnxsub.query import worst_margin
-from onnxsub.region import InputSpace
-from onnxsub.verifiers.result import Witness
+from onnxsub.verifiers.witness import Witness
 
-__all__ = ["TIE", "Referee", "Replay"]
-
-Replay = Callable[[Array], Array]
-"""Logits of points: `(N, *input_shape)` float32, un-normalised, to `(N, classes)`; `Query.logits` is one."""
+__all__ = ["TIE", "Referee"]
 
 TIE = 1e-5
 """A margin below zero is a tie where float32 inference cannot tell it from zero, `TIE * (max |logit| + max |logit at x0|)`, and
 where the network over the real numbers has reached the boundary there. Rounding alone makes no witness: the second
 condition keeps a point that is short of the boundary from standing for the distance."""
 
+_FAR = 10.0  # times the tolerance of a tie
 _REAL = 1e-9  # of the margin at the anchor: what float64 inference cannot tell from zero
 
 _FLOAT32 = 2.0**-24
@@ -35,17 +31,15 @@ class Referee:
     """Judges points round an anchor.
 
     Args:
-        network: gives the direction in which a point that just fails is pushed.
-        x0, label, space: the anchor.
-        replay: the logits that count; default: the network itself in float32.
+        instance: its `replay` gives the logits that count, its network the direction in which a point that just fails is pushed.
     """
 
-    def __init__(self, network: Network, x0: Array, label: int, space: InputSpace, replay: Replay | None = None) -> None:
-        self._network = network
-        self._x0 = np.asarray(x0, dtype=np.float64)
-        self._label = label
-        self._space = space
-        self._replay = replay or self._by_network
+    def __init__(self, instance: Instance) -> None:
+        self._network = instance.network
+        self._x0 = instance.x0
+        self._label = instance.label
+        self._space = instance.space
+        self._replay = instance.replay or self._by_network
 
     @cached_property
     def _size(self) -> float:
@@ -81,6 +75,21 @@ class Referee:
             radius = float(np.abs(point.astype(np.float64) - self._x0).max())
             found.append(Witness(point, radius, target, margin, kind))
         return found
+
+    def over_reals(self, witness: Witness) -> float:
+        """The margin of the network at a witness over the real numbers (float64), in units of the margin at the anchor."""
+        with torch.no_grad():
+            logits = self._network.forward(torch.as_tensor(witness.x, dtype=torch.float64).unsqueeze(0)).numpy()
+        return float(worst_margin(logits, self._label)[0][0]) / max(self._scale, 1e-300)
+
+    def float32_only(self, witness: Witness) -> bool:
+        """Whether a witness has another class by float32 execution alone: over the real numbers it is short of the boundary by more
+        than float32 rounding of the logits explains."""
+        with torch.no_grad():
+            logits = self._network.forward(torch.as_tensor(witness.x, dtype=torch.float64).unsqueeze(0)).numpy()
+            at_anchor = self._network.forward(torch.as_tensor(self._x0).unsqueeze(0)).numpy()
+        size = float(np.abs(logits).max()) + float(np.abs(at_anchor).max())
+        return bool(worst_margin(logits, self._label)[0][0] < -_FAR * TIE * size)
 
     def margins(self, x: Array) -> tuple[Array, Array]:
         """`max_t f_t - f_y` and that t for points `(N, *input_shape)`, as the attack asks for it."""

@@ -10,20 +10,25 @@ from typing import TYPE_CHECKING
 from onnxsub.errors import InputError
 
 if TYPE_CHECKING:
+    from onnxsub.verifiers.engine import Engine
     from onnxsub.verifiers.external.tool import Tool
 
-__all__ = ["VERIFIERS", "check_verifier", "external_tool"]
+__all__ = ["VERIFIERS", "check_verifier", "engine_of", "external_tool"]
 
-VERIFIERS: Mapping[str, str] = MappingProxyType(
+ENGINES: Mapping[str, str] = MappingProxyType({"bab": "onnxsub.verifiers.bab.engine", "milp": "onnxsub.verifiers.milp.engine"})
+"""Our own engines: name to the module with its `ENGINE`."""
+
+TOOLS: Mapping[str, str] = MappingProxyType(
     {
-        "bab": "onnxsub.verifiers.bab",
-        "milp": "onnxsub.verifiers.milp",
         "marabou": "onnxsub.verifiers.external.marabou:from_detail",
         "nnenum": "onnxsub.verifiers.external.command:nnenum_from_detail",
         "command": "onnxsub.verifiers.external.command:from_detail",
     }
 )
-"""Name to module; for the tools of other people also the function that makes the tool of what stands behind the colon."""
+"""The tools of other people: name to the function that makes the tool of what stands behind the colon."""
+
+VERIFIERS = (*ENGINES, *TOOLS)
+"""All names."""
 
 _NEED_A_COMMAND = frozenset({"command", "nnenum"})
 
@@ -36,8 +41,21 @@ def check_verifier(spec: str) -> None:
         raise InputError(f"--verifier {spec!r} is unknown; choose one of {known}")
     if name in _NEED_A_COMMAND and not detail.strip():
         raise InputError(f'--verifier {name} needs the command to run; give for example {name}:"tool/run_instance.sh"')
-    if colon and ":" not in VERIFIERS[name]:
+    if colon and name in ENGINES:
         raise InputError(f"--verifier {spec!r}: {name} takes nothing behind a colon; give --verifier {name}")
+
+
+def engine_of(spec: str) -> Engine | None:
+    """The engine of ours that `spec` names; None for a tool of other people.
+
+    Raises:
+        InputError: unknown.
+    """
+    check_verifier(spec)
+    if spec not in ENGINES:
+        return None
+    engine: Engine = importlib.import_module(ENGINES[spec]).ENGINE
+    return engine
 
 
 def external_tool(spec: str) -> Tool | None:
@@ -49,8 +67,8 @@ def external_tool(spec: str) -> Tool | None:
     """
     check_verifier(spec)
     name, _, detail = spec.partition(":")
-    module, colon, function = VERIFIERS[name].partition(":")
-    if not colon:
+    if name not in TOOLS:
         return None
+    module, _, function = TOOLS[name].partition(":")
     tool: Tool = getattr(importlib.import_module(module), function)(detail)
     return tool

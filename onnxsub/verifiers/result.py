@@ -7,41 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxsub.ops.base import Array
+from onnxsub.properties.property import Property
+from onnxsub.properties.witness import vnncomp_word, witness_text
 from onnxsub.results import VERSION, jsonable
+from onnxsub.verifiers.witness import Witness
 
-__all__ = ["DistanceResult", "Original", "Progress", "TargetResult", "VerifyResult", "Witness"]
+__all__ = ["DistanceResult", "Original", "Progress", "TargetResult", "VerifyResult"]
 
 Progress = Callable[[float, float, str], None]
 """Called with `lower`, `upper` and one line of text whenever something was learnt."""
-
-
-@dataclass(frozen=True, eq=False)
-class Witness:
-    """A point and what the referee says of it.
-
-    Attributes:
-        x: float32, `(*input_shape)`, inside the domain.
-        radius: `|x - x0|_inf` in float64.
-        label: the class t with the largest `f_t - f_y`.
-        margin: that difference, by the referee.
-        kind: `strict` (margin > 0), `tie` (zero within the stated tolerance: on the boundary) or `rejected`.
-        path: where it was saved.
-    """
-
-    x: Array = field(repr=False)
-    radius: float
-    label: int
-    margin: float
-    kind: str
-    path: str | None = None
-
-    @property
-    def confirmed(self) -> bool:
-        return self.kind != "rejected"
-
-    def to_json(self) -> dict[str, Any]:
-        return {"path": self.path, "kind": self.kind, "margin": self.margin}
 
 
 @dataclass(frozen=True)
@@ -169,48 +143,91 @@ class DistanceResult:
 
 @dataclass(frozen=True, eq=False)
 class VerifyResult:
-    """One decision: does `f` keep its class on `B(eps)`?
+    """One decision: is there a point in a ball or in the boxes of a property that must not be there? The same for both doors.
 
     Attributes:
-        status: `proved` (by bounds or by infeasibility of every target), `violated` (a replayed witness) or `unknown`.
+        status: `proved` (every clause is refuted, for the network over the real numbers), `violated` (a replayed witness) or
+            `unknown`.
         reason: one line.
         witness: for `violated`; a rejected one may come with `unknown`.
-        targets: per other class `proved`, `violated` or `unknown`.
+        clauses: per box and clause `proved`, `violated` or `unknown`; of a ball, one clause per other class in their order.
+        targets: of a ball: the same by class.
+        verifier: who decided: `bab`, `milp`, or the name of another tool.
+        solver: of the programs; None for another tool.
+        nodes, runs: of the exact verifier, and how many programs or tools were run.
+        timed_out, interrupted: the time limit, or Ctrl-C, ended the search.
+        eps: of a ball; None for a property.
+        question: of a property; None for a ball.
         original: where another file than the model was asked about: the witness replayed on the model; None otherwise.
+        replayed: points of the boxes that were replayed after a proof; none of them was a counterexample.
     """
 
     status: str
     reason: str
-    eps: float
     witness: Witness | None
+    clauses: tuple[tuple[str, ...], ...]
     verifier: str
     solver: str | None
-    targets: Mapping[int, str]
     nodes: int
     runs: int
+    timed_out: bool
     interrupted: bool
     time_s: Mapping[str, float]
     settings: Mapping[str, Any]
+    targets: Mapping[int, str] = field(default_factory=dict)
+    eps: float | None = None
+    question: Property | None = field(default=None, repr=False)
     head: Mapping[str, Any] = field(default_factory=dict)
     original: Witness | None = None
+    replayed: int = 0
+
+    @property
+    def vnncomp(self) -> str:
+        """`sat`, `unsat`, `timeout` or `unknown`."""
+        return vnncomp_word(self.status, timed_out=self.timed_out)
+
+    def vnncomp_text(self) -> str:
+        """The whole results file of VNN-COMP: the word, and for `sat` the witness."""
+        w = self.witness
+        if self.status != "violated" or w is None or w.y is None or self.question is None:
+            return f"{self.vnncomp}\n"
+        return f"sat\n{witness_text(self.question, w.x, w.y)}"
+
+    @property
+    def float32(self) -> str | None:
+        """What is known of the file's own float32 execution: `violated`, `not covered` by the proof, or None: nothing."""
+        return {"violated": "violated", "proved": "not covered"}.get(self.status)
 
     def to_json(self) -> dict[str, Any]:
-        """Schema `onnxsub.verify/1`."""
+        """Schema `onnxsub.verify/2`; what one of the doors has not is null there."""
+        w = self.witness
+        witness = None
+        if w is not None:
+            radius = _finite(w.radius)
+            witness = {**w.to_json(), "distance": radius, "case": w.case, "clause": w.clause}
         document: dict[str, Any] = jsonable(
             {
-                "schema": "onnxsub.verify/1",
+                "schema": "onnxsub.verify/2",
                 "version": VERSION,
+                "input": None,
+                "anchor": None,
+                "property": None,
                 **self.head,
                 "status": self.status,
                 "reason": self.reason,
+                "vnncomp": self.vnncomp,
+                "float32": self.float32,
+                "replayed": self.replayed,
                 "eps": self.eps,
-                "witness": None if self.witness is None else {**self.witness.to_json(), "distance": self.witness.radius},
-                "adversarial_label": self.witness.label if self.witness is not None and self.witness.confirmed else None,
+                "witness": witness,
+                "adversarial_label": w.label if w is not None and w.confirmed and w.label >= 0 else None,
                 "verifier": self.verifier,
                 "solver": self.solver,
-                "targets": {str(t): s for t, s in sorted(self.targets.items())},
+                "targets": {str(t): s for t, s in sorted(self.targets.items())} if self.targets else None,
+                "clauses": [list(case) for case in self.clauses],
                 "nodes": self.nodes,
                 "runs": self.runs,
+                "timed_out": self.timed_out,
                 "interrupted": self.interrupted,
                 "settings": dict(self.settings),
                 "time_s": dict(self.time_s),

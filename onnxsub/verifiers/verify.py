@@ -2,74 +2,132 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
+import numpy as np
+import torch
+
+from onnxsub.instance import Instance
+from onnxsub.network import Network
 from onnxsub.ops.base import Array
-from onnxsub.passes.attack import AttackOptions, attack
 from onnxsub.passes.bounds import check_eps
 from onnxsub.query import Query
-from onnxsub.verifiers.bab.decide import bab_decide
-from onnxsub.verifiers.bab.options import BabOptions
+from onnxsub.verifiers.ascend import AttackPlan
+from onnxsub.verifiers.conclude import concluded, work
+from onnxsub.verifiers.decision import Decision, ball_spec
 from onnxsub.verifiers.external.decide import decide_external
-from onnxsub.verifiers.milp.decide import decide
-from onnxsub.verifiers.milp.options import MilpOptions
-from onnxsub.verifiers.registry import check_verifier, external_tool
-from onnxsub.verifiers.result import Progress, VerifyResult, Witness
+from onnxsub.verifiers.options import BabOptions, ExactOptions, Limits, MilpOptions
+from onnxsub.verifiers.registry import check_verifier, engine_of, external_tool
+from onnxsub.verifiers.result import Progress, VerifyResult
+from onnxsub.verifiers.session import Session
+from onnxsub.verifiers.witness import Witness
 
-__all__ = ["VerifyOptions", "VerifyResult", "verify"]
+__all__ = ["VerifyOptions", "VerifyResult", "decide_ball", "verify"]
 
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """How the decision is made.
+    """How a decision is made.
 
     Attributes:
-        milp: options of the verifier, the time limit for everything among them.
-        attack: how a counterexample is searched first.
+        limits: time, nodes, threads, seed.
+        milp: options of bounds and programs.
+        bab: options of branch and bound.
+        attack: how a counterexample is searched, beside the attack that is free to go beyond the ball.
         verifier: `bab` (branch and bound), `milp`, or another tool as `onnxsub.verifiers.registry` names it
             (neither bounds nor an attack of ours first).
-        bab: options of branch and bound.
     """
 
+    limits: Limits = field(default_factory=Limits)
     milp: MilpOptions = field(default_factory=MilpOptions)
-    attack: AttackOptions = field(default_factory=AttackOptions)
-    verifier: str = "bab"
     bab: BabOptions = field(default_factory=BabOptions)
+    attack: AttackPlan = field(default_factory=AttackPlan)
+    verifier: str = "bab"
 
     def __post_init__(self) -> None:
         check_verifier(self.verifier)
+
+    @property
+    def exact(self) -> ExactOptions:
+        """What an engine of ours is told."""
+        return ExactOptions(self.limits, self.milp, self.bab)
 
 
 def verify(query: Query, eps: float, options: VerifyOptions | None = None, *, progress: Progress | None = None) -> VerifyResult:
     """`proved` where no point of `B(eps)` has another class or a tie, `violated` with a replayed point, else `unknown`.
 
-    Bounds come first, then an attack limited to the ball, then the exact verifier per class that is left.
+    The proof is about the network over the real numbers. Before it is told, points of the ball are replayed by onnxruntime: one of
+    another class among them makes the answer `violated`.
 
     Raises:
         InputError: `eps` is no radius.
+        ContradictionError: a point was replayed where there is proved to be none.
     """
     check_eps(eps)
     options = options or VerifyOptions()
-    start = time.perf_counter()
     tool = external_tool(options.verifier)
     if query.misclassified:
         margin, label = query.margins(query.x0[None])
-        witness = Witness(query.x0, 0.0, int(label[0]), float(margin[0]), "strict" if margin[0] > 0 else "tie")
-        return VerifyResult(
-            "violated", f"the anchor itself is predicted as class {query.predicted}", eps, witness, options.verifier,
-            options.milp.solver, {}, 0, 0, False, {"total": time.perf_counter() - start}, options.milp.to_json(), query.json_head(),
-        )  # fmt: skip
-
-    if tool is not None:
-        return decide_external(query.model, query, eps, tool, options.milp.timeout, progress=progress)
-
-    def look(seconds: float | None) -> Array | None:
-        return attack(query, replace(options.attack, upper=eps, timeout=seconds)).x_adv if eps > 0 else None
-
-    asked = (query.network, query.x0, query.label, query.space, eps, options.milp)
-    if options.verifier == "milp":
-        result = decide(*asked, attack=look, replay=query.logits, progress=progress)
+        kind = "strict" if margin[0] > 0 else "tie"
+        witness = Witness(query.x0, 0.0, int(label[0]), float(margin[0]), kind)
+        result = _at_anchor(witness, eps, options, f"the anchor itself is predicted as class {query.predicted}", query.targets)
+    elif tool is not None:
+        return decide_external(query.model, query, eps, tool, options.limits.timeout, progress=progress)
     else:
-        result = bab_decide(*asked, options.bab, attack=look, replay=query.logits, progress=progress)
-    return replace(result, head=query.json_head(), time_s={**result.time_s, "total": time.perf_counter() - start})
+        result = decide_ball(Instance.of(query), eps, options, progress=progress)
+    return replace(result, head=query.json_head())
+
+
+def decide_ball(
+    instance: Instance, eps: float, options: VerifyOptions | None = None, *, progress: Progress | None = None
+) -> VerifyResult:
+    """`verify` for a network in memory, by an engine of ours.
+
+    Args:
+        instance: without a `replay`, the network itself in float32 judges.
+        progress: told 0, the radius and a line of text.
+
+    Raises:
+        InputError: `eps` is no radius.
+        ContradictionError: a point was replayed where there is proved to be none.
+    """
+    check_eps(eps)
+    options = options or VerifyOptions()
+    if instance.replay is None:
+        instance = replace(instance, replay=partial(_float32, instance.network))
+    spec = ball_spec(instance, min(eps, instance.reach))
+    at_anchor = spec.boxes[0].judge.judge(instance.x0)
+    if eps == 0 or at_anchor.confirmed:
+        if not at_anchor.confirmed:
+            return _at_anchor(None, eps, options, "the anchor itself keeps its class", instance.targets)
+        return _at_anchor(replace(at_anchor, radius=0.0), eps, options, "the anchor itself is not of that class", instance.targets)
+    tell = None if progress is None else partial(progress, 0.0, eps)
+    session = Session(options.exact, options.limits.budget(tell=tell))
+    decision = Decision(spec, session)
+    engine = engine_of(options.verifier)
+    assert engine is not None
+    work(decision, engine, options.attack)
+    result = concluded(decision, options.verifier, eps=eps)
+    targets = dict(zip(instance.targets, result.clauses[0], strict=True))
+    return replace(result, targets=targets)
+
+
+def _at_anchor(
+    witness: Witness | None, eps: float, options: VerifyOptions, reason: str, targets: tuple[int, ...]
+) -> VerifyResult:
+    """The answer that the anchor alone gives."""
+    words: dict[int, str] = dict.fromkeys(targets, "proved" if witness is None else "unknown")
+    if witness is not None:
+        words[witness.label] = "violated"
+    more: dict[str, Any] = {"eps": eps, "targets": words}
+    return VerifyResult(
+        "proved" if witness is None else "violated", reason, witness, (tuple(words.values()),), options.verifier,
+        options.milp.solver, 0, 0, False, False, {"total": 0.0}, options.exact.to_json(options.verifier), **more,
+    )  # fmt: skip
+
+
+def _float32(network: Network, x: Array) -> Array:
+    with torch.no_grad():
+        return network.forward(torch.as_tensor(np.array(x), dtype=torch.float32)).numpy()

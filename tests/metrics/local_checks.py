@@ -15,7 +15,7 @@ from onnxsub.ops.base import Array
 from onnxsub.properties import Property
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import MilpOptions
 from onnxsub.verifiers.property import PropertyOptions, decide_property
 from tests.random_models import ACTIVATIONS, PIECEWISE, random_model
 

@@ -18,7 +18,7 @@ from onnxsub.metrics.adversarial_pairs import Pairs, find_pairs
 from onnxsub.metrics.margin import MarginOptions
 from onnxsub.query import make_query
 from onnxsub.region import InputSpace
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import MilpOptions
 from tests.random_models import random_model
 
 MARGIN = MarginOptions(MilpOptions(threads=1, timeout=20))

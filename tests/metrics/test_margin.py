@@ -21,9 +21,9 @@ from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.minimum import ValueTree
-from onnxsub.verifiers.bab.options import BabOptions
+from onnxsub.verifiers.options import BabOptions
 from onnxsub.verifiers.milp.local import LocalModel
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import MilpOptions
 from tests.random_models import PIECEWISE, random_model
 
 QUICK = MilpOptions(threads=1, timeout=20)

@@ -19,7 +19,7 @@ from onnxsub.ops.maxpool import MaxPool
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.distance import DistanceOptions, distance
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import MilpOptions
 from tests.handmade import Net
 from tests.random_dags import random_dag
 from tests.random_models import PIECEWISE, random_model

@@ -20,7 +20,7 @@ from onnxsub.cli.verify_property import verify_property
 from onnxsub.errors import InputError
 from onnxsub.model import load_model
 from onnxsub.properties import load_property
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import MilpOptions
 from onnxsub.verifiers.property import PropertyOptions
 from tests.properties.tools import same
 

@@ -17,7 +17,7 @@ from onnxsub.lower import lower
 from onnxsub.model import Model, load_model
 from onnxsub.properties import Case, Clause, Property, as_margin_network, load_property, parse_property, read_witness, row_set
 from onnxsub.runtime import Runtime
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import MilpOptions
 from onnxsub.verifiers.property import PropertyOptions, decide_property
 from tests.random_models import random_model
 

@@ -11,7 +11,7 @@ from onnxsub.properties import Clause, as_least_network, as_margin_network, row_
 from onnxsub.verifiers.bab.bound import Bounder
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.milp.local import LocalModel
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import MilpOptions
 from tests.verifiers.nets import dense, random_dense
 
 

@@ -14,7 +14,7 @@ from onnxsub.verifiers.bab.bound import Bounded, Bounder
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.nodes import Nodes
 from onnxsub.verifiers.milp.local import LocalModel, TargetModel
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import MilpOptions
 from onnxsub.verifiers.milp.search import normalised
 from tests.verifiers.nets import UNIT, logits
 

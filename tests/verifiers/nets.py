@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 import torch
 
+from onnxsub.instance import Instance, Replay
 from onnxsub.lower import lower
 from onnxsub.model import load_model
 from onnxsub.network import Network
@@ -15,6 +17,10 @@ from onnxsub.ops.base import Array, Operator
 from onnxsub.ops.dense import Dense
 from onnxsub.ops.relu import Relu
 from onnxsub.region import InputSpace
+from onnxsub.verifiers.measure import measure
+from onnxsub.verifiers.options import BabOptions, ExactOptions, Limits, MilpOptions
+from onnxsub.verifiers.result import DistanceResult, Progress, VerifyResult
+from onnxsub.verifiers.verify import VerifyOptions, decide_ball
 from tests.random_models import random_model
 
 UNIT = InputSpace()
@@ -79,3 +85,50 @@ def worst(network: Network, label: int, x: Array) -> Array:
     own = f[:, label].copy()
     f[:, label] = -np.inf
     return f.max(axis=1) - own
+
+
+LIMITS = frozenset(f.name for f in dataclasses.fields(Limits))
+
+
+def exact_options(bab: BabOptions | None = None, **options: object) -> ExactOptions:
+    """Options of limits and of programs in one call."""
+    limits = {k: v for k, v in options.items() if k in LIMITS}
+    milp = {k: v for k, v in options.items() if k not in LIMITS}
+    return ExactOptions(Limits(**limits), MilpOptions(**milp), bab or BabOptions())  # type: ignore[arg-type]
+
+
+def measured(
+    network: Network,
+    x0: Array,
+    label: int,
+    space: InputSpace = UNIT,
+    *,
+    verifier: str = "milp",
+    replay: Replay | None = None,
+    start: Array | None = None,
+    progress: Progress | None = None,
+    bab: BabOptions | None = None,
+    **options: object,
+) -> DistanceResult:
+    """The distance of a network; `options` are those of `Limits` and `MilpOptions`."""
+    instance = Instance(network, x0, label, space, replay)
+    return measure(instance, exact_options(bab, **options), verifier, start=start, progress=progress)
+
+
+def decided(
+    network: Network,
+    x0: Array,
+    label: int,
+    eps: float,
+    space: InputSpace = UNIT,
+    *,
+    verifier: str = "milp",
+    replay: Replay | None = None,
+    progress: Progress | None = None,
+    bab: BabOptions | None = None,
+    **options: object,
+) -> VerifyResult:
+    """One decision about a network; `options` are those of `Limits` and `MilpOptions`."""
+    o = exact_options(bab, **options)
+    asked = VerifyOptions(o.limits, o.milp, o.bab, verifier=verifier)
+    return decide_ball(Instance(network, x0, label, space, replay), eps, asked, progress=progress)

@@ -22,16 +22,16 @@ from onnxsub.propagate import compute_bounds, margin_bounds
 from onnxsub.properties import Case, Clause, Property
 from onnxsub.runtime import Runtime
 from onnxsub.verifiers.bab import bound, tree
-from onnxsub.verifiers.bab.cuts import Cuts
+from onnxsub.verifiers.bab.cuts.planes import Cuts
 from onnxsub.verifiers.bab.decide import bab_decide
 from onnxsub.verifiers.bab.distance import bab_distance
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.minimum import ValueTree
-from onnxsub.verifiers.bab.options import BabOptions
+from onnxsub.verifiers.options import BabOptions
 from onnxsub.verifiers.bab.tree import Tree
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import MilpOptions
 from onnxsub.verifiers.property import PropertyOptions, decide_property
-from onnxsub.verifiers.property_attack import AttackPlan
+from onnxsub.verifiers.ascend import AttackPlan
 from tests.pretend_device import PretendDevice, pretend_device
 from tests.random_models import random_model
 from tests.verifiers.bab_tools import target_models

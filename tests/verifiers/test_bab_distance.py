@@ -17,11 +17,11 @@ from onnxsub.ops.base import Array
 from onnxsub.verifiers.bab.decide import bab_decide
 from onnxsub.verifiers.bab.distance import _Pace, bab_distance
 from onnxsub.verifiers.bab.nodes import Waiting
-from onnxsub.verifiers.bab.options import BabOptions
+from onnxsub.verifiers.options import BabOptions
 from onnxsub.verifiers.bab.question import Answer, Question
 from onnxsub.verifiers.milp.decide import decide
 from onnxsub.verifiers.milp.distance import minimum_distance
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import MilpOptions
 from onnxsub.verifiers.milp.search import Search
 from tests.random_dags import random_dag
 from tests.verifiers.nets import UNIT, anchor, logits, random_dense

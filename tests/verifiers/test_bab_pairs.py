@@ -18,13 +18,13 @@ from onnxsub.verifiers.bab import pairs
 from onnxsub.verifiers.bab import tree as tree_module
 from onnxsub.verifiers.bab.bound import Bounder
 from onnxsub.verifiers.bab.frame import Frame
-from onnxsub.verifiers.bab.fronts import Fronts
+from onnxsub.verifiers.bab.cuts.rows import Fronts
 from onnxsub.verifiers.bab.nodes import pack, unpack
-from onnxsub.verifiers.bab.options import BabOptions
-from onnxsub.verifiers.bab.pairs import hull_plane, octagon, paired
+from onnxsub.verifiers.options import BabOptions
+from onnxsub.verifiers.bab.cuts.pairs import hull_plane, octagon, paired
 from onnxsub.verifiers.bab.tree import Tree
 from onnxsub.verifiers.milp.distance import minimum_distance
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import MilpOptions
 from tests.verifiers.bab_tools import Sample, check_nodes, frame_of, random_multipliers, random_split
 from tests.verifiers.nets import UNIT, anchor, random_dense, random_network
 

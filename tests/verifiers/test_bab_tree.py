@@ -10,10 +10,10 @@ import torch
 
 import onnxsub.verifiers.bab.tree as module
 from onnxsub.verifiers.bab.bound import Bounded, Bounder
-from onnxsub.verifiers.bab.options import BabOptions
+from onnxsub.verifiers.options import BabOptions
 from onnxsub.verifiers.bab.tree import Tree
 from onnxsub.verifiers.milp.distance import minimum_distance
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import MilpOptions
 from tests.verifiers.bab_tools import frame_of
 from tests.verifiers.nets import UNIT, anchor, logits, random_dense
 

@@ -8,9 +8,9 @@ import scipy.sparse as sp
 
 from onnxsub.ops.encoding import LinExpr
 from onnxsub.propagate import compute_bounds
-from onnxsub.verifiers.milp import build
-from onnxsub.verifiers.milp.build import Encoding, MilpModel, encode_network
-from onnxsub.verifiers.milp.solvers import SOLVERS, SolverOptions, SolverStatus
+from onnxsub.verifiers.programs import encode as build
+from onnxsub.verifiers.programs.encode import Encoding, MilpModel, encode_network
+from onnxsub.verifiers.programs.solvers import SOLVERS, SolverOptions, SolverStatus
 from tests.random_models import PIECEWISE
 from tests.verifiers.nets import UNIT, anchor, logits, random_dense, random_network
 

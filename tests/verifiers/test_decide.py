@@ -11,7 +11,7 @@ from onnxsub.errors import InputError
 from onnxsub.results import dumps
 from onnxsub.verifiers.milp.decide import decide
 from onnxsub.verifiers.milp.distance import minimum_distance
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import MilpOptions
 from onnxsub.verifiers.result import VerifyResult
 from tests.random_models import PIECEWISE
 from tests.verifiers.nets import UNIT, anchor, dense, logits, random_dense, random_network, worst

@@ -13,8 +13,8 @@ from onnxsub.errors import InputError, MissingDependencyError
 from onnxsub.region import InputSpace
 from onnxsub.results import dumps
 from onnxsub.verifiers.milp.distance import minimum_distance
-from onnxsub.verifiers.milp.options import MilpOptions
-from onnxsub.verifiers.milp.solvers import SOLVERS
+from onnxsub.verifiers.options import MilpOptions
+from onnxsub.verifiers.programs.solvers import SOLVERS
 from onnxsub.verifiers.result import DistanceResult
 from tests.random_models import PIECEWISE
 from tests.verifiers.nets import UNIT, anchor, dense, logits, random_dense, random_network, worst

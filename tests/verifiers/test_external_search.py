@@ -28,7 +28,7 @@ from onnxsub.verifiers.external.marabou import VARIABLE, Marabou
 from onnxsub.verifiers.external.search import distance_external, unanswered
 from onnxsub.verifiers.external.tool import SAT, UNKNOWN, UNSAT, Claim, Job, Tool
 from onnxsub.verifiers.milp.distance import minimum_distance
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import MilpOptions
 from onnxsub.verifiers.result import DistanceResult
 from onnxsub.verifiers.verify import VerifyOptions, verify
 from tests.handmade import Net

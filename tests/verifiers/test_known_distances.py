@@ -10,8 +10,8 @@ from onnxsub.model import load_model
 from onnxsub.passes.prune import PruneOptions
 from onnxsub.query import make_query
 from onnxsub.verifiers.distance import DistanceOptions, DistanceResult, distance, without_substitute
-from onnxsub.verifiers.milp.options import MilpOptions
-from onnxsub.verifiers.milp.solvers import SOLVERS
+from onnxsub.verifiers.options import MilpOptions
+from onnxsub.verifiers.programs.solvers import SOLVERS
 
 
 @pytest.mark.parametrize("size", [1e-6, 1e-4, 1.0, 1e4, 1e6])

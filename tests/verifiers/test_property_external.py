@@ -14,7 +14,7 @@ from onnxsub.model import Model, load_model
 from onnxsub.properties import Case, Clause, Property, parse_property, write_property
 from onnxsub.runtime import Runtime
 from onnxsub.verifiers.external.tool import SAT, UNSAT, Claim, Job
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import MilpOptions
 from onnxsub.verifiers.property import PropertyOptions, PropertyResult, decide_property
 from tests.random_models import random_model
 from tests.verifiers.external_tools import Stand, program, says

@@ -10,8 +10,8 @@ import pytest
 
 from onnxsub.query import Query, make_query
 from onnxsub.verifiers.milp.distance import minimum_distance
-from onnxsub.verifiers.milp.options import MilpOptions
-from onnxsub.verifiers.milp.solvers import SOLVERS
+from onnxsub.verifiers.options import MilpOptions
+from onnxsub.verifiers.programs.solvers import SOLVERS
 from onnxsub.verifiers.result import DistanceResult
 
 ANCHORS = {"mnist_2_20": (0, 1, 2, 3, 4), "mnist2x10": (0, 1, 2, 3, 4), "mnist_2_50": (6, 8, 9, 15, 20)}

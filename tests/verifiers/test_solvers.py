@@ -12,10 +12,10 @@ import pytest
 import scipy.sparse as sp
 
 from onnxsub.errors import InputError, LicenceError, MissingDependencyError, SolverError
-from onnxsub.verifiers.milp.solvers import SOLVERS, Capability, Problem, Solver, SolverOptions, SolverStatus, get_solver
-from onnxsub.verifiers.milp.solvers import gurobi as gurobi_module
-from onnxsub.verifiers.milp.solvers import highs as highs_module
-from onnxsub.verifiers.milp.solvers import scip as scip_module
+from onnxsub.verifiers.programs.solvers import SOLVERS, Capability, Problem, Solver, SolverOptions, SolverStatus, get_solver
+from onnxsub.verifiers.programs.solvers import gurobi as gurobi_module
+from onnxsub.verifiers.programs.solvers import highs as highs_module
+from onnxsub.verifiers.programs.solvers import scip as scip_module
 
 INF = math.inf
 
@@ -186,7 +186,7 @@ def test_missing_package_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: str) -> None:
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr("onnxsub.verifiers.milp.solvers.base.importlib.import_module", refuse)
+    monkeypatch.setattr("onnxsub.verifiers.programs.solvers.base.importlib.import_module", refuse)
     for name, extra in (("scip", "onnxsub[scip]"), ("gurobi", "onnxsub[gurobi]"), ("highs", "highspy")):
         with pytest.raises(MissingDependencyError, match="pip install") as e:
             get_solver(name)

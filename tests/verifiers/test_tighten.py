@@ -9,7 +9,7 @@ import torch
 from onnxsub.passes.fold import fold
 from onnxsub.propagate import compute_bounds
 from onnxsub.propagate.halfspace import cut_minimum
-from onnxsub.verifiers.milp.tighten import tighten
+from onnxsub.verifiers.box.halfspaces import tighten
 from tests.random_models import PIECEWISE
 from tests.verifiers.nets import UNIT, anchor, logits, random_network
 

@@ -11,8 +11,7 @@ from onnxsub.evaluate.settings import plain_settings
 from onnxsub.metrics.adversarial import AdversarialOptions, Targets
 from onnxsub.metrics.margin import MarginOptions
 from onnxsub.region import InputSpace
-from onnxsub.verifiers.bab.options import BabOptions
-from onnxsub.verifiers.milp.options import MilpOptions
+from onnxsub.verifiers.options import BabOptions, Limits, MilpOptions
 
 __all__ = ["PairSettings"]
 
@@ -52,10 +51,10 @@ class PairSettings:
         """From options whose other parts are at their defaults."""
         m, space = options.margin, options.space
         settings = PairSettings(
-            options.eps, str(options.targets), m.verifier, m.milp.solver, m.tol, m.milp.timeout, m.milp.seed, m.milp.threads or 1,
-            m.bab.memory, (space.lower, space.upper), space.mean, space.std,
+            options.eps, str(options.targets), m.verifier, m.milp.solver, m.tol, m.limits.timeout, m.limits.seed,
+            m.limits.threads or 1, m.bab.memory, (space.lower, space.upper), space.mean, space.std,
         )  # fmt: skip
-        if settings.options != replace(options, margin=replace(m, milp=replace(m.milp, threads=settings.threads))):
+        if settings.options != replace(options, margin=replace(m, limits=replace(m.limits, threads=settings.threads))):
             raise InputError("options of a pair that a run.toml does not hold were changed; leave these at their defaults")
         return settings
 
@@ -71,8 +70,9 @@ class PairSettings:
 
     def margin(self, threads: int) -> MarginOptions:
         """How a pair is solved with so many threads."""
-        milp = MilpOptions(solver=self.solver, timeout=self.timeout, threads=threads, seed=self.seed)
-        return MarginOptions(milp=milp, bab=BabOptions(memory=self.memory), verifier=self.verifier, tol=self.tol)
+        limits = Limits(timeout=self.timeout, threads=threads, seed=self.seed)
+        milp = MilpOptions(solver=self.solver)
+        return MarginOptions(limits, milp, bab=BabOptions(memory=self.memory), verifier=self.verifier, tol=self.tol)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values under the names of the fields."""

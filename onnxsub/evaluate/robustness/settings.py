@@ -150,12 +150,13 @@ class RobustnessSettings:
         """How a distance is found."""
         from onnxsub.passes.attack import AttackOptions
         from onnxsub.verifiers.distance import DistanceOptions
-        from onnxsub.verifiers.milp.options import MilpOptions
+        from onnxsub.verifiers.options import Limits, MilpOptions
 
         limit = self.timeout if self.distances == "attack" else None  # else the distance shares out its own
         attack = AttackOptions(seed=self.seed, threads=threads, timeout=limit)
-        milp = MilpOptions(solver=self.solver or "highs", timeout=self.timeout, threads=threads, seed=self.seed)
-        return DistanceOptions(milp=milp, via=_substitute(self, attack), attack=attack, verifier=self.verifier or "bab")
+        limits = Limits(timeout=self.timeout, threads=threads, seed=self.seed)
+        milp = MilpOptions(solver=self.solver or "highs")
+        return DistanceOptions(limits, milp, via=_substitute(self, attack), attack=attack, verifier=self.verifier or "bab")
 
     def to_json(self) -> dict[str, Any]:
         """Plain values under the names of the fields."""

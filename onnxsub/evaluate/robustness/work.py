@@ -17,7 +17,8 @@ from onnxsub.metrics.region import RegionOptions, region_distance
 from onnxsub.passes.attack import attack
 from onnxsub.query import Query
 from onnxsub.verifiers.distance import distance
-from onnxsub.verifiers.result import DistanceResult, Witness
+from onnxsub.verifiers.result import DistanceResult
+from onnxsub.verifiers.witness import Witness
 
 __all__ = ["decide", "draw", "locate", "resist"]
 
@@ -69,7 +70,7 @@ def locate(task: Task, query: Query) -> Done:
     answer = distance(query, options)
     _check_whole(answer.interrupted)
     witness = answer.witness if answer.original is None else answer.original.witness
-    return Done({**facts, **_bracket(answer, options.milp.tol), **_times(answer.time_s)}, _confirmed(witness))
+    return Done({**facts, **_bracket(answer, options.limits.tol), **_times(answer.time_s)}, _confirmed(witness))
 
 
 def _bracket(answer: DistanceResult, tol: float) -> dict[str, Any]:

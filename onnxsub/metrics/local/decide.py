@@ -20,7 +20,7 @@ from onnxsub.metrics.local.verdict import LocalOptions, LocalVerdict
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack import attack
 from onnxsub.query import Query
-from onnxsub.verifiers.property import PropertyOptions, decide_property
+from onnxsub.verifiers.property import decide_property
 from onnxsub.verifiers.registry import external_tool
 from onnxsub.verifiers.verify import VerifyOptions, verify
 
@@ -121,7 +121,8 @@ def _check_able(prop: LocalProperty, what: Counterexamples, options: LocalOption
 
 def _by_verify(query: Query, prop: LocalProperty, options: LocalOptions) -> LocalVerdict:
     """CR, as `onnxsub verify --eps` decides it."""
-    chosen = VerifyOptions(options.milp(), options.search(), options.verifier, options.bab)
+    exact = options.exact
+    chosen = VerifyOptions(exact.limits, exact.milp, exact.bab, options.attack, options.verifier)
     result = verify(query, prop.eps, chosen)
     witness = None
     if result.status == "violated":
@@ -143,7 +144,7 @@ def _by_verify(query: Query, prop: LocalProperty, options: LocalOptions) -> Loca
 def _by_tool(query: Query, prop: LocalProperty, options: LocalOptions) -> LocalVerdict:
     """Asks another tool about the VNN-LIB form; its point is taken back to un-normalised units and replayed."""
     began = time.perf_counter()
-    result = decide_property(query.model, prop.to_property(query), PropertyOptions(options.milp(), verifier=options.verifier))
+    result = decide_property(query.model, prop.to_property(query), VerifyOptions(options.exact.limits, verifier=options.verifier))
     status, witness, reason = {"proved": "proved"}.get(result.status, "undecided"), None, result.reason
     if result.witness is not None:
         x = result.witness.x.reshape(query.x0.shape)

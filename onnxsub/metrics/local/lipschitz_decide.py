@@ -18,6 +18,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from onnxsub.budget import Budget
 from onnxsub.metrics.local.jacobian import lipschitz_bound
 from onnxsub.metrics.local.lipschitz import LipschitzRobustness
 from onnxsub.metrics.local.lipschitz_attack import attack_ratio
@@ -122,6 +123,11 @@ def _inner(query: Query, bounds: Bounds, low: Array, high: Array, r: float, most
     return float(np.minimum(by_line, by_value).max()) * (1 + 1e-9)
 
 
+def _left_of(until: float) -> Budget:
+    """The time until a moment as a budget."""
+    return Budget(None if math.isinf(until) else max(until - time.perf_counter(), 1e-3))
+
+
 def _thinnest(
     query: Query, prop: LipschitzRobustness, r: float, share: float, options: LocalOptions, until: float
 ) -> tuple[float, Found]:
@@ -133,7 +139,7 @@ def _thinnest(
     judge = BallJudge(query, prop)
     while True:
         shell = StandardRobustness(r, share * prop.lipschitz * r)
-        found = search(query, shell, shell.counterexamples(query), options, max(until - time.perf_counter(), 1e-3))
+        found = search(query, shell, shell.counterexamples(query), options, _left_of(until))
         if found.interrupted:
             raise KeyboardInterrupt
         if found.witness is None or judge.judge(found.witness).confirmed:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
+from onnxsub.budget import Budget
 from onnxsub.metrics.local.base import Counterexamples, LocalProperty
 from onnxsub.metrics.local.verdict import LocalOptions
 from onnxsub.ops.base import Array
-from onnxsub.properties import Case, Property, as_margin_network
+from onnxsub.properties import row_set
 from onnxsub.query import Query
-from onnxsub.verifiers.property import PropertyOptions, by_branching
-from onnxsub.verifiers.property_attack import AttackPlan, PropertyWitness, ascend
-from onnxsub.verifiers.property_milp import decide_by_programs
-from onnxsub.verifiers.property_state import PropertyState
+from onnxsub.verifiers.ascend import AttackPlan
+from onnxsub.verifiers.conclude import work
+from onnxsub.verifiers.decision import Decision, Spec, SpecBox
+from onnxsub.verifiers.registry import engine_of
+from onnxsub.verifiers.session import Session
+from onnxsub.verifiers.witness import Witness, inside_float32
 
 __all__ = ["BallJudge", "Found", "hunt", "search"]
 
@@ -37,18 +38,29 @@ class BallJudge:
         self._query = query
         self._prop = prop
         low, high = (end.reshape(-1) for end in query.space.ball(query.x0, prop.eps))
-        l, u = low.astype(np.float32), high.astype(np.float32)
-        self.lower: Array = np.where(l < low, np.nextafter(l, np.float32(np.inf)), l)
-        self.upper: Array = np.where(u > high, np.nextafter(u, np.float32(-np.inf)), u)
+        self.lower, self.upper = inside_float32(low, high)
 
-    def judge(self, x: Array) -> PropertyWitness:
+    def _fed(self, x: Array) -> Array:
+        flat = np.asarray(x, dtype=np.float64).reshape(len(x), -1).astype(np.float32)
+        return np.asarray(np.clip(flat, self.lower, self.upper)).reshape(len(x), *self._query.x0.shape)
+
+    def judge(self, x: Array) -> Witness:
         """The verdict on a point, moved into the ball first. The anchor is a float32 point of it, so there is always one."""
-        point = np.clip(np.asarray(x, dtype=np.float64).reshape(-1).astype(np.float32), self.lower, self.upper)
+        point = self._fed(np.asarray(x)[None])
         query, prop = self._query, self._prop
-        found = prop.measure(query, point.reshape(1, *query.x0.shape))
+        found = prop.measure(query, point)
         value = float(found.quantity[0])
         margin = prop.bound - value if prop.smallest else value - prop.bound
-        return PropertyWitness(point.astype(np.float64), np.array([value]), 0, margin, bool(found.violated[0]))
+        kind = "rejected" if not found.violated[0] else "strict" if margin > 0 else "tie"
+        radius = float(query.radius(point)[0])
+        return Witness(point[0], radius, -1, margin, kind, None, 0, 0, np.array([value]))
+
+    def best(self, x: Array) -> Witness:
+        """The verdict on the point that violates the property most."""
+        points = self._fed(x)
+        quantity = self._prop.measure(self._query, points).quantity
+        worst = np.nan_to_num(-quantity if self._prop.smallest else quantity, nan=-math.inf)
+        return self.judge(points[int(worst.argmax())])
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,65 +82,61 @@ class Found:
     times: Mapping[str, float]
 
     @staticmethod
-    def of(state: PropertyState, query: Query) -> Found:
+    def of(decision: Decision, query: Query) -> Found:
         """What is known at the end of a search."""
-        marks = [m for case in state.marks for m in case]
+        marks = [m for case in decision.marks() for m in case]
         left = sum(m == "unknown" for m in marks)
-        witness, interrupted = None, state.stop.is_set()
-        if state.witness is not None:
-            witness = state.witness.x.reshape(query.x0.shape).astype(np.float32)
+        budget, witness = decision.budget, decision.witness
+        interrupted, x = budget.stop.is_set(), None
+        if witness is not None:
+            x = witness.x.reshape(query.x0.shape).astype(np.float32)
             reason = "a point of the ball, replayed with onnxruntime on the file"
+            if decision.claims.diverged is not None:
+                reason += "; over the real numbers there is none, so float32 execution differs from that network"
         elif left == 0:
-            by = "bounds" if state.nodes + state.runs == 0 else f"bounds and {state.nodes:,} nodes"
+            by = f"bounds and {budget.nodes:,} nodes" if decision.grown or decision.session.runs else "bounds"
             reason = f"{by} exclude all {len(marks)} ways to violate it"
         elif interrupted:
             reason = "interrupted before everything was decided"
-        elif state.remaining <= 0 or state.limited:
-            reason = f"{left} of {len(marks)} ways to violate it are open: the time limit ended it; give more (--timeout)"
+        elif budget.over or decision.limited:
+            reason = f"{left} of {len(marks)} ways to violate it are open: {budget.why}"
         else:
-            reason = f"{left} of {len(marks)} ways to violate it are open: the extreme value is too near to the bound to tell"
-        return Found(witness is None and left == 0, witness, reason, interrupted, dict(state.times))
+            why = decision.session.trouble or "the extreme value is too near to the bound to tell"
+            reason = f"{left} of {len(marks)} ways to violate it are open: {why}"
+        return Found(decision.proved, x, reason, interrupted, budget.times)
 
 
-def search(query: Query, prop: LocalProperty, what: Counterexamples, options: LocalOptions, seconds: float | None = None) -> Found:
+def search(query: Query, prop: LocalProperty, what: Counterexamples, options: LocalOptions, budget: Budget | None = None) -> Found:
     """Looks for a point of the ball that violates the property, and for a proof that there is none.
 
     Args:
         what: the points that violate it.
-        seconds: in place of the time limit of `options`.
+        budget: default: one with the time limit of `options`.
 
     Raises:
         UnsupportedOperatorError: an operator has no bounds, or (`milp`) no rows.
-        MissingDependencyError, LicenceError, SolverError: of the solver.
+        MissingDependencyError, LicenceError: of the solver.
+        ContradictionError: a point was replayed where there is proved to be none.
     """
     if not what.clauses:
         return Found(True, None, "nothing that the network can give violates it", False, {})
-    state = _state(query, prop, what, options, seconds)
-    plan = _plan(options, what)
-    chosen = PropertyOptions(state.options, plan, options.verifier, options.bab)
-    try:
-        if options.verifier == "milp":
-            decide_by_programs(state, plan)
-        else:
-            by_branching(state, chosen)
-    except KeyboardInterrupt:
-        state.stop.set()
-    return Found.of(state, query)
+    decision = _decision(query, prop, what, options, budget)
+    engine = engine_of(options.verifier)
+    assert engine is not None
+    work(decision, engine, _plan(options, what))
+    return Found.of(decision, query)
 
 
-def hunt(query: Query, prop: LocalProperty, what: Counterexamples, options: LocalOptions) -> Found:
+def hunt(query: Query, prop: LocalProperty, what: Counterexamples, options: LocalOptions, budget: Budget | None = None) -> Found:
     """The same without a proof: only the attack."""
     if not what.clauses:
         return Found(False, None, "nothing that the network can give violates it", False, {})
-    state = _state(query, prop, what, options, None)
-    rows = state.rows[0]
-    network = as_margin_network(what.network, rows)
-    late: Callable[[], bool] = partial(_past, time.perf_counter() + state.remaining)
-    with state.stage("attack"):
-        found = ascend(network, rows.clauses, state.judges[0], _plan(options, what), late=late)
-    if found is not None:
-        state.accept(0, found)
-    return Found.of(state, query)
+    decision = _decision(query, prop, what, options, budget)
+    try:
+        decision.search(0, decision.rows(0).clauses, _plan(options, what))
+    except KeyboardInterrupt:
+        decision.budget.stop.set()
+    return Found.of(decision, query)
 
 
 def _plan(options: LocalOptions, what: Counterexamples) -> AttackPlan:
@@ -138,13 +146,7 @@ def _plan(options: LocalOptions, what: Counterexamples) -> AttackPlan:
     return replace(plan, restarts=starts, seed=options.seed)
 
 
-def _state(query: Query, prop: LocalProperty, what: Counterexamples, options: LocalOptions, seconds: float | None) -> PropertyState:
-    low, high = (end.reshape(-1) for end in query.space.ball(query.x0, prop.eps))
-    question = Property((Case(low, high, what.clauses),), query.network.input_shape, what.network.output_shape)
-    judge = BallJudge(query, prop)
-    milp = options.milp(None if seconds is None or math.isinf(seconds) else seconds)
-    return PropertyState(query.model, question, milp, None, network=what.network, judges=[judge])
-
-
-def _past(until: float) -> bool:
-    return time.perf_counter() > until
+def _decision(query: Query, prop: LocalProperty, what: Counterexamples, options: LocalOptions, budget: Budget | None) -> Decision:
+    lower, upper = query.space.ball(query.x0, prop.eps)
+    box = SpecBox(lower, upper, row_set(what.clauses), BallJudge(query, prop))
+    return Decision(Spec(what.network, (box,)), Session(options.exact, budget))

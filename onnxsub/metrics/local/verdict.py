@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,9 +11,8 @@ from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackOptions
 from onnxsub.query import Query
 from onnxsub.results import VERSION, jsonable
-from onnxsub.verifiers.bab.options import BabOptions
-from onnxsub.verifiers.milp.options import MilpOptions
-from onnxsub.verifiers.property_attack import AttackPlan
+from onnxsub.verifiers.ascend import AttackPlan
+from onnxsub.verifiers.options import BabOptions, ExactOptions, Limits, MilpOptions
 from onnxsub.verifiers.registry import check_verifier
 
 __all__ = ["LocalOptions", "LocalVerdict"]
@@ -29,6 +27,7 @@ class LocalOptions:
             names it (what VNN-LIB can state).
         solver: of programs.
         timeout: seconds for everything; None for none.
+        nodes: nodes of branch and bound and of solvers; None for no limit.
         seed: of attacks and solver.
         threads: of the solver.
         bab: options of branch and bound.
@@ -38,6 +37,7 @@ class LocalOptions:
     verifier: str = "bab"
     solver: str = "highs"
     timeout: float | None = None
+    nodes: int | None = None
     seed: int = 0
     threads: int | None = 1
     bab: BabOptions = field(default_factory=BabOptions)
@@ -45,17 +45,13 @@ class LocalOptions:
 
     def __post_init__(self) -> None:
         check_verifier(self.verifier)
-        self.milp()  # checks what it shares
+        _ = self.exact  # checks what it shares
 
-    def milp(self, timeout: float | None = None) -> MilpOptions:
-        """The same for the exact verifiers.
-
-        Args:
-            timeout: in place of the whole time.
-        """
-        seconds = self.timeout if timeout is None else max(timeout, 1e-3)
-        seconds = None if seconds is None or math.isinf(seconds) else seconds
-        return MilpOptions(solver=self.solver, timeout=seconds, threads=self.threads, seed=self.seed)
+    @property
+    def exact(self) -> ExactOptions:
+        """What an exact engine is told."""
+        limits = Limits(timeout=self.timeout, nodes=self.nodes, threads=self.threads, seed=self.seed)
+        return ExactOptions(limits, MilpOptions(solver=self.solver), self.bab)
 
     def search(self) -> AttackOptions:
         """The same for the attack on a class."""

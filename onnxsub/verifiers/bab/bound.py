@@ -28,7 +28,7 @@ from onnxsub.ops.base import Activation
 from onnxsub.ops.relaxation import Elementwise, Relaxation
 from onnxsub.propagate.adam import Adam
 from onnxsub.propagate.backward import Coefficients, flattened, pull_back
-from onnxsub.verifiers.bab.cuts import Cuts
+from onnxsub.verifiers.bab.cuts.planes import Cuts
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.nodes import Nodes
 from onnxsub.verifiers.bab.pushed import Pushed, split_push

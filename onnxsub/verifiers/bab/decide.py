@@ -1,97 +1,107 @@
-"""One decision by branch and bound: is another class reached within a radius?"""
+"""A decision by branch and bound: roots of every box, then rounds of the attack and turns of the trees, one after the other."""
 
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-from onnxsub.errors import InputError
-from onnxsub.network import Network
-from onnxsub.ops.base import Array
-from onnxsub.region import InputSpace
-from onnxsub.verifiers.bab.options import BabOptions
+from onnxsub.budget import OutOfTime
+from onnxsub.verifiers.ascend import AttackPlan
+from onnxsub.verifiers.bab.inside import InsideGoal
 from onnxsub.verifiers.bab.question import Question
-from onnxsub.verifiers.milp.decide import Attack, short_attack, violates
-from onnxsub.verifiers.milp.options import MilpOptions
-from onnxsub.verifiers.milp.search import Search
-from onnxsub.verifiers.referee import Replay
-from onnxsub.verifiers.result import Progress, VerifyResult, Witness
+from onnxsub.verifiers.decision import Decision
+from onnxsub.verifiers.free_attack import free_attack
+from onnxsub.verifiers.screen import screen
 
-__all__ = ["bab_decide"]
+__all__ = ["decide"]
+
+_ATTACK = 1 / 6  # of the time left that one round of the attack may take
+_BLOCK = 256  # clauses of one tree
+_TURN = 256  # nodes that the trees go on for between two rounds of the attack, doubled each time
+_FIRST_PASS = 10.0  # seconds that several boxes get each at first where there is no time limit
 
 
-def bab_decide(
-    network: Network,
-    x0: Array,
-    label: int,
-    space: InputSpace,
-    eps: float,
-    options: MilpOptions | None = None,
-    bab: BabOptions | None = None,
-    *,
-    attack: Attack | None = None,
-    replay: Replay | None = None,
-    progress: Progress | None = None,
-) -> VerifyResult:
-    """Whether `f_y > f_t` for every t != y on all of `B(eps)`: roots first, then an attack, then the tree.
+@dataclass(frozen=True, eq=False)
+class _Tree:
+    goal: InsideGoal
+    question: Question
 
-    Arguments, meaning of the answers and errors as of `onnxsub.verifiers.milp.decide.decide`.
+
+def decide(decision: Decision, plan: AttackPlan) -> None:
+    """Refutes the clauses of a decision, or finds a point.
+
+    Raises:
+        UnsupportedOperatorError: an operator has no bounds.
+        OutOfTime: the budget ended; the decision holds what is known.
     """
-    if not (math.isfinite(eps) and eps >= 0):
-        raise InputError(f"--eps {eps} is not a radius; give a finite number that is not negative")
-    bab = bab or BabOptions()
-    search = Search(network, x0, label, space, options or MilpOptions(), replay, progress)
-    try:
-        witness, reason = _search(search, bab, eps, attack or partial(short_attack, search, eps))
-    except KeyboardInterrupt:
-        search.stop.set()
-        witness, reason = None, ""
-    if search.stop.is_set() and witness is None:
-        reason = "interrupted before every class was decided"
-    states = {t: "proved" if lower >= eps and eps > 0 else "unknown" for t, lower in search.lowers.items()}
-    if witness is not None:
-        states[witness.label] = "violated"
-        status = "violated"
-    elif all(s == "proved" for s in states.values()) or (eps == 0 and not search.stop.is_set()):
-        states = dict.fromkeys(states, "proved")
-        status = "proved"
-    else:
-        status = "unknown"
-    times = {**search.times, "total": time.perf_counter() - search.began}
-    settings = {**search.options.to_json(), "bab": bab.to_json()}
-    return VerifyResult(
-        status, reason, eps, witness or search.rejected, "bab", search.solver.name, states, search.nodes, search.runs,
-        search.stop.is_set(), times, settings,
-    )  # fmt: skip
+    session, budget = decision.session, decision.budget
+    trees = []
+    for number in range(len(decision.spec.boxes)):
+        budget.tell(f"bounds of box {number + 1} of {len(decision.spec.boxes)}")
+        screen(decision, number)
+        for clauses in _blocks(decision.open(number)):
+            if not decision.running:
+                return
+            goal = InsideGoal(decision, number, clauses)
+            question = Question(goal, session, budget.remaining)
+            if not question.roots() and decision.running:
+                trees.append(_Tree(goal, question))
+    if not decision.running:
+        return
+    if session.milp.attack and trees:
+        free_attack(decision, [t.goal.number for t in trees])
+    # the box that is most likely to hold a counterexample comes first
+    trees.sort(key=lambda t: -t.goal.promise)
+    _take_turns(decision, trees, _rounds(plan, session.limits.seed) if session.milp.attack else [])
 
 
-def _search(search: Search, bab: BabOptions, eps: float, attack: Attack) -> tuple[Witness | None, str]:
-    anchor = search.referee.judge(search.x0[None])[0]
-    if anchor.margin >= 0:
-        return replace(anchor, radius=0.0), "the anchor itself is not of that class"
-    if eps == 0:
-        return None, "the anchor itself keeps its class"
-    search.limit = search.enough = eps
-    question = Question(search, bab, eps, search.remaining)
-    if question.roots():
-        return None, "bounds exclude every other class"
-    if search.options.attack and search.running:
-        with search.stage("attack"):
-            point = attack(None if math.isinf(search.remaining) else max(search.remaining / 3, 1e-3))
-        if point is not None:
-            found = search.referee.judge(point[None])[0]
-            if violates(found, eps):
-                return found, "a point found by the attack, replayed"
-    if search.running:
-        question.run(search.remaining)
-    if violates(search.best, eps):
-        return search.best, "a point found by branch and bound, replayed"
-    if min(search.lowers.values()) >= eps:
-        return None, f"no other class is reached: branch and bound, {search.nodes} nodes"
-    if not search.running:
-        return None, "the time limit ended the search; give more time (--timeout)"
-    near = search.best or search.rejected
-    what = f"a point whose margin is {near.margin:.2g} by replay" if near is not None else "nodes that no bound closes"
-    return None, f"{what}: no counterexample, and nothing is proved; the boundary may be just beyond the radius"
+def _blocks(clauses: list[int]) -> Iterator[list[int]]:
+    for i in range(0, len(clauses), _BLOCK):
+        yield clauses[i : i + _BLOCK]
+
+
+def _take_turns(decision: Decision, trees: list[_Tree], rounds: list[AttackPlan]) -> None:
+    budget = decision.budget
+    turn, passes = _TURN, 0
+    while decision.running:
+        numbers = list(dict.fromkeys(t.goal.number for t in trees if decision.open(t.goal.number)))
+        if rounds and numbers:
+            _attack(decision, numbers, rounds.pop(0))
+        todo = [t for t in trees if not t.question.finished and any(t.goal.pending(k) for k in t.goal.keys)]
+        if not todo and not (rounds and numbers):
+            return
+        for i, tree in enumerate(todo):
+            if decision.witness is not None:
+                return
+            budget.check()
+            share = budget.remaining / (len(todo) - i)
+            if not rounds and len(todo) > 1:
+                share = min(share, _FIRST_PASS * 2**passes)
+            part = budget.part(share) if math.isfinite(share) else budget.part(math.inf)
+            if rounds:
+                part = part.with_nodes(turn)
+            try:
+                tree.question.run(part)
+            except OutOfTime:
+                budget.check()  # the end of this tree's turn only
+        if rounds:
+            turn *= 2
+        else:
+            passes += 1
+
+
+def _rounds(plan: AttackPlan, seed: int) -> list[AttackPlan]:
+    """The rounds of a plan as plans of their own."""
+    pairs = zip(plan.growth, plan.noise, strict=True)
+    return [replace(plan, growth=(g,), noise=(n,), seed=seed + i) for i, (g, n) in enumerate(pairs)]
+
+
+def _attack(decision: Decision, numbers: list[int], plan: AttackPlan) -> None:
+    budget = decision.budget.part(_ATTACK * decision.budget.remaining)
+    for i, number in enumerate(numbers):
+        decision.budget.tell(f"searching for a counterexample in box {number + 1}")
+        members = tuple(decision.rows(number).clauses[k] for k in decision.open(number))
+        part = budget.part(budget.remaining / (len(numbers) - i))
+        if members and decision.running and decision.search(number, members, plan, budget=part):
+            return

@@ -13,9 +13,9 @@ from torch import Tensor
 from onnxsub.device import free_memory
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Nonlinear
-from onnxsub.verifiers.bab.cuts import Cuts
-from onnxsub.verifiers.bab.options import BabOptions
-from onnxsub.verifiers.milp.local import TargetModel
+from onnxsub.verifiers.bab.cuts.planes import Cuts
+from onnxsub.verifiers.box.clause import ClauseModel
+from onnxsub.verifiers.options import BabOptions
 
 __all__ = ["Frame"]
 
@@ -26,14 +26,15 @@ _LINES, _PASS, _BOX, _PLANE = 96, 32, 40, 160  # bytes that one child takes per 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A network on one ball, for T targets; everything holds at the points of the ball with `f_t - f_y >= -slack_t`.
+    """A network on one box, for T clauses of one row; everything holds at the points of the box with `row_t >= -slack_t`.
 
     Attributes:
         network: the folded form where there is one.
         x0: the anchor, flat, `(n,)`.
-        label: y.
+        label: y, or the output that is the constant 0.
         radius: what is proved here is claimed for this ball.
-        targets: the classes t, one per row of everything below.
+        targets: the outputs t, one per row of everything below.
+        keys: what each stands for.
         low, high: box of `x - x0`, `(T, n)`.
         lower, upper: input intervals by the tensor that the operator writes, `(T, *in_shape)`.
         slack: `(T,)`.
@@ -46,6 +47,7 @@ class Frame:
     label: int
     radius: float
     targets: tuple[int, ...]
+    keys: tuple[int, ...]
     low: Tensor
     high: Tensor
     lower: dict[str, Tensor]
@@ -55,10 +57,10 @@ class Frame:
     cuts: Mapping[str, Cuts] = field(default_factory=dict)
 
     @staticmethod
-    def of(models: list[TargetModel], *, whole: bool = False, device: str = "cpu") -> Frame:
-        """The targets that are left of one `LocalModel`, on a device."""
+    def of(models: list[ClauseModel], *, whole: bool = False, device: str = "cpu") -> Frame:
+        """The clauses that are left of one `BoxModel`, on a device."""
         local = models[0].local
-        x0 = torch.as_tensor(np.asarray(local.x0, dtype=np.float64), device=device).reshape(-1)
+        x0 = torch.as_tensor(np.asarray(local.box.x0, dtype=np.float64), device=device).reshape(-1)
         low = torch.stack([torch.as_tensor(m.lower).reshape(-1).double() for m in models]).to(device) - x0
         high = torch.stack([torch.as_tensor(m.upper).reshape(-1).double() for m in models]).to(device) - x0
         lower: dict[str, Tensor] = {}
@@ -69,8 +71,8 @@ class Frame:
                 ends[op.output] = torch.stack(parts).to(device)
         slack = torch.tensor([m.slack for m in models], dtype=torch.float64, device=device)
         return Frame(
-            local.network, x0, local.label, local.radius, tuple(m.target for m in models), low, high, lower, upper, slack,
-            whole,
+            local.network, x0, local.rows.zero, local.box.radius, tuple(m.row for m in models), tuple(m.key for m in models), low,
+            high, lower, upper, slack, whole,
         )  # fmt: skip
 
     @property

@@ -99,7 +99,10 @@ class Nodes:
 
 @dataclass(frozen=True, eq=False)
 class Waiting:
-    """One node at rest: splits without padding, slopes in steps of 1/255, multipliers of cuts in half precision (all are sound)."""
+    """One node at rest: splits without padding, slopes in steps of 1/255, multipliers of cuts in half precision (all are sound).
+
+    `key` is what the frontier orders by (`frontier.py`).
+    """
 
     target: int
     layer: Array
@@ -112,6 +115,7 @@ class Waiting:
     radius: float
     box: Array
     ends: Array
+    key: float
 
     @property
     def nbytes(self) -> int:
@@ -119,8 +123,12 @@ class Waiting:
         return 300 + self.alpha.nbytes + self.gamma.nbytes + self.box.nbytes + self.ends.nbytes + 20 * len(self.layer)
 
 
-def pack(nodes: Nodes) -> list[Waiting]:
-    """Nodes at rest, on the processor."""
+def pack(nodes: Nodes, keys: Tensor) -> list[Waiting]:
+    """Nodes at rest, on the processor.
+
+    Args:
+        keys: `(B,)`.
+    """
     flat = [torch.round(flattened(a, 1) * 255).to(torch.uint8) for a in nodes.alpha]
     alpha = torch.cat(flat, 1).cpu().numpy() if flat else np.zeros((len(nodes), 0), dtype=np.uint8)
     found = []
@@ -129,13 +137,14 @@ def pack(nodes: Nodes) -> list[Waiting]:
     box = _outward(nodes.low, nodes.high)
     ends = _outward(*(_flat(e, len(nodes)) for e in (nodes.lower, nodes.upper)))
     beta, target, radius = nodes.beta.cpu().numpy().astype(np.float32), nodes.target.tolist(), nodes.radius.tolist()
+    key = keys.tolist()
     gamma = nodes.gamma.clamp(max=_LARGEST).half().cpu().numpy()
     for i in range(len(nodes)):
         used = layer[i] >= 0
         found.append(
             Waiting(
                 target[i], layer[i][used], unit[i][used], side[i][used], threshold[i][used], alpha[i].copy(), beta[i][used],
-                gamma[i].copy(), radius[i], box[i].copy(), ends[i].copy(),
+                gamma[i].copy(), radius[i], box[i].copy(), ends[i].copy(), key[i],
             )
         )  # fmt: skip
     return found

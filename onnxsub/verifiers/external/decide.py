@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from onnxsub.errors import InputError
+from onnxsub.instance import Instance
 from onnxsub.model import Model
 from onnxsub.passes.bounds import check_eps
 from onnxsub.query import Query
 from onnxsub.verifiers.external.inquiry import Answer, Inquiry, inquire
 from onnxsub.verifiers.external.tool import SAT, UNKNOWN, UNSAT, Tool
 from onnxsub.verifiers.referee import Referee
-from onnxsub.verifiers.result import Progress, VerifyResult, Witness
+from onnxsub.verifiers.result import Progress, VerifyResult
+from onnxsub.verifiers.witness import Witness
 
 __all__ = ["decide_external"]
 
@@ -67,12 +69,13 @@ def decide_external(
     if witness is not None:
         witness = replace(witness, x=witness.x.reshape(query.x0.shape))
         if not own:
-            original = Referee(query.network, query.x0, query.label, query.space, query.logits).judge(witness.x[None])[0]
+            original = Referee(Instance.of(query)).judge(witness.x[None])[0]
     targets = {t: _STATUS[w] if w != SAT or word == SAT else "unknown" for t, w in answer.targets.items()}
     end = time.perf_counter()
     return VerifyResult(
-        _STATUS[word], reason, eps, witness, tool.name, None, targets, 0, inquiry.runs, interrupted,
-        {"tool": answered - asked, "total": end - began}, {**tool.settings, "timeout": timeout}, query.json_head(), original,
+        _STATUS[word], reason, witness, (tuple(targets[t] for t in sorted(targets)),), tool.name, None, 0, inquiry.runs, False,
+        interrupted, {"tool": answered - asked, "total": end - began}, {**tool.settings, "timeout": timeout}, targets=targets,
+        eps=eps, head=query.json_head(), original=original,
     )  # fmt: skip
 
 

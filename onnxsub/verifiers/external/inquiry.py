@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxsub.errors import InputError
+from onnxsub.instance import Instance
 from onnxsub.model import Model, load_model, save_model
 from onnxsub.ops.base import Array
 from onnxsub.passes.walk_back import walk_back
@@ -21,7 +22,7 @@ from onnxsub.region import InputSpace
 from onnxsub.verifiers.external.reader import check_readable
 from onnxsub.verifiers.external.tool import SAT, UNKNOWN, UNSAT, Job, Tool
 from onnxsub.verifiers.referee import Referee
-from onnxsub.verifiers.result import Witness
+from onnxsub.verifiers.witness import Witness
 
 __all__ = ["Answer", "Inquiry", "inquire", "query_of"]
 
@@ -55,7 +56,7 @@ class Inquiry:
     def __init__(self, query: Query, tool: Tool, folder: Path) -> None:
         self.query = query
         self.tool = tool
-        self.referee = Referee(query.network, query.x0, query.label, query.space, query.logits)
+        self.referee = Referee(Instance.of(query))
         self.runs = 0
         self._folder = folder
         self._path = folder / "model.onnx"

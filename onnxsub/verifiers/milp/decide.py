@@ -1,137 +1,127 @@
-"""One decision by mixed-integer programming: is another class reached within a radius?"""
+"""A decision by programs: bounds, then a search for a counterexample, then one mixed-integer program per clause that is left."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass
 
-from onnxsub.errors import InputError
-from onnxsub.network import Network
-from onnxsub.ops.base import Array
-from onnxsub.passes.attack import AttackOptions, attack_network
-from onnxsub.region import InputSpace
-from onnxsub.verifiers.milp.distance import decision_options
-from onnxsub.verifiers.milp.options import MilpOptions
-from onnxsub.verifiers.milp.search import Search
-from onnxsub.verifiers.referee import Replay
-from onnxsub.verifiers.result import Progress, VerifyResult, Witness
+from onnxsub.verifiers.ascend import AttackPlan
+from onnxsub.verifiers.box.clause import ClauseModel
+from onnxsub.verifiers.box.model import BoxModel, Building
+from onnxsub.verifiers.decision import Decision
+from onnxsub.verifiers.free_attack import free_attack
+from onnxsub.verifiers.programs.solvers import SolverStatus
+from onnxsub.verifiers.proof import excludes
+from onnxsub.verifiers.screen import screen
 
-__all__ = ["Attack", "decide", "short_attack", "violates"]
+__all__ = ["decide"]
 
-Attack = Callable[[float | None], Array | None]
+_MOST_UNITS = 1000
+"""Boxes with more unstable units than this are not tightened where there are several clauses, each of which would cost seconds."""
 
 
-def decide(
-    network: Network,
-    x0: Array,
-    label: int,
-    space: InputSpace,
-    eps: float,
-    options: MilpOptions | None = None,
-    *,
-    attack: Attack | None = None,
-    replay: Replay | None = None,
-    progress: Progress | None = None,
-) -> VerifyResult:
-    """Whether `f_y > f_t` for every t != y on all of `B(eps)`: by bounds, then by an attack, then by one program per target.
+@dataclass(frozen=True, eq=False)
+class _Open:
+    """A clause of a box that bounds do not refute, and its programs."""
 
-    `proved` needs a proof for every target; `violated` a point of `B(eps)` at which the replay gives `f_t >= f_y`.
+    number: int
+    model: ClauseModel
 
-    Args:
-        eps: radius in un-normalised input units, not negative.
-        attack: given the seconds that it may take (None: no limit), a point of `B(eps)` that may be adversarial; default: a
-            short attack on the network.
-        replay, progress: as for `minimum_distance`.
+
+def decide(decision: Decision, plan: AttackPlan) -> None:
+    """Refutes the clauses of a decision, or finds a point.
 
     Raises:
-        InputError: a radius that is no radius.
         UnsupportedOperatorError: an operator has no bounds or no MILP rows.
-        MissingDependencyError, LicenceError, SolverError: of the solver.
+        MissingDependencyError, LicenceError: of the solver.
+        OutOfTime: the budget ended; the decision holds what is known.
     """
-    if not (math.isfinite(eps) and eps >= 0):
-        raise InputError(f"--eps {eps} is not a radius; give a finite number that is not negative")
-    search = Search(network, x0, label, space, options or MilpOptions(), replay, progress)
-    states = dict.fromkeys(search.lowers, "unknown")
-    try:
-        witness, reason = _search(search, eps, states, attack or partial(short_attack, search, eps))
-    except KeyboardInterrupt:
-        search.stop.set()
-        witness, reason = None, ""
-    if search.stop.is_set() and witness is None:
-        reason = "interrupted before every class was decided"
-    if witness is not None:
-        states[witness.label] = "violated"
-        status = "violated"
-    elif all(s == "proved" for s in states.values()):
-        status = "proved"
-    else:
-        status = "unknown"
-    times = {**search.times, "total": time.perf_counter() - search.began}
-    return VerifyResult(
-        status, reason, eps, witness or search.rejected, "milp", search.solver.name, states, search.nodes, search.runs,
-        search.stop.is_set(), times, search.options.to_json(),
-    )  # fmt: skip
+    left = _by_bounds(decision)
+    if decision.session.milp.attack and left:
+        free_attack(decision, [number for number, _ in left])
+        for number, local in left:
+            _attack(decision, plan, number, local)
+    _by_programs(decision, [item for number, local in left for item in _tightened(decision, number, local)])
 
 
-def violates(witness: Witness | None, eps: float) -> bool:
-    """A tie that is only within rounding of zero is no counterexample."""
-    return witness is not None and witness.margin >= 0 and witness.radius <= eps
-
-
-def _search(search: Search, eps: float, states: dict[int, str], attack: Attack) -> tuple[Witness | None, str]:
-    anchor = search.referee.judge(search.x0[None])[0]
-    if anchor.margin >= 0:
-        return replace(anchor, radius=0.0), "the anchor itself is not of that class"
-    local = search.local(eps)
-    for t in states:
-        if t not in local.open:
-            states[t] = "proved"
-    if not local.open:
-        return None, "bounds exclude every other class"
-    if search.options.attack and search.running:
-        with search.stage("attack"):
-            point = attack(None if math.isinf(search.remaining) else max(search.remaining / 3, 1e-3))
-        if point is not None:
-            found = search.referee.judge(point[None])[0]
-            if violates(found, eps):
-                return found, "a point found by the attack, replayed"
-    unproved = ""
-    for t in local.open:
-        if not search.running:
-            return None, "the time limit ended the search; give more time (--timeout)"
-        model = search.target(local, t)
-        if model is None:
-            states[t] = "proved"
+def _by_bounds(decision: Decision) -> list[tuple[int, BoxModel]]:
+    """Refutes what bounds refute; the boxes that are left, the one that is most likely to hold a counterexample first."""
+    left = []
+    for number, box in enumerate(decision.spec.boxes):
+        if not decision.running:
+            break
+        decision.budget.tell(f"bounds of box {number + 1} of {len(decision.spec.boxes)}")
+        screen(decision, number)
+        clauses = decision.open(number)
+        if not clauses:
             continue
-        search.tell(f"class {t}: is it reached within {eps:.6g}? ({model.binaries} binaries)")
-        with search.stage("build"):
-            problem = model.decision()
-        solution = search.solve(problem, decision_options(local))
-        if solution.status.proves_empty:
-            states[t] = "proved"
-            continue
-        if solution.x is not None:
-            witness = search.accept(model.point(solution.x), limit=eps)
-            if violates(witness, eps):
-                return witness, f"a point found by {search.solver.name}, replayed"
-            unproved = (
-                f"class {t}: {search.solver.name} gave a point whose margin is {witness.margin:.2g} by replay, which is no "
-                "counterexample, and proved nothing; the boundary may be just beyond the radius"
-            )
+        with decision.budget.stage("bounds"):
+            how = Building.of(decision.session.options, decision.budget)
+            local = BoxModel.over(decision.row_model(number, clauses), box.box, how)
+        open_ = set(local.open)
+        for k in clauses:
+            if k not in open_:
+                decision.prove(number, k)
+        if open_:
+            left.append((number, local))
+    return sorted(left, key=lambda item: -max(item[1].promise(k) for k in item[1].open))
+
+
+def _attack(decision: Decision, plan: AttackPlan, number: int, local: BoxModel) -> None:
+    if not decision.running:
+        return
+    decision.budget.tell(f"searching for a counterexample ({len(local.open)} clauses are open)")
+    # a third of what is left, so that a proof gets its turn
+    part = decision.budget.part(decision.budget.remaining / 3)
+    decision.search(number, tuple(local.rows.members[k] for k in local.open), plan, budget=part)
+
+
+def _tightened(decision: Decision, number: int, local: BoxModel) -> list[_Open]:
+    """The open clauses of a box, tightened; those that this refutes are marked."""
+    session, budget = decision.session, decision.budget
+    left: list[_Open] = []
+    clauses = local.open
+    for i, key in enumerate(clauses):
+        if not decision.running:
+            break
+        budget.tell(f"clause {key + 1}: tightening the bounds")
+        # half of the time, in equal parts, so that the programs get theirs
+        part = budget.part(budget.remaining / (2 * (len(clauses) - i)))
+        tight = local.how.tight and (local.unstable <= _MOST_UNITS or len(clauses) == 1)
+        with budget.stage("tighten"):
+            model = local.clause(key, tight=tight)
+            if model is not None and tight and session.milp.tighten == "lp":
+                model = model.tightened(part)
+        if model is None or excludes(local.promise(key)):
+            decision.prove(number, key)
         else:
-            unproved = f"class {t}: {solution.status.value}"
-    if unproved:
-        return None, unproved
-    return None, f"no other class is reached: bounds, and {search.runs} infeasible programs ({search.solver.name})"
+            left.append(_Open(number, model))
+    return left
 
 
-def short_attack(search: Search, eps: float, seconds: float | None) -> Array | None:
-    """A point of `B(eps)` that may be adversarial, by an attack on the network."""
-    if eps == 0:
-        return None
-    options = AttackOptions(seed=search.options.seed, timeout=seconds, threads=search.options.threads, upper=eps)
-    x0 = search.x0.astype("float32")
-    return attack_network(search.network, x0, search.label, search.space, options, search.referee.margins).x_adv
+def _by_programs(decision: Decision, left: list[_Open]) -> None:
+    """One program per clause with equal shares of the time, the easy ones first: what they leave over is for the hard ones."""
+    left = sorted(left, key=lambda item: item.model.binaries)
+    spent: dict[int, float] = {}
+    for _ in range(2):
+        todo = [item for item in left if decision.is_open(item.number, item.model.key)]
+        for i, item in enumerate(todo):
+            limit = decision.budget.remaining / (len(todo) - i)
+            # a run that is not longer than the last one would end where that did
+            if decision.running and limit > 1.5 * spent.get(id(item), 0.0):
+                spent[id(item)] = limit
+                _decide(decision, item, limit)
+
+
+def _decide(decision: Decision, item: _Open, limit: float) -> None:
+    model, number, key = item.model, item.number, item.model.key
+    if not model.local.able:
+        raise next(op.missing("milp") for op in model.local.network.ops if "milp" in op.unsupported)
+    decision.budget.tell(f"clause {key + 1}: is it satisfiable? ({model.binaries} binaries)")
+    with decision.budget.stage("build"):
+        problem = model.decision()
+    solution = decision.session.solve(problem, model.decision_options, seconds=limit)
+    decision.limited |= solution.status is SolverStatus.TIME_LIMIT
+    if solution.status.proves_empty:
+        decision.prove(number, key)
+    elif solution.x is not None:
+        decision.confirm(number, decision.rows(number).clauses[key], model.point(solution.x))

@@ -15,19 +15,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxsub.network import Network
 from onnxsub.ops.base import Array
-from onnxsub.region import InputSpace
-from onnxsub.verifiers.milp.local import LocalModel, TargetModel
-from onnxsub.verifiers.milp.options import MilpOptions
-from onnxsub.verifiers.milp.search import OUTWARD, Search
-from onnxsub.verifiers.milp.solvers import SolverOptions, SolverStatus
-from onnxsub.verifiers.referee import Replay
-from onnxsub.verifiers.result import DistanceResult, Progress
+from onnxsub.verifiers.box.clause import ClauseModel
+from onnxsub.verifiers.box.model import BoxModel
+from onnxsub.verifiers.bracket import OUTWARD, Bracket
+from onnxsub.verifiers.programs.solvers import SolverOptions, SolverStatus
+from onnxsub.verifiers.proof import excludes
 
-__all__ = ["decision_options", "minimum_distance"]
+__all__ = ["search_distance"]
 
-_DECIDE_FIRST = True  # False: minimise the distance at once
 _PATIENCE = 3  # improvements in a row after which a decision is asked for a smaller ball
 _STRIDE = 0.005  # by this share of the upper end, doubled each time
 _SHARE = 0.35  # of the remaining time, for one decision
@@ -35,62 +31,41 @@ _CLOSE = 0.02  # a gap of this share of the upper end is not halved any more und
 _FIRST = 0.05  # share of the domain that is searched first where no upper end is known
 
 
-def minimum_distance(
-    network: Network,
-    x0: Array,
-    label: int,
-    space: InputSpace,
-    options: MilpOptions | None = None,
-    *,
-    start: Array | None = None,
-    replay: Replay | None = None,
-    progress: Progress | None = None,
-) -> DistanceResult:
-    """The bracket of the distance; it holds at every moment, and a time limit or Ctrl-C ends the search with it.
-
-    Args:
-        network: from un-normalised inputs to logits.
-        x0: the anchor, `(*input_shape)`, inside the domain.
-        label: the class y to defend.
-        start: a point to begin with, usually that of an attack; it counts only if it is confirmed.
-        replay: logits that decide what a witness is, `(N, *input_shape)` float32 to `(N, classes)`, usually onnxruntime on the
-            file; default: the network itself in float32.
-        progress: told whenever something was learnt.
+def search_distance(bracket: Bracket, start: Array | None) -> None:
+    """Closes the bracket as far as its budget allows; arguments as of branch and bound.
 
     Raises:
         UnsupportedOperatorError: an operator has no bounds or no MILP rows.
-        MissingDependencyError, LicenceError, SolverError: of the solver.
+        MissingDependencyError, LicenceError: of the solver.
+        OutOfTime: the budget ended; the bracket holds what is known.
     """
-    search = Search(network, x0, label, space, options or MilpOptions(), replay, progress)
-    at_anchor = search.referee.judge(search.x0[None])[0]
-    if at_anchor.margin >= 0:
-        search.best = replace(at_anchor, radius=0.0)
-        return replace(search.result(), status="misclassified" if at_anchor.margin > 0 else "exact")
-    try:
-        search.find_start(start)
-        search.certify()
-        {"direct": _direct, "bisect": _bisect}[search.options.search](search)
-    except KeyboardInterrupt:
-        search.stop.set()
-    return search.result()
+    bracket.find_start(start)
+    bracket.certify()
+    search = bracket.session.milp.search
+    if search == "direct":
+        _direct(bracket)
+    elif search == "bisect":
+        _bisect(bracket)
+    else:
+        raise ValueError(f"unknown search {search!r}")
 
 
-def _direct(search: Search) -> None:
-    plan = _Plan(search)
-    while search.running and not search.settled:
+def _direct(bracket: Bracket) -> None:
+    plan = _Plan(bracket)
+    while bracket.running and not bracket.settled:
         question = plan.next()
         if question is None:
             return
         radius, share = question
-        plan.note(radius, _ask(search, plan, radius, share))
+        plan.note(radius, _ask(bracket, plan, radius, share))
 
 
 class _Plan:
     """Which radius is asked about next. Infeasible programs are cheap well below the distance and dear just below it."""
 
-    def __init__(self, search: Search) -> None:
-        self._search = search
-        self._probe = min(search.reach, max(_FIRST * search.reach, 2 * search.lower))
+    def __init__(self, bracket: Bracket) -> None:
+        self._search = bracket
+        self._probe = min(bracket.reach, max(_FIRST * bracket.reach, 2 * bracket.lower))
         self._streak = 0  # improvements in a row
         self._late = math.inf  # smallest radius at which a program ran out of its time
         self._last = False
@@ -98,152 +73,146 @@ class _Plan:
 
     def next(self) -> tuple[float, float] | None:
         """A radius and the share of the remaining time that each of its programs may take; None: nothing is left to ask."""
-        search = self._search
-        if self._last or len(self.given_up) == len(search.lowers):
+        bracket = self._search
+        if self._last or len(self.given_up) == len(bracket.claims.lowers):
             return None
-        if math.isinf(search.upper):
+        if math.isinf(bracket.upper):
             return self._probe, _SHARE
-        top = search.upper - search.options.tol / 2
+        top = bracket.upper - bracket.tol / 2
         if self._late <= top:
-            if self._late - search.lower > _CLOSE * search.upper:
-                return (search.lower + self._late) / 2, _SHARE
+            if self._late - bracket.lower > _CLOSE * bracket.upper:
+                return (bracket.lower + self._late) / 2, _SHARE
             self._last = True
             return top, 1.0
         if self._streak >= _PATIENCE:
-            wide = 2.0 ** (self._streak - _PATIENCE) * _STRIDE * search.upper
-            return min(top, search.upper - min(wide, (search.upper - search.lower) / 2)), _SHARE
+            wide = 2.0 ** (self._streak - _PATIENCE) * _STRIDE * bracket.upper
+            return min(top, bracket.upper - min(wide, (bracket.upper - bracket.lower) / 2)), _SHARE
         return top, _SHARE
 
     def note(self, radius: float, outcome: str) -> None:
-        search = self._search
+        bracket = self._search
         if outcome == "better":
             self._streak += 1
         elif outcome == "late":
             self._late = radius
-        elif math.isinf(search.upper):
-            self._last = self._probe >= search.reach
-            self._probe = min(search.reach, 2 * self._probe)
+        elif math.isinf(bracket.upper):
+            self._last = self._probe >= bracket.reach
+            self._probe = min(bracket.reach, 2 * self._probe)
         else:
-            self._last = self._streak < _PATIENCE and radius < self._late and radius >= search.upper - search.options.tol
+            self._last = self._streak < _PATIENCE and radius < self._late and radius >= bracket.upper - bracket.tol
             self._streak = 0
 
 
-def _ask(search: Search, plan: _Plan, radius: float, share: float) -> str:
+def _ask(bracket: Bracket, plan: _Plan, radius: float, share: float) -> str:
     """Whether a target is reached within `radius`: `proved` that none is, `better` (a nearer point was found) or `late`."""
-    local = search.local(radius)
-    for t in _by_promise(search, local):
-        if search.lowers[t] >= radius or t in plan.given_up:
+    local = bracket.local(radius)
+    for t in _by_promise(bracket, local):
+        if bracket.claims.lowers[t] >= radius or t in plan.given_up:
             continue
-        before = search.upper
-        outcome = _decide(search, local, t, radius, share) if _DECIDE_FIRST else "stuck"
-        if outcome == "stuck" and search.upper >= before:
+        before = bracket.upper
+        outcome = _decide(bracket, local, t, radius, share)
+        if outcome == "stuck" and bracket.upper >= before:
             plan.given_up.add(t)
-            _minimise(search, local, t)
-        if search.upper < before:
+            _minimise(bracket, local, t)
+        if bracket.upper < before:
             return "better"
-        if outcome == "late" or not search.running:
+        if outcome == "late" or not bracket.running:
             return "late"
     return "proved"
 
 
-def _by_promise(search: Search, local: LocalModel) -> list[int]:
+def _by_promise(bracket: Bracket, local: BoxModel) -> list[int]:
     """Open targets: that of the best point first, then by the margin's bound."""
-    first = search.best.label if search.best is not None else None
+    first = bracket.best.label if bracket.best is not None else None
     return sorted(local.open, key=lambda t: t != first)
 
 
-def decision_options(local: LocalModel) -> SolverOptions:
-    """A point is enough once its margin is beyond what float32 rounds away."""
-    scale = 1.0 + float(np.abs(local.bounds.output[1].numpy()).max())
-    return SolverOptions(stop_at=-1e-4 * scale, abs_gap=1e-6 * scale)
-
-
-def _decide(search: Search, local: LocalModel, target: int, radius: float, share: float) -> str:
+def _decide(bracket: Bracket, local: BoxModel, target: int, radius: float, share: float) -> str:
     """`proved` that the target is farther than `radius`, `late`, or `stuck`: a point was found, which is improved and kept."""
-    model = search.target(local, target)
+    model = bracket.target(local, target)
     if model is None:
         return "proved"
-    search.tell(f"class {target}: is there anything within {radius:.6g}? ({model.binaries} binaries)")
-    with search.stage("build"):
+    bracket.tell(f"class {target}: is there anything within {radius:.6g}? ({model.binaries} binaries)")
+    with bracket.budget.stage("build"):
         problem = model.decision()
-    solution = search.solve(problem, decision_options(local), share=share)
+    solution = bracket.session.solve(problem, model.decision_options, share=share)
     if solution.status.proves_empty:
-        search.prove(target, radius)
+        bracket.claims.prove(target, radius)
         return "proved"
     if solution.x is not None:
-        search.accept(model.point(solution.x))
-        _nearest_of_region(search, model, solution.x)
+        bracket.accept(model.point(solution.x))
+        _nearest_of_region(bracket, model, solution.x)
         return "stuck"
     return "late" if solution.status is SolverStatus.TIME_LIMIT else "stuck"
 
 
-def _nearest_of_region(search: Search, model: TargetModel, found: Array) -> None:
+def _nearest_of_region(bracket: Bracket, model: ClauseModel, found: Array) -> None:
     """The nearest point that keeps the binaries of a found one: a linear program."""
-    if not search.running:
+    if not bracket.running:
         return
-    with search.stage("build"):
+    with bracket.budget.stage("build"):
         problem = model.minimum()
     fixed = np.flatnonzero(problem.integer)
     lower, upper = problem.col_lower.copy(), problem.col_upper.copy()
     lower[fixed] = upper[fixed] = np.round(found[fixed])
     problem = replace(problem, col_lower=lower, col_upper=upper, integer=np.zeros_like(problem.integer))
-    solution = search.solve(problem, SolverOptions(), share=0.5)
+    solution = bracket.session.solve(problem, SolverOptions(), share=0.5)
     if solution.x is not None:
-        search.accept(model.point(solution.x))
+        bracket.accept(model.point(solution.x))
 
 
-def _minimise(search: Search, local: LocalModel, target: int) -> None:
-    model = search.target(local, target)
+def _minimise(bracket: Bracket, local: BoxModel, target: int) -> None:
+    model = bracket.target(local, target)
     if model is None:
         return
-    search.tell(f"class {target}: minimising the distance ({model.binaries} binaries)")
-    with search.stage("build"):
+    bracket.tell(f"class {target}: minimising the distance ({model.binaries} binaries)")
+    with bracket.budget.stage("build"):
         problem = model.minimum()
-    solution = search.solve(problem, SolverOptions(abs_gap=search.options.tol / 8))
-    radius = local.radius
+    solution = bracket.session.solve(problem, SolverOptions(abs_gap=bracket.tol / 8))
+    radius = local.box.radius
     if solution.status.proves_empty:
-        search.prove(target, radius)
+        bracket.claims.prove(target, radius)
         return
-    if solution.status is not SolverStatus.UNBOUNDED and solution.bound > 0:
-        search.prove(target, min(solution.bound, radius) - OUTWARD * radius)
+    if solution.status is not SolverStatus.UNBOUNDED and excludes(-solution.bound):
+        bracket.claims.prove(target, min(solution.bound, radius) - OUTWARD * radius)
     if solution.x is not None:
-        search.accept(model.point(solution.x))
+        bracket.accept(model.point(solution.x))
 
 
-def _bisect(search: Search) -> None:
-    high = min(search.upper, search.reach)
+def _bisect(bracket: Bracket) -> None:
+    high = min(bracket.upper, bracket.reach)
     undecided: set[int] = set()
-    if math.isinf(search.upper):
+    if math.isinf(bracket.upper):
         # the whole domain first: there may be no boundary at all
-        found = _anything(search, high, undecided)
+        found = _anything(bracket, high, undecided)
         if not found:
             return
-    low = search.lower
-    while search.running and high - low > search.options.tol / 2 and not undecided:
+    low = bracket.lower
+    while bracket.running and high - low > bracket.tol / 2 and not undecided:
         middle = (low + high) / 2
-        if _anything(search, middle, undecided):
-            high = min(middle, search.upper)
+        if _anything(bracket, middle, undecided):
+            high = min(middle, bracket.upper)
         else:
             low = middle
 
 
-def _anything(search: Search, radius: float, undecided: set[int]) -> bool:
+def _anything(bracket: Bracket, radius: float, undecided: set[int]) -> bool:
     """Whether some target has a point within `radius`; targets that have none are noted."""
-    local = search.local(radius)
-    for t in _by_promise(search, local):
-        if search.lowers[t] >= radius:
+    local = bracket.local(radius)
+    for t in _by_promise(bracket, local):
+        if bracket.claims.lowers[t] >= radius:
             continue
-        model = search.target(local, t)
+        model = bracket.target(local, t)
         if model is None:
             continue
-        search.tell(f"class {t}: is it reached within {radius:.6g}? ({model.binaries} binaries)")
-        with search.stage("build"):
+        bracket.tell(f"class {t}: is it reached within {radius:.6g}? ({model.binaries} binaries)")
+        with bracket.budget.stage("build"):
             problem = model.decision()
-        solution = search.solve(problem, decision_options(local))
+        solution = bracket.session.solve(problem, model.decision_options)
         if solution.status.proves_empty:
-            search.prove(t, radius)
+            bracket.claims.prove(t, radius)
         elif solution.x is not None:
-            search.accept(model.point(solution.x))
+            bracket.accept(model.point(solution.x))
             return True
         else:
             undecided.add(t)

@@ -1,0 +1,62 @@
+"""One question about a class: the network, the anchor, the class to defend, the inputs, and whose word counts for a witness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxsub.network import Network
+from onnxsub.ops.base import Array
+from onnxsub.region import InputSpace
+
+if TYPE_CHECKING:
+    from onnxsub.query import Query
+
+__all__ = ["Instance", "Replay"]
+
+Replay = Callable[[Array], Array]
+"""Logits of points: `(N, *input_shape)` float32, un-normalised, to `(N, classes)`; `Query.logits` is one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """What every engine is asked about.
+
+    Attributes:
+        network: f, from un-normalised inputs to logits.
+        x0: the anchor, float64, `(*input_shape)`, inside the domain.
+        label: the class y to defend.
+        space: the domain.
+        replay: the logits that decide what a witness is, usually onnxruntime on the file; None: the network itself in float32.
+    """
+
+    network: Network
+    x0: Array
+    label: int
+    space: InputSpace
+    replay: Replay | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "x0", np.asarray(self.x0, dtype=np.float64))
+
+    @staticmethod
+    def of(query: Query) -> Instance:
+        """The question of a query, judged by onnxruntime on its file."""
+        return Instance(query.network, query.x0, query.label, query.space, query.logits)
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """The other classes."""
+        return tuple(t for t in range(self.network.classes) if t != self.label)
+
+    @property
+    def reach(self) -> float:
+        """The radius at which the ball is the whole domain."""
+        return self.space.reach(self.x0)
+
+    def ball(self, radius: float) -> tuple[Array, Array]:
+        """Both ends of `B(radius)`, float64."""
+        return self.space.ball(self.x0, radius)

@@ -1,0 +1,332 @@
+"""Best-first search on one frame: the open nodes, and one step of the search."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxsub.budget import Budget
+from onnxsub.verifiers.bab.bound import Bounded, Bounder
+from onnxsub.verifiers.bab.branch import choose
+from onnxsub.verifiers.bab.cuts.pairs import paired
+from onnxsub.verifiers.bab.frame import Frame
+from onnxsub.verifiers.bab.narrow import narrowed
+from onnxsub.verifiers.bab.nodes import Nodes, Waiting, pack, unpack
+from onnxsub.verifiers.bab.order import ByDistance, Order
+from onnxsub.verifiers.options import BabOptions
+
+__all__ = ["Frontier", "Look"]
+
+_AFRESH = 100  # gradient steps for nodes that meet new cuts
+_WITH_CUTS = 4  # times as many steps for a child where there are cuts
+_IDLE = 0.02  # multiplier below which a cut counts for nothing
+_TARGETS = 3  # that get cuts, the hardest ones
+_SHARE = 0.7  # of the time left that making cuts and meeting them may take
+_AS_LONG = 2.0  # times as long as the tree has taken so far that making cuts may take
+_MEETING = 5  # nodes that take as long as bounding one open node anew, about
+
+Look = Callable[[Tensor], None]
+"""Told the offsets `(B, n)` at which bounds are attained."""
+
+
+class Frontier:
+    """Nodes that together contain every point of interest of the frame, but for those that are proved away.
+
+    Attributes:
+        close: nodes whose key reaches it are done; it may shrink while the search goes on.
+        visited: nodes bounded so far.
+        cut: cuts were made.
+        hard: nodes stayed open when they had met these.
+        leaves: nodes with nothing left to split, whose bound is not exact.
+        given_up: nodes that nothing more can be done about; they count for `lowers`.
+    """
+
+    def __init__(self, frame: Frame, options: BabOptions, close: float, order: Order | None = None) -> None:
+        self.frame = frame
+        self.options = options
+        self.order: Order = order or ByDistance()
+        self._close = close
+        self.bounder = self.order.bounder(frame, close)
+        self.visited = 0
+        self.cut = self.hard = False
+        self._started = False
+        self.leaves: list[Waiting] = []
+        self.given_up: list[Waiting] = []
+        self.bytes = 0
+        self._root: Bounded | None = None  # until cuts are made
+        self._cuts_after = 0.0  # seconds of steps: where looking for pairs takes too long, it waits until the tree has
+        self._spent = 0.0  # seconds of steps
+        self._narrow = frame.open_units <= options.narrow
+        self._at_once = frame.at_once(options)
+        self._count = itertools.count()
+        self._open: list[tuple[float, int, Waiting]] = []
+        self._stack: list[Waiting] = []  # where nodes go once the memory is used up: depth-first needs next to none
+        self._busy: list[Waiting] = []  # nodes that were taken out and are not replaced by anything yet
+
+    @property
+    def close(self) -> float:
+        return self._close
+
+    def shrink(self, close: float) -> None:
+        """Takes a smaller `close`."""
+        if close < self._close:
+            self._close = close
+            if not isinstance(self.order, ByDistance):
+                self.bounder = self.order.bounder(self.frame, close)
+
+    @property
+    def _radius(self) -> float:
+        return self.order.radius(self.frame, self._close)
+
+    def _bound(self, nodes: Nodes, steps: int) -> Bounded:
+        found = self.bounder.bound(nodes, steps, self._radius, self.options.rate)
+        return replace(found, point=self.order.point(found))
+
+    def _left(self, found: Bounded, keys: Tensor) -> list[Waiting]:
+        """The bounded nodes that are not done, at rest."""
+        rows = torch.nonzero((found.nodes.radius < self._radius) & (keys < self._close))[:, 0]
+        return pack(found.nodes.take(rows), keys[rows])
+
+    def start(self) -> Tensor:
+        """Bounds one root per target; returns the points at which the bounds are attained."""
+        found = self._bound(self.bounder.roots(), self.options.root_steps)
+        self._root = found
+        self.visited += len(self.frame.targets)
+        nothing = torch.full_like(found.nodes.radius, self.order.nothing)
+        self.put(self._left(found, self.order.keys(found, nothing, self._close)))
+        self._started = True
+        return found.point
+
+    def __len__(self) -> int:
+        return self.open + len(self.leaves)
+
+    @property
+    def active(self) -> bool:
+        """Whether there is a node that anything can be done about."""
+        return not self._started or self.open > 0 or bool(self.leaves)
+
+    @property
+    def started(self) -> bool:
+        """Whether the roots were bounded."""
+        return self._started
+
+    @property
+    def open(self) -> int:
+        """Nodes that can be split."""
+        return len(self._open) + len(self._stack)
+
+    def _all_open(self) -> Iterator[Waiting]:
+        return itertools.chain((w for _, _, w in self._open), self._stack)
+
+    def lowers(self) -> dict[int, float]:
+        """The smallest key that is left of each clause, by its own key, at most `close`; true also in the middle of a step."""
+        found = dict.fromkeys(self.frame.keys, self.close if self._started else self.order.nothing)
+        for w in itertools.chain(self._all_open(), self._busy, self.leaves, self.given_up):
+            t = self.frame.keys[w.target]
+            found[t] = min(found[t], w.key)
+        return found
+
+    @property
+    def _split(self) -> int:
+        """Nodes that steps have bounded: all but the roots."""
+        return self.visited - len(self.frame.targets)
+
+    @property
+    def _meeting(self) -> float:
+        """Seconds that new bounds of all open nodes take where there are cuts, about."""
+        return self._spent / self._split * _MEETING * self.open
+
+    @property
+    def _steps(self) -> int:
+        """Gradient steps for a child."""
+        if self.frame.cuts:
+            return _WITH_CUTS * self.options.steps
+        return self.options.steps if self._narrow else (self.options.steps + 1) // 2
+
+    def can_split(self, node: Waiting) -> bool:
+        """Whether any unit of the node is open for a split."""
+        nodes = unpack([node], self.bounder.shapes, self.frame.device)
+        ends = zip(self.bounder.activations, nodes.lower, nodes.upper, strict=True)
+        return any(bool((~op.affine_on(l, u)).any()) for op, l, u in ends)
+
+    @property
+    def first(self) -> Waiting | None:
+        """The open node that comes next."""
+        return self._stack[-1] if self._stack else self._open[0][2] if self._open else None
+
+    def raise_target(self, row: int, key: float) -> None:
+        """Notes that no node of a target can have a smaller key."""
+
+        def raised(waiting: Iterable[Waiting]) -> list[Waiting]:
+            nodes = (replace(w, key=max(w.key, key)) if w.target == row else w for w in waiting)
+            return [w for w in nodes if w.key < self.close]
+
+        # every list is replaced at once: an interruption in between must not lose a node
+        heap = [(w.key, next(self._count), w) for w in raised(w for _, _, w in self._open)]
+        heapq.heapify(heap)
+        self._open = heap
+        self._stack = raised(self._stack)
+        self.leaves = raised(self.leaves)
+        self.given_up = raised(self.given_up)
+        self.bytes = sum(w.nbytes for w in self._all_open())
+
+    @property
+    def lower(self) -> float:
+        """The smallest bound of what is left."""
+        first = self._open[0][0] if self._open else math.inf
+        others = (w.key for w in itertools.chain(self._stack, self.leaves))
+        return min(first, min(others, default=math.inf), self.close)
+
+    def pop(self, count: int) -> list[Waiting]:
+        """The open nodes with the smallest bounds, or the latest ones where memory is used up; `done` ends their work.
+
+        Nodes that need no work any more are dropped.
+        """
+        self._busy = []
+        while self.open and len(self._busy) < count:
+            w = self._stack[-1] if self._stack else self._open[0][2]
+            if w.key < self.close:
+                self._busy.append(w)  # before it is taken out: an interruption in between must not lose it
+            if self._stack:
+                self._stack.pop()
+            else:
+                heapq.heappop(self._open)
+            self.bytes -= w.nbytes
+        return self._busy
+
+    def done(self) -> None:
+        """What was taken out is replaced by its children, or proved away."""
+        self._busy = []
+
+    def put(self, waiting: Iterable[Waiting]) -> None:
+        """Adds nodes."""
+        for w in waiting:
+            if w.key >= self.close:
+                continue
+            self.bytes += w.nbytes
+            if self.bytes > self.options.memory:
+                self._stack.append(w)
+            else:
+                heapq.heappush(self._open, (w.key, next(self._count), w))
+
+    def _batch(self, waiting: list[Waiting]) -> Nodes:
+        return unpack(waiting, self.bounder.shapes, self.frame.device, sum(self.bounder.cut_counts))
+
+    def _cut(self, look: Look, budget: Budget, seconds: float) -> None:
+        """Cuts for the targets that turn out to be hard, and new bounds for all that is open."""
+        assert self._root is not None
+        hardest = {w.target: w for w in sorted(self._all_open(), key=lambda w: -w.key)}
+        few = sorted(hardest.values(), key=lambda w: w.key)[:_TARGETS]
+        found = self.bounder.bound(self._batch(few), 0, self.close)
+        cuts, need = paired(self.bounder, self._root, found, self.options.pairs, seconds)
+        if not cuts:
+            # where no pair is promising, none ever will be
+            self._root = self._root if need else None
+            # if the time left is what was too short, looking again at every step would take the rest of it
+            self._cuts_after = need / _AS_LONG if need > _AS_LONG * self._spent else self._spent + need
+            return
+        # nodes from before have multipliers of 0: an interruption from here on leaves every one of them as good as it was
+        frame = replace(self.frame, cuts=cuts)
+        self.frame, self.bounder, self._root, self.cut = frame, Bounder(frame), None, True
+        count, self._at_once = self._at_once, frame.at_once(self.options)
+        waiting = sorted(self._all_open(), key=lambda w: w.key)
+        for i in range(0, len(waiting), count):
+            if budget.over:
+                break
+            afresh = self.bounder.bound(self._batch(waiting[i : i + count]), _AFRESH, self.close, self.options.rate)
+            self.visited += len(afresh.nodes)
+            waiting[i : i + count] = pack(afresh.nodes, afresh.nodes.radius)
+            look(afresh.point)
+        self._replace(waiting)
+        self.hard = bool(self.open)
+        self._drop_idle()
+
+    def _drop_idle(self) -> None:
+        """Forgets cuts that no open node makes use of: every one costs time in every pass."""
+        gammas = [w.gamma for w in self._all_open() if len(w.gamma)]
+        if not gammas:
+            return
+        used = np.max(gammas, axis=0) > _IDLE
+        parts = np.split(used, np.cumsum(self.bounder.cut_counts)[:-1])
+        cuts = {}
+        for op, part in zip(self.bounder.activations, parts, strict=True):
+            if part.any():
+                cuts[op.output] = self.frame.cuts[op.output].take(torch.from_numpy(np.flatnonzero(part)).to(self.frame.device))
+        waiting = [replace(w, gamma=w.gamma[used]) if len(w.gamma) else w for w in self._all_open()]
+        frame = replace(self.frame, cuts=cuts)
+        self.frame, self.bounder, self._at_once = frame, Bounder(frame), frame.at_once(self.options)
+        self._replace(waiting)
+
+    def _replace(self, waiting: list[Waiting]) -> None:
+        """Other nodes in place of all that are open."""
+        heap = [(w.key, next(self._count), w) for w in waiting if w.key < self.close]
+        heapq.heapify(heap)
+        self._open, self._stack = heap, []
+        self.bytes = sum(w.nbytes for w in self._all_open())
+
+    def step(self, look: Look, budget: Budget) -> None:
+        """Splits a batch of nodes.
+
+        Args:
+            budget: until the caller stops: what takes as long as many steps is left where too little is left of it.
+        """
+        cuts = self._root is not None and self.options.pairs and isinstance(self.order, ByDistance)
+        if cuts and self._split >= self.options.hard and self._spent >= self._cuts_after:
+            seconds = min(_SHARE * budget.remaining - self._meeting, _AS_LONG * self._spent)
+            if seconds > 0:
+                self._cut(look, budget, seconds)
+                return
+        began = time.perf_counter()
+        try:
+            self._step(look)
+        finally:
+            self._spent += time.perf_counter() - began
+
+    def _step(self, look: Look) -> None:
+        o = self.options
+        waiting = self.pop(self._at_once)
+        if not waiting:
+            return
+        found = self._bound(self._batch(waiting), 0)
+        splits = choose(self.bounder, found, self._radius, o.look)
+        able = splits.layer >= 0
+        for i in torch.nonzero(~able)[:, 0].tolist():
+            self.leaves.append(waiting[i])
+        rows = torch.nonzero(able)[:, 0]
+        parents = torch.tensor([waiting[i].key for i in rows.tolist()] * 2, dtype=torch.float64, device=self.frame.device)
+        if len(rows) == 0:
+            self.done()
+            return
+        children = found.nodes.take(rows).children(splits.layer[rows], splits.unit[rows], splits.threshold[rows])
+        if self._narrow:
+            before = self.bounder.bound(children, 0, self._radius)
+            children = narrowed(self.bounder, before.nodes, before.line)
+            left = torch.nonzero(children.radius < self._radius)[:, 0]
+            children, parents = children.take(left), parents[left]
+            if len(children) == 0:
+                self.done()
+                return
+        bounded = self._bound(children, self._steps)
+        self.visited += len(children)
+        self.put(self._left(bounded, self.order.keys(bounded, parents, self._close)))
+        self.done()
+        look(bounded.point)
+
+    def settle_leaf(self, leaf: Waiting, key: float) -> None:
+        """Puts a leaf aside that is as well known as it can be: its key is at least `key`."""
+        key = max(leaf.key, key)
+        if key < self.close:
+            self.given_up.append(replace(leaf, key=key))
+        self.leaves = [w for w in self.leaves if w is not leaf]
+
+    def raise_leaf(self, leaf: Waiting, key: float) -> None:
+        """Keeps a leaf whose program was cut short, with what it proved."""
+        self.leaves = [replace(w, key=max(w.key, key)) if w is leaf else w for w in self.leaves]

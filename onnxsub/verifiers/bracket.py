@@ -1,0 +1,296 @@
+"""One anchor's distance in the making: what is proved of each target, and the nearest confirmed point."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from onnxsub.instance import Instance
+from onnxsub.network import Network
+from onnxsub.ops.base import Array
+from onnxsub.ops.substituted import Substituted
+from onnxsub.passes.attack import AttackOptions, attack_network
+from onnxsub.passes.certify import certified_radius
+from onnxsub.passes.fold import fold
+from onnxsub.passes.rescale import exponent_of, rescaled
+from onnxsub.passes.tangent import tangent_steps
+from onnxsub.query import worst_margin
+from onnxsub.verifiers.box.by_programs import LP_SHARE
+from onnxsub.verifiers.box.clause import ROOM, ClauseModel
+from onnxsub.verifiers.box.halfspaces import GAIN, MOST_UNITS
+from onnxsub.verifiers.box.model import Box, BoxModel, Building, Rows, margins_of
+from onnxsub.verifiers.proof import Claims
+from onnxsub.verifiers.referee import Referee
+from onnxsub.verifiers.result import DistanceResult, Progress, TargetResult
+from onnxsub.verifiers.session import Session
+from onnxsub.verifiers.witness import Witness, likely_witnesses
+
+__all__ = ["OUTWARD", "Bracket", "in_margin_units"]
+
+_MOSTLY_AFFINE = 4  # a network with fewer than one unit in four left is folded once and for all
+
+_BEYOND = np.geomspace(1.02, 8.0, 60)  # how far past a point another class is looked for, as shares of its offset
+_TANGENTS = 8  # steps from there to a nearer point, which will be improved anyway
+_QUICK: dict[str, Any] = {"steps": 15, "restarts": 8, "rounds": 1}  # of an attack whose point will be improved anyway
+_INSIDE = 1 - 1e-6  # share of a proved radius within which points are replayed before it is called exact
+_RELATIVE = 1e-6  # of a radius: how far the proved end and a float32 point may cross by rounding alone
+
+OUTWARD = 1e-7
+"""A solver's dual bound is lowered by this share of the radius: a hundred times its tolerance, which is relative to it."""
+
+
+def in_margin_units(network: Network, x0: Array, label: int) -> Network:
+    """The network with its hidden layers on one scale and its logits in units of the margin at the anchor, all by powers of two.
+
+    The same classes, the same boundary; tolerances of rows and solvers, which are absolute, mean the same for all networks.
+    """
+    with torch.no_grad():
+        logits = network.forward(torch.as_tensor(np.asarray(x0, dtype=np.float64)).unsqueeze(0)).numpy()
+    margin = abs(float(worst_margin(logits, label)[0][0]))
+    size = max(margin, 1e-3 * float(np.abs(logits).max()))
+    return rescaled(network, x0, exponent_of(size))
+
+
+def _folded(network: Network) -> Network:
+    """The folded form of a substitute with few units left: everything after it costs a fraction."""
+    kept = sum(int(op.kept.sum()) if isinstance(op, Substituted) else op.out_size for op in network.activations)
+    return fold(network) if kept * _MOSTLY_AFFINE < network.units else network
+
+
+class Bracket:
+    """One anchor's question. `claims.lowers[t] <= d_t` and `d_bnd <= upper` hold at every moment.
+
+    Attributes:
+        instance: the question as it was asked.
+        network: f in units of the margin at the anchor; rows: its margins.
+        tol: the gap at which the bracket is exact.
+        enough: a point as near as this ends the search.
+    """
+
+    def __init__(self, instance: Instance, session: Session, progress: Progress | None = None) -> None:
+        self.instance = instance
+        self.session = session
+        self.budget = session.budget
+        network = in_margin_units(instance.network, instance.x0, instance.label)
+        self.network = _folded(network) if session.milp.fold != "never" else network
+        self.rows = Rows(margins_of(self.network, instance.label), instance.label)
+        self.referee = Referee(replace(instance, network=self.network, replay=instance.replay or _float32(instance.network)))
+        self.claims: Claims[int] = Claims(instance.targets, self.referee.over_reals, self._rounding)
+        self.reach = instance.reach
+        self.tol = session.limits.tol
+        self.enough = -math.inf
+        self._progress = progress
+
+    def _rounding(self, witness: Witness) -> float:
+        return max(self.tol, _RELATIVE * witness.radius, 2 * self._grid(witness))
+
+    def _grid(self, witness: Witness) -> float:
+        """The coarsest step of float32 among the elements of a point that lie as far off as the point does."""
+        offset = np.abs(witness.x.astype(np.float64) - self.instance.x0)
+        far = offset >= (1 - _RELATIVE) * offset.max(initial=0.0)
+        return float(np.spacing(np.abs(witness.x[far]).astype(np.float32)).max(initial=0.0))
+
+    @property
+    def x0(self) -> Array:
+        return self.instance.x0
+
+    @property
+    def label(self) -> int:
+        return self.instance.label
+
+    @property
+    def best(self) -> Witness | None:
+        return self.claims.best
+
+    @property
+    def upper(self) -> float:
+        return self.claims.upper
+
+    @property
+    def lower(self) -> float:
+        return min(self.claims.lower, self.upper)
+
+    @property
+    def finest(self) -> float:
+        """The gap below which float32 has no point: a witness is float32, so nothing nearer to it can be told apart."""
+        return 0.0 if self.best is None else 2 * self._grid(self.best)
+
+    @property
+    def running(self) -> bool:
+        return self.claims.diverged is None and self.budget.running
+
+    @property
+    def settled(self) -> bool:
+        """Whether the two ends are as near as was asked for, or as float32 allows."""
+        return self.upper - self.lower <= max(self.tol, self.finest)
+
+    def tell(self, text: str) -> None:
+        if self._progress is not None:
+            self._progress(self.lower, self.upper, text)
+
+    def at_anchor(self) -> DistanceResult | None:
+        """The answer where the anchor itself is not of its class; None: it is."""
+        found = self.referee.judge(self.x0[None])[0]
+        if not found.margin >= 0:
+            return None
+        self.claims.reach(found.label, replace(found, radius=0.0), 0.0)
+        return replace(self.result(), status="misclassified" if found.margin > 0 else "exact")
+
+    def certify(self) -> None:
+        """A first lower end from bounds alone."""
+        with self.budget.stage("bounds"):
+            radius = certified_radius(
+                self.network, self.instance.ball, self.label, min(self.upper, self.reach), tol=0.05, stop=lambda: not self.running
+            )
+        for t in self.claims.lowers:
+            self.claims.prove(t, radius)
+        self.tell("bounds")
+
+    def find_start(self, start: Array | None, *, quick: bool = False) -> None:
+        """A first upper end: the given point, else a short attack.
+
+        Args:
+            quick: any point that is not far off will do; a small attack is tried first.
+        """
+        with self.budget.stage("attack"):
+            if start is not None:
+                self.accept(np.asarray(start))
+            if start is not None and quick and self.best is None and self.running:
+                self._go_beyond(np.asarray(start, dtype=np.float64))
+            if self.best is not None or not self.session.milp.attack or not self.running:
+                return
+            left, limits = self.budget.remaining, self.session.limits
+            whole = AttackOptions(
+                seed=limits.seed, timeout=None if math.isinf(left) else max(left / 3, 1e-3), threads=limits.threads
+            )
+            for options in (replace(whole, **_QUICK), whole) if quick else (whole,):
+                anchor = self.x0.astype(np.float32)
+                found = attack_network(self.network, anchor, self.label, self.instance.space, options, self.referee.margins)
+                if found.x_adv is not None:
+                    self.accept(found.x_adv)
+                if math.isfinite(self.upper):
+                    break
+        self.tell("attack")
+
+    def _go_beyond(self, x: Array) -> None:
+        """Goes on past a point that is not adversarial here, and steps from the first point behind it that is to nearer ones."""
+        box = self.instance.ball(self.reach)
+        line = np.stack([np.clip(self.x0 + s * (x - self.x0), *box) for s in _BEYOND])
+        with torch.no_grad():
+            margins, _ = worst_margin(self.network.forward(torch.as_tensor(line)).numpy(), self.label)
+        found = np.flatnonzero(margins > 0)
+        if len(found) == 0:
+            return
+        near = tangent_steps(self.network, self.x0, self.label, self.instance.space, line[int(found[0])], _TANGENTS)
+        if near is not None:
+            self.accept(near)
+
+    def accept(self, x: Array) -> Witness:
+        """Has a point confirmed, as it is or pushed a little; the best point so far is kept."""
+        witness = self.referee.settle(x, tol=self.tol / 4)
+        self.claims.reach(witness.label, witness, witness.radius)
+        return witness
+
+    def local(self, radius: float, *, branching: bool = False) -> BoxModel:
+        """The margins over `B(radius)`; targets that bounds exclude there are noted.
+
+        Args:
+            branching: for branch and bound (`Building.of`).
+        """
+        box = Box(self.x0, *self.instance.ball(radius * (1 + ROOM)), radius)
+        with self.budget.stage("bounds"):
+            model = BoxModel.over(self.rows, box, Building.of(self.session.options, self.budget, branching=branching))
+        self.keep(model, radius)
+        return model
+
+    def keep(self, model: BoxModel, radius: float) -> None:
+        """Notes the targets that bounds exclude within a radius."""
+        open_ = set(model.open)
+        for t in self.claims.lowers:
+            if t not in open_:
+                self.claims.prove(t, radius, by_bounds=True)
+
+    def target(self, local: BoxModel, target: int, most: int = MOST_UNITS, gain: float = GAIN) -> ClauseModel | None:
+        """The programs of one target on a ball; None when bounds exclude it, which is noted."""
+        with self.budget.stage("tighten"):
+            model = local.clause(target, most, gain)
+            if model is not None and self.session.milp.tighten == "lp" and local.how.tight and model.binaries <= most:
+                part = self.budget.part(LP_SHARE * self.budget.remaining)
+                model = model.tightened(part)
+        if model is None:
+            self.claims.prove(target, local.box.radius, by_bounds=True)
+        return model
+
+    def replay_inside(self) -> None:
+        """Replays points that the proof says are not there: float32 execution may differ from the network over the real numbers."""
+        radius = min(self.lower, self.reach) * _INSIDE
+        if not (radius > 0 and self.running):
+            return
+        with self.budget.stage("replay"):
+            low, high = self.instance.ball(radius)
+            points = likely_witnesses(self.instance.network, low, high, self.label, self.session.limits.seed)
+            for witness in self.referee.judge(points):
+                if witness.margin >= 0:
+                    self.claims.reach(witness.label, witness, witness.radius)
+
+    def result(self, verifier: str = "milp") -> DistanceResult:
+        """The bracket as it stands."""
+        claims = self.claims
+        lower, upper, reason = self.lower, self.upper, None
+        if claims.diverged is None and claims.best is not None and self.referee.float32_only(claims.best):
+            claims.diverged = claims.best
+        if claims.diverged is not None:
+            # the bracket is about the file as it runs, of which nothing is proved
+            status, lower = "bracket", 0.0
+            reason = (
+                f"float32 execution differs from the network over the real numbers: there no other class lies within "
+                f"{claims.lower:.6g} (proved), onnxruntime has one at {upper:.6g}"
+            )
+        elif upper - lower <= self.tol:
+            status = "exact"
+        elif math.isinf(upper) and lower >= self.reach:
+            status, lower = "none", math.inf
+        else:
+            status = "bracket"
+            reason = self._why(lower, upper)
+        return DistanceResult(
+            status, lower, upper, claims.best or claims.rejected, verifier, self.session.solver.name,
+            self._targets(status, lower, upper), self.budget.nodes, self.session.runs, self.budget.stop.is_set(),
+            self.budget.times, self.session.options.to_json(verifier), reason=reason,
+        )  # fmt: skip
+
+    def _why(self, lower: float, upper: float) -> str:
+        """Why a bracket stayed open."""
+        if upper - lower <= self.finest:
+            return f"float32 numbers lie {self.finest / 2:.3g} apart there, so --tol {self.tol:g} cannot be met"
+        if self.budget.over:
+            return self.budget.why
+        return self.session.trouble or "neither bounds nor programs close what is left"
+
+    def _targets(self, status: str, lower: float, upper: float) -> dict[int, TargetResult]:
+        claims, found = self.claims, {}
+        top = min(upper, self.reach) - self.tol
+        for t in claims.lowers:
+            low = math.inf if status == "none" else min(claims.lowers[t], claims.uppers[t])
+            low = min(low, lower) if claims.diverged is not None else low
+            if claims.uppers[t] - low <= self.tol:
+                word = "exact"
+            elif t in claims.excluded and low >= top:
+                word = "excluded"
+            else:
+                word = "cutoff" if low >= top else "bracket"
+            found[t] = TargetResult(low, claims.uppers[t], word)
+        return found
+
+
+def _float32(network: Network) -> Callable[[Array], Array]:
+    def replay(x: Array) -> Array:
+        with torch.no_grad():
+            return network.forward(torch.as_tensor(np.array(x), dtype=torch.float32)).numpy()
+
+    return replay

@@ -1,0 +1,113 @@
+"""Who says what a point of a box is worth: the file under onnxruntime, asked about classes or about the clauses of a case."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from onnxsub.instance import Instance
+from onnxsub.ops.base import Array
+from onnxsub.properties.property import Case
+from onnxsub.query import worst_margin
+from onnxsub.runtime import Runtime
+from onnxsub.verifiers.witness import Witness, inside_float32
+
+__all__ = ["BallJudge", "CaseJudge"]
+
+
+class BallJudge:
+    """Replays points of `B(eps)`: another class, or a tie, is reached where `f_t >= f_y`. Clauses count the other classes.
+
+    Args:
+        instance: with a `replay`.
+    """
+
+    def __init__(self, instance: Instance, eps: float) -> None:
+        self._instance = instance
+        lower, upper = instance.ball(eps)
+        self.lower, self.upper = inside_float32(lower.reshape(-1), upper.reshape(-1))
+        self._anchor = instance.x0.astype(np.float32).reshape(-1)
+        self._clause = {t: k for k, t in enumerate(instance.targets)}
+
+    def _fed(self, x: Array) -> Array:
+        """Points `(N, ...)` as float32 points of the ball; a side that holds none keeps the anchor's value."""
+        flat = np.asarray(x, dtype=np.float64).reshape(len(x), -1).astype(np.float32)
+        inside = np.where(self.lower > self.upper, self._anchor, np.clip(flat, self.lower, np.maximum(self.lower, self.upper)))
+        return np.asarray(inside.reshape(len(x), *self._instance.x0.shape))
+
+    def margins(self, points: Array) -> tuple[Array, Array]:
+        """`max_t f_t - f_y` and that t for points anywhere, `(N, *input_shape)` float32."""
+        assert self._instance.replay is not None
+        return worst_margin(np.asarray(self._instance.replay(points)), self._instance.label)
+
+    def judge(self, x: Array) -> Witness:
+        point = self._fed(np.asarray(x)[None])
+        margins, labels = self.margins(point)
+        margin, label = float(margins[0]), int(labels[0])
+        radius = float(np.abs(point[0].astype(np.float64) - self._instance.x0).max(initial=0.0))
+        # NaN is neither: it compares false everywhere
+        kind = "strict" if margin > 0 else "tie" if margin == 0 else "rejected"
+        return Witness(point[0], radius, label, margin, kind, None, 0, self._clause[label])
+
+    def best(self, x: Array) -> Witness:
+        points = self._fed(x)
+        return self.judge(points[int(np.nan_to_num(self.margins(points)[0], nan=-math.inf).argmax())])
+
+
+class CaseJudge:
+    """Replays points of one case of a property on the file.
+
+    Args:
+        number: of the case, for its witnesses.
+    """
+
+    def __init__(self, runtime: Runtime, case: Case, number: int = 0) -> None:
+        self._runtime = runtime
+        self._case = case
+        self._number = number
+        self._dtype = runtime.model.input_dtype
+        self.lower, self.upper = inside_float32(case.lower, case.upper, self._dtype)
+        self._rows = np.concatenate([c.A for c in case.clauses])
+        self._ends = np.concatenate([c.b for c in case.clauses])
+        self._strict = np.concatenate([c.strict for c in case.clauses])
+        self._first = np.cumsum([0, *(len(c.b) for c in case.clauses)])[:-1]
+
+    def _fed(self, x: Array) -> Array:
+        flat = np.asarray(x, dtype=np.float64).reshape(len(x), -1).astype(self._dtype)
+        return np.asarray(np.clip(flat, self.lower, self.upper))
+
+    def _least(self, y: Array) -> tuple[Array, Array]:
+        """The smallest row of every clause and whether the clause holds, `(N, clauses)`; NaN holds nothing."""
+        margins = self._ends - np.asarray(y, dtype=np.float64) @ self._rows.T
+        with np.errstate(invalid="ignore"):
+            holds = np.where(self._strict, margins > 0, margins >= 0)
+        least = np.minimum.reduceat(margins, self._first, axis=1)
+        return least, np.logical_and.reduceat(holds, self._first, axis=1)
+
+    def margins(self, points: Array) -> tuple[Array, Array]:
+        """The largest over the clauses of the smallest row, and that clause, for points anywhere, `(N, *input_shape)`."""
+        y = self._runtime.raw(np.asarray(points).reshape(-1, *self._runtime.model.input_shape))
+        least = np.nan_to_num(self._least(y.reshape(len(y), -1))[0], nan=-math.inf)
+        best = least.argmax(1)
+        return least[np.arange(len(least)), best], best
+
+    def judge(self, x: Array) -> Witness:
+        fed = self._fed(np.asarray(x)[None])
+        model = self._runtime.model
+        y = self._runtime.raw(fed.reshape(1, *model.input_shape), one_by_one=True).reshape(1, -1).astype(np.float64)
+        # where a side is narrower than the grid, the point named is the end of the box that is cast to `fed`
+        point = np.clip(fed[0].astype(np.float64), self._case.lower, self._case.upper)
+        (least,), (holds,) = self._least(y)
+        values = np.where(holds | ~holds.any(), np.nan_to_num(least, nan=-math.inf), -math.inf)
+        best = int(values.argmax())
+        margin = float(least[best])
+        confirmed = bool(holds.any()) and self._case.contains(point)
+        kind = "rejected" if not confirmed else "strict" if margin > 0 else "tie"
+        return Witness(point, math.nan, -1, margin, kind, None, self._number, best, y[0])
+
+    def best(self, x: Array) -> Witness:
+        fed = self._fed(x)
+        model = self._runtime.model
+        least, _ = self._least(self._runtime.raw(fed.reshape(-1, *model.input_shape)).reshape(len(fed), -1))
+        return self.judge(fed[int(np.nan_to_num(least, nan=-math.inf).max(1).argmax())])

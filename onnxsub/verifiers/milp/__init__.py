@@ -1,0 +1,1 @@
+"""The verifier of Tjeng et al.: decisions and distances by mixed-integer programs."""
