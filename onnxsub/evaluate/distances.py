@@ -10,8 +10,8 @@ from onnxsub.evaluate.settings import Settings
 from onnxsub.evaluate.task import Attacked, Done, Task
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackOptions, AttackResult, attack
-from onnxsub.passes.prune import Adversarial, PruneOptions, build_substitute
 from onnxsub.passes.select import SelectOptions
+from onnxsub.pruning.prune import Adversarial, PruneOptions, build_substitute
 from onnxsub.query import Query
 from onnxsub.verifiers.bab.options import BabOptions
 from onnxsub.verifiers.distance import DistanceOptions, distance

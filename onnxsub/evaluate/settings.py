@@ -84,8 +84,8 @@ class Settings:
     def _check_passes(self) -> None:
         """Lets the passes say what they think of the options, before anything is computed."""
         from onnxsub.passes.attack import AttackOptions
-        from onnxsub.passes.prune import PruneOptions
         from onnxsub.passes.select import SelectOptions
+        from onnxsub.pruning.prune import PruneOptions
         from onnxsub.verifiers.milp.options import MilpOptions
 
         for method in self.methods:

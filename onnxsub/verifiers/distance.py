@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from onnxsub.errors import InputError
 from onnxsub.passes.attack import AttackOptions, AttackResult, attack
-from onnxsub.passes.prune import PruneOptions
+from onnxsub.pruning.prune import PruneOptions
 from onnxsub.query import Query
 from onnxsub.verifiers.bab.options import BabOptions
 from onnxsub.verifiers.external.reader import check_readable
