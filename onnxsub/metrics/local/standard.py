@@ -11,9 +11,9 @@ import numpy as np
 
 from onnxsub.errors import InputError
 from onnxsub.metrics.local.base import Counterexamples, LocalProperty, Measured, at_anchor, clause
-from onnxsub.metrics.local.convex import Square
 from onnxsub.network import Network
 from onnxsub.ops.base import Array, Operator
+from onnxsub.ops.convex import Square
 from onnxsub.ops.dense import Dense
 from onnxsub.ops.leaky import Leaky
 from onnxsub.ops.movement import flatten
