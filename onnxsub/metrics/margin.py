@@ -95,11 +95,15 @@ def _search(state: MarginState, eps: float) -> None:
         model = _at_level(state, local)
         if model is None:
             return
-        if options.verifier == "milp":
-            _program(state, model)
-            return
-        if Grower(state, model, able=able).run():
-            return
+        match options.verifier:
+            case "milp":
+                _program(state, model)
+                return
+            case "bab":
+                if Grower(state, model, able=able).run():
+                    return
+            case other:
+                raise ValueError(f"no verifier {other!r} minimises a margin; choose bab or milp")
 
 
 def _at_a_point(state: MarginState) -> float:

@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 
+from onnxsub.errors import InputError
 from onnxsub.metrics.local.base import Counterexamples, LocalProperty
 from onnxsub.metrics.local.verdict import LocalOptions
 from onnxsub.ops.base import Array
@@ -107,10 +108,13 @@ def search(query: Query, prop: LocalProperty, what: Counterexamples, options: Lo
     plan = _plan(options, what)
     chosen = PropertyOptions(state.options, plan, options.verifier, options.bab)
     try:
-        if options.verifier == "milp":
-            decide_by_programs(state, plan)
-        else:
-            by_branching(state, chosen)
+        match options.verifier:
+            case "milp":
+                decide_by_programs(state, plan)
+            case "bab":
+                by_branching(state, chosen)
+            case other:
+                raise InputError(f"--verifier {other!r} does not search for a counterexample of a property; choose bab or milp")
     except KeyboardInterrupt:
         state.stop.set()
     return Found.of(state, query)
