@@ -107,7 +107,7 @@ def test_a_verifier_that_is_only_registered_does_not_run_another_one(query: Quer
             search(query, prop, prop.counterexamples(query), options)
     target = next(t for t in range(query.classes) if t != query.label)
     with pytest.raises(ValueError, match="choose bab or milp"):
-        smallest_margin(query, target, 0.3, set_on(MarginOptions(), verifier="new"))
+        smallest_margin(query, target, 0.5, set_on(MarginOptions(), verifier="new"))
 
 
 def task_of(settings: Any, query: Query, kind: str) -> Task:
