@@ -31,9 +31,9 @@ from onnxsub.model import Model, load_model, save_model
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackOptions, attack
-from onnxsub.passes.prune import Adversarial, PruneOptions, build_substitute
 from onnxsub.passes.select import SelectOptions
 from onnxsub.passes.substitute import METHODS, substitute
+from onnxsub.pruning.prune import Adversarial, PruneOptions, build_substitute
 from onnxsub.query import make_query
 from onnxsub.region import InputSpace
 from onnxsub.runtime import Runtime

@@ -23,9 +23,9 @@ from onnxsub.layouts import LAYOUTS, LayoutContext
 from onnxsub.lower import lower
 from onnxsub.model import Model, load_model
 from onnxsub.passes.attack import AttackOptions, attack
-from onnxsub.passes.prune import Adversarial, PruneOptions, build_substitute
 from onnxsub.passes.select import SelectOptions
 from onnxsub.passes.substitute import substitute
+from onnxsub.pruning.prune import Adversarial, PruneOptions, build_substitute
 from onnxsub.query import Query, analysis_network, make_query
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.external.decide import decide_external

@@ -17,8 +17,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from benchmarks.common import DATA, images_for, load_note, median
 from onnxsub.model import Model, load_model
-from onnxsub.passes.prune import PruneOptions, prune
 from onnxsub.passes.select import SelectOptions
+from onnxsub.pruning.prune import PruneOptions, prune
 from onnxsub.query import make_query
 
 

@@ -21,8 +21,8 @@ import torch
 
 from benchmarks.common import DATA, exact_rows, images_for, load_note, median
 from onnxsub.passes.attack import AttackOptions, attack
-from onnxsub.passes.prune import PruneOptions
 from onnxsub.passes.select import SelectOptions
+from onnxsub.pruning.prune import PruneOptions
 from onnxsub.query import Query, make_query
 from onnxsub.verifiers.distance import DistanceOptions, distance
 from onnxsub.verifiers.options import MilpOptions

@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 
 from benchmarks.common import DATA, exact_rows, images_for, load_note, median
-from onnxsub.passes.prune import PruneOptions
 from onnxsub.passes.select import SelectOptions
+from onnxsub.pruning.prune import PruneOptions
 from onnxsub.query import make_query
 from onnxsub.verifiers.distance import DistanceOptions, distance
 from onnxsub.verifiers.options import MilpOptions

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from onnxsub.passes.attack import AttackOptions, AttackResult, attack
     from onnxsub.passes.bounds import BoundsOptions, BoundsResult, bounds
     from onnxsub.passes.compare import CompareOptions, CompareResult, compare
-    from onnxsub.passes.prune import PruneOptions, PruneResult, prune
+    from onnxsub.pruning.prune import PruneOptions, PruneResult, prune
     from onnxsub.query import Query, make_query
     from onnxsub.region import InputSpace
     from onnxsub.results import dumps
@@ -76,9 +76,9 @@ _HOME = {
     "CompareOptions": "onnxsub.passes.compare",
     "CompareResult": "onnxsub.passes.compare",
     "compare": "onnxsub.passes.compare",
-    "PruneOptions": "onnxsub.passes.prune",
-    "PruneResult": "onnxsub.passes.prune",
-    "prune": "onnxsub.passes.prune",
+    "PruneOptions": "onnxsub.pruning.prune",
+    "PruneResult": "onnxsub.pruning.prune",
+    "prune": "onnxsub.pruning.prune",
     "Query": "onnxsub.query",
     "make_query": "onnxsub.query",
     "InputSpace": "onnxsub.region",

@@ -22,9 +22,9 @@ from onnxsub.lower import lower
 from onnxsub.model import Model, load_model, save_model
 from onnxsub.network import Network
 from onnxsub.passes.attack import AttackOptions
-from onnxsub.passes.prune import PruneOptions, prune
 from onnxsub.passes.select import SelectOptions
 from onnxsub.passes.substitute import lines, substitute
+from onnxsub.pruning.prune import PruneOptions, prune
 from onnxsub.query import make_query
 from onnxsub.region import InputSpace
 from onnxsub.runtime import Runtime

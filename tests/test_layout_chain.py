@@ -30,9 +30,9 @@ from onnxsub.ops.base import Nonlinear
 from onnxsub.ops.relu import Relu
 from onnxsub.ops.substituted import Substituted
 from onnxsub.passes.attack import AttackOptions
-from onnxsub.passes.prune import PruneOptions, prune
 from onnxsub.passes.select import SelectOptions
 from onnxsub.passes.substitute import METHODS, Lines, lines, substitute
+from onnxsub.pruning.prune import PruneOptions, prune
 from onnxsub.query import make_query
 from onnxsub.region import InputSpace
 from onnxsub.runtime import Runtime

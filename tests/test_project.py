@@ -6,7 +6,7 @@ import ast
 import importlib
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -20,14 +20,17 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "lazy", "files", "results", "device", "budget"),
-    ("ops.base", "ops.node", "ops.encoding", "ops.relaxation"),  # the words that operators are described in
+    # the words that operators are described in
+    ("ops.base", "ops.node", "ops.encoding", "ops.relaxation", "ops.interval_rows", "ops.onnx_writer"),
     (
         "model", "model_file", "external_data", "fold_constants", "signature", "strip_head", "surgery", "runtime", "anchors",
         "region", "provenance",
     ),
     ("ops", "network", "lower", "query", "model_info", "properties"),
     ("propagate",),
-    ("passes", "layouts"),
+    ("passes",),
+    ("layouts",),
+    ("pruning",),
     ("verifiers",),
     ("metrics",),
     ("evaluate", "report", "zoo"),
@@ -56,8 +59,13 @@ def layer_of(module: str) -> int | None:
     return None
 
 
-def imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports(text: str) -> Iterator[str]:
+    """Every module that a source imports.
+
+    Imports inside functions count: they put off what an import costs, not what a module needs. Imports for types only
+    (`TYPE_CHECKING`) count too: whoever reads or checks a module needs what its signatures name.
+    """
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -75,11 +83,60 @@ def test_imports_point_one_way(path: Path) -> None:
         return  # the public names, and the way in
     own = layer_of(module)
     assert own is not None, f"{module} is in no layer: say in LAYERS and in ARCHITECTURE.md where it belongs"
-    for name in imports(path):
+    for name in imports(path.read_text()):
         if name.startswith("onnxsub."):
             other = layer_of(name)
             assert other is not None, f"{module} imports {name}, which is in no layer"
             assert other <= own, f"{module} (layer {own}) imports {name} (layer {other}): that points back"
+
+
+def package_of(module: str) -> str:
+    """The first level below `onnxsub`, a package or a module; `onnxsub` itself holds the public names."""
+    return ".".join(module.split(".")[:2])
+
+
+def package_graph(texts: Mapping[str, str]) -> dict[str, set[str]]:
+    """Package -> the other packages that it imports, from the source of every module."""
+    graph: dict[str, set[str]] = {package_of(module): set() for module in texts}
+    for module, text in texts.items():
+        found = {package_of(name) for name in imports(text) if name.split(".")[0] == "onnxsub"}
+        graph[package_of(module)] |= found - {package_of(module)}
+    return graph
+
+
+def cycle_in(graph: Mapping[str, set[str]]) -> list[str]:
+    """Packages each of which imports the next one, the last one the first; empty where there is no cycle."""
+    left = {package: set(names) for package, names in graph.items()}
+    while leaves := [package for package, names in left.items() if not names & left.keys()]:
+        for package in leaves:
+            del left[package]
+    if not left:
+        return []
+    # every package that is left imports another one of them
+    way = [min(left)]
+    while (following := min(left[way[-1]] & left.keys())) not in way:
+        way.append(following)
+    return way[way.index(following) :]
+
+
+def test_no_two_packages_import_each_other() -> None:
+    graph = package_graph({module_name(path): path.read_text() for path in sources("onnxsub")})
+    assert {"onnxsub.passes", "onnxsub.layouts", "onnxsub.pruning", "onnxsub.ops"} <= graph.keys()
+    found = cycle_in(graph)
+    assert not found, f"{' -> '.join([*found, *found[:1]])}: packages that import each other are one package"
+
+
+@pytest.mark.parametrize(
+    "back",
+    ["from onnxsub.layouts import LAYOUTS", "def f():\n    import onnxsub.layouts.chain",
+     "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from onnxsub import layouts"],
+    ids=["module", "function", "types"],
+)  # fmt: skip
+def test_a_cycle_of_packages_is_seen(back: str) -> None:
+    texts = {"onnxsub.layouts.chain": "from onnxsub.passes.fold import fold", "onnxsub.passes.fold": "import onnxsub.ops.base",
+             "onnxsub.ops.base": "", "onnxsub.cli.main": "import onnxsub.layouts"}  # fmt: skip
+    assert cycle_in(package_graph(texts)) == []
+    assert cycle_in(package_graph({**texts, "onnxsub.passes.prune": back})) == ["onnxsub.layouts", "onnxsub.passes"]
 
 
 @pytest.mark.parametrize("path", sources("onnxsub", "models", "benchmarks"), ids=lambda p: str(p.relative_to(ROOT)))

@@ -13,9 +13,9 @@ from onnxsub.errors import ModelError
 from onnxsub.layouts import LAYOUTS
 from onnxsub.model import load_model
 from onnxsub.passes.attack import AttackOptions
-from onnxsub.passes.prune import PruneOptions, PruneResult, prune
 from onnxsub.passes.select import SelectOptions
 from onnxsub.provenance import Provenance, read_provenance, warn_if_other_anchor
+from onnxsub.pruning.prune import PruneOptions, PruneResult, prune
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
 from onnxsub.results import VERSION

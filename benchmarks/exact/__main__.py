@@ -31,8 +31,8 @@ from benchmarks.common import DATA, exact_rows, images_for, load_note, median, s
 from onnxsub.device import check_device
 from onnxsub.errors import OnnxsubError, UnsupportedOperatorError
 from onnxsub.passes.attack import AttackOptions, AttackResult, attack
-from onnxsub.passes.prune import PruneOptions
 from onnxsub.passes.select import SelectOptions
+from onnxsub.pruning.prune import PruneOptions
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.options import BabOptions

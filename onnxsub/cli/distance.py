@@ -16,7 +16,7 @@ from onnxsub.cli.prune import RANKS
 from onnxsub.errors import InputError
 
 if TYPE_CHECKING:
-    from onnxsub.passes.prune import PruneOptions
+    from onnxsub.pruning.prune import PruneOptions
     from onnxsub.verifiers.distance import DistanceResult
 
 __all__ = ["command"]
@@ -95,8 +95,8 @@ def substitute_of(via: str | None, keep: int | None, rank: str) -> PruneOptions 
         if keep is not None:
             raise InputError("--keep says how many units a substitute keeps; say which one with --via lin")
         return None
-    from onnxsub.passes.prune import PruneOptions
     from onnxsub.passes.select import SelectOptions
+    from onnxsub.pruning.prune import PruneOptions
 
     method, colon, share = via.partition(":")
     if bool(colon) == (keep is not None):

@@ -69,8 +69,8 @@ def command(
     check_writable(output, (".onnx",))
     from onnxsub.model import save_model
     from onnxsub.passes.attack import AttackOptions
-    from onnxsub.passes.prune import PruneOptions, prune
     from onnxsub.passes.select import SelectOptions
+    from onnxsub.pruning.prune import PruneOptions, prune
 
     options = PruneOptions(
         method=method,

@@ -6,12 +6,12 @@ import time
 from typing import Any
 
 from onnxsub.evaluate.paper import paper_distance
-from onnxsub.evaluate.settings import Settings
+from onnxsub.evaluate.settings import Settings, is_paper
 from onnxsub.evaluate.task import Attacked, Done, Task
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackOptions, AttackResult, attack
-from onnxsub.passes.prune import Adversarial, PruneOptions, build_substitute
 from onnxsub.passes.select import SelectOptions
+from onnxsub.pruning.prune import Adversarial, PruneOptions, build_substitute
 from onnxsub.query import Query
 from onnxsub.verifiers.distance import DistanceOptions, distance
 from onnxsub.verifiers.options import BabOptions, Limits, MilpOptions
@@ -30,9 +30,10 @@ def find_attack(task: Task, query: Query) -> Done:
 def _attack(s: Settings, threads: int, query: Query) -> tuple[dict[str, Any], Array | None]:
     if query.misclassified:
         return {"status": "misclassified", "d_adv": 0.0, "time_s": {"attack": 0.0}}, None
-    method = "pgd" if s.protocol == "paper" else "auto"
+    paper = is_paper(s.protocol)
+    method = "pgd" if paper else "auto"
     # a third of the time limit of a distance, which is what a single distance would spend on it
-    limit = None if s.timeout is None or s.protocol == "paper" else s.timeout / 3
+    limit = None if s.timeout is None or paper else s.timeout / 3
     options = AttackOptions(method=method, seed=s.seed, device=s.device, threads=threads, timeout=limit)
     found = attack(query, options)
     result = {
@@ -48,7 +49,7 @@ def _attack(s: Settings, threads: int, query: Query) -> tuple[dict[str, Any], Ar
 def find_original(task: Task, query: Query) -> Done:
     """`d_bnd` of a sample."""
     s = _settings(task)
-    if s.protocol == "paper":
+    if is_paper(s.protocol):
         found = _found(task.attacked)
         return Done(*paper_distance(query, query.network, found, s, task.threads, replay=query.logits))
     result = distance(query, _options(task, None), found=_found(task.attacked))
@@ -66,7 +67,7 @@ def find_substitute(task: Task, query: Query) -> Done:
         select=SelectOptions(gamma=task.gamma, rank=s.rank or ""),
         attack=AttackOptions(seed=s.seed, device=s.device, threads=task.threads),
     )
-    if s.protocol == "paper":
+    if is_paper(s.protocol):
         found = _found(task.attacked)
         start = time.perf_counter()
         g = build_substitute(query, via, Adversarial.of(found))

@@ -171,11 +171,15 @@ def _same_run(plan: Plan[S], folder: Path) -> None:
 
 
 def _engine(options: RunOptions, run_id: str, plan: Plan[S]) -> Engine:
-    if options.engine == "processes":
-        return Processes(options.jobs, run_id)
-    from onnxsub.evaluate.ray_cluster import RayCluster
+    match options.engine:
+        case "processes":
+            return Processes(options.jobs, run_id)
+        case "ray":
+            from onnxsub.evaluate.ray_cluster import RayCluster
 
-    return RayCluster(options.jobs, plan, options.address)
+            return RayCluster(options.jobs, plan, options.address)
+        case other:
+            raise ValueError(f"unknown engine {other!r}; choose processes or ray")
 
 
 def _loop(

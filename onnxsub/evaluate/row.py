@@ -77,12 +77,16 @@ def rows_of(ledger: Ledger) -> Iterator[Row]:
     for unit in ledger.units():
         if (unit.model, unit.sample) != sample:
             sample, attack, originals = (unit.model, unit.sample), None, {}
-        if unit.kind == "attack":
-            attack = unit
-        elif unit.kind == "original":
-            originals[unit.verifier] = unit
-        elif attack is not None:
-            yield _row(attack, originals[unit.verifier], unit)
+        match unit.kind:
+            case "attack":
+                attack = unit
+            case "original":
+                originals[unit.verifier] = unit
+            case "substitute":
+                if attack is not None:
+                    yield _row(attack, originals[unit.verifier], unit)
+            case other:
+                raise ValueError(f"a unit of kind {other!r} is none of an evaluation")
 
 
 def _row(attack: Unit, original: Unit, substitute: Unit) -> Row:

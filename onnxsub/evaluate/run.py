@@ -13,7 +13,7 @@ from onnxsub.evaluate.ledger import Ledger, Unit, UnitKey
 from onnxsub.evaluate.parquet import write_parquet
 from onnxsub.evaluate.plan import Plan
 from onnxsub.evaluate.row import Row, rows_of
-from onnxsub.evaluate.settings import Settings
+from onnxsub.evaluate.settings import Settings, is_paper
 from onnxsub.evaluate.summary import Line, summarise
 from onnxsub.evaluate.task import KINDS, Attacked, Outcome
 from onnxsub.results import VERSION
@@ -130,7 +130,7 @@ class _Distances:
     @property
     def limit(self) -> float | None:
         settings = self.plan.settings
-        if settings.timeout is None or settings.protocol == "paper":
+        if settings.timeout is None or is_paper(settings.protocol):
             return None
         return 2 * settings.timeout + GRACE
 

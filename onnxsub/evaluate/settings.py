@@ -11,13 +11,20 @@ from onnxsub.errors import InputError
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.registry import check_verifier
 
-__all__ = ["PROTOCOLS", "Settings", "plain_settings"]
+__all__ = ["PROTOCOLS", "Settings", "is_paper", "plain_settings"]
 
 PROTOCOLS = ("fast", "paper")
 
 _RANK = {"fast": "influence", "paper": "width"}
 _VERIFIER = {"fast": "bab", "paper": "milp"}
 _TOL = {"fast": 1e-6, "paper": 1e-4}
+
+
+def is_paper(protocol: str) -> bool:
+    """Whether it is the reference experiment rather than the fast one. Raises InputError for a name that is neither."""
+    if protocol not in PROTOCOLS:
+        raise InputError(f"--protocol {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
+    return {"fast": False, "paper": True}[protocol]
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,7 @@ class Settings:
     std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.protocol not in PROTOCOLS:
-            raise InputError(f"--protocol {self.protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
+        paper = is_paper(self.protocol)
         object.__setattr__(self, "rank", self.rank or _RANK[self.protocol])
         object.__setattr__(self, "verifiers", self.verifiers or (_VERIFIER[self.protocol],))
         object.__setattr__(self, "tol", _TOL[self.protocol] if self.tol is None else self.tol)
@@ -70,7 +76,7 @@ class Settings:
                 raise InputError(f"{option} {','.join(map(str, values))} names something twice; give each once")
         for name in self.verifiers:
             check_verifier(name)
-        if self.protocol == "paper" and (self.verifiers != ("milp",) or self.refine):
+        if paper and (self.verifiers != ("milp",) or self.refine):
             raise InputError("--protocol paper is defined for --verifier milp without --refine; leave these out")
         if self.timeout is not None and not (math.isfinite(self.timeout) and self.timeout > 0):
             raise InputError(f"--timeout {self.timeout:g} is not a positive number; give one")
@@ -84,8 +90,8 @@ class Settings:
     def _check_passes(self) -> None:
         """Lets the passes say what they think of the options, before anything is computed."""
         from onnxsub.passes.attack import AttackOptions
-        from onnxsub.passes.prune import PruneOptions
         from onnxsub.passes.select import SelectOptions
+        from onnxsub.pruning.prune import PruneOptions
         from onnxsub.verifiers.options import Limits, MilpOptions
 
         for method in self.methods:

@@ -31,6 +31,10 @@ class Targets:
     rule: str = "all"
     classes: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.rule not in ("all", "runner-up", "given"):
+            raise InputError(f"the rule {self.rule!r} of targets is unknown; choose all, runner-up or given")
+
     @staticmethod
     def parse(text: str) -> Targets:
         """`all`, `runner-up`, or classes by commas. Raises InputError."""

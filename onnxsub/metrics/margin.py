@@ -103,11 +103,15 @@ def _search(search: Extremum, options: MarginOptions, eps: float) -> None:
         model = _at_level(search, local)
         if model is None:
             return
-        if options.verifier == "milp":
-            _program(search, model)
-            return
-        if LargestGoal(search, model).run():
-            return
+        match options.verifier:
+            case "milp":
+                _program(search, model)
+                return
+            case "bab":
+                if LargestGoal(search, model).run():
+                    return
+            case other:
+                raise ValueError(f"no verifier {other!r} minimises a margin; choose bab or milp")
 
 
 def _bounded(search: Extremum, network: Network, eps: float) -> BoxModel:

@@ -22,8 +22,7 @@ import torch
 
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Array, Operator, Shape
-from onnxsub.ops.maxpool import MaxPool
-from onnxsub.ops.movement import Selection
+from onnxsub.ops.maxpool import Chosen, MaxPool
 from onnxsub.ops.relaxation import Elementwise, Relaxation
 from onnxsub.ops.substituted import Substituted
 from onnxsub.propagate.backward import Coefficients, pull_back
@@ -43,26 +42,6 @@ Known = tuple[Array, ...]
 """Per non-linear operator, a flag for each of its facets."""
 
 _BLOCK = 2**22  # elements of the largest tensor of one backward product
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Chosen(Selection):
-    """MaxPool with the element of every window fixed.
-
-    Attributes:
-        index: its flat position in the input, `out_shape`.
-    """
-
-    index: Array
-
-    def linear(self, *xs: Tensor) -> Tensor:
-        flat = xs[0].flatten(1)[:, torch.as_tensor(self.index.reshape(-1))]
-        return flat.reshape(-1, *self.out_shape)
-
-    def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
-        flat = a.new_zeros((a.shape[0], math.prod(self.in_shapes[0])))
-        flat.index_add_(1, torch.as_tensor(self.index.reshape(-1)), a.flatten(1))
-        return (flat.reshape(-1, *self.in_shapes[0]),)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +189,7 @@ def _pieces(op: Activation, z: Tensor) -> Facets:
     )  # fmt: skip
 
 
-def _pool(op: MaxPool, z: Tensor) -> tuple[_Chosen, Facets]:
+def _pool(op: MaxPool, z: Tensor) -> tuple[Chosen, Facets]:
     """The element that every window takes, and that no other exceeds it."""
     value = z.flatten().numpy()
     windows = op.candidates()
@@ -221,7 +200,7 @@ def _pool(op: MaxPool, z: Tensor) -> tuple[_Chosen, Facets]:
     inside[np.arange(len(windows)), best] = False
     window, element = np.nonzero(inside)
     first, second = windows[window, element], chosen[window]
-    pinned = _Chosen(
+    pinned = Chosen(
         op_type=op.op_type, node=op.node, inputs=op.inputs, output=op.output, in_shapes=op.in_shapes, out_shape=op.out_shape,
         index=chosen.reshape(op.out_shape),
     )  # fmt: skip

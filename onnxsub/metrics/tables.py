@@ -34,6 +34,8 @@ VERDICTS = ("example", "tie", "none", "undecided")
 
 def count_by(pairs: Iterable[Pair], key: str) -> dict[int, dict[str, int]]:
     """How many pairs of each verdict, by `label` (source class) or by `target`: class -> verdict -> number."""
+    if key not in ("label", "target"):
+        raise ValueError(f"pairs are not counted by {key!r}; choose label or target")
     found: dict[int, Counter[str]] = {}
     for pair in pairs:
         found.setdefault(getattr(pair, key), Counter())[pair.verdict] += 1

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from onnxsub.ops.onnx_writer import OnnxWriter
     from onnxsub.ops.relaxation import Window
 else:
     from onnxsub.lazy import torch
@@ -53,6 +54,13 @@ class AveragePool(Affine):
         shares = a * crop(self.tensor("share", a), window)
         y, where = self.sliding.spread_window(shares.reshape(-1, 1, *a.shape[2:]), self._ones(a), 1, window)
         return y.reshape(*a.shape[:2], *y.shape[2:]), where
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        # the sums of every channel by itself, then the share of each window: means that leave padding out are none of one factor
+        ones = np.ones((self.in_shapes[0][0], 1, *self.sliding.kernel))
+        sums = writer.fresh(f"{output}/sums")
+        self.sliding.to_onnx(writer, (inputs[0], writer.weight(output, "ones", ones)), sums, len(ones))
+        writer.node("Mul", (sums, writer.weight(output, "share", self.share)), output)
 
     def _ones(self, like: Tensor) -> Tensor:
         return torch.ones((1, 1, *self.sliding.kernel), dtype=like.dtype, device=like.device)

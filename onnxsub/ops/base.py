@@ -6,6 +6,8 @@
 | interval | `interval` | `ibp`, and as a start for every tighter method |
 | linear bounds | `Affine.transpose` / `Nonlinear.relax` | `fastlin`, `crown`, `alpha-crown`, `fold` |
 | MILP rows | `encode` | the MILP verifier |
+| slopes | `transpose_slopes`, of which `Activation.slopes` is the elementwise part | certified Lipschitz constants |
+| ONNX nodes | `to_onnx` | layouts that are built anew |
 
 Shapes are *per sample*: the batch axis of the file is stripped, and every tensor that a method sees carries one leading
 axis N of its own. An operator that lacks a meaning says why in `unsupported`; asking for it raises
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from onnxsub.errors import UnsupportedOperatorError
+from onnxsub.ops.interval_rows import Rows, through, times
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -31,11 +34,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from onnxsub.ops.encoding import Encoder, LinExpr
+    from onnxsub.ops.onnx_writer import OnnxWriter
     from onnxsub.ops.relaxation import Elementwise, Relaxation, Window
 else:
     from onnxsub.lazy import torch
 
-__all__ = ["Activation", "Affine", "Array", "Box", "Nonlinear", "Operator", "Shape"]
+__all__ = ["MEANINGS", "Activation", "Affine", "Array", "Box", "Nonlinear", "Operator", "Shape"]
+
+MEANINGS = ("interval", "linear", "milp", "slopes", "onnx")
+"""What an operator has beside its value, or declares in `unsupported`."""
 
 Shape = tuple[int, ...]
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -66,7 +73,7 @@ class Operator(abc.ABC):
     _cache: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     unsupported: ClassVar[Mapping[str, str]] = _NONE
-    """Meaning -> reason, for each meaning that this operator does not have (`interval`, `linear`, `milp`)."""
+    """Meaning -> reason, for each of `MEANINGS` that this operator does not have."""
 
     @abc.abstractmethod
     def forward(self, *xs: Tensor) -> Tensor:
@@ -79,6 +86,19 @@ class Operator(abc.ABC):
     @abc.abstractmethod
     def encode(self, encoder: Encoder, *xs: LinExpr) -> LinExpr:
         """MILP rows: adds what is needed to `encoder`, returns the flattened output as linear expressions."""
+
+    @abc.abstractmethod
+    def transpose_slopes(self, rows: Rows, *boxes: Box) -> tuple[Rows, ...]:
+        """`S^T a` for every input, a interval rows, S the interval matrix of the operator's difference quotients.
+
+        Args:
+            rows: `(R, *out_shape)`.
+            boxes: the interval of every input, `(1, *in_shapes[i])`; an affine operator needs none.
+        """
+
+    @abc.abstractmethod
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        """Writes nodes that compute the tensor `output` of a file from its tensors `inputs`: the operator, no bound of it."""
 
     def missing(self, meaning: str) -> UnsupportedOperatorError:
         """The error for a meaning that `unsupported` declares."""
@@ -172,6 +192,9 @@ class Affine(Operator):
                 block.append(sp.csr_array(part.reshape(stop - start, -1).numpy()))
         return tuple(sp.csr_array(sp.vstack(b)) for b in blocks)
 
+    def transpose_slopes(self, rows: Rows, *boxes: Box) -> tuple[Rows, ...]:
+        return through(self, rows)
+
     def forward(self, *xs: Tensor) -> Tensor:
         y = self.linear(*xs)
         c = self.offset(xs[0])
@@ -205,10 +228,14 @@ class Nonlinear(Operator):
         """Linear bounds of the output over `lower <= z <= upper`, both `(B, *in_shape)`.
 
         Args:
-            mode: `fastlin` (parallel lines, where the function has them) or `crown` (the tighter lower line).
+            mode: one of `onnxsub.ops.relaxation.MODES`: `fastlin` (parallel lines, where the function has them) or `crown` (the
+                tighter lower line).
             alpha: position in [0, 1] of the line that may be turned, `(B, *in_shape)`, in place of what `mode` says, for units
                 that are not affine on the interval; every value is sound (Relu: the lower slope itself). Only with
                 `takes_alpha`.
+
+        Raises:
+            ValueError: unknown mode.
         """
 
 
@@ -227,6 +254,18 @@ class Activation(Nonlinear):
     @abc.abstractmethod
     def tangent(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Slope and offset of the piece at `z` (smooth functions: of the tangent), each shaped like `z`."""
+
+    @abc.abstractmethod
+    def slopes(self, lower: Tensor, upper: Tensor) -> Box:
+        """Range of s' on `[lower, upper]`: an interval that holds `(s(a) - s(b)) / (a - b)` for all a != b in there.
+
+        The smallest one, but for rounding where s is smooth. On one point it holds the slope of a piece there. Where an end is not
+        a number, or the ends are in the wrong order, it holds all slopes of s, or its own ends are not numbers either.
+        """
+
+    def transpose_slopes(self, rows: Rows, *boxes: Box) -> tuple[Rows, ...]:
+        ((lower, upper),) = boxes
+        return (times(rows, *self.slopes(lower, upper)),)
 
     def kinks(self, like: Tensor) -> tuple[Tensor, ...]:
         """Where `s` passes from one affine piece to the next, each shaped like `like`; () for smooth functions."""

@@ -13,7 +13,7 @@ from onnxsub.ops.relaxation import Window, cropped
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["crop", "of_sample", "only_variable", "required", "sample_axes", "sum_to"]
+__all__ = ["crop", "leading", "of_sample", "only_variable", "required", "sample_axes", "sum_to"]
 
 
 def of_sample(node: Node, value: Array, rank: int) -> Array:
@@ -73,6 +73,11 @@ def sum_to(t: Tensor, shape: Shape) -> Tensor:
     if axes:
         t = t.sum(axes, keepdim=True)
     return t.reshape(t.shape[0], *shape)
+
+
+def leading(value: Array, rank: int) -> Array:
+    """A constant that is broadcast against samples with `rank` axes, as one with `1 + rank` axes: those in front have length 1."""
+    return value.reshape((1,) * (1 + rank - value.ndim) + value.shape)
 
 
 def crop(parameter: Tensor, window: Window) -> Tensor:

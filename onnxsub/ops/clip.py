@@ -12,13 +12,14 @@ from onnxsub.ops.base import Activation, Array, Box
 from onnxsub.ops.broadcast import only_variable, required
 from onnxsub.ops.movement import Reshape
 from onnxsub.ops.node import Node
-from onnxsub.ops.relaxation import Elementwise
+from onnxsub.ops.relaxation import Elementwise, check_mode
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from onnxsub.ops.encoding import Encoder, LinExpr
+    from onnxsub.ops.onnx_writer import OnnxWriter
 else:
     from onnxsub.lazy import torch
 
@@ -49,6 +50,7 @@ class Clip(Activation):
         return self.forward(lower), self.forward(upper)
 
     def relax(self, lower: Tensor, upper: Tensor, mode: str, alpha: Tensor | None = None) -> Elementwise:
+        check_mode(mode)
         one, zero = torch.ones_like(lower), torch.zeros_like(lower)
         p, q = lower.clamp(min=self.lo), upper.clamp(max=self.hi)
         inside = (lower >= self.lo) & (upper <= self.hi)
@@ -79,6 +81,12 @@ class Clip(Activation):
 
     def kinks(self, like: Tensor) -> tuple[Tensor, ...]:
         return tuple(torch.full_like(like, k) for k in (self.lo, self.hi) if math.isfinite(k))
+
+    def slopes(self, lower: Tensor, upper: Tensor) -> Box:
+        proper = lower <= upper  # not where an end is no number
+        flat = (proper & ((upper <= self.lo) | (lower >= self.hi))) | (self.lo == self.hi)
+        inside = proper & (lower >= self.lo) & (upper <= self.hi) & ~flat
+        return inside.to(lower.dtype), (~flat).to(lower.dtype)
 
     def line_error(self, lower: Tensor, upper: Tensor, slope: Tensor, offset: Tensor) -> Box:
         # piecewise linear: the extremes are at the ends and at the kinks
@@ -129,6 +137,15 @@ class Clip(Activation):
                 encoder.rows(gap.take(bent).scale(signs) + switch.scale(reach), -np.inf, reach)
                 encoder.rows(yu.take(bent).scale(signs) - switch.scale(rise), -np.inf, sign * kink)
         return y + yu.spread(units, len(y))
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        """Both ends are scalars; one that is infinite is left out."""
+        ends = []
+        for name, end in (("min", self.lo), ("max", self.hi)):
+            ends.append(writer.weight(output, name, np.asarray(end)) if math.isfinite(float(end)) else "")
+        while ends and not ends[-1]:
+            ends.pop()
+        writer.node("Clip", (inputs[0], *ends), output)
 
 
 def read_clip(node: Node) -> tuple[Clip | Reshape, ...]:

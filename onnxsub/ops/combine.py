@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxsub.ops.base import Affine, Array, Box
-from onnxsub.ops.broadcast import of_sample, sample_axes, sum_to
+from onnxsub.ops.broadcast import leading, of_sample, sample_axes, sum_to
 from onnxsub.ops.elementwise import Scale, shifted
 from onnxsub.ops.node import Node
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
     import torch
     from torch import Tensor
+
+    from onnxsub.ops.onnx_writer import OnnxWriter
 else:
     from onnxsub.lazy import torch
 
@@ -51,6 +53,18 @@ class Sum(Affine):
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         parts = (sum_to(a, s) for s in self.in_shapes)
         return tuple(p if sign > 0 else -p for sign, p in zip(self.signs, parts, strict=True))
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        terms = [("Add" if sign > 0 else "Sub", name) for sign, name in zip(self.signs, inputs, strict=True)]
+        if self.shift is not None:
+            terms.append(("Add", writer.weight(output, "shift", leading(self.shift, len(self.out_shape)))))
+        (kind, total), *rest = terms
+        if kind == "Sub":
+            total = writer.step("Neg", (total,), output, "negative")
+        for i, (kind, name) in enumerate(rest[:-1]):
+            total = writer.step(kind, (total, name), output, f"sum{i}")
+        kind, last = rest[-1] if rest else ("Identity", "")
+        writer.node(kind, (total, last) if rest else (total,), output)
 
     def _matrices(self) -> tuple[sp.csr_array, ...]:
         import scipy.sparse as sp
@@ -99,6 +113,21 @@ class Concat(Affine):
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         axis = self.axis + 1
         return tuple(a.narrow(axis, slot, s[self.axis]) for slot, s in zip(self.slots, self.in_shapes, strict=True))
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        if self.constant is None:
+            writer.node("Concat", inputs, output, axis=self.axis + 1)
+            return
+        # a constant has one sample and the file any number: each tensor is padded to the whole and the constant added
+        total = writer.weight(output, "constant", self.constant)
+        for i, (slot, name, shape) in enumerate(zip(self.slots, inputs, self.in_shapes, strict=True)):
+            pads = np.zeros((2, len(shape) + 1), dtype=np.int64)
+            pads[:, self.axis + 1] = slot, self.out_shape[self.axis] - slot - shape[self.axis]
+            padded = writer.step("Pad", (name, writer.integers(output, f"pads{i}", pads.reshape(-1))), output, f"padded{i}")
+            if i < len(inputs) - 1:
+                total = writer.step("Add", (padded, total), output, f"sum{i}")
+            else:
+                writer.node("Add", (padded, total), output)
 
     def _matrices(self) -> tuple[sp.csr_array, ...]:
         import scipy.sparse as sp

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
     from torch import Tensor
 
+    from onnxsub.ops.onnx_writer import OnnxWriter
     from onnxsub.ops.relaxation import Window
 
 __all__ = ["Conv", "ConvTranspose", "conv_matrix", "read_conv", "read_conv_transpose"]
@@ -58,6 +59,9 @@ class Conv(Affine):
             return None
         return self.sliding.spread_window(a, self.tensor("weight", a), self.groups, window)
 
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        self.sliding.to_onnx(writer, (inputs[0], *_parameters(self, writer, output)), output, self.groups)
+
     def _matrices(self) -> tuple[sp.csr_array, ...]:
         return (conv_matrix(self.weight, self.groups, self.sliding),)
 
@@ -93,10 +97,23 @@ class ConvTranspose(Affine):
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         return (self.sliding.correlate(a, self.tensor("weight", a), self.groups),)
 
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        s = self.sliding
+        writer.node(
+            "ConvTranspose", (inputs[0], *_parameters(self, writer, output)), output, group=self.groups,
+            strides=list(s.strides), dilations=list(s.dilations), pads=[*s.before, *[max(0, a) for a in s.after]],
+            output_padding=[max(0, -a) for a in s.after] if min(s.after) < 0 else None,
+        )  # fmt: skip
+
     def _matrices(self) -> tuple[sp.csr_array, ...]:
         import scipy.sparse as sp
 
         return (sp.csr_array(conv_matrix(self.weight, self.groups, self.sliding).T),)
+
+
+def _parameters(op: Conv | ConvTranspose, writer: OnnxWriter, output: str) -> tuple[str, ...]:
+    weight = writer.weight(output, "weight", op.weight)
+    return (weight,) if op.bias is None else (weight, writer.weight(output, "bias", op.bias.reshape(-1)))
 
 
 def conv_matrix(weight: Array, groups: int, sliding: Sliding) -> sp.csr_array:

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxsub.ops.base import Affine, Array, Shape
-from onnxsub.ops.broadcast import of_sample, required, sum_to
+from onnxsub.ops.broadcast import leading, of_sample, required, sum_to
 from onnxsub.ops.node import Node
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
     import torch
     from torch import Tensor
+
+    from onnxsub.ops.onnx_writer import OnnxWriter
 else:
     from onnxsub.lazy import torch
 
@@ -56,6 +58,24 @@ class Dense(Affine):
         a = a.reshape(a.shape[0], *batch, *rows[-1:], self.weight.shape[-2])
         return (sum_to(torch.matmul(a, self.tensor("weight", a)), self.in_shapes[0]),)
 
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        """Gemm where samples are rows, else MatMul and Add."""
+        if self.weight.ndim == 2 and len(self.in_shapes[0]) == len(self.out_shape) == 1:
+            bias = np.zeros(self.out_shape) if self.bias is None else np.broadcast_to(self.bias, self.out_shape)
+            parameters = writer.weight(output, "weight", self.weight), writer.weight(output, "bias", bias)
+            writer.node("Gemm", (inputs[0], *parameters), output, transB=1)
+            return
+        factors = (inputs[0], writer.weight(output, "weight", np.swapaxes(self.weight, -1, -2)))
+        rows = self.in_shapes[0][:-1]
+        shape = (*np.broadcast_shapes(rows[:-1], self.weight.shape[:-2]), *rows[-1:], self.weight.shape[-2])
+        target = output if self.bias is None else writer.fresh(f"{output}/product")
+        if shape == self.out_shape:
+            writer.node("MatMul", factors, target)
+        else:
+            writer.reshape(writer.step("MatMul", factors, output, "rows"), target, self.out_shape)
+        if self.bias is not None:
+            writer.node("Add", (target, writer.weight(output, "bias", leading(self.bias, len(self.out_shape)))), output)
+
     def _matrices(self) -> tuple[sp.csr_array, ...]:
         import scipy.sparse as sp
 
@@ -90,6 +110,15 @@ class LeftProduct(Affine):
         batch = np.broadcast_shapes(shape[:-2], self.weight.shape[:-2])
         a = a.reshape(a.shape[0], *batch, self.weight.shape[-2], shape[-1])
         return (sum_to(torch.matmul(self.tensor("weight", a).transpose(-1, -2), a), shape),)
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        shape = self.in_shapes[0]
+        batch = np.broadcast_shapes(shape[:-2], self.weight.shape[:-2])
+        factors = (writer.weight(output, "weight", self.weight), inputs[0])
+        if (*batch, self.weight.shape[-2], shape[-1]) == self.out_shape:
+            writer.node("MatMul", factors, output)
+        else:
+            writer.reshape(writer.step("MatMul", factors, output, "product"), output, self.out_shape)
 
     def _matrices(self) -> tuple[sp.csr_array, ...]:
         import scipy.sparse as sp

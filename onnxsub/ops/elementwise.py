@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from onnxsub.ops.base import Affine, Array, Box
-from onnxsub.ops.broadcast import crop, of_sample, only_variable, required, sum_to
+from onnxsub.ops.broadcast import crop, leading, of_sample, only_variable, required, sum_to
 from onnxsub.ops.node import Node
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from onnxsub.ops.onnx_writer import OnnxWriter
     from onnxsub.ops.relaxation import Window
 else:
     from onnxsub.lazy import torch
@@ -69,6 +70,21 @@ class Scale(Affine):
         if self.in_shapes[0] != self.out_shape or len(window) > len(self.out_shape):
             return None
         return (a if self.scale is None else a * crop(self.tensor("scale", a), window)), window
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        found = (("Mul", "scale", self.scale), ("Add", "shift", self.shift))
+        constants = [(kind, name, value) for kind, name, value in found if value is not None]
+        source, rank = inputs[0], len(self.out_shape)
+        if len(self.in_shapes[0]) < rank:
+            # the batch axis stays in front of the axes that a constant brings
+            source = writer.fresh(f"{output}/raised")
+            writer.reshape(inputs[0], source, (1,) * (rank - len(self.in_shapes[0])) + self.in_shapes[0])
+        for i, (kind, name, value) in enumerate(constants):
+            target = output if i == len(constants) - 1 else writer.fresh(f"{output}/scaled")
+            writer.node(kind, (source, writer.weight(output, name, leading(value, rank))), target)
+            source = target
+        if not constants:
+            writer.node("Identity", (source,), output)
 
     def _matrices(self) -> tuple[sp.csr_array, ...]:
         import scipy.sparse as sp

@@ -10,7 +10,7 @@ import numpy as np
 from onnxsub.ops.base import Activation, Array, Box
 from onnxsub.ops.broadcast import of_sample, only_variable, required
 from onnxsub.ops.node import Node
-from onnxsub.ops.relaxation import Elementwise
+from onnxsub.ops.relaxation import Elementwise, check_mode
 from onnxsub.ops.relu import relu_rows
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from onnxsub.ops.encoding import Encoder, LinExpr
+    from onnxsub.ops.onnx_writer import OnnxWriter
 else:
     from onnxsub.lazy import torch
 
@@ -54,6 +55,7 @@ class Leaky(Activation):
         return lower, upper, torch.zeros_like(lower).clamp(min=lower, max=upper)
 
     def relax(self, lower: Tensor, upper: Tensor, mode: str, alpha: Tensor | None = None) -> Elementwise:
+        check_mode(mode)
         n = self.tensor("slope", lower)
         unstable = (lower < 0) & (upper > 0)
         one, zero = torch.ones_like(lower), torch.zeros_like(lower)
@@ -77,6 +79,13 @@ class Leaky(Activation):
         errors = torch.stack([self.forward(z) - slope * z - offset for z in self._corners(lower, upper)])
         return errors.amin(0), errors.amax(0)
 
+    def slopes(self, lower: Tensor, upper: Tensor) -> Box:
+        n = self.tensor("slope", lower)
+        one, proper = torch.ones_like(lower), lower <= upper  # not where an end is no number
+        on, off = proper & (lower >= 0), proper & (upper <= 0) & (lower < 0)
+        low, high = torch.minimum(one, n), torch.maximum(one, n)
+        return torch.where(on, one, torch.where(off, n, low)), torch.where(on, one, torch.where(off, n, high))
+
     def affine_on(self, lower: Tensor, upper: Tensor) -> Tensor:
         return (lower >= 0) | (upper <= 0) | (self.tensor("slope", lower) == 1)
 
@@ -90,6 +99,23 @@ class Leaky(Activation):
         slope = np.broadcast_to(self.slope, self.in_shapes[0]).reshape(-1).astype(np.float64)
         rows = relu_rows(encoder, z, np.where(slope == 1, 0.0, lower), upper)
         return z.scale(slope) + rows.scale(1 - slope)
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        """Abs, LeakyRelu or PRelu, whichever says it in the simplest way that readers know."""
+        slope = np.broadcast_to(self.slope, self.out_shape).astype(np.float64)
+        first = float(slope.flat[0])
+        if (slope == -1.0).all():
+            writer.node("Abs", inputs, output)
+        elif writer.dtype == np.float64:
+            # onnxruntime has neither LeakyRelu nor PRelu in float64: slope z + (1 - slope) max(0, z)
+            relu = writer.step("Relu", inputs, output, "relu")
+            bent = writer.step("Mul", (relu, writer.weight(output, "bend", 1.0 - slope)), output, "bent")
+            line = writer.step("Mul", (inputs[0], writer.weight(output, "slope", slope)), output, "line")
+            writer.node("Add", (bent, line), output)
+        elif (slope == first).all() and float(np.float32(first)) == first:
+            writer.node("LeakyRelu", inputs, output, alpha=first)
+        else:
+            writer.node("PRelu", (inputs[0], writer.weight(output, "slope", slope)), output)
 
 
 def read_leaky_relu(node: Node) -> tuple[Leaky, ...]:

@@ -1,4 +1,4 @@
-"""MaxPool and GlobalMaxPool: the largest element of each window."""
+"""MaxPool and GlobalMaxPool: the largest element of each window; and what is left of them where that element is known."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxsub.errors import UnsupportedOperatorError
 from onnxsub.ops.base import Array, Box, Nonlinear
 from onnxsub.ops.broadcast import only_variable
+from onnxsub.ops.interval_rows import Rows, times
+from onnxsub.ops.movement import Selection
 from onnxsub.ops.node import Node
-from onnxsub.ops.relaxation import Relaxation, Window, cropped
+from onnxsub.ops.relaxation import Relaxation, Window, check_mode, cropped
 from onnxsub.ops.sliding import Sliding, read_sliding
 
 if TYPE_CHECKING:
@@ -20,10 +23,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from onnxsub.ops.encoding import Encoder, LinExpr
+    from onnxsub.ops.onnx_writer import OnnxWriter
 else:
     from onnxsub.lazy import torch
 
-__all__ = ["MaxPool", "MaxPoolRelaxation", "read_global_max_pool", "read_max_pool"]
+__all__ = ["Chosen", "MaxPool", "MaxPoolRelaxation", "read_global_max_pool", "read_max_pool"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +93,7 @@ class MaxPool(Nonlinear):
         return self.forward(lower), self.forward(upper)
 
     def relax(self, lower: Tensor, upper: Tensor, mode: str, alpha: Tensor | None = None) -> MaxPoolRelaxation:
+        check_mode(mode)
         index: Tensor = self.cached(("index", lower.device), lambda: torch.as_tensor(self.index, device=lower.device))
         low, high = (_windows(t, index) for t in (lower, upper))
         # ties of lower ends go to the larger upper end: that element is the exact maximum whenever one is
@@ -150,11 +155,74 @@ class MaxPool(Nonlinear):
         encoder.rows(switch.apply(sums), 1.0, 1.0)
         return y + result.spread(open_, len(candidates))
 
+    def transpose_slopes(self, rows: Rows, *boxes: Box) -> tuple[Rows, ...]:
+        """The slope of a window's element is 1 where no other one can be the largest, 0 where it cannot be, else in [0, 1]."""
+        ((lower, upper),) = boxes
+        index = torch.as_tensor(self.index)
+        low, high = (_windows(t, index)[0] for t in (lower, upper))
+        able = ~(high < low.amax(-1, keepdim=True))  # also where an end is not a number
+        sole = able & (able.sum(-1, keepdim=True) == 1)
+        count, channels = rows[0].shape[:2]
+        centre, radius = (t.reshape(count, channels, -1, 1) for t in rows)
+        products = times((centre, radius), sole.to(lower.dtype), able.to(lower.dtype))
+        size = math.prod(self.sliding.in_spatial)
+        where = torch.where(index < 0, size, index).reshape(1, 1, -1).expand(count, channels, -1)
+        found = []
+        for t in products:
+            whole = t.new_zeros((count, channels, size + 1))
+            whole.scatter_add_(-1, where, t.reshape(count, channels, -1))
+            found.append(whole[..., :size].reshape(count, *self.in_shapes[0]))
+        return ((found[0], found[1]),)
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        """MaxPool with the padding that its windows meet, written out."""
+        s = self.sliding
+        # onnxruntime takes padding below the kernel's size only; what a dilated window needs beyond, ceil_mode adds behind
+        after = [min(max(0, a), k - 1) for a, k in zip(s.after, s.kernel, strict=True)]
+        short = [max(0, a) - b for a, b in zip(s.after, after, strict=True)]
+        if any(n >= step for n, step in zip(short, s.strides, strict=True)) or not all(
+            0 <= b < k for b, k in zip(s.before, s.kernel, strict=True)
+        ):
+            raise UnsupportedOperatorError(
+                f"{self.op_type} (node {self.node!r}) has more padding than a folded file can state (kernel {list(s.kernel)}, "
+                f"dilations {list(s.dilations)}); use --layout inplace"
+            )
+        writer.node(
+            "MaxPool", inputs, output, kernel_shape=list(s.kernel), strides=list(s.strides), pads=[*s.before, *after],
+            dilations=None if s.dilations == (1,) * len(s.kernel) else list(s.dilations), ceil_mode=1 if any(short) else None,
+        )  # fmt: skip
+
     def candidates(self) -> Array:
         """Flat input positions of every window of the whole tensor, `(C P, K)`; -1 for padding."""
         channels, size = self.in_shapes[0][0], math.prod(self.sliding.in_spatial)
         shifted = self.index[None] + (np.arange(channels) * size)[:, None, None]
         return np.where(self.index[None] < 0, -1, shifted).reshape(-1, self.index.shape[1])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Chosen(Selection):
+    """MaxPool with the element of every window fixed.
+
+    Attributes:
+        index: its flat position in the input, `out_shape`.
+    """
+
+    index: Array
+
+    def linear(self, *xs: Tensor) -> Tensor:
+        flat = xs[0].flatten(1)[:, torch.as_tensor(self.index.reshape(-1))]
+        return flat.reshape(-1, *self.out_shape)
+
+    def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
+        flat = a.new_zeros((a.shape[0], math.prod(self.in_shapes[0])))
+        flat.index_add_(1, torch.as_tensor(self.index.reshape(-1)), a.flatten(1))
+        return (flat.reshape(-1, *self.in_shapes[0]),)
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        flat = writer.fresh(f"{output}/flat")
+        writer.reshape(inputs[0], flat, (math.prod(self.in_shapes[0]),))
+        positions = writer.integers(output, "index", self.index.reshape(-1))
+        writer.reshape(writer.step("Gather", (flat, positions), output, "chosen", axis=1), output, self.out_shape)
 
 
 def _windows(x: Tensor, index: Tensor) -> Tensor:

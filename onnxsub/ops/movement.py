@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
     import torch
     from torch import Tensor
+
+    from onnxsub.ops.onnx_writer import OnnxWriter
 else:
     from onnxsub.lazy import torch
 
@@ -53,6 +55,9 @@ class Reshape(Selection):
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         return (a.reshape(a.shape[0], *self.in_shapes[0]),)
 
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        writer.reshape(inputs[0], output, self.out_shape)
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Permute(Selection):
@@ -65,6 +70,9 @@ class Permute(Selection):
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         return (a.permute(0, *[int(i) + 1 for i in np.argsort(self.order)]),)
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        writer.node("Transpose", inputs, output, perm=[0, *[i + 1 for i in self.order]])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -84,6 +92,12 @@ class Slice(Selection):
         result = a.new_zeros((a.shape[0], *self.in_shapes[0]))
         result[self._cut] = a
         return (result,)
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        columns = zip(*self.ranges, strict=True)
+        names = [writer.integers(output, n, np.array(c)) for n, c in zip(("starts", "ends", "steps"), columns, strict=True)]
+        axes = writer.integers(output, "axes", np.arange(len(self.ranges)) + 1)
+        writer.node("Slice", (inputs[0], *names[:2], axes, names[2]), output)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -116,6 +130,14 @@ class Gather(Selection):
                 y = y.new_zeros(shape).index_add(axis + 1, self._index(axis, y), y)
         return (y,)
 
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        source = inputs[0]
+        for axis, index in enumerate(self.indices):
+            if index is not None:
+                positions = writer.integers(output, f"index{axis}", index)
+                source = writer.step("Gather", (source, positions), output, f"gathered{axis}", axis=axis + 1)
+        writer.reshape(source, output, self.out_shape)
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pad(Selection):
@@ -130,6 +152,11 @@ class Pad(Selection):
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         return (self._pad(a, -1),)
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        pads = writer.integers(output, "pads", np.array([0, *self.before, 0, *self.after]))
+        value = () if self.value == 0.0 else (writer.weight(output, "value", np.array(self.value)),)
+        writer.node("Pad", (inputs[0], pads, *value), output)
 
     def _pad(self, x: Tensor, sign: int, value: float = 0.0) -> Tensor:
         pads = [sign * p for b, a in zip(reversed(self.before), reversed(self.after), strict=True) for p in (b, a)]

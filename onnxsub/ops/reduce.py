@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
     from torch import Tensor
 
+    from onnxsub.ops.onnx_writer import OnnxWriter
+
 __all__ = ["Reduce", "read_global_average", "read_reduce_mean", "read_reduce_sum"]
 
 
@@ -37,6 +39,15 @@ class Reduce(Affine):
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         return ((a * self.factor).reshape(a.shape[0], *self._kept).expand(-1, *self.in_shapes[0]),)
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        axes = writer.integers(output, "axes", np.array(self.axes, dtype=np.int64) + 1)
+        sums = writer.step("ReduceSum", (inputs[0], axes), output, "sums", keepdims=1)
+        factor = writer.weight(output, "factor", np.array(self.factor))
+        if self._kept == self.out_shape:
+            writer.node("Mul", (sums, factor), output)
+        else:
+            writer.reshape(writer.step("Mul", (sums, factor), output, "scaled"), output, self.out_shape)
 
     def _matrices(self) -> tuple[sp.csr_array, ...]:
         import scipy.sparse as sp

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 else:
     from onnxsub.lazy import torch
 
-__all__ = ["Elementwise", "Relaxation", "Window", "cropped"]
+__all__ = ["MODES", "Elementwise", "Relaxation", "Window", "check_mode", "cropped"]
+
+MODES = ("fastlin", "crown")
+"""How lines are chosen: parallel ones (Weng et al. 2018), or the tighter lower line for every unit (Zhang et al. 2018)."""
 
 Window = tuple["slice[int, int, None]", ...]
 """Where in the trailing spatial axes a cropped coefficient tensor lies; () for the whole tensor."""
@@ -26,6 +29,12 @@ def cropped(t: Tensor, window: Window) -> Tensor:
     """`t` cut to `window` in its last axes."""
     index: tuple[Any, ...] = (..., *window)
     return t[index]
+
+
+def check_mode(mode: str) -> None:
+    """Raises ValueError unless `mode` is one of `MODES`: another name must not run one of them."""
+    if mode not in MODES:
+        raise ValueError(f"unknown mode of linear bounds {mode!r}; choose one of {', '.join(MODES)}")
 
 
 class Relaxation(abc.ABC):

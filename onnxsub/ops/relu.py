@@ -9,13 +9,14 @@ import numpy as np
 
 from onnxsub.ops.base import Activation, Array, Box
 from onnxsub.ops.node import Node
-from onnxsub.ops.relaxation import Elementwise
+from onnxsub.ops.relaxation import Elementwise, check_mode
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from onnxsub.ops.encoding import Encoder, LinExpr
+    from onnxsub.ops.onnx_writer import OnnxWriter
 else:
     from onnxsub.lazy import torch
 
@@ -38,6 +39,7 @@ class Relu(Activation):
         return lower.clamp(min=0), upper.clamp(min=0)
 
     def relax(self, lower: Tensor, upper: Tensor, mode: str, alpha: Tensor | None = None) -> Elementwise:
+        check_mode(mode)
         unstable = (lower < 0) & (upper > 0)
         on = (lower >= 0).to(lower.dtype)
         width = torch.where(unstable, upper - lower, torch.ones_like(lower))
@@ -59,6 +61,11 @@ class Relu(Activation):
         errors = torch.stack(ends)
         return errors.amin(0), errors.amax(0)
 
+    def slopes(self, lower: Tensor, upper: Tensor) -> Box:
+        proper = lower <= upper  # not where an end is no number
+        on, off = proper & (lower >= 0), proper & (upper <= 0)
+        return on.to(lower.dtype), (on | ~off).to(lower.dtype)
+
     def affine_on(self, lower: Tensor, upper: Tensor) -> Tensor:
         return (lower >= 0) | (upper <= 0)
 
@@ -68,6 +75,9 @@ class Relu(Activation):
 
     def encode_units(self, encoder: Encoder, z: LinExpr, lower: Array, upper: Array) -> LinExpr:
         return relu_rows(encoder, z, lower, upper)
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        writer.node("Relu", inputs, output)
 
 
 def relu_rows(encoder: Encoder, z: LinExpr, lower: Array, upper: Array) -> LinExpr:

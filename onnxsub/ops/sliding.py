@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from onnxsub.ops.onnx_writer import OnnxWriter
     from onnxsub.ops.relaxation import Window
 else:
     from onnxsub.lazy import torch
@@ -150,6 +151,13 @@ class Sliding:
                 (have[:, None] * n + new[None, :]).reshape(-1) for have, n, new in ((out, o, oo), (ker, k, kk), (inp, i, ii))
             )
         return out, ker, inp
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str, groups: int) -> None:
+        """A Conv with this geometry; the end of the input that no window meets is no padding."""
+        writer.node(
+            "Conv", inputs, output, group=groups, strides=list(self.strides), dilations=list(self.dilations),
+            pads=[*self.before, *[max(0, a) for a in self.after]],
+        )  # fmt: skip
 
 
 def read_sliding(node: Node, kernel: Shape, small: str, large: str) -> Sliding:

@@ -9,14 +9,16 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from onnxsub.ops.base import Activation, Array, Box
+from onnxsub.ops.interval_rows import outward
 from onnxsub.ops.node import Node
-from onnxsub.ops.relaxation import Elementwise
+from onnxsub.ops.relaxation import Elementwise, check_mode
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from onnxsub.ops.encoding import Encoder, LinExpr
+    from onnxsub.ops.onnx_writer import OnnxWriter
 else:
     from onnxsub.lazy import torch
 
@@ -72,6 +74,7 @@ class Smooth(Activation, abc.ABC):
         `fastlin`: the smaller of the two end derivatives, for both lines. `crown`: the chord where it bounds, else the tangent
         from the other end, else (one-sided) the tangent at the middle (Zhang et al. 2018, table 2).
         """
+        check_mode(mode)
         if mode == "fastlin":
             slope = torch.minimum(self.derivative(lower), self.derivative(upper))
             low, high = self.line_error(lower, upper, slope, torch.zeros_like(slope))
@@ -104,6 +107,11 @@ class Smooth(Activation, abc.ABC):
         slope = self.derivative(z)
         return slope, self.forward(z) - slope * z
 
+    def slopes(self, lower: Tensor, upper: Tensor) -> Box:
+        # s' is even and falls away from 0
+        ends = torch.minimum(self.derivative(lower), self.derivative(upper))
+        return outward(ends, self.derivative(torch.zeros_like(lower).clamp(min=lower, max=upper)), lower <= upper)
+
     def affine_on(self, lower: Tensor, upper: Tensor) -> Tensor:
         # a single point is all that it is affine on
         return lower == upper
@@ -114,6 +122,9 @@ class Smooth(Activation, abc.ABC):
 
     def encode_units(self, encoder: Encoder, z: LinExpr, lower: Array, upper: Array) -> LinExpr:
         raise self.missing("milp")
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        writer.node(type(self).__name__, inputs, output)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from onnxsub.ops.encoding import Encoder, LinExpr
+    from onnxsub.ops.onnx_writer import OnnxWriter
 else:
     from onnxsub.lazy import torch
 
@@ -95,6 +96,11 @@ class Substituted(Activation):
         one, other = (self._line(z) - slope * z - offset for z in (lower, upper))
         return torch.where(kept, low, torch.minimum(one, other)), torch.where(kept, high, torch.maximum(one, other))
 
+    def slopes(self, lower: Tensor, upper: Tensor) -> Box:
+        kept, (low, high) = self._mask(lower), self.base.slopes(lower, upper)
+        slope = self.tensor("slope", lower)
+        return torch.where(kept, low, slope), torch.where(kept, high, slope)
+
     def affine_on(self, lower: Tensor, upper: Tensor) -> Tensor:
         return self.base.affine_on(lower, upper) | ~self._mask(lower)
 
@@ -115,3 +121,17 @@ class Substituted(Activation):
         # the base is asked for its kept units only: one whose function has no rows (Tanh) serves as long as none is kept
         units = self.base.take(index, node=self.node, inputs=self.inputs, output=self.output)
         return y + units.encode_units(encoder, z.take(index), lower[index], upper[index]).spread(index, len(kept))
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        """`s(z) kept + (slope z + offset)`, with zeros in the place of what the other units have."""
+        slope, offset = (np.where(self.kept, 0.0, a) for a in (self.slope, self.offset))
+        scaled = writer.step("Mul", (inputs[0], writer.weight(output, "slope", slope)), output, "scaled")
+        sum_ = (scaled, writer.weight(output, "offset", offset))
+        if not self.kept.any():
+            writer.node("Add", sum_, output)
+            return
+        line = writer.step("Add", sum_, output, "line")
+        function = writer.fresh(f"{output}/function")
+        self.base.to_onnx(writer, inputs, function)
+        kept = writer.step("Mul", (function, writer.weight(output, "kept", self.kept.astype(np.float64))), output, "masked")
+        writer.node("Add", (kept, line), output)

@@ -30,12 +30,19 @@ def vnncomp_word(status: str, *, timed_out: bool = False) -> str:
     """The word of the results file for a status: `sat` for violated, `unsat` for proved, else `timeout` or `unknown`.
 
     An error has no status; whoever catches one writes `error`.
+
+    Raises:
+        ValueError: a status that is none of `proved`, `violated` and `unknown`.
     """
-    if status == "violated":
-        return "sat"
-    if status == "proved":
-        return "unsat"
-    return "timeout" if timed_out else "unknown"
+    match status:
+        case "violated":
+            return "sat"
+        case "proved":
+            return "unsat"
+        case "unknown":
+            return "timeout" if timed_out else "unknown"
+        case _:
+            raise ValueError(f"status {status!r} has no word; choose proved, violated or unknown")
 
 
 def witness_text(found: Property, x: Array, y: Array) -> str:
@@ -49,6 +56,8 @@ def witness_text(found: Property, x: Array, y: Array) -> str:
         pairs = [f"(X_{i} {number(v)})" for i, v in enumerate(xs.tolist())]
         pairs += [f"(Y_{j} {number(v)})" for j, v in enumerate(ys.tolist())]
         return "(" + "\n".join(pairs) + ")\n"
+    if found.version != "2.0":
+        raise ValueError(f"VNN-LIB version {found.version!r} has no text of a witness; choose 1.0 or 2.0")
     lines = []
     for name, shape, values in ((found.input_name, found.input_shape, xs), (found.output_name, found.output_shape, ys)):
         lines.append(f"{name} real [{', '.join(str(n) for n in shape)}]")

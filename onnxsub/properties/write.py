@@ -25,7 +25,9 @@ DOWN, UP = decimal.ROUND_FLOOR, decimal.ROUND_CEILING
 
 def number(value: float, rounding: str | None = None) -> str:
     """The shortest decimal that reads back as the float64 `value`, without exponent; `ROUND_FLOOR`: and is not above it,
-    `ROUND_CEILING`: and is not below it."""
+    `ROUND_CEILING`: and is not below it. Raises ValueError for another rounding."""
+    if rounding not in (None, DOWN, UP):
+        raise ValueError(f"unknown rounding {rounding!r}; choose {DOWN} or {UP}")
     value = float(value) + 0.0
     exact, best = Decimal(value), Decimal(repr(value))
     if (rounding == DOWN and best > exact) or (rounding == UP and best < exact):

@@ -18,9 +18,9 @@ from onnxsub.model import save_model
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackOptions, AttackResult, attack
-from onnxsub.passes.prune import Adversarial, PruneOptions, build_substitute
 from onnxsub.passes.select import SelectOptions
 from onnxsub.passes.substitute import METHODS
+from onnxsub.pruning.prune import Adversarial, PruneOptions, build_substitute
 from onnxsub.query import Query, make_query
 from onnxsub.report.picture import check_matplotlib
 from onnxsub.results import VERSION

@@ -15,6 +15,7 @@ from onnxsub.evaluate.plan import read_plan, schema_of
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.row import rows_of
 from onnxsub.evaluate.run import LEDGER, PLAN
+from onnxsub.evaluate.settings import is_paper
 from onnxsub.evaluate.summary import Line, summarise
 from onnxsub.files import write_atomic
 from onnxsub.report.figures import figures
@@ -174,7 +175,7 @@ def _facts(
         warnings.append(f"the run is not finished: {waiting:,} of {sum(counts.values()):,} units of work are still to be done.")
     warnings += [f"units failed: {reason}" for reason in failures]
     limit = settings.get("timeout")
-    each = "solver run" if settings["protocol"] == "paper" else "distance"
+    each = "solver run" if is_paper(settings["protocol"]) else "distance"
     facts = (
         ("networks", ", ".join(f"{m['name']} (sha256 {m['sha256'][:12]})" for m in models)),
         ("data", f"{Path(data['source']).name}{' ' + data['array'] if data.get('array') else ''}, samples {data['index']}"),

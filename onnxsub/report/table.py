@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from onnxsub.evaluate.settings import is_paper
 from onnxsub.evaluate.summary import Line
 
 __all__ = ["Table", "certificates", "distances", "to_csv", "to_latex", "to_markdown"]
@@ -40,7 +41,7 @@ def distances(lines: Sequence[Line], trainings: dict[str, str], protocol: str) -
     """
     verifiers = len({x.verifier for x in lines}) > 1
     trained = any(trainings.values())
-    paper = protocol == "paper"
+    paper = is_paper(protocol)
     heads = ["network", *(["training"] if trained else []), *(["verifier"] if verifiers else []), "type", "gamma", "counted"]
     words = len(heads)
     heads += ["difference, mean ± sd", "largest", "attack", "pruning, s", "solver with, s", "solver without, s", "speed-up"]

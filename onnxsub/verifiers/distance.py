@@ -9,7 +9,7 @@ from onnxsub.budget import Budget
 from onnxsub.errors import InputError
 from onnxsub.instance import Instance
 from onnxsub.passes.attack import AttackOptions, AttackResult, attack
-from onnxsub.passes.prune import PruneOptions
+from onnxsub.pruning.prune import PruneOptions
 from onnxsub.query import Query
 from onnxsub.verifiers.external.reader import check_readable
 from onnxsub.verifiers.external.search import distance_external

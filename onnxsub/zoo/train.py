@@ -134,7 +134,9 @@ def augmented(x: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def pick_device(name: str) -> torch.device:
-    """`cpu` or `cuda`. Raises InputError when torch sees no such device."""
+    """`cpu` or `cuda`. Raises InputError when torch sees no such device, and for any other name."""
+    if name not in ("cpu", "cuda"):
+        raise InputError(f"--device {name!r} is unknown; choose cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("torch sees no CUDA device; leave out --device cuda, or install a build of torch for it")
     return torch.device(name)

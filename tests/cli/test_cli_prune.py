@@ -117,11 +117,11 @@ def test_the_options_are_those_of_the_library() -> None:
     """The command line repeats names and defaults, so as to answer `--help` without importing torch."""
     from onnxsub.layouts import LAYOUTS as KNOWN_LAYOUTS
     from onnxsub.passes.bounds import BoundsOptions
-    from onnxsub.passes.prune import PruneOptions
     from onnxsub.passes.select import RANKS as KNOWN_RANKS
     from onnxsub.passes.select import SelectOptions
     from onnxsub.passes.substitute import METHODS as KNOWN_SUBSTITUTES
     from onnxsub.propagate import METHODS as KNOWN_BOUNDS
+    from onnxsub.pruning.prune import PruneOptions
 
     assert set(BOUND_METHODS) == set(KNOWN_BOUNDS)
     assert set(LAYOUTS) == set(KNOWN_LAYOUTS)

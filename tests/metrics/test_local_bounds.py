@@ -1,61 +1,26 @@
-"""What the decisions rest on: lines of the convex units, scores as networks, and the Jacobian of a box."""
+"""What the decisions rest on: scores as networks, and the Jacobian of a box."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from onnxsub.errors import InputError, UnsupportedOperatorError
+from onnxsub.errors import InputError
 from onnxsub.lower import lower
-from onnxsub.metrics.local.convex import Convex, Odds, Square
 from onnxsub.metrics.local.jacobian import lipschitz_bound
 from onnxsub.metrics.local.scores import log_odds, odds_network, scores
 from onnxsub.model import load_model
 from onnxsub.network import Network
 from onnxsub.ops.maxpool import MaxPool
+from onnxsub.ops.relu import Relu
 from onnxsub.ops.smooth import Smooth
+from onnxsub.propagate import compute_bounds
 from tests.random_models import ACTIVATIONS, random_model
 from tests.verifiers.nets import dense
-
-SHAPE = {"in_shapes": ((400,),), "out_shape": (400,)}
-UNITS: list[Convex] = [kind(op_type="T", node="t", inputs=("x",), output="y", **SHAPE) for kind in (Odds, Square)]  # type: ignore[arg-type]
-
-
-def boxes() -> tuple[torch.Tensor, torch.Tensor]:
-    rng = np.random.default_rng(0)
-    centre = rng.normal(size=(1, 400)) * rng.choice([0.1, 3.0, 60.0], size=(1, 400))
-    width = np.abs(rng.normal(size=(1, 400))) * rng.choice([0.0, 1e-9, 1e-3, 1.0, 40.0], size=(1, 400))
-    return torch.from_numpy(centre - width), torch.from_numpy(centre + width)
-
-
-@pytest.mark.parametrize("mode", ["crown", "fastlin"])
-@pytest.mark.parametrize("op", UNITS, ids=lambda op: type(op).__name__)
-def test_lines_and_intervals_contain_the_function(op: Convex, mode: str) -> None:
-    low, high = boxes()
-    lines, (bottom, top) = op.relax(low, high, mode), op.interval((low, high))
-    for share in torch.linspace(0, 1, 21, dtype=torch.float64):
-        z = low + share * (high - low)
-        value = op.forward(z)
-        assert (lines.lower_slope * z + lines.lower_offset <= value).all()
-        assert (lines.upper_slope * z + lines.upper_offset >= value).all()
-        assert ((bottom <= value) & (value <= top)).all()
-    # the chord touches both ends
-    gap = lines.upper_slope * high + lines.upper_offset - op.forward(high)
-    assert (gap <= 1e-9 * (1 + op.forward(high).abs() + high.abs() * lines.upper_slope.abs())).all()
-
-
-@pytest.mark.parametrize("op", UNITS, ids=lambda op: type(op).__name__)
-def test_slopes_are_those_of_the_function(op: Convex) -> None:
-    z = torch.linspace(-3, 3, 400, dtype=torch.float64).reshape(1, -1).requires_grad_()
-    (gradient,) = torch.autograd.grad(op.forward(z).sum(), z)
-    assert torch.allclose(op.derivative(z), gradient)
-    slope, offset = op.tangent(z)
-    assert torch.allclose(slope * z + offset, op.forward(z))
-    with pytest.raises(UnsupportedOperatorError, match="bab"):
-        op.encode_units(None, None, np.zeros(1), np.ones(1))  # type: ignore[arg-type]
 
 
 def test_sums_of_odds_say_what_scores_do() -> None:
@@ -116,3 +81,31 @@ def test_a_linear_network_has_its_own_norm_and_the_domain_counts() -> None:
     # both inputs can only grow: the first output by 1 or down by 2
     assert lipschitz_bound(network, corner, corner, corner + 0.1) == pytest.approx(2.0)
     assert lipschitz_bound(dense((np.zeros((2, 2)), [1.0, 0.0])), corner, corner, corner + 1) == 0.0
+
+
+def test_what_is_no_number_proves_nothing() -> None:
+    network = dense(([[1.0, -2.0], [0.5, 0.5]], [0.0, 0.0]), ([[1.0, 1.0]], [0.0]))
+    x0 = np.array([0.5, 0.5])
+    low, high = x0 - 0.1, x0 + 0.1
+    known = compute_bounds(network, low, high)
+    assert math.isfinite(lipschitz_bound(network, x0, low, high, known))
+    (name,) = known.pre
+    l, u = known.pre[name]
+    for ends in ((torch.full_like(l, math.nan), u), (l, torch.full_like(u, math.nan))):
+        # a unit of which nothing is known has all slopes of its function
+        all_slopes = replace(known, pre={name: (-torch.full_like(l, 1e9), torch.full_like(u, 1e9))})
+        assert lipschitz_bound(network, x0, low, high, replace(known, pre={name: ends})) >= lipschitz_bound(
+            network, x0, low, high, all_slopes
+        )
+    smooth = lower(load_model(random_model(0, activations=("Tanh",), classes=3)))
+    inside = np.full(smooth.input_shape, 0.5)
+    whole = compute_bounds(smooth, inside - 0.1, inside + 0.1)
+    broken = replace(whole, pre={n: (l * math.nan, u) for n, (l, u) in whole.pre.items()})
+    assert lipschitz_bound(smooth, inside, inside - 0.1, inside + 0.1, broken) == math.inf
+
+
+def test_an_operator_without_slopes_has_no_constant(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = dense(([[1.0, -2.0], [0.5, 0.5]], [0.0, 0.0]), ([[1.0, 1.0]], [0.0]))
+    x0 = np.array([0.5, 0.5])
+    monkeypatch.setattr(Relu, "unsupported", {"slopes": "declared for this test"})
+    assert lipschitz_bound(network, x0, x0 - 0.1, x0 + 0.1) == math.inf

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from typing import Any
 
 import numpy as np
@@ -9,61 +11,94 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+import onnxsub
 from onnxsub.errors import UnsupportedOperatorError
+from onnxsub.layouts.emit import Writer
 from onnxsub.lower import lower_nodes, unsupported
-from onnxsub.ops.base import Activation, Affine, Nonlinear, Operator
+from onnxsub.ops.base import MEANINGS, Activation, Affine, Nonlinear, Operator
 from onnxsub.ops.encoding import LinExpr
 from tests.ops.cases import CASES
+from tests.ops.made import MADE
 from tests.ops.test_encode import Recorder
 from tests.ops.tools import Case, boxes, ints, nodes_of, normal, random, run
 
 F32 = np.float32
-MEANINGS = ("interval", "linear", "milp")
 
 
 def _classes(root: type[Operator]) -> set[type[Operator]]:
     return {root} | {c for s in root.__subclasses__() for c in _classes(s)}
 
 
-EXAMPLES = {type(op).__name__: op for case in CASES for op in case.ops(case.opsets[-1])}
+def _final_classes() -> dict[str, type[Operator]]:
+    """Every operator class of every module of the package that has no class below it."""
+    for module in pkgutil.walk_packages(onnxsub.__path__, "onnxsub."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found = _classes(Operator)  # type: ignore[type-abstract]
+    return {c.__name__: c for c in found if not c.__subclasses__() and c.__module__.startswith("onnxsub.")}
+
+
+EXAMPLES = {type(op).__name__: op for case in CASES for op in case.ops(case.opsets[-1])} | MADE
 
 
 def test_the_table_reaches_every_final_class() -> None:
-    final = {c for c in _classes(Operator)  # type: ignore[type-abstract]
-             if not c.__subclasses__() and c.__module__.startswith("onnxsub.ops")}
-    # Substituted is made by a pass, not read from a file
-    assert {c.__name__ for c in final} - {"Substituted"} == set(EXAMPLES)
+    final = _final_classes()
+    assert set(final) == set(EXAMPLES)
+    assert {name: c for name, c in final.items() if type(EXAMPLES[name]) is not c} == {}
+    outside = [c for c in final.values() if not c.__module__.startswith("onnxsub.ops.")]
+    assert not outside, "an operator has its meanings together, in onnxsub/ops/"
+
+
+def _use(op: Operator, meaning: str) -> Any:
+    box = boxes(op, batch=1)
+    match meaning:
+        case "interval":
+            return op.interval(*box)
+        case "linear" if isinstance(op, Affine):
+            return op.transpose(normal((1, *op.out_shape)))
+        case "linear":
+            assert isinstance(op, Nonlinear)
+            return op.relax(*box[0], "crown").lower(normal((1, 1, *op.out_shape)))
+        case "milp":
+            flat = tuple(t.reshape(-1).numpy() for t in box[0])
+            inputs = [LinExpr.constants(np.zeros(int(np.prod(s)))) for s in op.in_shapes]
+            return op.encode(Recorder((flat[0], flat[1])), *inputs)
+        case "slopes":
+            rows = normal((2, *op.out_shape)), torch.zeros((2, *op.out_shape), dtype=torch.float64)
+            found = op.transpose_slopes(rows, *box)
+            assert [t.shape for t, _ in found] == [(2, *s) for s in op.in_shapes]
+            return (found, op.slopes(*box[0])) if isinstance(op, Activation) else found
+        case "onnx":
+            writer = Writer(np.dtype(F32), op.inputs)
+            op.to_onnx(writer, op.inputs, "y")
+            assert writer.nodes[-1].output[0] == "y"
+            return writer.nodes
+        case _:
+            raise ValueError(f"no test uses the meaning {meaning!r}")
 
 
 @pytest.mark.parametrize("meaning", MEANINGS)
 @pytest.mark.parametrize("op", EXAMPLES.values(), ids=EXAMPLES.keys())
 def test_every_meaning_is_there_or_declared(op: Operator, meaning: str) -> None:
     assert set(op.unsupported) <= set(MEANINGS)
-    box = boxes(op, batch=1)
-
-    def use() -> Any:
-        if meaning == "interval":
-            return op.interval(*box)
-        if meaning == "milp":
-            flat = tuple(t.reshape(-1).numpy() for t in box[0])
-            inputs = [LinExpr.constants(np.zeros(int(np.prod(s)))) for s in op.in_shapes]
-            return op.encode(Recorder((flat[0], flat[1])), *inputs)
-        if isinstance(op, Affine):
-            return op.transpose(normal((1, *op.out_shape)))
-        assert isinstance(op, Nonlinear)
-        return op.relax(*box[0], "crown").lower(normal((1, 1, *op.out_shape)))
-
     if meaning in op.unsupported:
         assert len(op.unsupported[meaning]) > 20
         with pytest.raises(UnsupportedOperatorError, match=meaning):
-            use()
+            _use(op, meaning)
     else:
-        assert use() is not None
+        assert _use(op, meaning) is not None
 
 
 def test_only_activations_have_units() -> None:
     units = {n for n, op in EXAMPLES.items() if isinstance(op, Activation)}
-    assert units == {"Relu", "Leaky", "Clip", "Sigmoid", "Tanh"}
+    assert units == {"Relu", "Leaky", "Clip", "Sigmoid", "Tanh", "Substituted", "Odds", "Square"}
+
+
+@pytest.mark.parametrize("op", [op for op in EXAMPLES.values() if isinstance(op, Nonlinear)], ids=lambda op: type(op).__name__)
+def test_an_unknown_mode_of_lines_is_refused(op: Nonlinear) -> None:
+    for mode in ("Crown", "fast-lin", "alpha-crown", ""):
+        with pytest.raises(ValueError, match="choose one of fastlin, crown"):
+            op.relax(*boxes(op, batch=1)[0], mode)
 
 
 IMAGE = (2, 3, 4)

@@ -18,8 +18,8 @@ from onnxsub.cli.main import run
 from onnxsub.errors import InputError, UnsupportedOperatorError
 from onnxsub.model import load_model
 from onnxsub.passes.attack import AttackOptions, attack
-from onnxsub.passes.prune import PruneOptions
 from onnxsub.passes.select import SelectOptions
+from onnxsub.pruning.prune import PruneOptions
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.distance import DistanceOptions, distance

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxsub.model import load_model
-from onnxsub.passes.prune import PruneOptions
+from onnxsub.pruning.prune import PruneOptions
 from onnxsub.query import make_query
 from onnxsub.verifiers.distance import DistanceOptions, DistanceResult, distance, without_substitute
 from onnxsub.verifiers.options import MilpOptions

@@ -19,7 +19,9 @@ from onnxsub.metrics.globally import shuffled
 
 __all__ = ["RobustnessJob"]
 
-_KIND: Mapping[str, str] = {"satisfaction": "decide", "security": "resist", "accuracy": "draw", "pointwise": "locate"}
+_KIND: Mapping[str, str] = {
+    "satisfaction": "decide", "security": "resist", "accuracy": "draw", "pointwise": "locate", "global": "decide",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +42,7 @@ class RobustnessJob:
     def kind(self) -> str:
         """Of all units: `decide`, `resist`, `draw` or `locate`."""
         s = self.plan.settings
-        return "locate" if s.needs_distances else _KIND.get(s.metric, "decide")
+        return "locate" if s.needs_distances else _KIND[s.metric]
 
     @property
     def limit(self) -> float | None:

@@ -235,8 +235,8 @@ def _substitute(s: RobustnessSettings, attack: Any) -> Any:
     """The substitute that `via` names."""
     if s.via is None:
         return None
-    from onnxsub.passes.prune import PruneOptions
     from onnxsub.passes.select import SelectOptions
+    from onnxsub.pruning.prune import PruneOptions
 
     method, _, share = s.via.partition(":")
     try:

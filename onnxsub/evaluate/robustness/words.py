@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxsub.evaluate.robustness.settings import RobustnessSettings
+from onnxsub.evaluate.robustness.settings import DISTANCES, RobustnessSettings
 
 __all__ = ["ball_words", "beyond_words", "near_words", "point_words", "proof_words", "property_words", "title_of", "value_words"]
 
@@ -81,6 +81,8 @@ def proof_words(s: RobustnessSettings) -> str:
             "The distances are those within the linear region of each sample, so they bound the true ones from above only; "
             f"{confirmed}, nothing is proved robust."
         )
+    if s.distances not in (None, "exact", "substitute"):
+        raise ValueError(f"nothing says what distances by {s.distances!r} prove; choose one of {', '.join(DISTANCES)}")
     if s.verifier not in (None, "bab", "milp"):
         return f"Proved means that another tool ({(s.verifier or '').partition(':')[0]}) claims a proof; {confirmed}."
     return f"Proved means proved for every point of the ball, not tried; {confirmed}."

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxsub.evaluate.robustness.settings import RobustnessSettings
+from onnxsub.evaluate.robustness.settings import DISTANCES, RobustnessSettings
 from onnxsub.evaluate.task import Done, Task
 from onnxsub.metrics.intervals import clopper_pearson
 from onnxsub.metrics.local import LocalVerdict, attack_local, decide_local, sample_local
@@ -58,19 +58,23 @@ def locate(task: Task, query: Query) -> Done:
     if query.misclassified:
         return Done({**facts, "status": "misclassified", "lower": 0.0, "upper": 0.0, "time_s": {"total": 0.0}})
     options = s.distance_options(task.threads)
-    if s.distances == "attack":
-        found = attack(query, options.attack)
-        status = "attacked" if found.found else "none-found"
-        result = {"status": status, "lower": 0.0, "upper": found.d_adv if found.found else math.inf}
-        return Done({**facts, **result, **_times(found.time_s)}, found.x_adv)
-    if s.distances == "region":
-        region = region_distance(query, RegionOptions(nearest_only=True, timeout=s.timeout))
-        result = {"status": f"region-{region.status}", "lower": 0.0, "upper": region.distance}
-        return Done({**facts, **result, **_times(region.time_s)}, _confirmed(region.witness))
-    answer = distance(query, options)
-    _check_whole(answer.interrupted)
-    witness = answer.witness if answer.original is None else answer.original.witness
-    return Done({**facts, **_bracket(answer, options.limits.tol), **_times(answer.time_s)}, _confirmed(witness))
+    match s.distances:
+        case "attack":
+            found = attack(query, options.attack)
+            status = "attacked" if found.found else "none-found"
+            result = {"status": status, "lower": 0.0, "upper": found.d_adv if found.found else math.inf}
+            return Done({**facts, **result, **_times(found.time_s)}, found.x_adv)
+        case "region":
+            region = region_distance(query, RegionOptions(nearest_only=True, timeout=s.timeout))
+            result = {"status": f"region-{region.status}", "lower": 0.0, "upper": region.distance}
+            return Done({**facts, **result, **_times(region.time_s)}, _confirmed(region.witness))
+        case "exact" | "substitute":  # the options say which
+            answer = distance(query, options)
+            _check_whole(answer.interrupted)
+            witness = answer.witness if answer.original is None else answer.original.witness
+            return Done({**facts, **_bracket(answer, options.limits.tol), **_times(answer.time_s)}, _confirmed(witness))
+        case other:
+            raise ValueError(f"no unit finds distances by {other!r}; choose one of {', '.join(DISTANCES)}")
 
 
 def _bracket(answer: DistanceResult, tol: float) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def make_property(
     """
     if name not in PROPERTIES:
         raise InputError(f"--property {name!r} is unknown; choose one of {', '.join(PROPERTIES)}")
-    own = _PARAMETER.get(name)
+    own = None if name == "cr" else _PARAMETER[name]
     given = {"delta": delta, "eta": eta, "lipschitz": lipschitz, "gamma": gamma}
     for parameter, value in given.items():
         if value is not None and parameter != own:
@@ -63,8 +63,14 @@ def make_property(
     value = given[own]
     if value is None:
         raise InputError(f"property {name} needs --{own}; give it")
-    if name == "sr":
-        return StandardRobustness(eps, value, written)
-    if name == "scr":
-        return StrongClassificationRobustness(eps, value)
-    return LipschitzRobustness(eps, value) if name == "lr" else ConfidenceRobustness(eps, value)
+    match name:
+        case "sr":
+            return StandardRobustness(eps, value, written)
+        case "scr":
+            return StrongClassificationRobustness(eps, value)
+        case "lr":
+            return LipschitzRobustness(eps, value)
+        case "confidence":
+            return ConfidenceRobustness(eps, value)
+        case _:
+            raise ValueError(f"property {name!r} has a parameter and nothing here makes it")

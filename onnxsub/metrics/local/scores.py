@@ -16,9 +16,9 @@ import numpy as np
 from scipy.special import softmax
 
 from onnxsub.errors import InputError
-from onnxsub.metrics.local.convex import Odds
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
+from onnxsub.ops.convex import Odds
 from onnxsub.ops.dense import Dense
 from onnxsub.ops.movement import flatten
 

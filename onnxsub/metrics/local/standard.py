@@ -11,9 +11,9 @@ import numpy as np
 
 from onnxsub.errors import InputError
 from onnxsub.metrics.local.base import Counterexamples, LocalProperty, Measured, at_anchor, clause
-from onnxsub.metrics.local.convex import Square
 from onnxsub.network import Network
 from onnxsub.ops.base import Array, Operator
+from onnxsub.ops.convex import Square
 from onnxsub.ops.dense import Dense
 from onnxsub.ops.leaky import Leaky
 from onnxsub.ops.movement import flatten
@@ -59,7 +59,7 @@ class StandardRobustness(LocalProperty):
         if self.norm == "2" and self.delta > _MOST_EUCLIDEAN:
             raise InputError(f"--delta {self.delta:g} has no square in float64; give at most {_MOST_EUCLIDEAN:g} for --norm 2")
         if self.norm not in NORMS:
-            raise InputError(f"output norm {self.norm!r} is unknown; choose one of {', '.join(NORMS)}")
+            raise _unknown(self.norm)
 
     @property
     def bound(self) -> float:
@@ -76,20 +76,33 @@ class StandardRobustness(LocalProperty):
             raise InputError(
                 f"property sr in norm {self.norm} over {m} outputs is no short disjunction of linear inequalities; use --norm inf"
             )
-        if self.norm == "1":
-            rows = [np.array(signs) for signs in itertools.product((1.0, -1.0), repeat=m)]
-        else:
-            rows = [sign * row for row in np.eye(m) for sign in (1.0, -1.0)]
+        match self.norm:
+            case "1":
+                rows = [np.array(signs) for signs in itertools.product((1.0, -1.0), repeat=m)]
+            case "inf":
+                rows = [sign * row for row in np.eye(m) for sign in (1.0, -1.0)]
+            case _:
+                raise _unknown(self.norm)
         if query.model.outputs == 1:  # the first logit is the constant 0
             rows = [row for row in rows if row[1]]
         # row (f - f0) >= delta
         return tuple(clause(-row, -float(row @ start) - self.delta) for row in rows)
 
     def counterexamples(self, query: Query) -> Counterexamples:
-        if self.norm == "inf":
-            return Counterexamples(query.network, self.linear_clauses(query))
-        size = self.delta if self.norm == "1" else self.delta**2
+        match self.norm:
+            case "inf":
+                return Counterexamples(query.network, self.linear_clauses(query))
+            case "1":
+                size = self.delta
+            case "2":
+                size = self.delta**2
+            case _:
+                raise _unknown(self.norm)
         return Counterexamples(_norm_network(query, self.norm), (clause(np.array([-1.0]), -size),))
+
+
+def _unknown(norm: str) -> InputError:
+    return InputError(f"output norm {norm!r} is unknown; choose one of {', '.join(NORMS)}")
 
 
 def _norm_network(query: Query, norm: str) -> Network:
@@ -100,14 +113,19 @@ def _norm_network(query: Query, norm: str) -> Network:
         op_type="Norm", node="f - f(x0)", inputs=(flat.output,), output="norm:moved", in_shapes=((m,),), out_shape=(m,),
         weight=np.eye(m), bias=-at_anchor(query),
     )  # fmt: skip
-    size = Leaky(
-        op_type="Norm", node="|f - f(x0)|", inputs=(moved.output,), output="norm:units", in_shapes=((m,),), out_shape=(m,),
-        slope=np.array(-1.0),
-    )  # fmt: skip
-    square = Square(
-        op_type="Norm", node="(f - f(x0))^2", inputs=(moved.output,), output="norm:units", in_shapes=((m,),), out_shape=(m,)
-    )
-    units: Operator = size if norm == "1" else square
+    units: Operator
+    match norm:
+        case "1":
+            units = Leaky(
+                op_type="Norm", node="|f - f(x0)|", inputs=(moved.output,), output="norm:units", in_shapes=((m,),), out_shape=(m,),
+                slope=np.array(-1.0),
+            )  # fmt: skip
+        case "2":
+            units = Square(
+                op_type="Norm", node="(f - f(x0))^2", inputs=(moved.output,), output="norm:units", in_shapes=((m,),), out_shape=(m,)
+            )  # fmt: skip
+        case _:
+            raise ValueError(f"norm {norm!r} is no sum over units; choose 1 or 2")
     total = Dense(
         op_type="Norm", node="sum", inputs=(units.output,), output="norm:sum", in_shapes=((m,),), out_shape=(1,),
         weight=np.ones((1, m)),

@@ -9,7 +9,7 @@ from onnxsub.query import Query
 from onnxsub.results import VERSION
 
 if TYPE_CHECKING:
-    from onnxsub.passes.prune import PruneOptions, Substitute
+    from onnxsub.pruning.prune import PruneOptions, Substitute
 
 __all__ = ["provenance"]
 

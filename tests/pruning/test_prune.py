@@ -17,8 +17,8 @@ from onnx import ModelProto
 from onnxsub.errors import InputError
 from onnxsub.model import load_model
 from onnxsub.passes.attack import AttackOptions
-from onnxsub.passes.prune import Adversarial, PruneOptions, PruneResult, build_substitute, prune
 from onnxsub.passes.select import SelectOptions
+from onnxsub.pruning.prune import Adversarial, PruneOptions, PruneResult, build_substitute, prune
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
 from onnxsub.results import dumps

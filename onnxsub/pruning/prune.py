@@ -23,9 +23,9 @@ from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackOptions, attack
 from onnxsub.passes.attack_result import AttackResult
 from onnxsub.passes.bounds import check_eps
-from onnxsub.passes.provenance import provenance
 from onnxsub.passes.select import Selection, SelectOptions, margin_gradients, select
 from onnxsub.passes.substitute import METHODS, Lines, check_method, lines, substitute
+from onnxsub.pruning.provenance import provenance
 from onnxsub.query import Query, two_classes
 from onnxsub.results import VERSION
 from onnxsub.runtime import Runtime

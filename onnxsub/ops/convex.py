@@ -1,4 +1,4 @@
-r"""Two convex functions by which scores and norms become outputs of a network: what branch and bound needs of them.
+r"""Two convex functions by which scores and norms become outputs of a network. No ONNX node is read as one of them.
 
 A chord bounds a convex function from above and a tangent from below; both touch it where the interval is one point. So a tree
 that splits these units too decides about softmax scores and Euclidean norms as it does about logits.
@@ -10,14 +10,20 @@ import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import ClassVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from onnxsub.ops.base import Activation, Array, Box
-from onnxsub.ops.encoding import Encoder, LinExpr
-from onnxsub.ops.relaxation import Elementwise
+from onnxsub.ops.interval_rows import outward
+from onnxsub.ops.relaxation import Elementwise, check_mode
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from onnxsub.ops.encoding import Encoder, LinExpr
+    from onnxsub.ops.onnx_writer import OnnxWriter
+else:
+    from onnxsub.lazy import torch
 
 __all__ = ["Convex", "Odds", "Square"]
 
@@ -67,6 +73,7 @@ class Convex(Activation, abc.ABC):
 
         Only the slopes are chosen here. The offsets come from `line_error`, so the lines are sound whatever the slopes.
         """
+        check_mode(mode)
         middle, width = (lower + upper) / 2, upper - lower
         narrow = width <= _NARROW * (1 + torch.maximum(lower.abs(), upper.abs()))
         rise = self.forward(upper) - self.forward(lower)
@@ -81,6 +88,9 @@ class Convex(Activation, abc.ABC):
     def tangent(self, z: Tensor) -> tuple[Tensor, Tensor]:
         slope = self.derivative(z)
         return slope, self.forward(z) - slope * z
+
+    def slopes(self, lower: Tensor, upper: Tensor) -> Box:
+        return outward(self.derivative(lower), self.derivative(upper), lower <= upper)  # s' does not fall
 
     def affine_on(self, lower: Tensor, upper: Tensor) -> Tensor:
         return lower == upper
@@ -110,6 +120,11 @@ class Odds(Convex):
     def stationary(self, slope: Tensor) -> Tensor:
         return slope.clamp(min=torch.finfo(slope.dtype).tiny, max=1).log()
 
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        above = writer.step("Relu", inputs, output, "above")
+        below = writer.step("Sub", (inputs[0], above), output, "below")
+        writer.node("Add", (writer.step("Exp", (below,), output, "exp"), above), output)
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Square(Convex):
@@ -123,3 +138,6 @@ class Square(Convex):
 
     def stationary(self, slope: Tensor) -> Tensor:
         return slope / 2
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        writer.node("Mul", inputs * 2, output)

@@ -1,0 +1,34 @@
+"""Operators that no file is read as: the package makes them itself."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxsub.ops.base import Activation, Operator
+from onnxsub.ops.convex import Odds, Square
+from onnxsub.ops.maxpool import Chosen, MaxPool
+from onnxsub.ops.relu import Relu
+from onnxsub.ops.substituted import Substituted
+from tests.ops.tools import Case, random
+
+__all__ = ["MADE"]
+
+SHAPE = (2, 3, 4)
+
+
+def _made() -> dict[str, Operator]:
+    common = {"op_type": "Made", "node": "made", "inputs": ("x0",), "output": "y0", "in_shapes": (SHAPE,), "out_shape": SHAPE}
+    relu = Relu(**common)  # type: ignore[arg-type]
+    kept = np.arange(24).reshape(SHAPE) % 3 != 0
+    pool = Case("MaxPool", ((2, 4, 6),), {"kernel_shape": [2, 2], "strides": [2, 2]}).op1()
+    assert isinstance(pool, MaxPool)
+    chosen = Chosen(
+        op_type=pool.op_type, node=pool.node, inputs=pool.inputs, output=pool.output, in_shapes=pool.in_shapes,
+        out_shape=pool.out_shape, index=pool.candidates()[:, 2].reshape(pool.out_shape),
+    )  # fmt: skip
+    units: list[Activation] = [Odds(**common), Square(**common)]  # type: ignore[arg-type]
+    return {"Substituted": Substituted.of(relu, kept, random(SHAPE, 3), random(SHAPE, 4)),
+            "Chosen": chosen, **{type(op).__name__: op for op in units}}  # fmt: skip
+
+
+MADE = _made()
