@@ -40,14 +40,18 @@ class Frontier:
         cutter: what makes cuts for it.
         leaves: nodes with nothing left to split, whose bound is not exact.
         given_up: nodes that nothing more can be done about; they count for `lowers`.
+        budget: of the whole question: when it ends, multipliers are not improved any more.
     """
 
-    def __init__(self, frame: Frame, options: BabOptions, close: float, order: Order | None = None) -> None:
+    def __init__(
+        self, frame: Frame, options: BabOptions, close: float, order: Order | None = None, budget: Budget | None = None
+    ) -> None:
         self.frame = frame
         self.options = options
         self.order: Order = order or ByDistance()
         self._close = close
-        self.bounder = self.order.bounder(frame, close)
+        self.budget = budget
+        self.bounder = self.order.bounder(frame, close, budget)
         self.visited = 0
         self.cutter = Cutter()
         self.spent = 0.0
@@ -71,7 +75,7 @@ class Frontier:
         if close < self._close:
             self._close = close
             if not isinstance(self.order, ByDistance):
-                self.bounder = self.order.bounder(self.frame, close)
+                self.bounder = self.order.bounder(self.frame, close, self.budget)
 
     @property
     def _radius(self) -> float:
@@ -210,7 +214,7 @@ class Frontier:
 
     def meet(self, frame: Frame, waiting: list[Waiting]) -> None:
         """Goes on with other cuts: a frame that has them, and the open nodes with multipliers for these."""
-        self.frame, self.bounder, self._at_once = frame, Bounder(frame), frame.at_once(self.options)
+        self.frame, self.bounder, self._at_once = frame, Bounder(frame, self.budget), frame.at_once(self.options)
         # all at once: an interruption in between must not lose a node
         heap = [(w.key, next(self._count), w) for w in waiting if w.key < self.close]
         heapq.heapify(heap)

@@ -45,7 +45,7 @@ class LargestGoal:
         """Whether the tree has done what it can; False: the level has risen so far that a new one is better."""
         search = self._search
         frame = Frame.of([self._model], whole=True, device=search.session.bab.device)
-        frontier = Frontier(frame, search.session.bab, self.close(), ByValue())
+        frontier = Frontier(frame, search.session.bab, self.close(), ByValue(), search.budget)
         with search.budget.stage("tree"):
             Driver(self, search.session, [self._model], frontier).run(search.budget)
         return search.settled or not search.running or not frontier.active

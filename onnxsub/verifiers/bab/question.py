@@ -135,7 +135,7 @@ class Question:
                 return {keys[0]: goal.close()}
             for models in self._blocks(local, keys):
                 frame = Frame.of(models, whole=goal.whole, device=bab.device)
-                bounder = Bounder(frame)
+                bounder = Bounder(frame, self._session.budget)
                 # linear programs over a few units are worth more than many steps of the gradient
                 found = bounder.bound(bounder.roots(), _FEW if small else bab.root_steps, goal.close(), bab.rate)
                 self._session.budget.count(len(models))
@@ -181,7 +181,7 @@ class Question:
         self._ready = True
         if models:
             frame = Frame.of(models, whole=goal.whole, device=bab.device)
-            self._driver = Driver(goal, self._session, models, Frontier(frame, bab, goal.close()))
+            self._driver = Driver(goal, self._session, models, Frontier(frame, bab, goal.close(), budget=self._session.budget))
 
     def _dived(self, models: list[ClauseModel], budget: Budget) -> list[ClauseModel]:
         """What is left when clauses with few units were searched by linear programs."""
