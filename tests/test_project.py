@@ -22,8 +22,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "lazy", "files", "results", "device", "budget"),
     ("ops.base", "ops.node", "ops.encoding", "ops.relaxation"),  # the words that operators are described in
     (
-        "model", "model_file", "external_data", "fold_constants", "signature", "strip_head", "surgery", "runtime", "anchors",
-        "region", "provenance",
+        "model", "model_file", "external_data", "fold_constants", "check_finite", "signature", "strip_head", "surgery", "runtime",
+        "anchors", "region", "provenance",
     ),
     ("ops", "network", "lower", "query", "model_info", "properties"),
     ("propagate",),
