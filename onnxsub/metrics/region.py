@@ -154,7 +154,7 @@ def region_distance(query: Query, options: RegionOptions | None = None) -> Regio
     x0 = query.x0.astype(np.float64)
     cell = Cell(query.network, x0)
     built = time.perf_counter() - start
-    referee = Referee(query.network, x0, query.label, query.space, query.logits)
+    referee = Referee(query.network, x0, query.label, query.space, query.judged)
     low, high = (np.asarray(end, dtype=np.float64) - x0.reshape(-1) for end in (query.space.lower, query.space.upper))
     searches = {t: _Search(cell, Nearest(*cell.margin(query.label, t), low, high), options) for t in query.targets}
     targets: dict[int, RegionTarget] = {}

@@ -91,7 +91,7 @@ def distance(
         )
     else:
         result = own_distance(
-            options, query.network, query.x0, query.label, query.space, milp, start=found.x_adv, replay=query.logits,
+            options, query.network, query.x0, query.label, query.space, milp, start=found.x_adv, replay=query.judged,
             progress=progress,
         )  # fmt: skip
     times = {**result.time_s, "attack": attacked, "total": time.perf_counter() - start}

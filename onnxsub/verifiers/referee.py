@@ -18,7 +18,7 @@ from onnxsub.verifiers.result import Witness
 __all__ = ["TIE", "Referee", "Replay"]
 
 Replay = Callable[[Array], Array]
-"""Logits of points: `(N, *input_shape)` float32, un-normalised, to `(N, classes)`; `Query.logits` is one."""
+"""Logits of points: `(N, *input_shape)` float32, un-normalised, to `(N, classes)`; `Query.judged` is one."""
 
 TIE = 1e-5
 """A margin below zero is a tie where float32 inference cannot tell it from zero, `TIE * (max |logit| + max |logit at x0|)`, and

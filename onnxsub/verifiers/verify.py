@@ -69,7 +69,7 @@ def verify(query: Query, eps: float, options: VerifyOptions | None = None, *, pr
 
     asked = (query.network, query.x0, query.label, query.space, eps, options.milp)
     if options.verifier == "milp":
-        result = decide(*asked, attack=look, replay=query.logits, progress=progress)
+        result = decide(*asked, attack=look, replay=query.judged, progress=progress)
     else:
-        result = bab_decide(*asked, options.bab, attack=look, replay=query.logits, progress=progress)
+        result = bab_decide(*asked, options.bab, attack=look, replay=query.judged, progress=progress)
     return replace(result, head=query.json_head(), time_s={**result.time_s, "total": time.perf_counter() - start})

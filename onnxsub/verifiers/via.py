@@ -72,7 +72,7 @@ def distance_via(
     adversarial = Adversarial.of(found)
     if adversarial.x is None and via.eps is None:
         return None  # no radius to prune for
-    referee = Referee(query.network, query.x0, query.label, query.space, query.logits)
+    referee = Referee(query.network, query.x0, query.label, query.space, query.judged)
     best = None if adversarial.x is None else referee.judge(adversarial.x[None])[0]
     # plain bounds first: whatever ends the search later, this much is proved of the original
     reach = min(math.inf if best is None else best.radius, query.space.reach(query.x0))

@@ -67,7 +67,7 @@ def decide_external(
     if witness is not None:
         witness = replace(witness, x=witness.x.reshape(query.x0.shape))
         if not own:
-            original = Referee(query.network, query.x0, query.label, query.space, query.logits).judge(witness.x[None])[0]
+            original = Referee(query.network, query.x0, query.label, query.space, query.judged).judge(witness.x[None])[0]
     targets = {t: _STATUS[w] if w != SAT or word == SAT else "unknown" for t, w in answer.targets.items()}
     end = time.perf_counter()
     return VerifyResult(

@@ -55,7 +55,7 @@ class Inquiry:
     def __init__(self, query: Query, tool: Tool, folder: Path) -> None:
         self.query = query
         self.tool = tool
-        self.referee = Referee(query.network, query.x0, query.label, query.space, query.logits)
+        self.referee = Referee(query.network, query.x0, query.label, query.space, query.judged)
         self.runs = 0
         self._folder = folder
         self._path = folder / "model.onnx"
