@@ -205,6 +205,7 @@ def make_query(
     if not (np.issubdtype(data.dtype, np.floating) or np.issubdtype(data.dtype, np.integer)):
         raise InputError(f"the anchor holds {data.dtype} values; give floats")
     data = fit_shape(data, model.input_shape, "the anchor")
+    space.check_fed(model.input_dtype)
     space.check(data, "the anchor")
     x = np.ascontiguousarray(space.inside(data))
     x.setflags(write=False)

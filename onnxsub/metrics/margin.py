@@ -58,9 +58,10 @@ def smallest_margin(
     if target == query.label:
         raise InputError(f"--targets {target} is the class of the anchor itself; name another one")
     options = options or MarginOptions()
-    state = MarginState(query, target, eps, options, progress)
+    radius = query.space.within_reach(query.x0, eps)
+    state = MarginState(query, target, radius, options, progress)
     try:
-        _search(state, eps)
+        _search(state, radius)
     except KeyboardInterrupt:
         state.stop.set()
     interrupted = state.stop.is_set()

@@ -61,15 +61,17 @@ def verify(query: Query, eps: float, options: VerifyOptions | None = None, *, pr
             options.milp.solver, {}, 0, 0, False, {"total": time.perf_counter() - start}, options.milp.to_json(), query.json_head(),
         )  # fmt: skip
 
+    radius = query.space.within_reach(query.x0, eps)
     if tool is not None:
-        return decide_external(query.model, query, eps, tool, options.milp.timeout, progress=progress)
+        result = decide_external(query.model, query, radius, tool, options.milp.timeout, progress=progress)
+        return replace(result, eps=eps)
 
     def look(seconds: float | None) -> Array | None:
-        return attack(query, replace(options.attack, upper=eps, timeout=seconds)).x_adv if eps > 0 else None
+        return attack(query, replace(options.attack, upper=radius, timeout=seconds)).x_adv if eps > 0 else None
 
-    asked = (query.network, query.x0, query.label, query.space, eps, options.milp)
+    asked = (query.network, query.x0, query.label, query.space, radius, options.milp)
     if options.verifier == "milp":
         result = decide(*asked, attack=look, replay=query.judged, progress=progress)
     else:
         result = bab_decide(*asked, options.bab, attack=look, replay=query.judged, progress=progress)
-    return replace(result, head=query.json_head(), time_s={**result.time_s, "total": time.perf_counter() - start})
+    return replace(result, eps=eps, head=query.json_head(), time_s={**result.time_s, "total": time.perf_counter() - start})

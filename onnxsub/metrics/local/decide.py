@@ -39,7 +39,16 @@ def decide_local(query: Query, prop: LocalProperty, options: LocalOptions | None
         UnsupportedOperatorError: an operator has no bounds.
         MissingDependencyError, LicenceError, SolverError: of the solver.
     """
-    options = options or LocalOptions()
+    return _within_reach(query, prop, lambda near: _decide(query, near, options or LocalOptions()))
+
+
+def _within_reach(query: Query, prop: LocalProperty, answer: Callable[[LocalProperty], LocalVerdict]) -> LocalVerdict:
+    """The answer about the same ball with a radius that does not go beyond the domain, under the radius that was asked for."""
+    near = replace(prop, eps=query.space.within_reach(query.x0, prop.eps))
+    return replace(answer(near), prop=prop)
+
+
+def _decide(query: Query, prop: LocalProperty, options: LocalOptions) -> LocalVerdict:
     early = _at_anchor(query, prop, options.verifier)
     if early is not None:
         return early
@@ -57,7 +66,10 @@ def decide_local(query: Query, prop: LocalProperty, options: LocalOptions | None
 
 def attack_local(query: Query, prop: LocalProperty, options: LocalOptions | None = None) -> LocalVerdict:
     """The attack alone: `violated` with a replayed point, `misclassified`, or `undecided` where it failed (constraint security)."""
-    options = options or LocalOptions()
+    return _within_reach(query, prop, lambda near: _attack(query, near, options or LocalOptions()))
+
+
+def _attack(query: Query, prop: LocalProperty, options: LocalOptions) -> LocalVerdict:
     early = _at_anchor(query, prop, "attack", proves=False)
     if early is not None:
         return early
