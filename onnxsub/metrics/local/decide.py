@@ -24,7 +24,7 @@ from onnxsub.verifiers.property import PropertyOptions, decide_property
 from onnxsub.verifiers.registry import external_tool
 from onnxsub.verifiers.verify import VerifyOptions, verify
 
-__all__ = ["attack_local", "decide_local"]
+__all__ = ["attack_local", "check_able", "decide_local"]
 
 
 def decide_local(query: Query, prop: LocalProperty, options: LocalOptions | None = None) -> LocalVerdict:
@@ -60,7 +60,7 @@ def _decide(query: Query, prop: LocalProperty, options: LocalOptions) -> LocalVe
         return decide_lipschitz(query, prop, options)
     what = prop.counterexamples(query)
     assert what is not None
-    _check_able(prop, what, options)
+    check_able(prop, what, options)
     return _answer(query, prop, options, lambda: search(query, prop, what, options))
 
 
@@ -123,7 +123,7 @@ def _answer(
     )  # fmt: skip
 
 
-def _check_able(prop: LocalProperty, what: Counterexamples, options: LocalOptions) -> None:
+def check_able(prop: LocalProperty, what: Counterexamples, options: LocalOptions) -> None:
     """Raises InputError where the verifier is not up to the network behind the logits."""
     if options.verifier == "milp" and any(not op.piecewise_linear for op in what.network.activations):
         raise InputError(
