@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Instance", "Replay"]
 
 Replay = Callable[[Array], Array]
-"""Logits of points: `(N, *input_shape)` float32, un-normalised, to `(N, classes)`; `Query.logits` is one."""
+"""Logits of points: `(N, *input_shape)` float32, un-normalised, to `(N, classes)`; `Query.judged` is one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class Instance:
     @staticmethod
     def of(query: Query) -> Instance:
         """The question of a query, judged by onnxruntime on its file."""
-        return Instance(query.network, query.x0, query.label, query.space, query.logits)
+        return Instance(query.network, query.x0, query.label, query.space, query.judged)
 
     @property
     def targets(self) -> tuple[int, ...]:

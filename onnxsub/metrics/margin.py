@@ -63,9 +63,10 @@ def smallest_margin(
     options = options or MarginOptions()
     session = Session(options.exact)
     budget = session.budget
-    search = Extremum(query, target, min(eps, query.space.reach(query.x0)), options.tol, session, progress)
+    radius = query.space.within_reach(query.x0, eps)
+    search = Extremum(query, target, radius, options.tol, session, progress)
     try:
-        _search(search, options, min(eps, query.space.reach(query.x0)))
+        _search(search, options, radius)
     except OutOfTime:
         pass
     except KeyboardInterrupt:

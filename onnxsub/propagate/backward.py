@@ -202,7 +202,7 @@ def _transpose(op: Affine, c: Coefficients) -> tuple[Coefficients, ...]:
     if isinstance(op, Sum) and all(shape == op.out_shape for shape in op.in_shapes):
         return tuple(Coefficients(c.data if sign > 0 else -c.data, c.window) for sign in op.signs)
     if c.window and len(op.inputs) == 1:
-        flat = c.data.reshape(-1, *c.data.shape[2:])
+        flat = c.data.flatten(0, 1)  # never with a -1: a window that lies in the padding has no elements
         found = op.transpose_window(flat, c.window)
         if found is not None:
             data, window = found

@@ -74,7 +74,9 @@ def verify(query: Query, eps: float, options: VerifyOptions | None = None, *, pr
         witness = Witness(query.x0, 0.0, int(label[0]), float(margin[0]), kind)
         result = _at_anchor(witness, eps, options, f"the anchor itself is predicted as class {query.predicted}", query.targets)
     elif tool is not None:
-        return decide_external(query.model, query, eps, tool, options.limits.timeout, progress=progress)
+        radius = query.space.within_reach(query.x0, eps)
+        result = decide_external(query.model, query, radius, tool, options.limits.timeout, progress=progress)
+        result = replace(result, eps=eps)
     else:
         result = decide_ball(Instance.of(query), eps, options, progress=progress)
     return replace(result, head=query.json_head())
@@ -97,7 +99,7 @@ def decide_ball(
     options = options or VerifyOptions()
     if instance.replay is None:
         instance = replace(instance, replay=partial(_float32, instance.network))
-    spec = ball_spec(instance, min(eps, instance.reach))
+    spec = ball_spec(instance, instance.space.within_reach(instance.x0, eps))
     at_anchor = spec.boxes[0].judge.judge(instance.x0)
     if eps == 0 or at_anchor.confirmed:
         if not at_anchor.confirmed:
