@@ -11,7 +11,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from onnxsub.cli.main import run
-from onnxsub.verifiers.milp.solvers import SOLVERS
+from onnxsub.verifiers.programs.solvers import SOLVERS
 from tests.random_models import random_model
 
 _SAMPLES = 4

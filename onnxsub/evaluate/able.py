@@ -18,7 +18,7 @@ from onnxsub.query import Query, analysis_network
 from onnxsub.region import InputSpace
 from onnxsub.runtime import Runtime
 from onnxsub.verifiers.external.installed import check_interpreter, program_of
-from onnxsub.verifiers.milp.solvers import get_solver
+from onnxsub.verifiers.programs.solvers import get_solver
 from onnxsub.verifiers.registry import external_tool
 
 __all__ = ["check_engines", "check_substitute", "probe"]

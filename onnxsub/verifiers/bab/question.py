@@ -94,6 +94,11 @@ class Question:
         return self._open == {} or (self._ready and (self._driver is None or self._driver.finished))
 
     @property
+    def small(self) -> bool:
+        """Whether few units of the box are unstable, so that nodes are cheap."""
+        return self._local is not None and self._local.unstable <= self._session.bab.narrow
+
+    @property
     def frontier(self) -> Frontier | None:
         """The tree, where there is one."""
         return None if self._driver is None else self._driver.frontier
