@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,6 +49,11 @@ class Instance:
         return Instance(query.network, query.x0, query.label, query.space, query.judged)
 
     @property
+    def judged(self) -> Instance:
+        """The same with a `replay`."""
+        return self if self.replay is not None else replace(self, replay=partial(_float32, self.network))
+
+    @property
     def targets(self) -> tuple[int, ...]:
         """The other classes."""
         return tuple(t for t in range(self.network.classes) if t != self.label)
@@ -60,3 +66,10 @@ class Instance:
     def ball(self, radius: float) -> tuple[Array, Array]:
         """Both ends of `B(radius)`, float64."""
         return self.space.ball(self.x0, radius)
+
+
+def _float32(network: Network, x: Array) -> Array:
+    import torch
+
+    with torch.no_grad():
+        return network.forward(torch.as_tensor(np.array(x), dtype=torch.float32)).numpy()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -79,7 +78,7 @@ class Bracket:
         network = in_margin_units(instance.network, instance.x0, instance.label)
         self.network = _folded(network) if session.milp.fold != "never" else network
         self.rows = Rows(margins_of(self.network, instance.label), instance.label)
-        self.referee = Referee(replace(instance, network=self.network, replay=instance.replay or _float32(instance.network)))
+        self.referee = Referee(replace(instance.judged, network=self.network))
         self.claims: Claims[int] = Claims(instance.targets, self.referee.over_reals, self._rounding)
         self.reach = instance.reach
         self.tol = session.limits.tol
@@ -127,7 +126,12 @@ class Bracket:
     @property
     def settled(self) -> bool:
         """Whether the two ends are as near as was asked for, or as float32 allows."""
-        return self.upper - self.lower <= max(self.tol, self.finest)
+        return self.upper - self.lower <= self.gap
+
+    @property
+    def gap(self) -> float:
+        """How near the two ends are brought: the tolerance, or what float32 allows."""
+        return max(self.tol, self.finest)
 
     def tell(self, text: str) -> None:
         if self._progress is not None:
@@ -286,11 +290,3 @@ class Bracket:
                 word = "cutoff" if low >= top else "bracket"
             found[t] = TargetResult(low, claims.uppers[t], word)
         return found
-
-
-def _float32(network: Network) -> Callable[[Array], Array]:
-    def replay(x: Array) -> Array:
-        with torch.no_grad():
-            return network.forward(torch.as_tensor(np.array(x), dtype=torch.float32)).numpy()
-
-    return replay

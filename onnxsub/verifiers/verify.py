@@ -6,12 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-import torch
-
 from onnxsub.instance import Instance
-from onnxsub.network import Network
-from onnxsub.ops.base import Array
 from onnxsub.passes.bounds import check_eps
 from onnxsub.query import Query
 from onnxsub.verifiers.ascend import AttackPlan
@@ -97,8 +92,7 @@ def decide_ball(
     """
     check_eps(eps)
     options = options or VerifyOptions()
-    if instance.replay is None:
-        instance = replace(instance, replay=partial(_float32, instance.network))
+    instance = instance.judged
     spec = ball_spec(instance, instance.space.within_reach(instance.x0, eps))
     at_anchor = spec.boxes[0].judge.judge(instance.x0)
     if eps == 0 or at_anchor.confirmed:
@@ -128,8 +122,3 @@ def _at_anchor(
         "proved" if witness is None else "violated", reason, witness, (tuple(words.values()),), options.verifier,
         options.milp.solver, 0, 0, False, False, {"total": 0.0}, options.exact.to_json(options.verifier), **more,
     )  # fmt: skip
-
-
-def _float32(network: Network, x: Array) -> Array:
-    with torch.no_grad():
-        return network.forward(torch.as_tensor(np.array(x), dtype=torch.float32)).numpy()
