@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -242,10 +243,15 @@ class Bracket:
                 if witness.margin >= 0:
                     self.claims.reach(witness.label, witness, witness.radius)
 
-    def result(self, verifier: str = "milp") -> DistanceResult:
-        """The bracket as it stands."""
-        claims = self.claims
-        lower, upper, reason = self.lower, self.upper, None
+    def result(self, verifier: str = "milp", claimed: Mapping[int, float] | None = None) -> DistanceResult:
+        """The bracket as it stands.
+
+        Args:
+            claimed: lower ends of the targets in place of what is proved here.
+        """
+        claims, upper, reason = self.claims, self.upper, None
+        lowers = claims.lowers if claimed is None else claimed
+        lower = min(min(lowers.values(), default=math.inf), upper)
         if claims.diverged is None and claims.best is not None and self.referee.float32_only(claims.best):
             claims.diverged = claims.best
         if claims.diverged is not None:
@@ -264,7 +270,7 @@ class Bracket:
             reason = self._why(lower, upper)
         return DistanceResult(
             status, lower, upper, claims.best or claims.rejected, verifier, self.session.solver.name,
-            self._targets(status, lower, upper), self.budget.nodes, self.session.runs, self.budget.stop.is_set(),
+            self._targets(status, lowers, lower), self.budget.nodes, self.session.runs, self.budget.stop.is_set(),
             self.budget.times, self.session.options.to_json(verifier), reason=reason,
         )  # fmt: skip
 
@@ -276,11 +282,11 @@ class Bracket:
             return self.budget.why
         return self.session.trouble or "neither bounds nor programs close what is left"
 
-    def _targets(self, status: str, lower: float, upper: float) -> dict[int, TargetResult]:
+    def _targets(self, status: str, lowers: Mapping[int, float], lower: float) -> dict[int, TargetResult]:
         claims, found = self.claims, {}
-        top = min(upper, self.reach) - self.tol
-        for t in claims.lowers:
-            low = math.inf if status == "none" else min(claims.lowers[t], claims.uppers[t])
+        top = min(self.upper, self.reach) - self.tol
+        for t in lowers:
+            low = math.inf if status == "none" else min(lowers[t], claims.uppers[t])
             low = min(low, lower) if claims.diverged is not None else low
             if claims.uppers[t] - low <= self.tol:
                 word = "exact"
