@@ -58,10 +58,16 @@ class Leaky(Activation):
         unstable = (lower < 0) & (upper > 0)
         one, zero = torch.ones_like(lower), torch.zeros_like(lower)
         stable = torch.where(lower >= 0, one, n)
-        width = torch.where(unstable, upper - lower, one)
-        chord = torch.where(unstable, (upper - n * lower) / width, stable)
-        offset = torch.where(unstable, upper * lower * (n - 1) / width, zero)
         convex = n <= 1
+        # halves: the width of an interval may overflow where its ends do not; quotients first: products may underflow
+        width = torch.where(unstable, upper / 2 - lower / 2, one)
+        chord = torch.where(unstable, (upper / 2 - n * (lower / 2)) / width, stable)
+        offset = torch.where(unstable, upper * (lower / 2 / width) * (n - 1), zero)
+        lost = ~(torch.isfinite(chord) & torch.isfinite(offset))
+        if bool(lost.any()):  # without a chord: the largest (smallest) value there is
+            least, most = self.interval((lower, upper))
+            chord = torch.where(lost, zero, chord)
+            offset = torch.where(lost, torch.where(convex, most, least), offset)
         lower_offset, upper_offset = torch.where(convex, zero, offset), torch.where(convex, offset, zero)
         if alpha is None and mode == "fastlin":
             return Elementwise(chord, lower_offset, chord, upper_offset)
