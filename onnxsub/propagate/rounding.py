@@ -23,7 +23,7 @@ inside the network shows in s_k, so it needs no bound of its own. float32 bounds
 Every term is the row's or the unit's own, so a network whose hidden layer is multiplied by 2^k, and the next one by 2^-k, has its
 intervals multiplied by exactly 2^k there, and bit for bit the same ones elsewhere. What underflows is covered by 1e-300, and in a
 row, whose coefficients may underflow against large values, by 1e-318 of the largest finite scale besides; no number above 1e-284
-feels that in a network of moderate numbers.
+feels that in a network of moderate numbers. An element without any term is 0 and stays so.
 
 **Not finite.** An end that is NaN, a lower end of +inf, an upper one of -inf: the computation overflowed, and says nothing.
 `settled` is the one place that turns them into "no bound". A scale is infinite where a term is; linear bounds of such an element
@@ -56,9 +56,10 @@ def slack(lower: Tensor, upper: Tensor, scale: Tensor, passed: Tensor | None = N
         largest: largest finite scale there is, for what may underflow.
     """
     double = lower.dtype == torch.float64
-    own, terms, rows, tiny, lost = (1e-9, 1e-10, 1e-12, 1e-300, 1e-318) if double else (1e-5, 1e-6, 1e-6, 1e-37, 1e-43)
+    own, terms, rows, lost = (1e-9, 1e-10, 1e-12, 1e-318) if double else (1e-5, 1e-6, 1e-6, 1e-43)
     size = torch.maximum(*(end.nan_to_num(0.0, 0.0, 0.0).abs() for end in (lower, upper)))  # one lost end leaves the other
-    result = own * size + (terms * scale + (tiny + lost * largest))
+    underflow = torch.where(scale > 0, tiny_of(scale) + lost * largest, 0.0)
+    result = own * size + (terms * scale + underflow)
     return result if passed is None else result + rows * passed
 
 
@@ -79,7 +80,12 @@ def scale_after(op: Operator, scales: list[Tensor], boxes: list[Box], box: Box) 
     if not whole:
         result = result.masked_fill(_reached(op, finite), torch.inf)
     c = op.offset(result)
-    return result if c is None else result + c.abs()
+    result = result if c is None else result + c.abs()
+    zero = result == 0
+    if bool(zero.any()):  # no term at all, or terms that underflowed
+        reached = _reached(op, [s == 0 for s in sizes])
+        result = result.masked_fill(zero & reached, tiny_of(result))
+    return result
 
 
 def affine_interval(op: Affine, boxes: list[Box]) -> Box:
@@ -95,9 +101,14 @@ def affine_interval(op: Affine, boxes: list[Box]) -> Box:
     return torch.maximum(lower, low), torch.minimum(upper, high)
 
 
-def _reached(op: Affine, finite: list[Tensor]) -> Tensor:
-    """Which elements have a coefficient other than 0 for an input that is not finite."""
-    return op.magnitude(*[(~f).to(torch.float64) for f in finite]) > 0
+def _reached(op: Affine, without: list[Tensor]) -> Tensor:
+    """Which elements have a coefficient other than 0 for an input outside `without`."""
+    return op.magnitude(*[(~w).to(torch.float64) for w in without]) > 0
+
+
+def tiny_of(like: Tensor) -> float:
+    """What stands for a value that underflowed."""
+    return 1e-300 if like.dtype == torch.float64 else 1e-37
 
 
 def scales_of(network: Network, lower: Tensor, upper: Tensor) -> dict[str, Tensor]:
@@ -120,5 +131,7 @@ def largest_of(scales: Scales) -> float:
 def absolute_product(rows: Tensor, scale: Tensor) -> Tensor:
     """`|rows| @ scale` with `0 * inf = 0`: rows `(m, n)`, scale `(B, n)`, result `(B, m)`."""
     finite = torch.isfinite(scale)
+    used = (rows != 0).to(rows).T
     product = torch.where(finite, scale, 0.0) @ rows.abs().T
-    return product.masked_fill((~finite).to(rows) @ (rows != 0).to(rows).T > 0, torch.inf)
+    product = torch.where((scale > 0).to(rows) @ used > 0, product.clamp(min=tiny_of(product)), product)
+    return product.masked_fill((~finite).to(rows) @ used > 0, torch.inf)

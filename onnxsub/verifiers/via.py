@@ -216,7 +216,7 @@ def _original(
     ball = _balls(query)
     # another tool's word is no certificate
     certain = not claimed and math.isfinite(result.upper)
-    exact = certain and not late() and keeps_its_pieces(query.network, g.network, ball(result.upper))
+    exact = certain and not late() and keeps_its_pieces(query.network, g.network, ball(result.upper), anchor=query.x0)
     reach = min(upper, query.space.reach(query.x0))
     again = certified_radius(query.network, ball, query.label, reach, stop=late, substitute=g.network, start=proved)
     lower_end = max(proved, again)

@@ -185,4 +185,4 @@ def safe_minimum(problem: Problem, c: Array, y: Array) -> float:
     far = np.maximum(np.abs(problem.col_lower), np.abs(problem.col_upper))
     size = float(np.abs(rows).sum() + (np.abs(c) + abs(A) @ np.abs(y)) @ np.where(np.isinf(far), 0.0, far))
     value = float(rows.sum() + columns.sum())
-    return value - 1e-9 * abs(value) - 1e-12 * size - 1e-10
+    return value - 1e-9 * abs(value) - 1e-12 * size - 1e-300
