@@ -64,11 +64,13 @@ class Leaky(Activation):
         chord = torch.where(unstable, (upper / 2 - n * (lower / 2)) / width, stable)
         offset = torch.where(unstable, upper * (lower / 2 / width) * (n - 1), zero)
         lost = ~(torch.isfinite(chord) & torch.isfinite(offset))
-        if bool(lost.any()):  # without a chord: the largest (smallest) value there is
-            least, most = self.interval((lower, upper))
-            chord = torch.where(lost, zero, chord)
-            offset = torch.where(lost, torch.where(convex, most, least), offset)
         lower_offset, upper_offset = torch.where(convex, zero, offset), torch.where(convex, offset, zero)
+        if bool(lost.any()):  # no chord, but the smallest or the largest value there is
+            parallel = alpha is None and mode == "fastlin"
+            chord = torch.where(lost, zero, chord)
+            least, most = self.interval((lower, upper))
+            lower_offset = torch.where(lost if parallel else lost & ~convex, least, lower_offset)
+            upper_offset = torch.where(lost if parallel else lost & convex, most, upper_offset)
         if alpha is None and mode == "fastlin":
             return Elementwise(chord, lower_offset, chord, upper_offset)
         turned = torch.where(upper > -lower, one, n) if alpha is None else n + alpha * (1 - n)

@@ -2,7 +2,8 @@ r"""The same function with hidden tensors in other units: every tensor t multipl
 
 Relu, LeakyRelu, Abs and maxima commute with positive factors, so a layer may be multiplied by 2^k where the next one is
 multiplied by 2^-k. Powers of two round nothing: `scaled` is the same function, value for value. A network is *balanced* when no
-tensor is far from 1: there float32 and a solver's absolute tolerances mean what they say.
+tensor is far from 1: there float32 and a solver's absolute tolerances mean what they say. Weights that overflow on the way become
+infinite: no bound comes of them (`rounding.py`).
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def _scaled(op: Operator, exponents: Mapping[str, int]) -> Operator:
     if isinstance(op, Substituted):
         base = _scaled(op.base, exponents)
         assert isinstance(base, Activation)
-        return replace(op, base=base, offset=np.ldexp(op.offset, e)) if e else op
+        return replace(op, base=base, offset=_times(op.offset, e)) if e else op
     if isinstance(op, Dense | Conv | ConvTranspose):
         return replace(op, weight=_times(op.weight, d), bias=None if op.bias is None else _times(op.bias, e)) if e or d else op
     if isinstance(op, LeftProduct):
@@ -109,13 +110,14 @@ def _scaled(op: Operator, exponents: Mapping[str, int]) -> Operator:
     if not e:
         return op
     if isinstance(op, Clip):
-        return replace(op, lo=math.ldexp(op.lo, e), hi=math.ldexp(op.hi, e))
+        return replace(op, lo=float(_times(op.lo, e)), hi=float(_times(op.hi, e)))
     if isinstance(op, Sum):
         return replace(op, shift=None if op.shift is None else _times(op.shift, e))
     if isinstance(op, Concat):
         return replace(op, constant=None if op.constant is None else _times(op.constant, e))
-    return replace(op, value=math.ldexp(op.value, e)) if isinstance(op, Pad) else op
+    return replace(op, value=float(_times(op.value, e))) if isinstance(op, Pad) else op
 
 
-def _times(values: Array, exponent: int) -> Array:
-    return np.ldexp(np.asarray(values, dtype=np.float64), exponent)
+def _times(values: Array | float, exponent: int) -> Array:
+    with np.errstate(over="ignore", under="ignore"):
+        return np.ldexp(np.asarray(values, dtype=np.float64), exponent)

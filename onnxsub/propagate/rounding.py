@@ -58,7 +58,7 @@ def slack(lower: Tensor, upper: Tensor, scale: Tensor, passed: Tensor | None = N
     double = lower.dtype == torch.float64
     own, terms, rows, lost = (1e-9, 1e-10, 1e-12, 1e-318) if double else (1e-5, 1e-6, 1e-6, 1e-43)
     size = torch.maximum(*(end.nan_to_num(0.0, 0.0, 0.0).abs() for end in (lower, upper)))  # one lost end leaves the other
-    underflow = torch.where(scale > 0, tiny_of(scale) + lost * largest, 0.0)
+    underflow = (scale > 0).to(scale) * (tiny_of(scale) + lost * largest)
     result = own * size + (terms * scale + underflow)
     return result if passed is None else result + rows * passed
 
