@@ -12,7 +12,7 @@ from onnxsub.ops.base import Activation, Array, Box
 from onnxsub.ops.broadcast import only_variable, required
 from onnxsub.ops.movement import Reshape
 from onnxsub.ops.node import Node
-from onnxsub.ops.relaxation import Elementwise
+from onnxsub.ops.relaxation import Elementwise, check_mode
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +49,7 @@ class Clip(Activation):
         return self.forward(lower), self.forward(upper)
 
     def relax(self, lower: Tensor, upper: Tensor, mode: str, alpha: Tensor | None = None) -> Elementwise:
+        check_mode(mode)
         one, zero = torch.ones_like(lower), torch.zeros_like(lower)
         p, q = lower.clamp(min=self.lo), upper.clamp(max=self.hi)
         inside = (lower >= self.lo) & (upper <= self.hi)

@@ -10,7 +10,7 @@ import numpy as np
 from onnxsub.ops.base import Activation, Array, Box
 from onnxsub.ops.broadcast import of_sample, only_variable, required
 from onnxsub.ops.node import Node
-from onnxsub.ops.relaxation import Elementwise
+from onnxsub.ops.relaxation import Elementwise, check_mode
 from onnxsub.ops.relu import relu_rows
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Leaky(Activation):
         return lower, upper, torch.zeros_like(lower).clamp(min=lower, max=upper)
 
     def relax(self, lower: Tensor, upper: Tensor, mode: str, alpha: Tensor | None = None) -> Elementwise:
+        check_mode(mode)
         n = self.tensor("slope", lower)
         unstable = (lower < 0) & (upper > 0)
         one, zero = torch.ones_like(lower), torch.zeros_like(lower)

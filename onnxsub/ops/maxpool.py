@@ -12,7 +12,7 @@ import numpy as np
 from onnxsub.ops.base import Array, Box, Nonlinear
 from onnxsub.ops.broadcast import only_variable
 from onnxsub.ops.node import Node
-from onnxsub.ops.relaxation import Relaxation, Window, cropped
+from onnxsub.ops.relaxation import Relaxation, Window, check_mode, cropped
 from onnxsub.ops.sliding import Sliding, read_sliding
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ class MaxPool(Nonlinear):
         return self.forward(lower), self.forward(upper)
 
     def relax(self, lower: Tensor, upper: Tensor, mode: str, alpha: Tensor | None = None) -> MaxPoolRelaxation:
+        check_mode(mode)
         index: Tensor = self.cached(("index", lower.device), lambda: torch.as_tensor(self.index, device=lower.device))
         low, high = (_windows(t, index) for t in (lower, upper))
         # ties of lower ends go to the larger upper end: that element is the exact maximum whenever one is

@@ -16,10 +16,16 @@ if TYPE_CHECKING:
 else:
     from onnxsub.lazy import torch
 
-__all__ = ["Elementwise", "Relaxation", "Window", "cropped"]
+__all__ = ["Elementwise", "Relaxation", "Window", "check_mode", "cropped"]
 
 Window = tuple["slice[int, int, None]", ...]
 """Where in the trailing spatial axes a cropped coefficient tensor lies; () for the whole tensor."""
+
+
+def check_mode(mode: str) -> None:
+    """Raises ValueError for a mode of `Nonlinear.relax` that there is not."""
+    if mode not in ("fastlin", "crown"):
+        raise ValueError(f"unknown mode {mode!r} of linear bounds; choose fastlin or crown")
 
 
 def cropped(t: Tensor, window: Window) -> Tensor:

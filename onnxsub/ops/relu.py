@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxsub.ops.base import Activation, Array, Box
 from onnxsub.ops.node import Node
-from onnxsub.ops.relaxation import Elementwise
+from onnxsub.ops.relaxation import Elementwise, check_mode
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +38,7 @@ class Relu(Activation):
         return lower.clamp(min=0), upper.clamp(min=0)
 
     def relax(self, lower: Tensor, upper: Tensor, mode: str, alpha: Tensor | None = None) -> Elementwise:
+        check_mode(mode)
         unstable = (lower < 0) & (upper > 0)
         on = (lower >= 0).to(lower.dtype)
         zero = torch.zeros_like(lower)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from onnxsub.ops.base import Activation, Array, Box
 from onnxsub.ops.node import Node
-from onnxsub.ops.relaxation import Elementwise
+from onnxsub.ops.relaxation import Elementwise, check_mode
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +74,7 @@ class Smooth(Activation, abc.ABC):
         `fastlin`: the smaller of the two end derivatives, for both lines. `crown`: the chord where it bounds, else the tangent
         from the other end, else (one-sided) the tangent at the middle (Zhang et al. 2018, table 2).
         """
+        check_mode(mode)
         if mode == "fastlin":
             slope = torch.minimum(self.derivative(lower), self.derivative(upper))
             low, high = self.line_error(lower, upper, slope, torch.zeros_like(slope))

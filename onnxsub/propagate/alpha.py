@@ -20,10 +20,10 @@ from torch import Tensor
 
 from onnxsub.budget import Budget
 from onnxsub.network import Network
-from onnxsub.ops.base import Activation, Box, Nonlinear
+from onnxsub.ops.base import Activation, Affine, Box, Nonlinear
 from onnxsub.ops.relaxation import Relaxation
 from onnxsub.propagate.adam import Adam
-from onnxsub.propagate.backward import Coefficients, flattened, pull_back
+from onnxsub.propagate.backward import Coefficients, flattened, pull_back, terms
 from onnxsub.propagate.balance import balancing, scaled
 from onnxsub.propagate.bounds import Bounds, compute_bounds
 from onnxsub.propagate.chunks import MEMORY
@@ -31,6 +31,9 @@ from onnxsub.propagate.linear import linear_range
 from onnxsub.propagate.rounding import Scales, absolute_product, largest_of, scales_of, settled, slack
 
 __all__ = ["optimised_bounds", "optimised_minimum"]
+
+_STEP_WORK = 2**30
+"""Products of the rows of one gradient step on their way back."""
 
 
 def optimised_bounds(
@@ -196,7 +199,9 @@ class _Search:
         size = absolute_product(flattened(start.data[0], 1), flattened(self.scales[tensor], 1))
         finite = {n: torch.where(torch.isfinite(s), s, 0.0) for n, s in self.scales.items()}
         widest = max(math.prod(s) for s in (network.input_shape, *(o.out_shape for o in before)))
-        limit = max(1, int(self.memory // (8 * widest * lower.element_size() * max(1, len(ops)))))
+        work = sum(o.out_size * terms(o) for o in before if isinstance(o, Affine))
+        # a gradient step, which cannot be interrupted, takes about 0.2 s at most
+        limit = max(1, min(self.memory // (8 * widest * lower.element_size() * max(1, len(ops))), _STEP_WORK // max(1, work)))
         for b in range(domains):
             box = (lower[b : b + 1], upper[b : b + 1])
             intervals = {name: (pre[name][0][b : b + 1], pre[name][1][b : b + 1]) for name in names}

@@ -23,7 +23,7 @@ from onnxsub.ops.base import Affine, Nonlinear, Shape
 from onnxsub.ops.combine import Sum
 from onnxsub.ops.relaxation import Relaxation, Window, cropped
 
-__all__ = ["Coefficients", "Front", "LinearBound", "flattened", "pull_back", "pull_front", "to_front"]
+__all__ = ["Coefficients", "Front", "LinearBound", "flattened", "pull_back", "pull_front", "terms", "to_front"]
 
 _WORK = 2**28
 """Products of one operator's transpose between two looks at the clock: less than 0.1 s of float64 on one core."""
@@ -223,7 +223,7 @@ def _constant(op: Affine, c: Coefficients) -> Tensor | None:
 
 def _transpose(op: Affine, c: Coefficients, budget: Budget | None = None) -> tuple[Coefficients, ...]:
     rows = c.data.shape[1]
-    work = c.data.numel() * _terms(op)
+    work = c.data.numel() * terms(op)
     if budget is None or work <= _WORK or rows == 1:
         return _transposed(op, c)
     step = max(1, int(rows * _WORK // work))
@@ -234,7 +234,7 @@ def _transpose(op: Affine, c: Coefficients, budget: Budget | None = None) -> tup
     return tuple(Coefficients(torch.cat([p.data for p in same], 1), same[0].window) for same in zip(*found, strict=True))
 
 
-def _terms(op: Affine) -> int:
+def terms(op: Affine) -> int:
     """How many products an element of the output takes, about."""
     weight = getattr(op, "weight", None)
     if weight is None:

@@ -135,7 +135,7 @@ def test_slack_is_far_above_what_the_order_of_sums_changes(seed: int) -> None:
 
 
 def test_cancellation_two_layers_back_shows_in_the_slack() -> None:
-    # z = 1e12 (h/3 + x/3) - 1e12 (h/3 + x/3), then + 1e4: stable, so lines are exact and only rounding is left behind the next layer
+    # two terms of 1e12 cancel; all units are stable, so lines are exact and what is left behind the last layer is rounding
     n = Net(2, dtype=np.float64)
     big, third = 1e12, 1 / 3
     first = n.node("Gemm", ["x", n.weight([[big * third, big * 0.7], [big * 0.7, big * third]]), n.weight([1.0, 1.0])])
