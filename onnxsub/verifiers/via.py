@@ -181,7 +181,7 @@ def _original(
     claims: Claims[int] = Claims(query.targets, referee.over_reals, lambda w: max(_TIE_MOVES * w.radius, 1e-6))
     # another tool's word is no certificate
     certain = not claimed and math.isfinite(result.upper) and result.status in ("exact", "bracket")
-    exact = certain and not budget.over and keeps_its_pieces(query.network, g.network, ball(result.upper))
+    exact = certain and not budget.over and keeps_its_pieces(query.network, g.network, ball(result.upper), anchor=query.x0)
     reach = min(upper, query.space.reach(query.x0))
     again = certified_radius(query.network, ball, query.label, reach, stop=lambda: budget.over, substitute=g.network, start=proved)
     for t in claims.lowers:
