@@ -149,9 +149,8 @@ class Bracket:
     def certify(self) -> None:
         """A first lower end from bounds alone."""
         with self.budget.stage("bounds"):
-            radius = certified_radius(
-                self.network, self.instance.ball, self.label, min(self.upper, self.reach), tol=0.05, stop=lambda: not self.running
-            )
+            top = min(self.upper, self.reach)
+            radius = certified_radius(self.network, self.instance.ball, self.label, top, tol=0.05, budget=self.budget)
         for t in self.claims.lowers:
             self.claims.prove(t, radius)
         self.tell("bounds")
