@@ -20,7 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "lazy", "files", "results", "device", "budget"),
-    ("ops.base", "ops.node", "ops.encoding", "ops.relaxation"),  # the words that operators are described in
+    ("ops.base", "ops.node", "ops.encoding", "ops.relaxation", "geometry"),  # the words that operators are described in
     (
         "model", "model_file", "external_data", "fold_constants", "signature", "strip_head", "surgery", "runtime", "anchors",
         "region", "provenance",

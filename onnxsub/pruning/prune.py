@@ -21,7 +21,7 @@ from onnxsub.model import load_model
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackOptions, attack
-from onnxsub.passes.attack_result import AttackResult
+from onnxsub.passes.attack.result import AttackResult
 from onnxsub.passes.bounds import check_eps
 from onnxsub.passes.select import Selection, SelectOptions, margin_gradients, select
 from onnxsub.passes.substitute import METHODS, Lines, check_method, lines, substitute

@@ -10,7 +10,7 @@ import torch
 
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
-from onnxsub.passes.polish import as_points
+from onnxsub.passes.attack.polish import as_points
 from onnxsub.query import worst_margin
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.result import Witness

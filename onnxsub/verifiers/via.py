@@ -15,9 +15,9 @@ from onnxsub.model import load_model
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackOptions, AttackResult, attack
+from onnxsub.passes.attack.walk import walk_back
 from onnxsub.passes.certify import certified_radius, keeps_its_pieces
 from onnxsub.passes.substitute import check_method, substitute
-from onnxsub.passes.walk_back import walk_back
 from onnxsub.pruning.prune import Adversarial, PruneOptions, Substitute, build_substitute
 from onnxsub.query import Query, two_classes
 from onnxsub.region import InputSpace

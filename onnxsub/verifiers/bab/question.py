@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnxsub.passes.walk_back import walk_back
+from onnxsub.passes.attack.walk import walk_back
 from onnxsub.verifiers.bab.bound import Bounder
 from onnxsub.verifiers.bab.dive import Dive
 from onnxsub.verifiers.bab.frame import Frame

@@ -14,7 +14,7 @@ import numpy as np
 from onnxsub.errors import InputError
 from onnxsub.model import Model, load_model, save_model
 from onnxsub.ops.base import Array
-from onnxsub.passes.walk_back import walk_back
+from onnxsub.passes.attack.walk import walk_back
 from onnxsub.properties import Property, robustness_property
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace

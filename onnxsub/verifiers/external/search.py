@@ -18,8 +18,8 @@ from onnxsub.errors import InputError
 from onnxsub.model import Model
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackOptions, attack_network
+from onnxsub.passes.attack.walk import walk_back
 from onnxsub.passes.certify import certified_radius
-from onnxsub.passes.walk_back import walk_back
 from onnxsub.query import Query
 from onnxsub.verifiers.external.inquiry import Inquiry, inquire
 from onnxsub.verifiers.external.tool import SAT, UNKNOWN, UNSAT, Tool

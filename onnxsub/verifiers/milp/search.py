@@ -18,9 +18,9 @@ from onnxsub.ops.base import Array
 from onnxsub.ops.elementwise import Scale
 from onnxsub.ops.substituted import Substituted
 from onnxsub.passes.attack import AttackOptions, attack_network
+from onnxsub.passes.attack.tangent import tangent_steps
 from onnxsub.passes.certify import certified_radius
 from onnxsub.passes.fold import fold
-from onnxsub.passes.tangent import tangent_steps
 from onnxsub.query import worst_margin
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.milp.local import LocalModel, TargetModel
