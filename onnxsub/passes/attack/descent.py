@@ -11,8 +11,6 @@ from torch import Tensor
 from onnxsub.budget import Budget, OutOfTime
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
-from onnxsub.ops.conv import Conv, ConvTranspose
-from onnxsub.ops.dense import Dense
 from onnxsub.ops.relu import Relu
 from onnxsub.region import InputSpace
 
@@ -51,7 +49,7 @@ class Objective:
         self._network = network
         self.values = sum(math.prod(s) for s in network.shapes.values())
         room = _CHUNK_BYTES // (self.values * self.x0.element_size())
-        self._chunk = max(1, min(room, int(_CHUNK_WORK // max(_multiplications(network), 1))))
+        self._chunk = max(1, min(room, int(_CHUNK_WORK // max(network.multiplications, 1))))
 
     @property
     def n(self) -> int:
@@ -114,19 +112,6 @@ class Objective:
         others[:, self.label] = -math.inf
         best, t = others.max(dim=1)
         return best - f[:, self.label], t
-
-
-def _multiplications(network: Network) -> int:
-    """Of one point's forward pass, without those of elementwise operators."""
-    found = 0
-    for op in network.ops:
-        if isinstance(op, Conv):
-            found += op.out_size * math.prod(op.weight.shape[1:])
-        elif isinstance(op, ConvTranspose):
-            found += math.prod(op.in_shapes[0]) * math.prod(op.weight.shape[1:])
-        elif isinstance(op, Dense):
-            found += op.weight.size * max(1, op.out_size // op.weight.shape[0])
-    return found
 
 
 @dataclass(frozen=True)
