@@ -10,7 +10,7 @@ from onnxsub.query import Query
 from onnxsub.results import VERSION
 
 if TYPE_CHECKING:
-    from onnxsub.pruning.prune import PruneOptions, Substitute
+    from onnxsub.pruning.result import PruneOptions, Substitute
 
 __all__ = ["provenance", "reached_gamma"]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
+from onnxsub.budget import Budget
 from onnxsub.errors import InputError
 from onnxsub.metrics.local.base import Counterexamples, LocalProperty
 from onnxsub.metrics.local.classification import ClassificationRobustness
@@ -27,12 +27,17 @@ from onnxsub.verifiers.verify import VerifyOptions, verify
 __all__ = ["attack_local", "decide_local"]
 
 
-def decide_local(query: Query, prop: LocalProperty, options: LocalOptions | None = None) -> LocalVerdict:
+def decide_local(
+    query: Query, prop: LocalProperty, options: LocalOptions | None = None, *, budget: Budget | None = None
+) -> LocalVerdict:
     """Whether a property holds at the anchor of a query.
 
     `proved`: by bounds, branch and bound or programs, for the network over the real numbers (another tool's claim is named so
     in `reason`). `violated`: a float32 point of the ball that onnxruntime confirmed on the original file. `misclassified`:
     the property speaks of the class of the anchor, which is not of that class. Else `undecided`, and `reason` says why.
+
+    Args:
+        budget: of what the decision belongs to; `options.timeout` is a part of it.
 
     Raises:
         InputError: the verifier cannot decide this property.
@@ -40,40 +45,43 @@ def decide_local(query: Query, prop: LocalProperty, options: LocalOptions | None
         MissingDependencyError, LicenceError, SolverError: of the solver.
     """
     options = options or LocalOptions()
+    budget = options.budget(budget)
     early = _at_anchor(query, prop, options.verifier)
     if early is not None:
         return early
     if isinstance(prop, ClassificationRobustness):
-        return _by_verify(query, prop, options)
+        return _by_verify(query, prop, options, budget)
     if external_tool(options.verifier) is not None:
-        return _by_tool(query, prop, options)
+        return _by_tool(query, prop, options, budget)
     if isinstance(prop, LipschitzRobustness):
-        return decide_lipschitz(query, prop, options)
+        return decide_lipschitz(query, prop, options, budget)
     what = prop.counterexamples(query)
     assert what is not None
     _check_able(prop, what, options)
-    return _answer(query, prop, options, lambda: search(query, prop, what, options))
+    return _answer(query, prop, options, lambda: search(query, prop, what, options, budget))
 
 
-def attack_local(query: Query, prop: LocalProperty, options: LocalOptions | None = None) -> LocalVerdict:
+def attack_local(
+    query: Query, prop: LocalProperty, options: LocalOptions | None = None, *, budget: Budget | None = None
+) -> LocalVerdict:
     """The attack alone: `violated` with a replayed point, `misclassified`, or `undecided` where it failed (constraint security)."""
     options = options or LocalOptions()
+    clock = options.budget(budget)
     early = _at_anchor(query, prop, "attack", proves=False)
     if early is not None:
         return early
     began = time.perf_counter()
-    until = math.inf if options.timeout is None else began + options.timeout
 
     def look() -> Found:
         point: Array | None
         if isinstance(prop, ClassificationRobustness):
-            point = _class_attack(query, prop, options)
+            point = _class_attack(query, prop, options, clock)
         elif isinstance(prop, LipschitzRobustness):
-            point = attack_ratio(query, prop, seed=options.seed, deadline=until)
+            point = attack_ratio(query, prop, seed=options.seed, budget=clock)
         else:
             what = prop.counterexamples(query)
             assert what is not None
-            point = hunt(query, prop, what, options).witness
+            point = hunt(query, prop, what, options, clock).witness
         reason = "the attack found no point; nothing is proved" if point is None else "a point of the ball that the attack found"
         return Found(False, point, reason, False, {"attack": time.perf_counter() - began})
 
@@ -119,9 +127,10 @@ def _check_able(prop: LocalProperty, what: Counterexamples, options: LocalOption
         )
 
 
-def _by_verify(query: Query, prop: LocalProperty, options: LocalOptions) -> LocalVerdict:
+def _by_verify(query: Query, prop: LocalProperty, options: LocalOptions, budget: Budget) -> LocalVerdict:
     """CR, as `onnxsub verify --eps` decides it."""
-    chosen = VerifyOptions(options.milp(), options.search(), options.verifier, options.bab)
+    milp = options.milp(budget.remaining)
+    chosen = VerifyOptions(milp, replace(options.search(), timeout=milp.timeout), options.verifier, options.bab)
     result = verify(query, prop.eps, chosen)
     witness = None
     if result.status == "violated":
@@ -140,10 +149,11 @@ def _by_verify(query: Query, prop: LocalProperty, options: LocalOptions) -> Loca
     )  # fmt: skip
 
 
-def _by_tool(query: Query, prop: LocalProperty, options: LocalOptions) -> LocalVerdict:
+def _by_tool(query: Query, prop: LocalProperty, options: LocalOptions, budget: Budget) -> LocalVerdict:
     """Asks another tool about the VNN-LIB form; its point is taken back to un-normalised units and replayed."""
     began = time.perf_counter()
-    result = decide_property(query.model, prop.to_property(query), PropertyOptions(options.milp(), verifier=options.verifier))
+    question = prop.to_property(query)
+    result = decide_property(query.model, question, PropertyOptions(options.milp(budget.remaining), verifier=options.verifier))
     status, witness, reason = {"proved": "proved"}.get(result.status, "undecided"), None, result.reason
     if result.witness is not None:
         x = result.witness.x.reshape(query.x0.shape)
@@ -159,10 +169,10 @@ def _by_tool(query: Query, prop: LocalProperty, options: LocalOptions) -> LocalV
     )
 
 
-def _class_attack(query: Query, prop: LocalProperty, options: LocalOptions) -> Array | None:
+def _class_attack(query: Query, prop: LocalProperty, options: LocalOptions, budget: Budget) -> Array | None:
     if prop.eps == 0:
         return None
-    found = attack(query, replace(options.search(), upper=prop.eps)).x_adv
+    found = attack(query, replace(options.search(), upper=prop.eps), budget=budget).x_adv
     if found is None:
         return None
     point = BallJudge(query, prop).judge(found)

@@ -17,6 +17,7 @@ import itertools
 import torch
 from torch import Tensor
 
+from onnxsub.budget import Budget
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Affine, Array
 from onnxsub.ops.maxpool import MaxPool
@@ -31,18 +32,26 @@ _ROUND = 1e-13
 _Part = tuple[Tensor, Tensor]  # centre and radius of an interval matrix, `(rows, *shape)` each
 
 
-def lipschitz_bound(network: Network, x0: Array, lower: Array, upper: Array, bounds: Bounds | None = None) -> float:
+def lipschitz_bound(
+    network: Network, x0: Array, lower: Array, upper: Array, bounds: Bounds | None = None, *, budget: Budget | None = None
+) -> float:
     """An upper bound of `|f(x) - f(x0)|_inf / |x - x0|_inf` over the other points of a box; inf where an operator has no slopes.
 
     Args:
         x0, lower, upper: `(*input_shape)`, float64, `lower <= x0 <= upper`.
         bounds: of all non-linear operators on that box, where they are known.
+
+    Raises:
+        OutOfTime: the budget ended; it is looked at before every operator.
     """
+    budget = budget or Budget()
+    budget.check()
     bounds = bounds or compute_bounds(network, lower, upper, output=False)
     with torch.no_grad():
         rows = torch.eye(network.classes, dtype=torch.float64).reshape(network.classes, *network.output_shape)
         pending: dict[str, _Part] = {network.output: (rows, torch.zeros_like(rows))}
         for op in reversed(network.ops):
+            budget.check()
             part = pending.pop(op.output, None)
             if part is None:
                 continue

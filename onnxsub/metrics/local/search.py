@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
+from onnxsub.budget import Budget
 from onnxsub.metrics.local.base import Counterexamples, LocalProperty
 from onnxsub.metrics.local.verdict import LocalOptions
 from onnxsub.ops.base import Array
@@ -90,12 +88,12 @@ class Found:
         return Found(witness is None and left == 0, witness, reason, interrupted, dict(state.times))
 
 
-def search(query: Query, prop: LocalProperty, what: Counterexamples, options: LocalOptions, seconds: float | None = None) -> Found:
+def search(query: Query, prop: LocalProperty, what: Counterexamples, options: LocalOptions, budget: Budget) -> Found:
     """Looks for a point of the ball that violates the property, and for a proof that there is none.
 
     Args:
         what: the points that violate it.
-        seconds: in place of the time limit of `options`.
+        budget: in place of the time limit of `options`.
 
     Raises:
         UnsupportedOperatorError: an operator has no bounds, or (`milp`) no rows.
@@ -103,7 +101,7 @@ def search(query: Query, prop: LocalProperty, what: Counterexamples, options: Lo
     """
     if not what.clauses:
         return Found(True, None, "nothing that the network can give violates it", False, {})
-    state = _state(query, prop, what, options, seconds)
+    state = _state(query, prop, what, options, budget)
     plan = _plan(options, what)
     chosen = PropertyOptions(state.options, plan, options.verifier, options.bab)
     try:
@@ -116,16 +114,15 @@ def search(query: Query, prop: LocalProperty, what: Counterexamples, options: Lo
     return Found.of(state, query)
 
 
-def hunt(query: Query, prop: LocalProperty, what: Counterexamples, options: LocalOptions) -> Found:
+def hunt(query: Query, prop: LocalProperty, what: Counterexamples, options: LocalOptions, budget: Budget) -> Found:
     """The same without a proof: only the attack."""
     if not what.clauses:
         return Found(False, None, "nothing that the network can give violates it", False, {})
-    state = _state(query, prop, what, options, None)
+    state = _state(query, prop, what, options, budget)
     rows = state.rows[0]
     network = as_margin_network(what.network, rows)
-    late: Callable[[], bool] = partial(_past, time.perf_counter() + state.remaining)
     with state.stage("attack"):
-        found = ascend(network, rows.clauses, state.judges[0], _plan(options, what), late=late)
+        found = ascend(network, rows.clauses, state.judges[0], _plan(options, what), late=lambda: budget.over)
     if found is not None:
         state.accept(0, found)
     return Found.of(state, query)
@@ -138,13 +135,8 @@ def _plan(options: LocalOptions, what: Counterexamples) -> AttackPlan:
     return replace(plan, restarts=starts, seed=options.seed)
 
 
-def _state(query: Query, prop: LocalProperty, what: Counterexamples, options: LocalOptions, seconds: float | None) -> PropertyState:
+def _state(query: Query, prop: LocalProperty, what: Counterexamples, options: LocalOptions, budget: Budget) -> PropertyState:
     low, high = (end.reshape(-1) for end in query.space.ball(query.x0, prop.eps))
     question = Property((Case(low, high, what.clauses),), query.network.input_shape, what.network.output_shape)
     judge = BallJudge(query, prop)
-    milp = options.milp(None if seconds is None or math.isinf(seconds) else seconds)
-    return PropertyState(query.model, question, milp, None, network=what.network, judges=[judge])
-
-
-def _past(until: float) -> bool:
-    return time.perf_counter() > until
+    return PropertyState(query.model, question, options.milp(budget.remaining), None, network=what.network, judges=[judge])

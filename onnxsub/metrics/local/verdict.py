@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from onnxsub.budget import Budget
 from onnxsub.metrics.local.base import LocalProperty
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackOptions
@@ -53,13 +54,17 @@ class LocalOptions:
         Args:
             timeout: in place of the whole time.
         """
-        seconds = self.timeout if timeout is None else max(timeout, 1e-3)
+        seconds = self.timeout if timeout is None else max(timeout, 1e-9)
         seconds = None if seconds is None or math.isinf(seconds) else seconds
         return MilpOptions(solver=self.solver, timeout=seconds, threads=self.threads, seed=self.seed)
 
     def search(self) -> AttackOptions:
-        """The same for the attack on a class."""
-        return AttackOptions(seed=self.seed, timeout=self.timeout, threads=self.threads)
+        """The same for the attack on a class, whose time is that of the budget that it is given."""
+        return AttackOptions(seed=self.seed, threads=self.threads)
+
+    def budget(self, whole: Budget | None = None) -> Budget:
+        """The clock of one decision: `timeout` as a part of what it belongs to."""
+        return (whole or Budget()).part(math.inf if self.timeout is None else self.timeout)
 
 
 @dataclass(frozen=True, eq=False)
