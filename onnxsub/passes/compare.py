@@ -33,7 +33,7 @@ from onnxsub.runtime import Runtime
 
 __all__ = ["CompareOptions", "CompareResult", "compare"]
 
-_WORK = 2e10  # multiplications of one block of replays of one file: about half a second of one core
+_WORK = 3e9  # multiplications of one block of replays of one file: a fraction of a second of one core
 
 
 @dataclass(frozen=True)

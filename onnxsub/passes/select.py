@@ -123,7 +123,8 @@ def select(
         chosen: the lines that pruned units become.
         gradients: `|d margin / d output|` of every unit, from `margin_gradients`; needed for `influence`.
         budget: looked at in every round, before every activation.
-        best_effort: where the budget ends after at least one whole round, hand out what that round left.
+        best_effort: keep half of the time for what is done with the result: where that half begins after at least one whole round,
+            hand out what the last whole round left.
 
     Raises:
         OutOfTime: the budget ended, and there is no round to hand out.
@@ -135,10 +136,12 @@ def select(
     remaining = network.units
     goal = remaining - options.pruned_of(remaining)
     total = max(1, remaining - goal)
+    half = budget.part(budget.remaining / 2) if best_effort else budget
     rounds = unstable = 0
     while remaining > goal:
         try:
-            layer, unit, cost, is_open = _ranking(network, ball, kept, chosen, options, gradients, budget)
+            clock = half if rounds else budget
+            layer, unit, cost, is_open = _ranking(network, ball, kept, chosen, options, gradients, clock)
         except OutOfTime:
             if not (best_effort and rounds):
                 raise

@@ -33,7 +33,7 @@ __all__ = ["Adversarial", "PruneOptions", "PruneResult", "Substitute", "build_su
 
 Progress = Callable[[float, str], None]
 
-_SHARE = 0.5  # of the time that is left: what selection, and then a layout, may take where something is to be written in any case
+_SHARE = 0.5  # of the time that is left: what a layout may take where something is to be written in any case
 
 
 def prune(
@@ -158,9 +158,8 @@ def build_substitute(
                 target = int(query.margins(x0[None])[1][0])
             gradients = margin_gradients(network, points, query.label, target, budget=budget)
         ball = query.space.ball(x0, eps)
-        time_for = budget.part(_SHARE * budget.remaining) if options.best_effort else budget
         selection = select(
-            network, ball, chosen, options.select, gradients=gradients, budget=time_for, best_effort=options.best_effort,
+            network, ball, chosen, options.select, gradients=gradients, budget=budget, best_effort=options.best_effort,
             progress=progress,
         )  # fmt: skip
     g = substitute(network, chosen, selection.kept)

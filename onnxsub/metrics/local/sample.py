@@ -13,7 +13,7 @@ from onnxsub.query import Query
 __all__ = ["sample_local"]
 
 _BLOCK = 2**22  # input elements of one block
-_WORK = 2e10  # multiplications of one block: about half a second of one core
+_WORK = 5e9  # multiplications of one block: a fraction of a second of one core
 
 
 def sample_local(
