@@ -74,7 +74,7 @@ def relu_rows_on(network: Network, lower: Array, upper: Array, *, budget: Budget
     """
     budget = budget or Budget()
     relus = with_relus_only(network).without_dead()
-    bounds = compute_bounds(relus, lower, upper, "crown", only_unstable=True, output=False)
+    bounds = compute_bounds(relus, lower, upper, "crown", only_unstable=True, output=False, budget=budget)
     stable = stabilise(relus, bounds).without_dead()
     ends = [bounds.arrays(op.output)[1][_kept(op)] for op in stable.activations]
     over_input, over_units, bias = _read(fold(stable, budget=budget))

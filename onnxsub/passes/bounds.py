@@ -147,7 +147,7 @@ def bounds(query: Query, options: BoundsOptions, *, budget: Budget | None = None
     budget.check()
     start = time.perf_counter()
     low, high = query.space.ball(query.x0, options.eps)
-    found = compute_bounds(query.network, low, high, options.method, memory=options.memory, steps=options.steps)
+    found = compute_bounds(query.network, low, high, options.method, memory=options.memory, steps=options.steps, budget=budget)
     layers = []
     for op in query.network.activations:
         budget.check()

@@ -153,7 +153,7 @@ def compare(query: Query, other: Model | str, options: CompareOptions, *, budget
         t2 = time.perf_counter()
         times["attacked"], stage = t2 - t1, "certified"
         budget.check()
-        bounds = compute_bounds(difference, low, high, options.method)
+        bounds = compute_bounds(difference, low, high, options.method, budget=budget)
         certified = float(torch.maximum(-bounds.output[0], bounds.output[1]).max())
         stage = "classes"
         if not tried.disagreements and _same_class(query, network, (low, high), options.method, budget):
@@ -218,11 +218,8 @@ class _Tried:
 
 def _same_class(query: Query, other: Network, box: tuple[Array, Array], method: str, budget: Budget) -> bool:
     """Whether bounds prove that both networks give the class of the anchor everywhere on the box."""
-    for network in (query.network, other):
-        budget.check()
-        if not worst_margin_bound(network, box, query.predicted, method) > 0:
-            return False
-    return True
+    networks = (query.network, other)
+    return all(worst_margin_bound(network, box, query.predicted, method, budget=budget) > 0 for network in networks)
 
 
 def _inside(x: Array, low: Array, high: Array) -> Array:

@@ -170,7 +170,7 @@ def _ranking(
 ) -> tuple[Array, Array, Array, Array]:
     """Activation, flat position and cost of every unit that is kept, and whether it is unstable; bounds are those of one round."""
     budget.check()
-    bounds = _bounds(substitute(network, chosen, kept), ball, kept, options)
+    bounds = _bounds(substitute(network, chosen, kept), ball, kept, options, budget)
     names, index, costs, open_units = [], [], [], []
     for number, op in enumerate(network.activations):
         budget.check()
@@ -183,10 +183,12 @@ def _ranking(
     return np.concatenate(names), np.concatenate(index), np.concatenate(costs), np.concatenate(open_units)
 
 
-def _bounds(network: Network, ball: tuple[Array, Array], kept: Mapping[str, Array], options: SelectOptions) -> Bounds:
+def _bounds(
+    network: Network, ball: tuple[Array, Array], kept: Mapping[str, Array], options: SelectOptions, budget: Budget
+) -> Bounds:
     units = {name: torch.from_numpy(np.flatnonzero(mask)) for name, mask in kept.items()}
     dtype = torch.float64 if options.double else torch.float32
-    return compute_bounds(network, *ball, options.bounds, dtype=dtype, units=units, output=False)
+    return compute_bounds(network, *ball, options.bounds, dtype=dtype, units=units, output=False, budget=budget)
 
 
 def _cost(

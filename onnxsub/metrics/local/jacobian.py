@@ -46,7 +46,7 @@ def lipschitz_bound(
     """
     budget = budget or Budget()
     budget.check()
-    bounds = bounds or compute_bounds(network, lower, upper, output=False)
+    bounds = bounds or compute_bounds(network, lower, upper, output=False, budget=budget)
     with torch.no_grad():
         rows = torch.eye(network.classes, dtype=torch.float64).reshape(network.classes, *network.output_shape)
         pending: dict[str, _Part] = {network.output: (rows, torch.zeros_like(rows))}

@@ -76,7 +76,7 @@ def _shells(query: Query, prop: LipschitzRobustness, options: LocalOptions, budg
         low, high = query.space.ball(query.x0, r)
         try:
             budget.check()
-            bounds = compute_bounds(query.network, low, high)
+            bounds = compute_bounds(query.network, low, high, budget=budget)
             bound = lipschitz_bound(query.network, query.x0.astype(np.float64), low, high, bounds, budget=budget)
         except OutOfTime:
             return False, None, _left(r, prop.eps, "the time limit ended it; give more (--timeout)")
