@@ -1,8 +1,21 @@
-"""`python -m onnxsub`."""
+"""`python -m onnxsub`, and the script `onnxsub`."""
 
 from __future__ import annotations
 
-from onnxsub.cli.main import main
+from typing import NoReturn
+
+__all__ = ["main"]
+
+
+def main() -> NoReturn:
+    """The way in: takes the signals before anything that takes time is imported."""
+    from onnxsub.cli.signals import install
+
+    install()
+    from onnxsub.cli.main import main as command_line
+
+    command_line()
+
 
 if __name__ == "__main__":
     main()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 else:
     from onnxsub.lazy import torch
 
-__all__ = ["check_device", "free_memory", "ieee_float32"]
+__all__ = ["check_device", "free_memory", "ieee_float32", "torch_settings"]
 
 
 def check_device(device: str, what: str) -> None:
@@ -72,3 +72,17 @@ def _readable(get: Callable[[], Any]) -> Any:
         return get()
     except RuntimeError:
         return None
+
+
+@contextmanager
+def torch_settings(threads: int | None) -> Iterator[None]:
+    """torch with so many threads and full float32 convolutions, and its own settings again afterwards."""
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        # TensorFloat-32 has an error of 1e-3: no way to stay on a boundary
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_num_threads(before)

@@ -9,9 +9,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from onnxsub.ops.base import Activation, Nonlinear, Operator, Shape
+from onnxsub.ops.conv import Conv, ConvTranspose
+from onnxsub.ops.dense import Dense
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from onnxsub.budget import Budget
 
 __all__ = ["Network"]
 
@@ -94,14 +98,27 @@ class Network:
         """Logits `(N, classes)` of `x` `(N, *input_shape)`."""
         return self.values(x, (self.output,))[self.output].flatten(1)
 
-    def values(self, x: Tensor, names: tuple[str, ...] | None = None) -> dict[str, Tensor]:
-        """The value of every tensor, or of `names` only (others are dropped as soon as they are read for the last time)."""
+    @cached_property
+    def multiplications(self) -> int:
+        """Of one point's forward pass, without those of elementwise operators: how long a pass takes, to a factor of a few."""
+        return sum(_multiplications(op) for op in self.ops)
+
+    def values(
+        self, x: Tensor, names: tuple[str, ...] | None = None, *, budget: Budget | None = None
+    ) -> dict[str, Tensor]:
+        """The value of every tensor, or of `names` only (others are dropped as soon as they are read for the last time).
+
+        Raises:
+            OutOfTime: the budget ended, which is looked at before every operator.
+        """
         last: dict[str, int] = {}
         for i, op in enumerate(self.ops):
             for name in op.inputs:
                 last[name] = i
         values = {self.input: x}
         for i, op in enumerate(self.ops):
+            if budget is not None:
+                budget.check()
             values[op.output] = op.forward(*[values[n] for n in op.inputs])
             if names is not None:
                 for n in set(op.inputs):
@@ -109,10 +126,10 @@ class Network:
                         del values[n]
         return values if names is None else {n: values[n] for n in names}
 
-    def preactivations(self, x: Tensor) -> list[Tensor]:
-        """`z^l(x)` for every activation l: a list of `(N, *in_shape)`."""
+    def preactivations(self, x: Tensor, *, budget: Budget | None = None) -> list[Tensor]:
+        """`z^l(x)` for every activation l: a list of `(N, *in_shape)`. Raises OutOfTime like `values`."""
         names = tuple(a.inputs[0] for a in self.activations)
-        values = self.values(x, names)
+        values = self.values(x, names, budget=budget)
         return [values[n] for n in names]
 
     def replace(self, new: Mapping[str, Operator]) -> Network:
@@ -133,3 +150,13 @@ class Network:
     def then(self, last: tuple[Operator, ...]) -> Network:
         """The network with operators added behind; the last one writes the new output."""
         return Network(self.input, self.input_shape, last[-1].output, (*self.ops, *last)) if last else self
+
+
+def _multiplications(op: Operator) -> int:
+    if isinstance(op, Conv):
+        return int(math.prod(op.out_shape) * math.prod(op.weight.shape[1:]))
+    if isinstance(op, ConvTranspose):
+        return int(math.prod(op.in_shapes[0]) * math.prod(op.weight.shape[1:]))
+    if isinstance(op, Dense):
+        return int(op.weight.size) * max(1, math.prod(op.out_shape) // len(op.weight))
+    return 0

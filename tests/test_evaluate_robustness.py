@@ -137,6 +137,16 @@ def test_accuracy_draws_other_points_in_every_ball(tmp_path: Path, wrong: tuple[
         engine=Here(lambda t: Outcome(t.id, "failed", "no such thing") if t.id == 1 else None),
     )  # fmt: skip
     assert broken.measure.upper == pytest.approx((broken.measure.lower or 0.0) + 1 / SAMPLES)
+    # of points for which a sample's time did not suffice, nothing is known
+    half = {
+        "label": 0, "predicted": 0, "shape": (1,), "status": "drawn", "satisfied": 30, "drawn": 30, "lower": 0.0, "upper": 1.0,
+        "time_s": {"total": 0.1},
+    }  # fmt: skip
+    late = robustness(
+        plan_of(wrong, labels="y", metric="accuracy", eps=0.3, draws=60), tmp_path / "late",
+        engine=Here(lambda t: Outcome(t.id, "done", None, half) if t.id == 1 else None),
+    )  # fmt: skip
+    assert late.measure.upper == pytest.approx((late.measure.lower or 0.0) + 30 / (60 * SAMPLES))
     more = result.to_json()["estimate"]
     assert more["of_these_samples"]["lower"] <= more["lower"] <= more["of_these_samples"]["upper"]
     assert set(result.counts.violated) == {r.index for r in drawn if r.satisfied != 60}

@@ -103,7 +103,7 @@ def test_half_an_answer_is_not_booked(files: tuple[Path, Path], tmp_path: Path, 
     from onnxsub.evaluate.robustness import work
 
     decide = work.decide_local
-    monkeypatch.setattr(work, "decide_local", lambda *a: replace(decide(*a), interrupted=True))
+    monkeypatch.setattr(work, "decide_local", lambda *a, **k: replace(decide(*a, **k), interrupted=True))
     result = robustness(plan_of(files, 2, prop="sr", delta=1.0), tmp_path / "run", engine=Here())
     assert result.interrupted
     assert result.units["done"] == 0

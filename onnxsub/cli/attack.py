@@ -23,19 +23,22 @@ def command(request: Request, method: str, output: str | None) -> int:
     check_writable(output, POINT_FILES)
     from onnxsub.passes.attack import Attacker, AttackOptions
 
-    query = request.query()
     options = AttackOptions(
         method=method, seed=request.seed, timeout=request.timeout, device=request.device, threads=request.threads
     )
+    budget = request.budget()
+    query = request.query()
     code = Exit.DONE
     with request.out.progress() as report:
-        attacker = Attacker.of(query, options, progress=report)
+        attacker = Attacker.of(query, options, budget=budget, progress=report)
         try:
             result = attacker.run()
         except KeyboardInterrupt:
             code, result = Exit.INTERRUPTED, attacker.result()
     if code is Exit.INTERRUPTED:
         request.out.note("interrupted: this is the best point so far")
+    elif result.stage is not None:
+        request.out.note(f"the time limit ended it in the stage {result.stage!r}: this is the best point so far")
     if output is not None:
         if result.x_adv is None:
             request.out.note(f"no adversarial point was found, so {output!r} was not written")

@@ -21,20 +21,28 @@ BOUND_METHODS = ("ibp", "fastlin", "fastlin-ibp", "crown", "alpha-crown")
 @click.option("-o", "--output", metavar="FILE", help="Write the annotated .onnx, and all arrays to the .npz of the same name.")
 @anchor_options
 def command(request: Request, eps: float, method: str, output: str | None) -> int:
-    """Bound the input of every activation on the ball of radius E around the anchor, clipped to the domain."""
+    """Bound the input of every activation on the ball of radius E around the anchor, clipped to the domain.
+
+    Bounds are all or nothing: at the time limit the command ends with exit code 3 and no result.
+    """
     check_writable(output, (".onnx",))
     if output is not None:
         check_writable(str(Path(output).with_suffix(".npz")), (".npz",))
     request.refuse_device("bounds")
+    from onnxsub.budget import OutOfTime
     from onnxsub.passes.bounds import BoundsOptions, bounds
 
     options = BoundsOptions(eps=eps, method=method)
-    query = request.query()
-    if request.timeout is not None:
-        request.out.note("--timeout is not used: bounds are all or nothing")
-    with request.out.progress() as report:
-        report(0.0, f"bounds: {method}")
-        result = bounds(query, options)
+    budget = request.budget()
+    with budget.stage("read"):
+        query = request.query()
+    try:
+        with request.out.progress() as report, budget.stage("bounds"):
+            report(0.0, f"bounds: {method}")
+            result = bounds(query, options, budget=budget)
+    except OutOfTime:
+        request.out.stopped(f"bounds stopped: {budget.why}; nothing is known, since bounds are all or nothing")
+        return Exit.UNDECIDED
     rows = [("anchor", request.anchor_line(query)), ("ball", f"eps {eps:g}, {method}"), ("time", f"{result.time_s['total']:.2f} s")]
     if output is not None:
         from onnxsub.passes.annotate import save_annotated

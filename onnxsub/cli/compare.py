@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import click
@@ -36,7 +37,8 @@ def command(
 ) -> int:
     """How far the logits of MODEL and OTHER differ on the ball of radius E around the anchor.
 
-    Sampled and attacked figures are attained (lower bounds of the largest difference); the certified one is never exceeded.
+    Sampled and attacked figures are attained (lower bounds of the largest difference); the certified one is never exceeded. Where
+    the time limit comes first, they are those of the points tried until then, and nothing is certified (exit code 3).
     """
     request.refuse_device("compare")
     check_writable(output, (".vnnlib",))
@@ -44,14 +46,17 @@ def command(
     from onnxsub.passes.compare import CompareOptions, compare
 
     options = CompareOptions(eps=eps, method=bounds, samples=samples, seed=request.seed)
+    budget = request.budget()
     query = request.query()
     second = load_model(other)
-    if request.timeout is not None:
-        request.out.note("--timeout is not used: the comparison is all or nothing")
     with request.out.progress() as report:
         report(0.0, "compare: samples, attack, certified bound")
-        result = compare(query, second, options)
-    if output is not None:
+        result = compare(query, second, options, budget=budget)
+    if result.stage is not None:
+        request.out.note(f"the time limit ended it in the stage {result.stage!r}: give more time (--timeout) for all figures")
+    if output is not None and delta is None and not math.isfinite(result.certified):
+        request.out.note(f"nothing is certified, so {output!r} was not written; state a difference with --delta")
+    elif output is not None:
         _write_question(query, second, result, result.certified if delta is None else delta, output)
         request.out.note(f"written to {output}: satisfiable where they differ by {delta or result.certified:g} or more")
     rows = [
@@ -60,13 +65,13 @@ def command(
         ("at the anchor", f"{result.at_x0:.4g}"),
         ("sampled", f"{result.sampled:.4g}"),
         ("attacked", f"{result.attacked:.4g}"),
-        ("certified", f"{result.certified:.4g}  (never exceeded on the ball)"),
+        ("certified", f"{result.certified:.4g}  (never exceeded on the ball)" if math.isfinite(result.certified) else "nothing"),
         ("other class", f"at {result.disagreements:,} of {result.points:,} points tried"),
         ("classes differ", _WORDS[result.classes_differ]),
         ("time", f"{result.time_s['total']:.2f} s"),
     ]
     request.out.result(result, rows)
-    return Exit.DONE
+    return Exit.DONE if result.stage is None else Exit.UNDECIDED
 
 
 def _write_question(query: Query, other: Model, result: CompareResult, delta: float, path: str) -> None:

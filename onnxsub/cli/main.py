@@ -14,9 +14,10 @@ from typing import NoReturn
 import click
 
 from onnxsub import __version__
+from onnxsub.cli import signals
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Session
-from onnxsub.errors import OnnxsubError
+from onnxsub.errors import OnnxsubError, OutputError
 
 __all__ = ["COMMANDS", "cli", "main", "run"]
 
@@ -79,13 +80,32 @@ def run(argv: Sequence[str] | None = None) -> int:
         cli.main(args, prog_name="onnxsub")  # click's own completion, which exits
     session = Session()
     try:
+        return _invoked(args, session)
+    except (KeyboardInterrupt, click.Abort):
+        return _say("interrupted", Exit.INTERRUPTED)
+    except OutputError as error:
+        _trace(session)
+        return _say(str(error), Exit.FAILED)
+    except BrokenPipeError:
+        return _reader_gone()
+    except Exception as error:
+        _trace(session)
+        if signals.interrupted():  # a C extension made another error of it
+            return _say("interrupted", Exit.INTERRUPTED)
+        return _failed(error)
+
+
+def _invoked(args: list[str], session: Session) -> int:
+    """Runs the command. Raises what is no matter of usage."""
+    try:
         with warnings.catch_warnings():
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")  # of other libraries: standard error is for messages to the user
             with cli.make_context("onnxsub", args, obj=session) as context:
                 code = cli.invoke(context)
         sys.stdout.flush()
-        return int(code or 0)
+        # the interpreter drops an exception inside a destructor: the work went on to its end
+        return int(Exit.INTERRUPTED if signals.interrupted() else code or 0)
     except click.exceptions.Exit as stop:
         return _flushed(stop.exit_code)
     except click.UsageError as error:
@@ -93,30 +113,30 @@ def run(argv: Sequence[str] | None = None) -> int:
         return _say(f"{error.format_message().rstrip('.')}; see {where}", Exit.USAGE)
     except click.ClickException as error:
         return _say(error.format_message(), Exit.USAGE)
-    except (KeyboardInterrupt, click.Abort):
-        return _say("interrupted", Exit.INTERRUPTED)
-    except OnnxsubError as error:
-        _trace(session)
+
+
+def _failed(error: Exception) -> int:
+    """One line for what went wrong."""
+    if isinstance(error, OnnxsubError):
         return _say(str(error), Exit.FAILED)
-    except BrokenPipeError:
-        return _reader_gone()
-    except OSError as error:
-        _trace(session)
+    if isinstance(error, OSError):
         why = error.strerror or error
         return _say(f"the result cannot be written: {why}; check the disk and where the output goes", Exit.FAILED)
-    except MemoryError:
-        _trace(session)
+    if isinstance(error, MemoryError):
         return _say("not enough memory; take a smaller network, radius or --gamma 0.99", Exit.FAILED)
-    except Exception as error:
-        _trace(session)
-        return _say(f"internal error: {type(error).__name__}: {error}; run again with -v and report it", Exit.FAILED)
+    return _say(f"internal error: {type(error).__name__}: {error}; run again with -v and report it", Exit.FAILED)
 
 
 def main() -> NoReturn:
-    """Entry point of the `onnxsub` script."""
+    """Runs the command line of this process and ends it."""
     # torch's worker threads spin while they wait; beside one busy process that makes short calls fifty times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.exit(run())
+    try:
+        code = run()
+        signals.finish()
+    except KeyboardInterrupt:  # while the last line was printed
+        code = int(Exit.INTERRUPTED)
+    sys.exit(code)
 
 
 def _say(message: str, code: Exit) -> int:

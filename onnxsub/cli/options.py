@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxsub.budget import Budget
 from onnxsub.cli.output import Output
 from onnxsub.errors import InputError
 
@@ -152,6 +153,10 @@ class Request:
         from onnxsub.region import InputSpace
 
         return InputSpace(self.domain[0], self.domain[1], self.mean, self.std)
+
+    def budget(self) -> Budget:
+        """The clock of the command, started now: behind the imports, which do not count, and before the files are read."""
+        return Budget(self.timeout)
 
     def query(self) -> Query:
         """Reads model and anchor and checks them against each other."""

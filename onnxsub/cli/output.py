@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from onnxsub.cli import signals
+
 if TYPE_CHECKING:
     from onnxsub.results import Result
     from onnxsub.verifiers.result import DistanceResult, VerifyResult
@@ -74,9 +76,14 @@ class Output:
         if not self.quiet:
             print(f"note: {' '.join(text.split())}", file=sys.stderr)
 
+    def stopped(self, text: str) -> None:
+        """Say in one line on standard error that a limit ended the command without a result; `--quiet` does not silence it."""
+        print(f"onnxsub: {' '.join(text.split())}", file=sys.stderr)
+
     @contextmanager
     def progress(self) -> Iterator[Report]:
         """A `Report` for the time of the block: a bar at a terminal after a second, lines with `-v`, else nothing."""
+        signals.begin()
         start = time.monotonic()
         if self.verbose:
             yield _log(start)

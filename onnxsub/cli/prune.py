@@ -42,6 +42,9 @@ GAMMA = 0.99
     "[default: chain, or compact where smooth units are kept]",
 )
 @click.option("--flat-input", is_flag=True, help="Layout chain: the file takes rows (1, n) and has no Flatten.")
+@click.option(
+    "--best-effort", is_flag=True, help="At the time limit write what whole rounds have pruned by then, in place of nothing."
+)
 @click.option("-o", "--output", metavar="FILE", help="The substitute.  [default: MODEL.METHOD-GAMMA.onnx in the current folder]")
 @anchor_options
 def command(
@@ -55,11 +58,13 @@ def command(
     bounds: str,
     layout: str | None,
     flat_input: bool,
+    best_effort: bool,
     output: str | None,
 ) -> int:
     """Write the local substitute of MODEL at the anchor: the same function there, almost all of its units affine.
 
-    An attack finds the nearest adversarial point; bounds on the ball of its radius say which units matter least.
+    An attack finds the nearest adversarial point; bounds on the ball of its radius say which units matter least. A command that the
+    time limit ends writes nothing (exit code 3), unless --best-effort is given.
     """
     if gamma is None and keep is None:
         gamma = GAMMA
@@ -67,6 +72,7 @@ def command(
         amount = f"keep{keep}" if gamma is None else f"{gamma:g}"
         output = f"{Path(request.model).stem}.{method}-{amount}.onnx"
     check_writable(output, (".onnx",))
+    from onnxsub.budget import OutOfTime
     from onnxsub.model import save_model
     from onnxsub.passes.attack import AttackOptions
     from onnxsub.passes.select import SelectOptions
@@ -79,10 +85,18 @@ def command(
         flat_input=flat_input,
         eps=eps,
         attack=AttackOptions(seed=request.seed, timeout=request.timeout, device=request.device, threads=request.threads),
+        best_effort=best_effort,
     )
-    query = request.query()
-    with request.out.progress() as report:
-        result = prune(query, options, progress=report)
+    budget = request.budget()
+    with budget.stage("read"):
+        query = request.query()
+    try:
+        with request.out.progress() as report:
+            result = prune(query, options, budget=budget, progress=report)
+    except OutOfTime:
+        first = ", since no round of the selection was complete" if best_effort and budget.cut in ("attack", "select") else ""
+        request.out.stopped(f"prune stopped: {budget.why}; nothing was written{first}")
+        return Exit.UNDECIDED
     save_model(result.proto, output)
     result = replace(result, output=output)
 
@@ -99,4 +113,9 @@ def command(
         ("time", f"{keys['time_s']['total']:.2f} s"),
     ]
     request.out.result(result, rows)
+    if not result.complete:
+        rest = f"{pruned:,} of {total:,} units are pruned after {keys['rounds']} whole rounds, fewer than was asked for"
+        request.out.note(f"the time limit ended the selection: {rest}; give more time (--timeout)")
+    elif result.stage is not None:
+        request.out.note(f"the time did not suffice for a layout that every verifier reads: {result.layout} was written")
     return Exit.DONE

@@ -5,37 +5,49 @@ The modules behind the entries are imported when a layout is asked for: `onnxsub
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Protocol
 
 from onnx import ModelProto
 
+from onnxsub.budget import Budget
 from onnxsub.layouts.context import LayoutContext
 from onnxsub.model import Model
 from onnxsub.network import Network
 
 __all__ = ["LAYOUTS", "Layout", "LayoutContext"]
 
-Layout = Callable[[Model, Network, LayoutContext], ModelProto]
-"""Writes a substituted network `g`, lowered from the model without normalisation, as a file with the model's input and output."""
+
+class Layout(Protocol):
+    """Writes a substituted network `g`, lowered from the model without normalisation, as a file with the model's input and output.
+
+    Raises:
+        OutOfTime: the budget ended.
+    """
+
+    def __call__(
+        self, model: Model, network: Network, context: LayoutContext, *, budget: Budget | None = None
+    ) -> ModelProto:
+        """The file."""
 
 
-def _inplace(model: Model, network: Network, context: LayoutContext) -> ModelProto:
+def _inplace(model: Model, network: Network, context: LayoutContext, *, budget: Budget | None = None) -> ModelProto:
     from onnxsub.layouts.inplace import inplace
 
-    return inplace(model, network)
+    return inplace(model, network, budget=budget)
 
 
-def _compact(model: Model, network: Network, context: LayoutContext) -> ModelProto:
+def _compact(model: Model, network: Network, context: LayoutContext, *, budget: Budget | None = None) -> ModelProto:
     from onnxsub.layouts.compact import compact
 
-    return compact(model, network)
+    return compact(model, network, budget=budget)
 
 
-def _chain(model: Model, network: Network, context: LayoutContext) -> ModelProto:
+def _chain(model: Model, network: Network, context: LayoutContext, *, budget: Budget | None = None) -> ModelProto:
     from onnxsub.layouts.chain import chain
 
-    return chain(model, network, context)
+    return chain(model, network, context, budget=budget)
 
 
 LAYOUTS: Mapping[str, Layout] = MappingProxyType({"inplace": _inplace, "compact": _compact, "chain": _chain})

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import ModelProto, helper
 
+from onnxsub.budget import Budget
 from onnxsub.errors import ModelError
 from onnxsub.layouts.chain_rows import relu_rows_on
 from onnxsub.layouts.chain_stages import Stage, stages
@@ -38,24 +39,26 @@ _IR = 8
 _SAMPLES = 24  # of each kind: inside the domain, at its corners, inside the ball, at its corners
 
 
-def chain(model: Model, network: Network, context: LayoutContext) -> ModelProto:
+def chain(model: Model, network: Network, context: LayoutContext, *, budget: Budget | None = None) -> ModelProto:
     """`network` as a chain that equals it on the context's box.
 
     Raises:
         UnsupportedOperatorError: a kept unit is smooth.
         InputError: the domain is unbounded and the context states no box.
         ModelError: the model's element type cannot hold the chain to within `TOLERANCE`.
+        OutOfTime: the budget ended.
     """
+    budget = budget or Budget()
     box = context.exact_box(network.input_shape)
-    rows = relu_rows_on(network, context.fed(box[0]), context.fed(box[1]))
+    rows = relu_rows_on(network, context.fed(box[0]), context.fed(box[1]), budget=budget)
     tries = tuple(_points(context, box))
-    reference = Runtime(load_model(compact(model, network)), threads=1)
+    reference = Runtime(load_model(compact(model, network, budget=budget)), threads=1)
     samples = np.concatenate([context.fed(x) for _, x in tries]).reshape(-1, network.input_size)
     complaint = ""
     # a single shift must pass with room to spare, since points that were not tried may be a little worse
     for inside, share in ((None, 0.5), (samples, 1.0)):
-        proto = _write(model, _row_of(stages(rows, inside), network, context.flat_input))
-        complaint = _complaint(reference, Runtime(load_model(proto), threads=1), context, tries, share * TOLERANCE)
+        proto = _write(model, _row_of(stages(rows, inside, budget), network, context.flat_input), budget)
+        complaint = _complaint(reference, Runtime(load_model(proto), threads=1), context, tries, share * TOLERANCE, budget)
         if not complaint:
             props = {} if context.valid_radius is None else {"onnxsub.chain.valid_radius": repr(context.valid_radius)}
             return annotate(proto, props, {})
@@ -95,10 +98,11 @@ def _gemm(stage: Stage, source: str, output: str) -> Dense:
     )  # fmt: skip
 
 
-def _write(model: Model, network: Network) -> ModelProto:
+def _write(model: Model, network: Network, budget: Budget) -> ModelProto:
     writer = Writer(model.input_dtype, (model.input, model.raw_output))
     rename = {network.input: model.input}
     for op in network.ops:
+        budget.check()
         rename[op.output] = model.raw_output if op.output == network.output else writer.fresh(op.output)
         writer.add(op, tuple(rename[n] for n in op.inputs), rename[op.output])
     kind = helper.np_dtype_to_tensor_dtype(model.input_dtype)
@@ -113,10 +117,16 @@ def _write(model: Model, network: Network) -> ModelProto:
 
 
 def _complaint(
-    reference: Runtime, runtime: Runtime, context: LayoutContext, tries: tuple[tuple[str, Array], ...], tolerance: float
+    reference: Runtime,
+    runtime: Runtime,
+    context: LayoutContext,
+    tries: tuple[tuple[str, Array], ...],
+    tolerance: float,
+    budget: Budget,
 ) -> str:
     """Where and by how much two files differ by more than is allowed, both under onnxruntime; empty where they do not."""
     for where, x in tries:
+        budget.check()
         fed = context.fed(x).astype(reference.model.input_dtype)
         expected = reference.logits(fed).astype(np.float64)
         got = runtime.logits(fed.reshape(len(fed), *runtime.model.input_shape)).astype(np.float64)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+from onnxsub.budget import Budget
 from onnxsub.layouts.chain_relus import with_relus_only
 from onnxsub.network import Network
 from onnxsub.ops.base import Array, Operator
@@ -61,7 +62,7 @@ class ReluRows:
         return level
 
 
-def relu_rows_on(network: Network, lower: Array, upper: Array) -> ReluRows:
+def relu_rows_on(network: Network, lower: Array, upper: Array, *, budget: Budget | None = None) -> ReluRows:
     """The rows of a network on a box of its inputs.
 
     Args:
@@ -69,12 +70,14 @@ def relu_rows_on(network: Network, lower: Array, upper: Array) -> ReluRows:
 
     Raises:
         UnsupportedOperatorError: a kept unit has no form with Relus.
+        OutOfTime: the budget ended.
     """
+    budget = budget or Budget()
     relus = with_relus_only(network).without_dead()
-    bounds = compute_bounds(relus, lower, upper, "crown", only_unstable=True, output=False)
+    bounds = compute_bounds(relus, lower, upper, "crown", only_unstable=True, output=False, budget=budget)
     stable = stabilise(relus, bounds).without_dead()
     ends = [bounds.arrays(op.output)[1][_kept(op)] for op in stable.activations]
-    over_input, over_units, bias = _read(fold(stable))
+    over_input, over_units, bias = _read(fold(stable, budget=budget))
     return ReluRows(over_input, over_units, bias, np.concatenate([np.zeros(0), *ends]), lower.reshape(-1), upper.reshape(-1))
 
 

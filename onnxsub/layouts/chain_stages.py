@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+from onnxsub.budget import Budget
 from onnxsub.layouts.chain_cover import carry
 from onnxsub.layouts.chain_rows import ReluRows
 from onnxsub.ops.base import Array
@@ -51,12 +52,16 @@ class _Signals:
         return low, high, (positive - negative) @ np.maximum(np.abs(self.lower), np.abs(self.upper))
 
 
-def stages(rows: ReluRows, samples: Array | None = None) -> tuple[Stage, ...]:
+def stages(rows: ReluRows, samples: Array | None = None, budget: Budget | None = None) -> tuple[Stage, ...]:
     """The Gemms of the chain, a Relu between each two; at least two Gemms.
 
     Args:
         samples: `(N, n)` inputs inside the box; forms whose interval is far wider than their values there travel as pairs.
+
+    Raises:
+        OutOfTime: the budget ended; it is looked at before every Gemm.
     """
+    budget = budget or Budget()
     level = rows.levels
     left = np.arange(len(rows.bias))  # rows that are still to be computed, the logits last
     over_signals, over_units, bias = rows.over_input, rows.over_units, rows.bias
@@ -64,6 +69,7 @@ def stages(rows: ReluRows, samples: Array | None = None) -> tuple[Stage, ...]:
     values = samples
     found = []
     for k in range(1, max(1, int(level.max(initial=0))) + 1):
+        budget.check()
         now = np.zeros(len(left), dtype=np.bool_)
         now[left < rows.units] = level[left[left < rows.units]] == k
         units, later = np.flatnonzero(now), np.flatnonzero(~now)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, ValueInfoProto, helper
 
+from onnxsub.budget import Budget
 from onnxsub.layouts.emit import Writer
 from onnxsub.model import Model
 from onnxsub.network import Network
@@ -23,13 +24,18 @@ OPSET = 13
 _IR = 8
 
 
-def compact(model: Model, network: Network) -> ModelProto:
-    """The folded form of `network` as a file."""
-    return write(model, fold(network))
+def compact(model: Model, network: Network, *, budget: Budget | None = None) -> ModelProto:
+    """The folded form of `network` as a file. Raises OutOfTime where the budget ends."""
+    return write(model, fold(network, budget=budget), budget=budget)
 
 
-def write(model: Model, folded: Network) -> ModelProto:
-    """A network of `Dense`, `Concat`, reshaping, activation and pooling operators as a file with the model's input and output."""
+def write(model: Model, folded: Network, *, budget: Budget | None = None) -> ModelProto:
+    """A network of `Dense`, `Concat`, reshaping, activation and pooling operators as a file with the model's input and output.
+
+    Raises:
+        OutOfTime: the budget ended; it is looked at before every operator.
+    """
+    budget = budget or Budget()
     declared = np.dtype(helper.tensor_dtype_to_np_dtype(model.source.graph.output[0].type.tensor_type.elem_type))
     dtype = model.input_dtype if declared == np.float16 else declared
     target = model.raw_output
@@ -40,6 +46,7 @@ def write(model: Model, folded: Network) -> ModelProto:
         writer.cast(model.input, rename[folded.input], dtype)
     flat = model.output_shape == folded.output_shape
     for op in folded.ops:
+        budget.check()
         last = op.output == folded.output and flat and dtype == declared
         rename[op.output] = target if last else writer.fresh(op.output)
         writer.add(op, tuple(rename[n] for n in op.inputs), rename[op.output])

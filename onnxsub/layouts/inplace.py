@@ -15,6 +15,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import ModelProto, helper
 
+from onnxsub.budget import Budget
 from onnxsub.errors import ModelError
 from onnxsub.model import Model
 from onnxsub.network import Network
@@ -25,18 +26,21 @@ from onnxsub.surgery import edit
 __all__ = ["inplace"]
 
 
-def inplace(model: Model, network: Network) -> ModelProto:
+def inplace(model: Model, network: Network, *, budget: Budget | None = None) -> ModelProto:
     """The model's own graph with the substituted activations of `network` in it.
 
     Raises:
         ModelError: an activation stands inside a function or a subgraph of the file.
+        OutOfTime: the budget ended; it is looked at before every activation.
     """
+    budget = budget or Budget()
     touched = [op for op in network.activations if isinstance(op, Substituted)]
     types = _element_types(model)
 
     def change(graph: gs.Graph) -> None:
         writers = {tensor.name: node for node in graph.nodes for tensor in node.outputs}
         for op in touched:
+            budget.check()
             node = writers.get(op.output)
             if node is None:
                 raise ModelError(

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxsub.budget import Budget
 from onnxsub.errors import InputError
 from onnxsub.instance import Instance
 from onnxsub.metrics.pointwise import Rho
@@ -139,19 +140,22 @@ class RegionResult:
         return document
 
 
-def region_distance(query: Query, options: RegionOptions | None = None) -> RegionResult:
+def region_distance(query: Query, options: RegionOptions | None = None, *, budget: Budget | None = None) -> RegionResult:
     """The smallest L-inf distance at which another class is reached within the linear region of the anchor, replayed.
+
+    Args:
+        budget: of what it belongs to; `options.timeout` is a part of it.
 
     Raises:
         UnsupportedOperatorError: the network is not piecewise linear.
     """
     options = options or RegionOptions()
     start = time.perf_counter()
+    budget = (budget or Budget()).part(math.inf if options.timeout is None else options.timeout)
     if query.misclassified:
         margin, label = query.margins(query.x0[None])
         witness = Witness(query.x0, 0.0, int(label[0]), float(margin[0]), "strict" if margin[0] > 0 else "tie")
         return RegionResult("misclassified", 0.0, witness, {}, {"total": 0.0}, asdict(options), query.json_head())
-    until = math.inf if options.timeout is None else start + options.timeout
     x0 = query.x0.astype(np.float64)
     cell = Cell(query.network, x0)
     built = time.perf_counter() - start
@@ -163,7 +167,7 @@ def region_distance(query: Query, options: RegionOptions | None = None) -> Regio
     # the classes that look nearest first, so that a near witness cuts off the others
     for t, search in sorted(searches.items(), key=lambda item: item[1].program.radius):
         cutoff = best.radius if options.nearest_only and best is not None and best.confirmed else math.inf
-        targets[t], offset = search.run(min(cutoff, options.limit), until)
+        targets[t], offset = search.run(min(cutoff, options.limit), budget)
         if offset is None:
             continue
         found = referee.settle(x0 + offset.reshape(x0.shape), tol=options.tol)
@@ -193,7 +197,7 @@ class _Search:
         self._cell = cell
         self._batch = options.batch
 
-    def run(self, cutoff: float, until: float) -> tuple[RegionTarget, Array | None]:
+    def run(self, cutoff: float, budget: Budget) -> tuple[RegionTarget, Array | None]:
         """What is known of the class, and the nearest point as an offset from the anchor where it is reached."""
         program, cell = self.program, self._cell
         known = cell.none_known()
@@ -201,13 +205,15 @@ class _Search:
         while math.isfinite(program.radius):
             if program.radius >= cutoff:
                 return self._target(math.inf, "cutoff"), None
+            if budget.over:
+                return self._target(math.inf, "bracket"), None
             fresh = cell.crossed(offset, self._batch, known)
             if settled and not fresh:
                 return self._target(float(np.abs(offset).max()), "reached"), offset
             if fresh:
                 program.add(*cell.rows(fresh))
             before = program.radius
-            point = program.solve(until - time.perf_counter())
+            point = program.solve(budget.remaining)
             if point is None:
                 return self._target(math.inf, "bracket"), None
             # at a smaller radius than the final one the point is short of the half-space

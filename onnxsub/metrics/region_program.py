@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from onnxsub.geometry import halfspace_radius
 from onnxsub.ops.base import Array
-from onnxsub.passes.polish import halfspace_radius
 from onnxsub.verifiers.programs.solvers import get_solver
 
 __all__ = ["Nearest"]
@@ -124,7 +124,7 @@ class Nearest:
         """The smallest e with `U_y(e) >= 0`."""
         d = self._c - self._A.T @ y
         m = self._m + float(y @ self._b)
-        arrays = (torch.as_tensor(v, dtype=torch.float64) for v in (np.array([m]), d[None], self._low, self._high))
+        arrays = (torch.as_tensor(v, dtype=torch.float64) for v in (d[None], np.array([m]), self._low, self._high))
         return float(halfspace_radius(*arrays))
 
     def _empty(self) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxsub.budget import Budget
 from onnxsub.errors import InputError
 from onnxsub.ops.base import Array
 from onnxsub.propagate import METHODS, compute_bounds
@@ -136,13 +137,20 @@ class BoundsResult:
         }
 
 
-def bounds(query: Query, options: BoundsOptions) -> BoundsResult:
-    """Bounds every pre-activation of the query's network over `B(eps)`, clipped to the domain, in float64."""
+def bounds(query: Query, options: BoundsOptions, *, budget: Budget | None = None) -> BoundsResult:
+    """Bounds every pre-activation of the query's network over `B(eps)`, clipped to the domain, in float64.
+
+    Raises:
+        OutOfTime: the budget ended; bounds are all or nothing.
+    """
+    budget = budget or Budget()
+    budget.check()
     start = time.perf_counter()
     low, high = query.space.ball(query.x0, options.eps)
-    found = compute_bounds(query.network, low, high, options.method, memory=options.memory, steps=options.steps)
+    found = compute_bounds(query.network, low, high, options.method, memory=options.memory, steps=options.steps, budget=budget)
     layers = []
     for op in query.network.activations:
+        budget.check()
         l, u = found.pre[op.output]
         stable = op.affine_on(l, u)
         slope, _ = op.tangent((l + u) / 2)

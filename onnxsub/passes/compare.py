@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from onnxsub.budget import Budget, OutOfTime
 from onnxsub.errors import InputError
 from onnxsub.model import Model, load_model
 from onnxsub.network import Network
@@ -30,6 +32,8 @@ from onnxsub.results import VERSION
 from onnxsub.runtime import Runtime
 
 __all__ = ["CompareOptions", "CompareResult", "compare"]
+
+_WORK = 3e9  # multiplications of one block of replays of one file: a fraction of a second of one core
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,14 @@ class CompareResult:
 
     Attributes:
         sampled, attacked: lower bounds, by onnxruntime on both files.
-        certified: upper bound over the ball (on the networks over the real numbers).
+        certified: upper bound over the ball (on the networks over the real numbers); infinite where the time did not suffice.
         at_x0: the difference at the anchor.
         disagreements: at how many of the points tried the two predict different classes.
         classes_differ: `yes` (at a point that was tried), `no` (bounds prove that both keep one class on the ball) or `unknown`.
         points: how many were tried.
         witness: the point of the largest difference, float32.
+        stage: what a time limit cut short: `sampled`, `attacked`, `certified` or `classes`; None: nothing. The figures hold all the
+            same.
     """
 
     options: CompareOptions
@@ -84,6 +90,7 @@ class CompareResult:
     head: Mapping[str, Any]
     other: Mapping[str, Any]
     time_s: Mapping[str, float]
+    stage: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The contract `onnxsub.compare/1`."""
@@ -109,55 +116,110 @@ class CompareResult:
             "disagreements": self.disagreements,
             "classes_differ": self.classes_differ,
             "points": self.points,
+            "timed_out": self.stage is not None,
+            "stage": self.stage,
             "time_s": dict(self.time_s),
         }
 
 
-def compare(query: Query, other: Model | str, options: CompareOptions) -> CompareResult:
+def compare(query: Query, other: Model | str, options: CompareOptions, *, budget: Budget | None = None) -> CompareResult:
     """Compares the query's model with another of the same input on the ball round the anchor.
+
+    Args:
+        budget: where it ends, `sampled` and `attacked` are those of the points tried until then.
 
     Raises:
         InputError: the two do not have the same input shape and number of classes.
     """
+    budget = budget or Budget()
     start = time.perf_counter()
     model = other if isinstance(other, Model) else load_model(other)
     network = analysis_network(model, query.space)
     difference = difference_network(query.network, network)
-    runtime = Runtime(model, threads=1)
     low, high = query.space.ball(query.x0, options.eps)
-
-    def apart(x: Array) -> tuple[Array, int]:
-        f, g = query.logits(x).astype(np.float64), two_classes(runtime.logits(query.space.normalise(x))).astype(np.float64)
-        return np.abs(f - g).max(axis=1), int((f.argmax(1) != g.argmax(1)).sum())
-
-    rng = np.random.default_rng(options.seed)
-    samples = _inside(rng.uniform(low, high, (options.samples, *query.x0.shape)), low, high)
-    corners = _inside(np.where(rng.random((options.samples // 4 + 1, *query.x0.shape)) < 0.5, low, high), low, high)
-    points = np.concatenate([query.x0[None], samples, corners])
-    values, disagreements = apart(points)
-    t1 = time.perf_counter()
-    found = _inside(_ascend(difference, points[np.argsort(-values)[: options.restarts]], low, high, options), low, high)
-    more, changed = apart(found)
-    t2 = time.perf_counter()
-    disagreements += changed
-    bounds = compute_bounds(difference, low, high, options.method)
-    certified = float(torch.maximum(-bounds.output[0], bounds.output[1]).max())
+    tried = _Tried(query, Runtime(model, threads=1))
+    times, certified, differ, stage = {}, math.inf, "unknown", "sampled"
+    sampled = 0.0
+    try:
+        rng = np.random.default_rng(options.seed)
+        samples = _inside(rng.uniform(low, high, (options.samples, *query.x0.shape)), low, high)
+        corners = _inside(np.where(rng.random((options.samples // 4 + 1, *query.x0.shape)) < 0.5, low, high), low, high)
+        points = np.concatenate([query.x0[None], samples, corners])
+        values = tried.all_of(points, budget)
+        sampled, t1 = tried.largest, time.perf_counter()
+        times["sampled"], stage = t1 - start, "attacked"
+        starts = points[np.argsort(-values)[: options.restarts]]
+        tried.all_of(_inside(_ascend(difference, starts, low, high, options, budget), low, high), budget, least=1)
+        t2 = time.perf_counter()
+        times["attacked"], stage = t2 - t1, "certified"
+        budget.check()
+        bounds = compute_bounds(difference, low, high, options.method, budget=budget)
+        certified = float(torch.maximum(-bounds.output[0], bounds.output[1]).max())
+        stage = "classes"
+        if not tried.disagreements and _same_class(query, network, (low, high), options.method, budget):
+            differ = "no"
+        times["certified"], stage = time.perf_counter() - t2, ""
+    except OutOfTime:
+        sampled = sampled or tried.largest
     if model.sha256 == query.model.sha256:
         certified = 0.0  # one file
-    differ = "yes" if disagreements else "no" if _same_class(query, network, (low, high), options.method) else "unknown"
-    t3 = time.perf_counter()
-    best = found[more.argmax()] if more.max() > values.max() else points[values.argmax()]
+    times["total"] = time.perf_counter() - start
     return CompareResult(
-        options, float(values.max()), float(max(more.max(), values.max())), certified, float(values[0]), disagreements,
-        differ, len(points) + len(found), best, query.json_head(),
-        {"path": None if model.path is None else str(model.path), "sha256": model.sha256},
-        {"sampled": t1 - start, "attacked": t2 - t1, "certified": t3 - t2, "total": t3 - start},
+        options, sampled, tried.largest, certified, tried.at_x0, tried.disagreements, "yes" if tried.disagreements else differ,
+        tried.count, tried.witness, query.json_head(),
+        {"path": None if model.path is None else str(model.path), "sha256": model.sha256}, times, stage or None,
     )  # fmt: skip
 
 
-def _same_class(query: Query, other: Network, box: tuple[Array, Array], method: str) -> bool:
+class _Tried:
+    """The points at which both files were run.
+
+    Attributes:
+        largest: difference of the logits so far, at `witness`. at_x0: at the first point of all, the anchor.
+        disagreements: points with two classes. count: points.
+    """
+
+    def __init__(self, query: Query, runtime: Runtime) -> None:
+        self._query = query
+        self._runtime = runtime
+        self.largest = self.at_x0 = 0.0
+        self.witness = query.x0
+        self.disagreements = self.count = 0
+
+    def all_of(self, x: Array, budget: Budget, *, least: int = 0) -> Array:
+        """`max_k |f_k - g_k|` at points `(N, *shape)`, `(N,)`. Raises OutOfTime; blocks before that count.
+
+        Args:
+            least: blocks that are run in any case. Of the first points of all, the anchor is.
+        """
+        found = []
+        step = max(1, int(_WORK // max(self._query.network.multiplications, 1)))
+        # the anchor is a block of its own
+        starts = [0, *range(1, len(x), step)] if self.count == 0 else list(range(0, len(x), step))
+        for i, (begin, end) in enumerate(zip(starts, [*starts[1:], len(x)], strict=True)):
+            if i >= least and self.count:
+                budget.check()
+            found.append(self._block(x[begin:end]))
+        return np.concatenate(found)
+
+    def _block(self, x: Array) -> Array:
+        query = self._query
+        f = query.logits(x).astype(np.float64)
+        g = two_classes(self._runtime.logits(query.space.normalise(x))).astype(np.float64)
+        apart = np.nan_to_num(np.abs(f - g).max(axis=1), nan=np.inf)  # where a logit is undefined, nothing bounds the difference
+        if self.count == 0:
+            self.at_x0 = float(apart[0])
+        if apart.max() > self.largest:
+            self.largest, self.witness = float(apart.max()), x[apart.argmax()]
+        self.count += len(x)
+        self.disagreements += int((f.argmax(1) != g.argmax(1)).sum())
+        return np.asarray(apart)
+
+
+def _same_class(query: Query, other: Network, box: tuple[Array, Array], method: str, budget: Budget) -> bool:
     """Whether bounds prove that both networks give the class of the anchor everywhere on the box."""
-    return all(worst_margin_bound(network, box, query.predicted, method) > 0 for network in (query.network, other))
+    networks = (query.network, other)
+    return all(worst_margin_bound(network, box, query.predicted, method, budget=budget) > 0 for network in networks)
 
 
 def _inside(x: Array, low: Array, high: Array) -> Array:
@@ -167,12 +229,16 @@ def _inside(x: Array, low: Array, high: Array) -> Array:
     return np.where(y < low, np.nextafter(y, np.float32(np.inf)), y)
 
 
-def _ascend(difference: Network, starts: Array, low: Array, high: Array, options: CompareOptions) -> Array:
-    """Sign-gradient ascent on `max_k |f_k - g_k|` from each start, with a step that shrinks linearly."""
+def _ascend(
+    difference: Network, starts: Array, low: Array, high: Array, options: CompareOptions, budget: Budget
+) -> Array:
+    """Sign-gradient ascent on `max_k |f_k - g_k|` from each start, with a step that shrinks linearly, as long as there is time."""
     lo, hi = torch.as_tensor(low, dtype=torch.float32), torch.as_tensor(high, dtype=torch.float32)
     x = torch.as_tensor(np.array(starts), dtype=torch.float32)
     best, best_value = x.clone(), torch.full((len(x),), -torch.inf)
     for step in range(options.steps + 1):
+        if step and budget.over:
+            break
         x = x.detach().requires_grad_()
         value = difference.forward(x).abs().amax(1)
         better = value.detach() > best_value

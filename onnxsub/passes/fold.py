@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onnxsub.budget import Budget
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Array, Nonlinear, Operator
 from onnxsub.ops.combine import Concat
@@ -31,6 +32,9 @@ from onnxsub.propagate.backward import flattened
 from onnxsub.propagate.chunks import MEMORY, row_chunks, unit_rows
 
 __all__ = ["fold", "stabilise"]
+
+_WORK = 1e9
+"""Multiplications of one chunk of rows under a time limit: up to half a second of one core in float64."""
 
 
 def stabilise(network: Network, bounds: Bounds) -> Network:
@@ -81,16 +85,23 @@ class _Block:
         return len(self.kept) if isinstance(self.op, Activation) else self.op.out_size
 
 
-def fold(network: Network, bounds: Bounds | None = None, *, memory: int = MEMORY) -> Network:
+def fold(
+    network: Network, bounds: Bounds | None = None, *, memory: int = MEMORY, budget: Budget | None = None
+) -> Network:
     """The folded form of a network.
 
     Args:
         bounds: units that these prove stable are folded too; the result is then the same function on their box only.
         memory: bytes for the coefficients of one chunk of rows.
+        budget: looked at before every chunk of rows; under a time limit chunks are so small that one takes a second at most.
 
     Returns:
         A network of the same input and output names; its output is flat: `(classes,)`.
+
+    Raises:
+        OutOfTime: the budget ended.
     """
+    budget = budget or Budget()
     if bounds is not None:
         network = stabilise(network, bounds)
     network = network.without_dead()
@@ -106,11 +117,11 @@ def fold(network: Network, bounds: Bounds | None = None, *, memory: int = MEMORY
             continue
         stem = _fresh(f"folded:{number}", names)
         index = torch.from_numpy(kept if isinstance(op, Activation) else np.arange(int(np.prod(op.in_shapes[0]))))
-        rows = _rows(network, op.inputs[0], index, recorders, blocks, memory)
+        rows = _rows(network, op.inputs[0], index, recorders, blocks, memory, budget)
         ops += _dense(rows, flat.output, blocks, f"{stem}:z", f"{stem}:all", op)
         ops += _nonlinear(op, kept, stem)
         blocks.append(_Block(op, kept, f"{stem}:h"))
-    rows = _rows(network, network.output, torch.arange(network.classes), recorders, blocks, memory)
+    rows = _rows(network, network.output, torch.arange(network.classes), recorders, blocks, memory, budget)
     ops += _dense(rows, flat.output, blocks, network.output, _fresh("folded:logits", names) + ":all", None)
     return Network(network.input, network.input_shape, network.output, tuple(ops))
 
@@ -145,7 +156,13 @@ class _Rows:
 
 
 def _rows(
-    network: Network, tensor: str, index: Tensor, recorders: Mapping[str, _Recorder], blocks: list[_Block], memory: int
+    network: Network,
+    tensor: str,
+    index: Tensor,
+    recorders: Mapping[str, _Recorder],
+    blocks: list[_Block],
+    memory: int,
+    budget: Budget,
 ) -> _Rows:
     """The flat positions `index` of a tensor as functions of the input and of the kept units before it."""
     count = len(index)
@@ -153,9 +170,12 @@ def _rows(
     over_input = np.zeros((count, network.input_size))
     over_blocks = [np.zeros((count, b.width)) for b in blocks]
     bias = np.zeros(count)
+    most = max(1, int(_WORK // max(network.multiplications, 1))) if budget.limited else count
     place = {int(p): i for i, p in enumerate(index.tolist())}
     with torch.no_grad():
-        for chunk in row_chunks(network, tensor, index, domains=1, itemsize=8, memory=memory):
+        chunks = row_chunks(network, tensor, index, domains=1, itemsize=8, memory=memory)
+        for chunk in (part for whole in chunks for part in torch.split(whole, most)):
+            budget.check()
             where = [place[int(p)] for p in chunk.tolist()]
             for recorder in recorders.values():
                 recorder.notes.clear()

@@ -1,10 +1,10 @@
 r"""Hidden layers brought to one scale by powers of two: the same function, the same units, numbers of ordinary size.
 
 A Relu commutes with positive factors, `relu(2^e z) = 2^e relu(z)`, so a layer may be multiplied by `2^-e` and the next one by `2^e`
-(`propagate/balance.py`). Here e is chosen such that the largest value of the layer at a given point lies in [1/2, 1). Multiplying by
-powers of two rounds nothing, so networks that differ by such factors only become one and the same network, number by number, as long
-as nothing leaves the range of float64. Whatever compares with an absolute number behind this pass (rows and tolerances of solvers,
-gradient steps, float32 arithmetic) sees one scale.
+(`propagate/balance.py`). Here e is chosen such that the largest value of the layer at a given point lies in [1/2, 1). Multiplying
+by powers of two rounds nothing, so networks that differ by such factors only become one and the same network, number by number, as
+long as nothing leaves the range of float64. Whatever compares with an absolute number behind this pass (rows and tolerances of
+solvers, gradient steps, float32 arithmetic) sees one scale.
 """
 
 from __future__ import annotations

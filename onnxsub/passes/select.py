@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from onnxsub.budget import Budget, OutOfTime
 from onnxsub.errors import InputError
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Array
@@ -91,11 +92,13 @@ class Selection:
         kept: boolean per unit, in the activation's shape, by the name of the tensor that the activation writes.
         rounds: how often bounds were computed.
         unstable: how many of the kept units were unstable when bounds were last computed.
+        complete: whether as many units were pruned as was asked for; else the time ended it after `rounds` whole rounds.
     """
 
     kept: Mapping[str, Array]
     rounds: int
     unstable: int
+    complete: bool = True
 
     @property
     def kept_per_layer(self) -> list[int]:
@@ -109,6 +112,8 @@ def select(
     options: SelectOptions,
     *,
     gradients: Mapping[str, Array] | None = None,
+    budget: Budget | None = None,
+    best_effort: bool = False,
     progress: Callable[[float, str], None] | None = None,
 ) -> Selection:
     """Runs Algorithm 1 on f over a box of inputs.
@@ -117,31 +122,35 @@ def select(
         ball: lower and upper end of the box, per-sample shape.
         chosen: the lines that pruned units become.
         gradients: `|d margin / d output|` of every unit, from `margin_gradients`; needed for `influence`.
+        budget: looked at in every round, before every activation.
+        best_effort: keep half of the time for what is done with the result: where that half begins after at least one whole round,
+            hand out what the last whole round left.
+
+    Raises:
+        OutOfTime: the budget ended, and there is no round to hand out.
     """
+    budget = budget or Budget()
     if options.rank == "influence" and gradients is None:
         raise InputError("--rank influence needs the margin's gradients at the anchor")
     kept = {a.output: np.ones(a.out_shape, dtype=bool) for a in network.activations}
     remaining = network.units
     goal = remaining - options.pruned_of(remaining)
     total = max(1, remaining - goal)
+    half = budget.part(budget.remaining / 2) if best_effort else budget
     rounds = unstable = 0
     while remaining > goal:
-        current = substitute(network, chosen, kept)
-        bounds = _bounds(current, ball, kept, options)
+        try:
+            clock = half if rounds else budget
+            layer, unit, cost, is_open = _ranking(network, ball, kept, chosen, options, gradients, clock)
+        except OutOfTime:
+            if not (best_effort and rounds):
+                raise
+            return Selection(kept, rounds, unstable, complete=False)
         rounds += 1
-        names, index, costs, open_units = [], [], [], []
-        for number, op in enumerate(network.activations):
-            units = np.flatnonzero(kept[op.output])
-            cost, is_open = _cost(op, bounds, units, chosen, options.rank, gradients)
-            names.append(np.full(len(units), number))
-            index.append(units)
-            costs.append(cost)
-            open_units.append(is_open)
-        layer, unit, cost = np.concatenate(names), np.concatenate(index), np.concatenate(costs)
         count = min(remaining - goal, max(1, math.ceil(options.gamma0 * remaining)))
         order = np.argsort(cost, kind="stable")  # units stand in order of layer and index: ties go to the first
         gone = order[:count]
-        unstable = int(np.concatenate(open_units)[order[count:]].sum())
+        unstable = int(is_open[order[count:]].sum())
         for number, op in enumerate(network.activations):
             kept[op.output].reshape(-1)[unit[gone[layer[gone] == number]]] = False
         remaining -= count
@@ -150,10 +159,36 @@ def select(
     return Selection(kept, rounds, unstable)
 
 
-def _bounds(network: Network, ball: tuple[Array, Array], kept: Mapping[str, Array], options: SelectOptions) -> Bounds:
+def _ranking(
+    network: Network,
+    ball: tuple[Array, Array],
+    kept: Mapping[str, Array],
+    chosen: Lines,
+    options: SelectOptions,
+    gradients: Mapping[str, Array] | None,
+    budget: Budget,
+) -> tuple[Array, Array, Array, Array]:
+    """Activation, flat position and cost of every unit that is kept, and whether it is unstable; bounds are those of one round."""
+    budget.check()
+    bounds = _bounds(substitute(network, chosen, kept), ball, kept, options, budget)
+    names, index, costs, open_units = [], [], [], []
+    for number, op in enumerate(network.activations):
+        budget.check()
+        units = np.flatnonzero(kept[op.output])
+        cost, is_open = _cost(op, bounds, units, chosen, options.rank, gradients)
+        names.append(np.full(len(units), number))
+        index.append(units)
+        costs.append(cost)
+        open_units.append(is_open)
+    return np.concatenate(names), np.concatenate(index), np.concatenate(costs), np.concatenate(open_units)
+
+
+def _bounds(
+    network: Network, ball: tuple[Array, Array], kept: Mapping[str, Array], options: SelectOptions, budget: Budget
+) -> Bounds:
     units = {name: torch.from_numpy(np.flatnonzero(mask)) for name, mask in kept.items()}
     dtype = torch.float64 if options.double else torch.float32
-    return compute_bounds(network, *ball, options.bounds, dtype=dtype, units=units, output=False)
+    return compute_bounds(network, *ball, options.bounds, dtype=dtype, units=units, output=False, budget=budget)
 
 
 def _cost(
@@ -174,19 +209,26 @@ def _cost(
     return error * gradients[op.output].reshape(-1)[units], is_open
 
 
-def margin_gradients(network: Network, points: Array, label: int, target: int) -> dict[str, Array]:
+def margin_gradients(
+    network: Network, points: Array, label: int, target: int, *, budget: Budget | None = None
+) -> dict[str, Array]:
     """`max over points |d (f_target - f_label) / d h_i|` for every unit's output h_i, in the activation's shape.
 
     Args:
         points: `(N, *input_shape)`.
+
+    Raises:
+        OutOfTime: the budget ended; it is looked at before every operator.
     """
+    budget = budget or Budget()
     x = torch.as_tensor(points, dtype=torch.float64).requires_grad_()
-    values = network.values(x)
+    values = network.values(x, budget=budget)
     names = [a.output for a in network.activations]
     if not names:
         return {}
     logits = values[network.output].flatten(1)
     margin = (logits[:, target] - logits[:, label]).sum()
+    budget.check()
     grads = torch.autograd.grad(margin, [values[n] for n in names], allow_unused=True)
     shapes = [a.out_shape for a in network.activations]
     return {n: np.zeros(s) if g is None else g.abs().amax(0).numpy() for n, g, s in zip(names, grads, shapes, strict=True)}

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from onnxsub.budget import Budget
 from onnxsub.errors import InputError
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Array
@@ -43,7 +44,9 @@ class Lines:
     offset: Mapping[str, Array]
 
 
-def lines(network: Network, method: str, x0: Array, x_adv: Array | None = None) -> Lines:
+def lines(
+    network: Network, method: str, x0: Array, x_adv: Array | None = None, *, budget: Budget | None = None
+) -> Lines:
     """The substitute line of every unit of f.
 
     Args:
@@ -52,16 +55,19 @@ def lines(network: Network, method: str, x0: Array, x_adv: Array | None = None) 
 
     Raises:
         InputError: `act` on an activation that is not piecewise linear, `lin` without `x_adv`, unknown method.
+        OutOfTime: the budget ended; it is looked at before every operator.
     """
+    budget = budget or Budget()
     check_method(network, method)
     if method == "lin" and x_adv is None:
         raise InputError("--method lin needs an adversarial point and none was found; use con or act with --eps, or attack longer")
     points = [x0] if method != "lin" or x_adv is None else [x0, x_adv]
     with torch.no_grad():
-        z = network.preactivations(torch.as_tensor(np.stack(points), dtype=torch.float64))
+        z = network.preactivations(torch.as_tensor(np.stack(points), dtype=torch.float64), budget=budget)
         slopes: dict[str, Array] = {}
         offsets: dict[str, Array] = {}
         for op, at in zip(network.activations, z, strict=True):
+            budget.check()
             slope, offset = _line(op, method, at)
             slopes[op.output], offsets[op.output] = slope.numpy(), offset.numpy()
     return Lines(method, slopes, offsets)

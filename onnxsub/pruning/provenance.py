@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from onnxsub.passes.select import Selection, SelectOptions
 from onnxsub.provenance import PREFIX, numbers
 from onnxsub.query import Query
 from onnxsub.results import VERSION
 
 if TYPE_CHECKING:
-    from onnxsub.pruning.prune import PruneOptions, Substitute
+    from onnxsub.pruning.result import PruneOptions, Substitute
 
-__all__ = ["provenance"]
+__all__ = ["provenance", "reached_gamma"]
 
 
 def provenance(query: Query, options: PruneOptions, substitute: Substitute) -> dict[str, str]:
     """The metadata of a substitute that `prune` writes, keys with their prefix."""
     kept = sum(substitute.selection.kept_per_layer)
-    total = query.network.units
-    share = 1 - kept / total if total else 0.0
-    gamma = share if options.select.gamma is None else options.select.gamma
+    gamma = reached_gamma(options.select, substitute.selection, query.network.units)
     space = query.space
     values = {
         "method": options.method,
@@ -39,3 +38,10 @@ def provenance(query: Query, options: PruneOptions, substitute: Substitute) -> d
         "layout": options.layout or "",
     }
     return {PREFIX + key: value for key, value in values.items()}
+
+
+def reached_gamma(options: SelectOptions, selection: Selection, units: int) -> float:
+    """The share of units that are pruned: gamma as it was asked for, or what there is where the time ended the selection."""
+    if options.gamma is not None and selection.complete:
+        return options.gamma
+    return 1 - sum(selection.kept_per_layer) / units if units else 0.0

@@ -6,28 +6,26 @@ attack -> lines -> Algorithm 1 -> substitute -> layout; what the result preserve
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
-import torch
 from onnx import ModelProto
 
+from onnxsub.budget import Budget, OutOfTime
+from onnxsub.device import torch_settings
 from onnxsub.errors import InputError
 from onnxsub.layouts import LAYOUTS, LayoutContext
 from onnxsub.lower import lower
 from onnxsub.model import load_model
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
-from onnxsub.passes.attack import AttackOptions, attack
-from onnxsub.passes.attack_result import AttackResult
-from onnxsub.passes.bounds import check_eps
-from onnxsub.passes.select import Selection, SelectOptions, margin_gradients, select
-from onnxsub.passes.substitute import METHODS, Lines, check_method, lines, substitute
+from onnxsub.passes.attack import AttackResult, attack
+from onnxsub.passes.select import margin_gradients, select
+from onnxsub.passes.substitute import check_method, lines, substitute
 from onnxsub.pruning.provenance import provenance
+from onnxsub.pruning.result import Adversarial, PruneOptions, PruneResult, Substitute
 from onnxsub.query import Query, two_classes
-from onnxsub.results import VERSION
 from onnxsub.runtime import Runtime
 from onnxsub.surgery import annotate
 
@@ -35,144 +33,23 @@ __all__ = ["Adversarial", "PruneOptions", "PruneResult", "Substitute", "build_su
 
 Progress = Callable[[float, str], None]
 
-
-@dataclass(frozen=True)
-class PruneOptions:
-    """What to build.
-
-    Attributes:
-        method: `con`, `lin` or `act`.
-        select: which units to prune.
-        layout: `inplace`, `compact` or `chain`; default: `chain`, which every verifier reads, or `compact` where smooth units
-            (Sigmoid, Tanh) are kept.
-        eps: radius of the ball whose bounds rank the units; default: `d_adv`.
-        attack: how the adversarial point is searched.
-        flat_input: layout `chain` takes flat `(1, n)` rows, for readers that know only Gemm and Relu.
-    """
-
-    method: str = "lin"
-    select: SelectOptions = field(default_factory=SelectOptions)
-    layout: str | None = None
-    eps: float | None = None
-    attack: AttackOptions = field(default_factory=AttackOptions)
-    flat_input: bool = False
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise InputError(f"--method {self.method!r} is unknown; choose one of {', '.join(METHODS)}")
-        if self.layout is not None and self.layout not in LAYOUTS:
-            raise InputError(f"--layout {self.layout!r} is unknown; choose one of {', '.join(LAYOUTS)}")
-        if self.flat_input and self.layout not in ("chain", None):
-            raise InputError(f"--flat-input is for --layout chain; layout {self.layout} keeps the shape of the model's input")
-        if self.eps is not None:
-            check_eps(self.eps)
+_SHARE = 0.5  # of the time that is left: what a layout may take where something is to be written in any case
 
 
-@dataclass(frozen=True, eq=False)
-class Adversarial:
-    """The point that a substitute is built to: its radius is that of the ball, and `lin` interpolates it.
-
-    Attributes:
-        x: float32, per-sample shape; None where none is known (then the radius is infinite).
-        label: its class.
-    """
-
-    x: Array | None
-    radius: float
-    label: int | None
-
-    @staticmethod
-    def of(found: AttackResult) -> Adversarial:
-        """What an attack found."""
-        return Adversarial(found.x_adv, found.d_adv, found.adversarial_label)
-
-
-@dataclass(frozen=True, eq=False)
-class Substitute:
-    """The local substitute g, in memory.
-
-    Attributes:
-        network: g from un-normalised inputs to logits, like `Query.network`.
-        lines: the line of every unit; only those of pruned units are used.
-        selection: which units are kept, and how they were found.
-        x_adv: the adversarial point that `lin` also interpolates, float32; None if none was found.
-        d_adv: its distance from the anchor; infinite if none was found.
-        eps: radius of the ball whose bounds ranked the units.
-    """
-
-    network: Network
-    lines: Lines
-    selection: Selection
-    x_adv: Array | None
-    d_adv: float
-    eps: float
-    time_s: Mapping[str, float]
-
-
-@dataclass(frozen=True, eq=False)
-class PruneResult:
-    """A substitute and its file.
-
-    Attributes:
-        proto: the file's content; `onnxsub.model.save_model` writes it.
-        preserves: largest `|g - f|` over the logits at the anchor and, where there is one, at the adversarial point, both files
-            under onnxruntime.
-        output: path that it was written to, None before.
-    """
-
-    substitute: Substitute
-    proto: ModelProto
-    options: PruneOptions
-    preserves: Mapping[str, float]
-    head: Mapping[str, Any]
-    units_total: int
-    time_s: Mapping[str, float]
-    output: str | None = None
-
-    @property
-    def layout(self) -> str:
-        """The layout that was written."""
-        assert self.options.layout is not None  # `prune` chose one
-        return self.options.layout
-
-    def to_json(self) -> dict[str, Any]:
-        """The contract `onnxsub.prune/1`."""
-        s, o = self.substitute, self.options
-        kept = s.selection.kept_per_layer
-        return {
-            "schema": "onnxsub.prune/1",
-            "version": VERSION,
-            **self.head,
-            "settings": {
-                "gamma": o.select.gamma,
-                "keep": o.select.keep,
-                "gamma0": o.select.gamma0,
-                "rank": o.select.rank,
-                "bounds": o.select.bounds,
-                "eps": s.eps,
-                "attack": o.attack.to_json(),
-            },
-            "method": o.method,
-            "gamma": 1 - sum(kept) / self.units_total if o.select.gamma is None and self.units_total else o.select.gamma,
-            "units_total": self.units_total,
-            "units_pruned": self.units_total - sum(kept),
-            "kept_per_layer": kept,
-            "d_adv": s.d_adv,
-            "rounds": s.selection.rounds,
-            "layout": self.layout,
-            "output": self.output,
-            "preserves": dict(self.preserves),
-            "time_s": dict(self.time_s),
-        }
-
-
-def prune(query: Query, options: PruneOptions | None = None, *, progress: Progress | None = None) -> PruneResult:
+def prune(
+    query: Query, options: PruneOptions | None = None, *, budget: Budget | None = None, progress: Progress | None = None
+) -> PruneResult:
     """Builds the local substitute of the query's model at its anchor, as an ONNX file in memory.
+
+    Args:
+        budget: of all of it. The attack gets a third of the time, and more only where it has found no point by then.
 
     Raises:
         InputError: the anchor is misclassified (its distance is 0), or no adversarial point is found and no `eps` is given.
+        OutOfTime: the budget ended before there was something to write; `budget.cut` names the stage.
     """
     options = options or PruneOptions()
+    budget = budget or Budget()
     check_method(query.network, options.method)
     options.select.pruned_of(query.network.units)  # before the attack: bad input must not cost a minute
     if query.misclassified:
@@ -181,19 +58,19 @@ def prune(query: Query, options: PruneOptions | None = None, *, progress: Progre
             "choose another anchor or --label"
         )
     start = time.perf_counter()
-    found = attack(query, options.attack, progress=_part(progress, 0.0, 0.5))
+    with budget.stage("attack"):
+        found = _attacked(query, options, budget, _part(progress, 0.0, 0.5))
     attacked = time.perf_counter()
-    g = build_substitute(query, options, Adversarial.of(found), progress=_part(progress, 0.5, 0.9))
+    adversarial = Adversarial.of(found)
+    g = build_substitute(query, options, adversarial, budget=budget, progress=_part(progress, 0.5, 0.9))
     built = time.perf_counter()
-    layout = options.layout or _layout_for(g.network)
-    options = replace(options, layout=layout)
-    if progress is not None:
-        progress(0.9, f"writing layout {layout}")
-    raw = lower(query.model)
-    context = LayoutContext.of(query.space, query.x0, g.eps, g.x_adv, flat_input=options.flat_input)
-    proto = LAYOUTS[layout](query.model, substitute(raw, g.lines, g.selection.kept), context)
-    proto = annotate(proto, provenance(query, options, g), {})
-    preserves = measure_preservation(query, proto, g.x_adv)
+    with budget.stage("layout"):
+        layout, proto, cut = _file(query, options, g, budget, _part(progress, 0.9, 1.0))
+        options = replace(options, layout=layout)
+        proto = annotate(proto, provenance(query, options, g), {})
+        budget.check()
+    with budget.stage("replay"):
+        preserves = measure_preservation(query, proto, g.x_adv, budget=budget)
     end = time.perf_counter()
     return PruneResult(
         g,
@@ -203,7 +80,42 @@ def prune(query: Query, options: PruneOptions | None = None, *, progress: Progre
         query.json_head(),
         query.network.units,
         {"attack": attacked - start, **g.time_s, "layout": end - built, "total": end - start},
+        stage=cut if g.selection.complete else "select",
     )
+
+
+def _attacked(query: Query, options: PruneOptions, budget: Budget, progress: Progress | None) -> AttackResult:
+    """The attack, within a third of the time."""
+    found = attack(query, options.attack, budget=budget.part(budget.remaining / 3), progress=progress)
+    if not found.found and found.timed_out and options.eps is None:
+        found = attack(query, options.attack, budget=budget, progress=progress)  # without a point there is nothing to build
+    budget.check()
+    return found
+
+
+def _file(
+    query: Query, options: PruneOptions, g: Substitute, budget: Budget, progress: Progress | None
+) -> tuple[str, ModelProto, str | None]:
+    """The layout, the file in it, and `layout` where the time did not suffice for the one that every verifier reads."""
+    raw = substitute(lower(query.model), g.lines, g.selection.kept)
+    context = LayoutContext.of(query.space, query.x0, g.eps, g.x_adv, flat_input=options.flat_input)
+
+    def written(layout: str, budget: Budget) -> ModelProto:
+        if progress is not None:
+            progress(0.0, f"writing layout {layout}")
+        return LAYOUTS[layout](query.model, raw, context, budget=budget)
+
+    free = options.best_effort and options.layout is None
+    if free and not g.selection.complete:
+        return "inplace", written("inplace", budget), None
+    layout = options.layout or _layout_for(g.network)
+    if not free:
+        return layout, written(layout, budget), None
+    try:
+        return layout, written(layout, budget.part(_SHARE * budget.remaining)), None
+    except OutOfTime:
+        budget.check()
+        return "inplace", written("inplace", budget), "layout"
 
 
 def _layout_for(network: Network) -> str:
@@ -212,13 +124,20 @@ def _layout_for(network: Network) -> str:
 
 
 def build_substitute(
-    query: Query, options: PruneOptions, adversarial: Adversarial, *, progress: Progress | None = None
+    query: Query,
+    options: PruneOptions,
+    adversarial: Adversarial,
+    *,
+    budget: Budget | None = None,
+    progress: Progress | None = None,
 ) -> Substitute:
     """Lines and Algorithm 1: the substitute as a network.
 
     Raises:
         InputError: there is no adversarial point and no `eps`, or `lin` without an adversarial point.
+        OutOfTime: the budget ended before there was a substitute.
     """
+    budget = budget or Budget()
     start = time.perf_counter()
     eps = options.eps
     if eps is None:
@@ -229,24 +148,38 @@ def build_substitute(
             )
         eps = adversarial.radius
     network, x0 = query.network, query.x0
-    with _Threads(options.attack.threads):
-        chosen = lines(network, options.method, x0, adversarial.x)
+    with torch_settings(options.attack.threads), budget.stage("select"):
+        chosen = lines(network, options.method, x0, adversarial.x, budget=budget)
         gradients = None
         if options.select.rank == "influence":
             points = np.stack([x0] if adversarial.x is None else [x0, adversarial.x])
             target = adversarial.label
             if target is None:  # the runner-up at the anchor
                 target = int(query.margins(x0[None])[1][0])
-            gradients = margin_gradients(network, points, query.label, target)
+            gradients = margin_gradients(network, points, query.label, target, budget=budget)
         ball = query.space.ball(x0, eps)
-        selection = select(network, ball, chosen, options.select, gradients=gradients, progress=progress)
+        selection = select(
+            network, ball, chosen, options.select, gradients=gradients, budget=budget, best_effort=options.best_effort,
+            progress=progress,
+        )  # fmt: skip
     g = substitute(network, chosen, selection.kept)
     return Substitute(g, chosen, selection, adversarial.x, adversarial.radius, eps, {"select": time.perf_counter() - start})
 
 
-def measure_preservation(query: Query, proto: ModelProto, x_adv: Array | None) -> dict[str, float]:
-    """`max |g - f|` over the logits, both under onnxruntime, at the anchor and at the adversarial point."""
-    runtime = Runtime(load_model(proto), threads=1)
+def measure_preservation(
+    query: Query, proto: ModelProto, x_adv: Array | None, *, budget: Budget | None = None
+) -> dict[str, float]:
+    """`max |g - f|` over the logits, both under onnxruntime, at the anchor and at the adversarial point.
+
+    Raises:
+        OutOfTime: the budget ended.
+    """
+    budget = budget or Budget()
+    budget.check()
+    model = load_model(proto)
+    budget.check()
+    runtime = Runtime(model, threads=1)
+    budget.check()
     points = {"x0": query.x0} | ({} if x_adv is None else {"x_adv": x_adv})
     x = np.stack(list(points.values()))
     fed = query.space.normalise(x).reshape(len(x), *runtime.model.input_shape)
@@ -260,18 +193,3 @@ def _part(progress: Progress | None, low: float, high: float) -> Progress | None
     if progress is None:
         return None
     return lambda share, text: progress(low + share * (high - low), text)
-
-
-class _Threads:
-    """torch's thread count while a block runs; None leaves it."""
-
-    def __init__(self, count: int | None) -> None:
-        self.count = count
-        self.before = torch.get_num_threads()
-
-    def __enter__(self) -> None:
-        if self.count is not None:
-            torch.set_num_threads(self.count)
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self.before)

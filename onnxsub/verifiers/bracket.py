@@ -15,10 +15,10 @@ from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.ops.substituted import Substituted
 from onnxsub.passes.attack import AttackOptions, attack_network
+from onnxsub.passes.attack.tangent import tangent_steps
 from onnxsub.passes.certify import certified_radius
 from onnxsub.passes.fold import fold
 from onnxsub.passes.rescale import exponent_of, rescaled
-from onnxsub.passes.tangent import tangent_steps
 from onnxsub.query import worst_margin
 from onnxsub.verifiers.box.by_programs import LP_SHARE
 from onnxsub.verifiers.box.clause import ROOM, ClauseModel

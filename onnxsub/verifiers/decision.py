@@ -13,7 +13,7 @@ from onnxsub.budget import Budget
 from onnxsub.instance import Instance
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
-from onnxsub.passes.polish import Confirm
+from onnxsub.passes.attack.polish import Confirm
 from onnxsub.passes.rescale import exponent_of, rescaled
 from onnxsub.properties.least import as_least_network
 from onnxsub.properties.property import Clause

@@ -92,7 +92,7 @@ def distance(
         with budget.stage("attack"):
             found = attack(query, limited(options.attack, budget))
     if tool is not None:
-        limits = remaining(options.limits, budget)
+        limits = options.limits.within(budget)
         result = distance_external(query.model, query, tool, limits, start=found.x_adv, progress=progress)
         result = replace(result, time_s={**result.time_s, **budget.times, "tool": result.time_s["tool"]})
     else:
@@ -105,11 +105,6 @@ def limited(options: AttackOptions, budget: Budget, share: float = 1 / 3) -> Att
     """An attack within a share of the time that is left."""
     left = share * budget.remaining
     return options if math.isinf(left) else replace(options, timeout=max(left, 0.01))
-
-
-def remaining(limits: Limits, budget: Budget) -> Limits:
-    """The limits for what is left of a budget."""
-    return limits if not budget.limited else replace(limits, timeout=max(budget.remaining, 0.01))
 
 
 def without_substitute(result: DistanceResult, *, proved: bool) -> DistanceResult:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from onnxsub.budget import Budget
@@ -43,6 +43,10 @@ class Limits:
         if self.threads is not None and self.threads < 1:
             raise InputError(f"--threads {self.threads} must be at least 1")
         self.budget()  # checks the others
+
+    def within(self, budget: Budget) -> Limits:
+        """The same for what is left of a budget."""
+        return self if not budget.limited else replace(self, timeout=max(budget.remaining, 1e-3))
 
     def budget(self, **others: Any) -> Budget:
         """A budget that begins now; arguments as of `Budget`."""

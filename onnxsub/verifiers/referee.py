@@ -9,7 +9,7 @@ import torch
 
 from onnxsub.instance import Instance
 from onnxsub.ops.base import Array
-from onnxsub.passes.polish import as_points
+from onnxsub.passes.attack.polish import as_points
 from onnxsub.query import worst_margin
 from onnxsub.verifiers.witness import Witness
 

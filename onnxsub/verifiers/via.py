@@ -15,9 +15,9 @@ from onnxsub.lower import lower
 from onnxsub.model import load_model
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackOptions, AttackResult, attack
+from onnxsub.passes.attack.walk import walk_back
 from onnxsub.passes.certify import certified_radius, keeps_its_pieces
 from onnxsub.passes.substitute import check_method, substitute
-from onnxsub.passes.walk_back import walk_back
 from onnxsub.pruning.prune import Adversarial, PruneOptions, Substitute, build_substitute
 from onnxsub.query import Query, two_classes
 from onnxsub.runtime import Runtime
@@ -142,8 +142,7 @@ def _measured(
         return measure(instance, options.exact, options.verifier, budget, start=start, progress=progress)
     raw = substitute(lower(query.model), g.lines, g.selection.kept)
     file = load_model(LAYOUTS["chain"](query.model, raw, LayoutContext.of(query.space, query.x0, g.eps, g.x_adv)))
-    limits = options.limits if not budget.limited else replace(options.limits, timeout=max(budget.remaining, 0.01))
-    return distance_external(file, query, tool, limits, start=start, progress=progress)
+    return distance_external(file, query, tool, options.limits.within(budget), start=start, progress=progress)
 
 
 def _nearest(query: Query, referee: Referee, best: Witness | None, hint: Witness | None) -> Witness | None:

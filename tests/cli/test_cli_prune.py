@@ -14,10 +14,12 @@ import onnxruntime
 import pytest
 
 import onnxsub as package
+from onnxsub.budget import OutOfTime
 from onnxsub.cli.bounds import BOUND_METHODS
 from onnxsub.cli.bounds import command as bounds_command
 from onnxsub.cli.prune import GAMMA, LAYOUTS, RANKS, SUBSTITUTES
 from onnxsub.cli.prune import command as prune_command
+from tests.clock import Clock
 
 Run = Callable[..., Any]
 COMMON = {"schema", "version", "model", "anchor", "settings", "time_s"}
@@ -141,3 +143,101 @@ def test_python_api(digits: Path) -> None:
     result = package.prune(query, package.PruneOptions(method="act"))
     assert result.units_total == 832
     assert len(package.bounds(query, package.BoundsOptions(eps=0.01)).layers) == 3
+
+
+LIMITED = ("digits.onnx", "--x0", "seven.npy", "--threads", 1)
+
+
+def test_bounds_that_are_cut_short_say_that_nothing_is_known(
+    digits: Path, onnxsub: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxsub.budget.time", Clock())
+    ran = onnxsub("bounds", *LIMITED, "--eps", 0.05, "--timeout", 4, "--json", "-o", "annotated.onnx")
+    assert ran.code == 3
+    assert ran.line.startswith("onnxsub: bounds stopped: the time limit ended it in the stage 'bounds'")
+    assert "--timeout" in ran.line
+    assert "nothing is known" in ran.line
+    assert not Path("annotated.onnx").exists()
+    assert not Path("annotated.npz").exists()
+
+
+@pytest.mark.parametrize(("looks", "stage"), [(5, "attack"), (400, "select")])
+def test_a_prune_that_is_cut_short_writes_nothing(
+    digits: Path, onnxsub: Run, monkeypatch: pytest.MonkeyPatch, looks: int, stage: str
+) -> None:
+    if stage == "select":
+
+        def ended(*_: object, **__: object) -> None:
+            raise OutOfTime
+
+        monkeypatch.setattr("onnxsub.passes.select.compute_bounds", ended)
+        looks = 10**6
+    clock = Clock()
+    monkeypatch.setattr("onnxsub.budget.time", clock)
+    if stage == "select":
+        monkeypatch.setattr("onnxsub.passes.select._bounds", lambda *_: clock.end())
+    for more, extra in (((), ""), (("--best-effort",), "no round")):
+        clock.now = 0.0
+        ran = onnxsub("prune", *LIMITED, "--timeout", looks, "-o", "g.onnx", "--json", *more)
+        assert ran.code == 3
+        assert ran.line.startswith(f"onnxsub: prune stopped: the time limit ended it in the stage '{stage}'")
+        assert "nothing was written" in ran.line
+        assert extra in ran.line
+        assert not Path("g.onnx").exists()
+
+
+def test_best_effort_says_how_much_was_pruned(digits: Path, onnxsub: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxsub.passes import select
+
+    real, rounds = select._bounds, []
+
+    def two_rounds(*args: Any) -> Any:
+        rounds.append(1)
+        if len(rounds) == 3:
+            raise OutOfTime
+        return real(*args)
+
+    monkeypatch.setattr(select, "_bounds", two_rounds)
+    ran = onnxsub("prune", *LIMITED, "--best-effort", "--timeout", 1000, "-o", "g.onnx", "--json")
+    assert ran.code == 0
+    assert "after 2 whole rounds, fewer than was asked for" in ran.err
+    document = ran.json
+    assert (document["complete"], document["stage"], document["rounds"]) == (False, "select", 2)
+    assert document["units_pruned"] == 832 - sum(document["kept_per_layer"])
+    assert 0 < document["units_pruned"] < 0.99 * 832
+    x = np.load("seven.npy")
+    f = onnxruntime.InferenceSession("digits.onnx").run(None, {"image": x})[0]
+    g = onnxruntime.InferenceSession("g.onnx").run(None, {"image": x})[0]
+    np.testing.assert_allclose(f, g, atol=1e-4)
+
+
+def test_a_comparison_that_is_cut_short_is_undecided(digits: Path, onnxsub: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = onnx.load("digits.onnx")
+    last = next(t for t in model.graph.initializer if list(t.dims) == [10])
+    values = onnx.numpy_helper.to_array(last)
+    last.CopyFrom(onnx.numpy_helper.from_array(values + np.float32(0.25), last.name))
+    onnx.save(model, "other.onnx")
+    monkeypatch.setattr("onnxsub.budget.time", Clock())
+    arguments = ("compare", *LIMITED, "other.onnx", "--eps", 0.05, "--json", "-o", "q.vnnlib")
+    ran = onnxsub(*arguments, "--timeout", 0.5)
+    assert ran.code == 3
+    assert (ran.json["stage"], ran.json["certified"], ran.json["points"]) == ("sampled", None, 1)
+    assert ran.json["at_x0"] == pytest.approx(0.25, abs=1e-5)
+    assert "'sampled'" in ran.err
+    assert "'q.vnnlib' was not written" in ran.err
+    assert not Path("q.vnnlib").exists()
+    assert "nothing" in onnxsub(*arguments[:-3], "--timeout", 0.5).out
+    ran = onnxsub(*arguments, "--timeout", 10**6)
+    assert (ran.code, ran.json["stage"]) == (0, None)
+    assert ran.json["certified"] >= 0.25 - 1e-5
+    assert Path("q.vnnlib").exists()
+
+
+def test_an_attack_that_is_cut_short_names_the_stage(digits: Path, onnxsub: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxsub.budget.time", Clock())
+    ran = onnxsub("attack", *LIMITED, "--timeout", 100, "--json")
+    assert ran.code == 0
+    assert ran.json["timed_out"] is True
+    assert ran.json["stage"] in ("scout", "descend")
+    assert ran.json["found"] is True
+    assert ran.json["stage"] in ran.err

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from onnxsub.budget import Budget, OutOfTime
 from onnxsub.errors import InputError
 from onnxsub.metrics.local import (
     PROPERTIES,
@@ -21,11 +22,14 @@ from onnxsub.metrics.local import (
     make_property,
     sample_local,
 )
+from onnxsub.metrics.local.jacobian import lipschitz_bound
+from onnxsub.metrics.local.lipschitz_attack import attack_ratio
 from onnxsub.model import load_model
 from onnxsub.properties import write_property
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.property import PropertyOptions, decide_property
+from tests.clock import Clock
 
 QUICK = LocalOptions(timeout=20)
 X0 = np.array([0.5, 0.5], dtype=np.float32)
@@ -277,6 +281,49 @@ def test_a_time_limit_leaves_it_undecided(name: str) -> None:
     verdict = decide_local(ask(THREE), make_property(name, 0.1, **VALUES[name]), LocalOptions(timeout=1e-9))
     assert verdict.status == "undecided"
     assert "time limit" in str(verdict.reason)
+
+
+@pytest.mark.parametrize("name", [*VALUES, "cr"])
+def test_the_budget_of_a_sample_bounds_every_decision(name: str) -> None:
+    query, prop = ask(THREE), make_property(name, 0.1, **VALUES.get(name, {}))
+    budget = Budget()
+    budget.deadline = budget.began  # over before it began, whatever the options allow
+    assert attack_local(query, prop, QUICK, budget=budget).status == "undecided"
+    if name != "cr":  # of which plain bounds prove it at once
+        assert decide_local(query, prop, QUICK, budget=budget).status == "undecided"
+    assert decide_local(query, prop, QUICK, budget=Budget(20)).status == decide_local(query, prop, QUICK).status
+
+
+def test_samples_end_with_the_time_and_are_the_same_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    query = ask(THREE)
+    prop = make_property("cr", 0.4)
+    whole = sample_local(query, prop, 60, seed=3)
+    monkeypatch.setattr("onnxsub.metrics.local.sample._BLOCK", 2 * 10)  # ten points of two inputs
+    assert sample_local(query, prop, 60, seed=3) == whole
+    counts = []
+    for looks in (0.5, 2.5, 100.0):
+        monkeypatch.setattr("onnxsub.budget.time", Clock())
+        counts.append(sample_local(query, prop, 60, seed=3, budget=Budget(looks)))
+    assert [drawn for _, drawn in counts] == [10, 30, 60]
+    assert counts[-1] == whole
+    assert counts[0][0] <= counts[1][0] <= counts[2][0]
+
+
+def test_the_ratio_and_the_jacobian_look_at_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    query = ask(THREE)
+    prop = make_property("lr", 0.1, lipschitz=0.5)
+    assert attack_ratio(query, prop) is not None
+    low, high = query.space.ball(query.x0, 0.1)
+    x0 = query.x0.astype(np.float64)
+    for looks, ends in ((0.5, True), (1e6, False)):
+        monkeypatch.setattr("onnxsub.budget.time", Clock())
+        assert (attack_ratio(query, prop, budget=Budget(looks)) is None) == ends
+        monkeypatch.setattr("onnxsub.budget.time", Clock())
+        if ends:
+            with pytest.raises(OutOfTime):
+                lipschitz_bound(query.network, x0, low, high, budget=Budget(looks))
+        else:
+            assert lipschitz_bound(query.network, x0, low, high, budget=Budget(looks)) > 0
 
 
 def test_a_change_of_scores_beyond_0_and_1_cannot_be() -> None:

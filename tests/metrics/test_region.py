@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy.optimize import linprog
 
+from onnxsub.budget import Budget
 from onnxsub.errors import InputError, UnsupportedOperatorError
 from onnxsub.metrics.region import RegionOptions, RegionResult, region_distance
 from onnxsub.metrics.region_cell import Cell
@@ -199,6 +200,18 @@ def test_a_misclassified_anchor_is_at_distance_0() -> None:
     assert region.status == "misclassified"
     assert region.distance == 0
     assert region.rho.misclassified
+
+
+def test_the_budget_that_it_belongs_to_ends_it() -> None:
+    query = query_of(next(s for s in SEEDS if region_distance(query_of(s, kind="dense")).status == "reached"), kind="dense")
+    over = Budget()
+    over.stop.set()
+    region = region_distance(query, RegionOptions(timeout=100), budget=over)
+    assert region.status == "bracket"
+    assert all(t.status in ("bracket", "none") for t in region.targets.values())
+    full = region_distance(query)
+    assert all(region.targets[t].lower <= full.targets[t].lower + 1e-9 for t in region.targets)
+    assert region_distance(query, budget=Budget(100)).distance == full.distance
 
 
 def test_nearest_only_finds_the_same_distance() -> None:

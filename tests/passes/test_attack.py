@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,20 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxsub.budget import Budget, OutOfTime
 from onnxsub.errors import InputError
 from onnxsub.network import Network
 from onnxsub.ops.base import Array, Operator
 from onnxsub.ops.dense import Dense
 from onnxsub.ops.relu import Relu
 from onnxsub.passes.attack import Attacker, AttackOptions, AttackResult, attack, attack_network, walk_back
-from onnxsub.passes.descent import Objective
-from onnxsub.passes.polish import as_points, halfspace_radius
-from onnxsub.passes.walk_back import float64_confirm
+from onnxsub.passes.attack.descent import Objective
+from onnxsub.passes.attack.polish import as_points
+from onnxsub.passes.attack.walk import float64_confirm
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
 from onnxsub.results import dumps
+from tests.clock import Clock
 
 SPACE = InputSpace()
 QUICK = AttackOptions(steps=30, restarts=12, threads=1)
@@ -92,21 +95,6 @@ def linear_distance(w: Array, b: Array, x0: Array, label: int, space: InputSpace
             low, high = (low, middle) if value(middle) >= 0 else (middle, high)
         best = min(best, high)
     return best
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_halfspace_radius_is_the_smallest_radius_that_reaches_the_half_space(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    g = rng.normal(size=(20, 7)) * (rng.random((20, 7)) > 0.2)
-    m = -rng.random(20) * 3
-    m[0] = 0.5
-    x0 = rng.random(7) * (rng.random(7) > 0.3)
-    low, high = torch.tensor(-x0), torch.tensor(1 - x0)
-    found = halfspace_radius(torch.tensor(m), torch.tensor(g), low, high).numpy()
-    for i in range(20):
-        w, b = np.stack([np.zeros(7), g[i]]), np.array([0.0, m[i] - g[i] @ x0])
-        exact = linear_distance(w, b, x0, 0, SPACE)
-        assert found[i] == pytest.approx(exact, abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -208,7 +196,7 @@ def test_the_rectified_margin_has_the_sign_of_the_true_one() -> None:
     label = label_of(network, x0)
     objective = Objective(network, x0, label, SPACE, device="cpu", dtype=torch.float64)
     delta = torch.as_tensor(np.random.default_rng(0).random((500, 12))) - 0.5
-    surrogate, _ = objective.worst(delta)
+    surrogate, _ = objective.worst(delta, Budget())
     true, _ = float64_confirm(network, label)(x0 + delta.numpy())
     assert ((surrogate.numpy() > 0) == (true > 0)).all()
 
@@ -323,13 +311,79 @@ def test_what_the_judge_refuses_is_not_handed_out() -> None:
     assert not attack_network(network, x0, label, SPACE, QUICK, lambda x: (np.full(len(x), -1.0), np.zeros(len(x), int))).found
 
 
-def test_a_time_limit_hands_out_the_best_so_far() -> None:
+STAGES = ("anchor", "probe", "fgsm", "scout", "descend", "polish", "confirm")
+
+
+def test_a_time_limit_hands_out_the_best_so_far_and_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     network = random_net(2, (30, 50, 50, 8))
     x0 = np.random.default_rng(0).random(30).astype(np.float32)
     label = label_of(network, x0)
-    result = attack_network(network, x0, label, SPACE, AttackOptions(timeout=1e-9, threads=1))
-    assert result.timed_out
-    check(result, network, x0, label)
+    whole = attack_network(network, x0, label, SPACE, QUICK)
+    assert not whole.timed_out
+    assert whole.stage is None
+    assert whole.to_json()["stage"] is None
+    seen, radius = [], math.inf
+    for looks in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 10_000):
+        monkeypatch.setattr("onnxsub.budget.time", Clock())
+        result = attack_network(network, x0, label, SPACE, replace(QUICK, timeout=float(looks)))
+        if result.found:
+            check(result, network, x0, label)
+        # more time never makes it worse, since one seed makes the same steps
+        assert result.d_adv <= radius
+        radius = result.d_adv
+        assert result.timed_out == (result.stage is not None)
+        assert result.to_json()["stage"] == result.stage
+        seen.append(result.stage)
+    assert seen[0] == "anchor"
+    assert seen[-1] is None
+    places = [STAGES.index(s) for s in seen if s is not None]
+    assert places == sorted(places)
+    assert len(set(places)) >= 5
+    assert radius == whole.d_adv
+
+
+def test_the_time_limit_is_a_part_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = random_net(2, (30, 50, 50, 8))
+    x0 = np.random.default_rng(0).random(30).astype(np.float32)
+    label = label_of(network, x0)
+    for whole, own in ((30.0, None), (30.0, 500.0), (None, 30.0), (10_000.0, 30.0)):
+        monkeypatch.setattr("onnxsub.budget.time", Clock())
+        result = attack_network(network, x0, label, SPACE, replace(QUICK, timeout=own), budget=Budget(whole))
+        assert result.timed_out
+    budget = Budget()
+    budget.stop.set()
+    stopped = attack_network(network, x0, label, SPACE, QUICK, budget=budget)
+    assert not stopped.timed_out  # it was the caller who ended it
+    assert stopped.stage == "anchor"
+
+
+def test_a_gradient_of_many_points_looks_at_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = random_net(2, (30, 50, 50, 8))
+    x0 = np.random.default_rng(0).random(30).astype(np.float32)
+    objective = Objective(network, x0, 0, SPACE, device="cpu", dtype=torch.float32)
+    monkeypatch.setattr(objective, "_chunk", 4)
+    monkeypatch.setattr("onnxsub.budget.time", Clock())
+    points, targets = torch.zeros((20, 30)), torch.ones(20, dtype=torch.int64)
+    for call in (lambda b: objective.gradient(points, targets, b), lambda b: objective.worst(points, b)):
+        before = objective.evaluations
+        with pytest.raises(OutOfTime):
+            call(Budget(3.0))
+        assert 0 < objective.evaluations - before < 20
+        call(Budget(100.0))
+
+
+def test_walking_back_without_time_still_replays_what_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = random_net(2, (30, 50, 50, 8))
+    x0 = np.random.default_rng(0).random(30).astype(np.float32)
+    label = label_of(network, x0)
+    found = attack_network(network, x0, label, SPACE, QUICK)
+    assert found.x_adv is not None
+    budget = Budget()
+    budget.stop.set()
+    point = walk_back(network, x0, label, SPACE, found.x_adv, budget=budget)
+    assert point is not None
+    assert point.radius <= found.d_adv * (1 + 1e-3)
+    assert float64_confirm(network, label)(point.x[None])[0][0] > 0
 
 
 def test_an_interrupted_attack_keeps_its_best_point() -> None:

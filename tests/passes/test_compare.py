@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 from onnx import ModelProto
 
+from onnxsub.budget import Budget
 from onnxsub.errors import InputError, ModelError
 from onnxsub.layouts.compact import compact
 from onnxsub.lower import lower
@@ -18,6 +20,7 @@ from onnxsub.passes.substitute import lines, substitute
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
 from onnxsub.results import dumps
+from tests.clock import Clock
 from tests.handmade import Net, run
 from tests.random_models import random_model
 
@@ -123,3 +126,29 @@ def test_networks_that_do_not_fit() -> None:
 def test_bad_options(options: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=message):
         CompareOptions(**options)  # type: ignore[arg-type]
+
+
+def test_a_time_limit_leaves_the_figures_of_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    f, g = random_model(1, kind="conv", classes=3), random_model(1, kind="conv", classes=3)
+    values = np.frombuffer(g.graph.initializer[0].raw_data, np.float32) * 1.1
+    g.graph.initializer[0].raw_data = values.astype(np.float32).tobytes()
+    query, options = query_of(f), CompareOptions(0.05, samples=20, steps=5, restarts=2)
+    whole = compare(query, load_model(g), options)
+    assert whole.stage is None
+    monkeypatch.setattr("onnxsub.passes.compare._WORK", 1.0)  # one point per block
+    seen = []
+    for looks in (1, 5, 30, 31, 32, 33, 34, 35, 36, 40, 1000):
+        monkeypatch.setattr("onnxsub.budget.time", Clock())
+        result = compare(query, load_model(g), options, budget=Budget(float(looks)))
+        seen.append(result.stage)
+        assert result.at_x0 == pytest.approx(whole.at_x0, rel=1e-4, abs=1e-7)  # the anchor is always replayed
+        assert 1 <= result.points <= whole.points
+        assert result.at_x0 <= result.sampled <= result.attacked <= whole.certified + 1e-6
+        assert math.isinf(result.certified) == (result.stage in ("sampled", "attacked", "certified"))
+        assert result.to_json()["stage"] == result.stage
+        assert result.classes_differ in ("yes", "unknown") or result.stage is None
+        w = result.witness[None]
+        np.testing.assert_allclose(np.abs(run(f, w) - run(g, w)).max(), result.attacked, rtol=1e-5, atol=1e-6)
+    assert seen[0] == "sampled"
+    assert "certified" in seen
+    assert seen[-1] is None

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from onnxsub.budget import Budget, OutOfTime
 from onnxsub.errors import InputError
 from onnxsub.lower import lower
 from onnxsub.model import load_model
@@ -15,6 +16,7 @@ from onnxsub.network import Network
 from onnxsub.passes.select import SelectOptions, margin_gradients, select
 from onnxsub.passes.substitute import lines
 from onnxsub.propagate import compute_bounds
+from tests.clock import Clock
 from tests.random_models import random_model
 
 
@@ -135,3 +137,51 @@ def test_bad_options(options: dict[str, object], message: str) -> None:
 def test_more_kept_than_there_are(network: Network) -> None:
     with pytest.raises(InputError, match="is more than the model's"):
         SelectOptions(gamma=None, keep=10**6).pruned_of(network.units)
+
+
+def test_whole_rounds_are_handed_out_where_the_time_ends(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    x0, xa, ball = setting(network)
+    options = SelectOptions(gamma=0.95, gamma0=0.3, rank="width")
+    chosen = lines(network, "lin", x0, xa)
+    whole = select(network, ball, chosen, options, budget=Budget())
+    assert whole.complete
+    assert whole.rounds > 3
+    seen, nothing = set(), 0
+    for looks in (*range(1, 100, 3), *range(100, 1600, 40)):
+        monkeypatch.setattr("onnxsub.budget.time", Clock())
+        budget = Budget(float(looks))
+        try:
+            found = select(network, ball, chosen, options, budget=budget, best_effort=True)
+        except OutOfTime:
+            assert not seen
+            continue
+        seen.add((found.rounds, found.complete))
+        remaining = network.units
+        for _ in range(found.rounds):
+            remaining -= min(remaining - (network.units - round(0.95 * network.units)), max(1, math.ceil(0.3 * remaining)))
+        assert sum(found.kept_per_layer) == remaining
+        # what a round removes does not depend on the time
+        assert all((found.kept[n] | ~whole.kept[n]).all() for n in found.kept)
+        monkeypatch.setattr("onnxsub.budget.time", Clock())
+        try:  # all or nothing, with the whole time
+            assert select(network, ball, chosen, options, budget=Budget(float(looks))).complete
+        except OutOfTime:
+            nothing += 1
+    assert nothing > 0
+    assert (whole.rounds, True) in seen
+    assert sum(not complete for _, complete in seen) >= 2
+
+
+def test_lines_and_gradients_look_at_the_clock(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    x0, xa, _ = setting(network)
+    for looks, ends in ((2.0, True), (1e6, False)):
+        for call in (
+            lambda b: lines(network, "lin", x0, xa, budget=b),
+            lambda b: margin_gradients(network, np.stack([x0, xa]), 0, 1, budget=b),
+        ):
+            monkeypatch.setattr("onnxsub.budget.time", Clock())
+            if ends:
+                with pytest.raises(OutOfTime):
+                    call(Budget(looks))
+            else:
+                assert call(Budget(looks)) is not None

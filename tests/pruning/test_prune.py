@@ -14,6 +14,7 @@ import pytest
 import torch
 from onnx import ModelProto
 
+from onnxsub.budget import Budget, OutOfTime
 from onnxsub.errors import InputError
 from onnxsub.model import load_model
 from onnxsub.passes.attack import AttackOptions
@@ -22,6 +23,7 @@ from onnxsub.pruning.prune import Adversarial, PruneOptions, PruneResult, build_
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
 from onnxsub.results import dumps
+from tests.clock import Clock
 from tests.handmade import Net, run
 from tests.random_models import random_model
 
@@ -262,3 +264,64 @@ def test_real_networks(
         assert result.preserves["x0"] <= limit(query)
         if method == "lin":
             assert result.preserves["x_adv"] <= limit(query)
+@pytest.mark.parametrize("layout", ["inplace", "compact", "chain"])
+def test_a_time_limit_bounds_all_of_it(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    query = attackable()
+    chosen = options("lin", layout, gamma=0.8)
+    whole = prune(query, chosen)
+    cuts: list[str | None] = []
+    with monkeypatch.context() as patch:
+        for looks in [*range(1, 200, 2), 100_000]:
+            patch.setattr("onnxsub.budget.time", Clock())
+            budget = Budget(float(looks))
+            try:
+                result = prune(query, chosen, budget=budget)
+            except OutOfTime:
+                cuts.append(budget.cut)
+                assert budget.cut is not None
+                assert repr(budget.cut) in budget.why
+            else:
+                cuts.append(None)
+                assert result.complete
+                assert result.stage is None
+                assert result.substitute.selection.rounds == whole.substitute.selection.rounds
+    assert set(cuts) == {"attack", "select", "layout", "replay", None}
+    assert (cuts[0], cuts[-1]) == ("attack", None)
+
+
+def test_best_effort_writes_fewer_rounds_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    query = attackable()
+    chosen = PruneOptions("lin", SelectOptions(gamma=0.8, gamma0=0.1, bounds="ibp"), None, None, FAST, best_effort=True)
+    whole = prune(query, chosen)
+    assert whole.complete
+    assert whole.layout == "chain"
+    seen = []
+    with monkeypatch.context() as patch:
+        for looks in range(1, 400, 3):
+            patch.setattr("onnxsub.budget.time", Clock())
+            try:
+                seen.append(prune(query, chosen, budget=Budget(float(looks))))
+            except OutOfTime:
+                continue
+    partial = [r for r in seen if not r.complete]
+    assert partial
+    assert any(r.complete for r in seen)
+    for r in partial:
+        keys = r.to_json()
+        assert (keys["complete"], keys["stage"], keys["layout"]) == (False, "select", "inplace")
+        assert 0 < keys["units_pruned"] < whole.to_json()["units_pruned"]
+        assert keys["rounds"] < whole.to_json()["rounds"]
+        # the file and the document say what was reached, not what was asked for
+        assert keys["gamma"] == pytest.approx(keys["units_pruned"] / keys["units_total"])
+        assert float(properties(r.proto)["onnxsub.gamma"]) == keys["gamma"]
+        x = query.x0[None]
+        np.testing.assert_allclose(run(r.proto, x), run(query.model.source, x), atol=1e-5)
+    for r in seen:
+        assert r.complete or r.layout == "inplace"
+        assert (r.stage == "layout") == (r.complete and r.layout == "inplace")
+
+
+def properties(proto: ModelProto) -> dict[str, str]:
+    return {p.key: p.value for p in proto.metadata_props}
+
+

@@ -90,7 +90,9 @@ def _security(rows: Sequence[SampleRow], counts: Tally, s: RobustnessSettings) -
 def _accuracy(rows: Sequence[SampleRow], counts: Tally, s: RobustnessSettings) -> Measure:
     assert s.draws is not None
     n, satisfied = len(rows), sum(r.satisfied or 0 for r in rows)
-    possible = satisfied + s.draws * sum(r.status == "failed" for r in rows)  # of a unit that broke off nothing is known
+    # of a unit that broke off nothing is known, nor of the points for which the time of a sample did not suffice
+    possible = satisfied + s.draws * sum(r.status == "failed" for r in rows)
+    possible += sum(s.draws - (r.drawn or 0) for r in rows if r.status == "drawn")
     lower, upper = satisfied / (n * s.draws), possible / (n * s.draws)
     pooled = _between(satisfied, possible, n * s.draws, s.confidence)
     ends = [hoeffding_interval(mean, n, s.confidence) for mean in (lower, upper)]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxsub.budget import Budget
 from onnxsub.evaluate.robustness.settings import DISTANCES, RobustnessSettings
 from onnxsub.evaluate.task import Done, Task
 from onnxsub.metrics.intervals import clopper_pearson
@@ -26,13 +27,13 @@ __all__ = ["decide", "draw", "locate", "resist"]
 def decide(task: Task, query: Query) -> Done:
     """`proved`, `violated`, `undecided` or `misclassified`, by a verifier."""
     s = _settings(task)
-    return _verdict(query, decide_local(query, s.local, s.local_options(task.threads)))
+    return _verdict(query, decide_local(query, s.local, s.local_options(task.threads), budget=Budget(s.timeout)))
 
 
 def resist(task: Task, query: Query) -> Done:
     """`violated` where the attack succeeds, `undecided` where it fails."""
     s = _settings(task)
-    return _verdict(query, attack_local(query, s.local, s.local_options(task.threads)))
+    return _verdict(query, attack_local(query, s.local, s.local_options(task.threads), budget=Budget(s.timeout)))
 
 
 def draw(task: Task, query: Query) -> Done:
@@ -45,7 +46,7 @@ def draw(task: Task, query: Query) -> Done:
     start = time.perf_counter()
     # one stream per unit: the same points in every ball would make the samples depend on each other
     seed = int(np.random.SeedSequence([s.seed, task.id]).generate_state(1)[0])
-    satisfied, drawn = sample_local(query, s.local, s.draws, seed)
+    satisfied, drawn = sample_local(query, s.local, s.draws, seed, budget=Budget(s.timeout))
     share = clopper_pearson(satisfied, drawn, s.confidence)
     counts = {"satisfied": satisfied, "drawn": drawn, "lower": share.lower, "upper": share.upper}
     return Done({**facts, "status": "drawn", **counts, **_times({"total": time.perf_counter() - start})})
@@ -57,15 +58,16 @@ def locate(task: Task, query: Query) -> Done:
     facts = _facts(query)
     if query.misclassified:
         return Done({**facts, "status": "misclassified", "lower": 0.0, "upper": 0.0, "time_s": {"total": 0.0}})
+    budget = Budget(s.timeout)
     options = s.distance_options(task.threads)
     match s.distances:
         case "attack":
-            found = attack(query, options.attack)
+            found = attack(query, options.attack, budget=budget)
             status = "attacked" if found.found else "none-found"
             result = {"status": status, "lower": 0.0, "upper": found.d_adv if found.found else math.inf}
             return Done({**facts, **result, **_times(found.time_s)}, found.x_adv)
         case "region":
-            region = region_distance(query, RegionOptions(nearest_only=True, timeout=s.timeout))
+            region = region_distance(query, RegionOptions(nearest_only=True, timeout=s.timeout), budget=budget)
             result = {"status": f"region-{region.status}", "lower": 0.0, "upper": region.distance}
             return Done({**facts, **result, **_times(region.time_s)}, _confirmed(region.witness))
         case "exact" | "substitute":  # the options say which

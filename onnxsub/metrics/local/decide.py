@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
+from onnxsub.budget import Budget
 from onnxsub.errors import InputError
 from onnxsub.metrics.local.base import Counterexamples, LocalProperty
 from onnxsub.metrics.local.classification import ClassificationRobustness
@@ -27,19 +27,26 @@ from onnxsub.verifiers.verify import VerifyOptions, verify
 __all__ = ["attack_local", "check_able", "decide_local"]
 
 
-def decide_local(query: Query, prop: LocalProperty, options: LocalOptions | None = None) -> LocalVerdict:
+def decide_local(
+    query: Query, prop: LocalProperty, options: LocalOptions | None = None, *, budget: Budget | None = None
+) -> LocalVerdict:
     """Whether a property holds at the anchor of a query.
 
     `proved`: by bounds, branch and bound or programs, for the network over the real numbers (another tool's claim is named so
     in `reason`). `violated`: a float32 point of the ball that onnxruntime confirmed on the original file. `misclassified`:
     the property speaks of the class of the anchor, which is not of that class. Else `undecided`, and `reason` says why.
 
+    Args:
+        budget: of what the decision belongs to; `options.timeout` is a part of it.
+
     Raises:
         InputError: the verifier cannot decide this property.
         UnsupportedOperatorError: an operator has no bounds.
         MissingDependencyError, LicenceError, SolverError: of the solver.
     """
-    return _within_reach(query, prop, lambda near: _decide(query, near, options or LocalOptions()))
+    options = options or LocalOptions()
+    clock = options.budget(budget)
+    return _within_reach(query, prop, lambda near: _decide(query, near, options, clock))
 
 
 def _within_reach(query: Query, prop: LocalProperty, answer: Callable[[LocalProperty], LocalVerdict]) -> LocalVerdict:
@@ -48,44 +55,47 @@ def _within_reach(query: Query, prop: LocalProperty, answer: Callable[[LocalProp
     return replace(answer(near), prop=prop)
 
 
-def _decide(query: Query, prop: LocalProperty, options: LocalOptions) -> LocalVerdict:
+def _decide(query: Query, prop: LocalProperty, options: LocalOptions, budget: Budget) -> LocalVerdict:
     early = _at_anchor(query, prop, options.verifier)
     if early is not None:
         return early
     if isinstance(prop, ClassificationRobustness):
-        return _by_verify(query, prop, options)
+        return _by_verify(query, prop, options, budget)
     if external_tool(options.verifier) is not None:
-        return _by_tool(query, prop, options)
+        return _by_tool(query, prop, options, budget)
     if isinstance(prop, LipschitzRobustness):
-        return decide_lipschitz(query, prop, options)
+        return decide_lipschitz(query, prop, options, budget)
     what = prop.counterexamples(query)
     assert what is not None
     check_able(prop, what, options)
-    return _answer(query, prop, options, lambda: search(query, prop, what, options))
+    return _answer(query, prop, options, lambda: search(query, prop, what, options, budget))
 
 
-def attack_local(query: Query, prop: LocalProperty, options: LocalOptions | None = None) -> LocalVerdict:
+def attack_local(
+    query: Query, prop: LocalProperty, options: LocalOptions | None = None, *, budget: Budget | None = None
+) -> LocalVerdict:
     """The attack alone: `violated` with a replayed point, `misclassified`, or `undecided` where it failed (constraint security)."""
-    return _within_reach(query, prop, lambda near: _attack(query, near, options or LocalOptions()))
+    options = options or LocalOptions()
+    clock = options.budget(budget)
+    return _within_reach(query, prop, lambda near: _attack(query, near, options, clock))
 
 
-def _attack(query: Query, prop: LocalProperty, options: LocalOptions) -> LocalVerdict:
+def _attack(query: Query, prop: LocalProperty, options: LocalOptions, clock: Budget) -> LocalVerdict:
     early = _at_anchor(query, prop, "attack", proves=False)
     if early is not None:
         return early
     began = time.perf_counter()
-    until = math.inf if options.timeout is None else began + options.timeout
 
     def look() -> Found:
         point: Array | None
         if isinstance(prop, ClassificationRobustness):
-            point = _class_attack(query, prop, options)
+            point = _class_attack(query, prop, options, clock)
         elif isinstance(prop, LipschitzRobustness):
-            point = attack_ratio(query, prop, seed=options.seed, deadline=until)
+            point = attack_ratio(query, prop, seed=options.seed, budget=clock)
         else:
             what = prop.counterexamples(query)
             assert what is not None
-            point = hunt(query, prop, what, options).witness
+            point = hunt(query, prop, what, options, clock).witness
         reason = "the attack found no point; nothing is proved" if point is None else "a point of the ball that the attack found"
         return Found(False, point, reason, False, {"attack": time.perf_counter() - began})
 
@@ -131,10 +141,10 @@ def check_able(prop: LocalProperty, what: Counterexamples, options: LocalOptions
         )
 
 
-def _by_verify(query: Query, prop: LocalProperty, options: LocalOptions) -> LocalVerdict:
+def _by_verify(query: Query, prop: LocalProperty, options: LocalOptions, budget: Budget) -> LocalVerdict:
     """CR, as `onnxsub verify --eps` decides it."""
     exact = options.exact
-    chosen = VerifyOptions(exact.limits, exact.milp, exact.bab, options.attack, options.verifier)
+    chosen = VerifyOptions(exact.limits.within(budget), exact.milp, exact.bab, options.attack, options.verifier)
     result = verify(query, prop.eps, chosen)
     witness = None
     if result.status == "violated":
@@ -153,10 +163,11 @@ def _by_verify(query: Query, prop: LocalProperty, options: LocalOptions) -> Loca
     )  # fmt: skip
 
 
-def _by_tool(query: Query, prop: LocalProperty, options: LocalOptions) -> LocalVerdict:
+def _by_tool(query: Query, prop: LocalProperty, options: LocalOptions, budget: Budget) -> LocalVerdict:
     """Asks another tool about the VNN-LIB form; its point is taken back to un-normalised units and replayed."""
     began = time.perf_counter()
-    result = decide_property(query.model, prop.to_property(query), VerifyOptions(options.exact.limits, verifier=options.verifier))
+    limits = options.exact.limits.within(budget)
+    result = decide_property(query.model, prop.to_property(query), VerifyOptions(limits, verifier=options.verifier))
     status, witness, reason = {"proved": "proved"}.get(result.status, "undecided"), None, result.reason
     if result.witness is not None:
         x = result.witness.x.reshape(query.x0.shape)
@@ -172,10 +183,10 @@ def _by_tool(query: Query, prop: LocalProperty, options: LocalOptions) -> LocalV
     )
 
 
-def _class_attack(query: Query, prop: LocalProperty, options: LocalOptions) -> Array | None:
+def _class_attack(query: Query, prop: LocalProperty, options: LocalOptions, budget: Budget) -> Array | None:
     if prop.eps == 0:
         return None
-    found = attack(query, replace(options.search(), upper=prop.eps)).x_adv
+    found = attack(query, replace(options.search(), upper=prop.eps), budget=budget).x_adv
     if found is None:
         return None
     point = BallJudge(query, prop).judge(found)

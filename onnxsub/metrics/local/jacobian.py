@@ -16,6 +16,7 @@ import math
 
 import torch
 
+from onnxsub.budget import Budget
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.ops.interval_rows import Rows
@@ -24,18 +25,26 @@ from onnxsub.propagate import Bounds, compute_bounds
 __all__ = ["lipschitz_bound"]
 
 
-def lipschitz_bound(network: Network, x0: Array, lower: Array, upper: Array, bounds: Bounds | None = None) -> float:
+def lipschitz_bound(
+    network: Network, x0: Array, lower: Array, upper: Array, bounds: Bounds | None = None, *, budget: Budget | None = None
+) -> float:
     """An upper bound of `|f(x) - f(x0)|_inf / |x - x0|_inf` over the other points of a box; inf where an operator has no slopes.
 
     Args:
         x0, lower, upper: `(*input_shape)`, float64, `lower <= x0 <= upper`.
         bounds: of all non-linear operators on that box, where they are known.
+
+    Raises:
+        OutOfTime: the budget ended; it is looked at before every operator.
     """
-    bounds = bounds or compute_bounds(network, lower, upper, output=False)
+    budget = budget or Budget()
+    budget.check()
+    bounds = bounds or compute_bounds(network, lower, upper, output=False, budget=budget)
     with torch.no_grad():
         rows = torch.eye(network.classes, dtype=torch.float64).reshape(network.classes, *network.output_shape)
         pending: dict[str, Rows] = {network.output: (rows, torch.zeros_like(rows))}
         for op in reversed(network.ops):
+            budget.check()
             part = pending.pop(op.output, None)
             if part is None:
                 continue

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from onnxsub.budget import Budget, OutOfTime
 from onnxsub.metrics.local.base import LocalProperty
 from onnxsub.metrics.local.search import BallJudge
 from onnxsub.ops.base import Array
@@ -22,9 +22,10 @@ _KEPT = 32  # starts that are improved
 _STEPS = 40
 _JUDGED = 8  # points that are replayed at a time
 _BLOCK = 2**24  # numbers of one forward pass
+_WORK = 4e9  # multiplications of one forward pass: about half a second of one core in float64
 
 
-def attack_ratio(query: Query, prop: LocalProperty, *, seed: int = 0, deadline: float = math.inf) -> Array | None:
+def attack_ratio(query: Query, prop: LocalProperty, *, seed: int = 0, budget: Budget | None = None) -> Array | None:
     r"""A point, confirmed by onnxruntime, with `|f(x) - f(x0)|_inf > L |x - x0|_inf` beyond rounding; None: none was found.
 
     Starts: for every output and sign, the corner that its gradient points at, at the anchor and at random points, at radii
@@ -32,18 +33,30 @@ def attack_ratio(query: Query, prop: LocalProperty, *, seed: int = 0, deadline: 
     found is replayed.
 
     Args:
-        deadline: `time.perf_counter()` at which to stop.
+        budget: looked at before every batch of points.
     """
+    try:
+        return _search(query, prop, seed, budget or Budget())
+    except OutOfTime:
+        return None
+
+
+def _search(query: Query, prop: LocalProperty, seed: int, budget: Budget) -> Array | None:
     network, judge = query.network, BallJudge(query, prop)
     low, high = (torch.as_tensor(end.astype(np.float64)).reshape(query.x0.shape) for end in (judge.lower, judge.upper))
     x0 = torch.as_tensor(query.x0.astype(np.float64))
     generator = torch.Generator().manual_seed(seed)
     block = max(1, _BLOCK // sum(math.prod(s) for s in network.shapes.values()))
+    block = max(1, min(block, int(_WORK // max(network.multiplications, 1))))
     axes = [1] * x0.dim()
 
     def values(x: Tensor) -> Tensor:
+        found = []
         with torch.no_grad():
-            return torch.cat([network.forward(part) for part in torch.split(x, block)])
+            for part in torch.split(x, block):
+                budget.check()
+                found.append(network.forward(part))
+        return torch.cat(found)
 
     def project(x: Tensor, radius: Tensor) -> Tensor:
         r = radius.reshape(-1, *axes)
@@ -59,6 +72,7 @@ def attack_ratio(query: Query, prop: LocalProperty, *, seed: int = 0, deadline: 
 
     def confirmed(x: Tensor, ratio: Tensor) -> Array | None:
         for i in ratio.argsort(descending=True)[:_JUDGED].tolist():
+            budget.check()
             if not float(ratio[i]) > prop.bound:
                 return None
             point = x[i].numpy()
@@ -74,9 +88,9 @@ def attack_ratio(query: Query, prop: LocalProperty, *, seed: int = 0, deadline: 
     points[0] = x0
     signs = []
     for p in points:
-        if time.perf_counter() > deadline:
+        if budget.over:
             break
-        signs += [g.sign() for g in _gradients(query, p)]
+        signs += [g.sign() for g in _gradients(query, p, budget)]
     directions = torch.stack(signs + [-s for s in signs]) if signs else torch.ones((1, *x0.shape), dtype=x0.dtype)
     radii = prop.eps * 0.5 ** torch.arange(_RADII, dtype=x0.dtype)
     r = radii.repeat_interleave(len(directions))
@@ -91,8 +105,7 @@ def attack_ratio(query: Query, prop: LocalProperty, *, seed: int = 0, deadline: 
     output = difference.abs().argmax(1)
     side = difference.gather(1, output[:, None])[:, 0].sign()
     for step in range(_STEPS):
-        if time.perf_counter() > deadline:
-            return None
+        budget.check()
         leaf = x.clone().requires_grad_()
         f = network.forward(leaf)
         goal = (side * f.gather(1, output[:, None])[:, 0]).sum()
@@ -107,10 +120,15 @@ def attack_ratio(query: Query, prop: LocalProperty, *, seed: int = 0, deadline: 
     return None
 
 
-def _gradients(query: Query, point: Tensor) -> list[Tensor]:
+def _gradients(query: Query, point: Tensor, budget: Budget) -> list[Tensor]:
     """The gradient of every logit at a point."""
     leaf = point.clone().requires_grad_()
     f = query.network.forward(leaf[None])[0]
     if not f.requires_grad:
         return []
-    return [torch.autograd.grad(v, leaf, retain_graph=True)[0] for v in f if v.requires_grad]
+    found = []
+    for v in f:
+        budget.check()
+        if v.requires_grad:
+            found.append(torch.autograd.grad(v, leaf, retain_graph=True)[0])
+    return found

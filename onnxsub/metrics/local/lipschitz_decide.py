@@ -18,7 +18,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from onnxsub.budget import Budget
+from onnxsub.budget import Budget, OutOfTime
 from onnxsub.metrics.local.jacobian import lipschitz_bound
 from onnxsub.metrics.local.lipschitz import LipschitzRobustness
 from onnxsub.metrics.local.lipschitz_attack import attack_ratio
@@ -39,23 +39,25 @@ _LEAST = 1e-9  # of eps: what is left of the radius when the search is given up
 _SHELLS = 1000
 
 
-def decide_lipschitz(query: Query, prop: LipschitzRobustness, options: LocalOptions) -> LocalVerdict:
+def decide_lipschitz(query: Query, prop: LipschitzRobustness, options: LocalOptions, budget: Budget) -> LocalVerdict:
     """`proved`, `violated` with a replayed point whose ratio exceeds L beyond rounding, or `undecided`.
+
+    Args:
+        budget: in place of the time limit of `options`.
 
     Raises:
         UnsupportedOperatorError: an operator has no bounds.
         MissingDependencyError, LicenceError, SolverError: of the solver.
     """
     began = time.perf_counter()
-    until = math.inf if options.timeout is None else began + options.timeout
     times: dict[str, float] = {}
     witness: Array | None = None
     interrupted, proved, reason = False, False, ""
     try:
-        witness = attack_ratio(query, prop, seed=options.seed, deadline=began + (until - began) / 3)
+        witness = attack_ratio(query, prop, seed=options.seed, budget=budget.part(budget.remaining / 3))
         times["attack"] = time.perf_counter() - began
         if witness is None:
-            proved, witness, reason = _shells(query, prop, options, until)
+            proved, witness, reason = _shells(query, prop, options, budget)
     except KeyboardInterrupt:
         interrupted, reason = True, "interrupted before everything was decided"
     if witness is not None:
@@ -67,15 +69,18 @@ def decide_lipschitz(query: Query, prop: LipschitzRobustness, options: LocalOpti
     )
 
 
-def _shells(query: Query, prop: LipschitzRobustness, options: LocalOptions, until: float) -> tuple[bool, Array | None, str]:
+def _shells(query: Query, prop: LipschitzRobustness, options: LocalOptions, budget: Budget) -> tuple[bool, Array | None, str]:
     """Whether it is proved, a point that violates it, and why."""
     r, most, share = prop.eps, prop.lipschitz, _FIRST
     for shells in range(_SHELLS):
-        if time.perf_counter() > until:
-            return False, None, _left(r, prop.eps, "the time limit ended it; give more (--timeout)")
         low, high = query.space.ball(query.x0, r)
-        bounds = compute_bounds(query.network, low, high)
-        if lipschitz_bound(query.network, query.x0.astype(np.float64), low, high, bounds) <= most:
+        try:
+            budget.check()
+            bounds = compute_bounds(query.network, low, high, budget=budget)
+            bound = lipschitz_bound(query.network, query.x0.astype(np.float64), low, high, bounds, budget=budget)
+        except OutOfTime:
+            return False, None, _left(r, prop.eps, "the time limit ended it; give more (--timeout)")
+        if bound <= most:
             return True, None, f"the Jacobian on a ball of radius {r:.3g}, and {shells} shells outside of it"
         if r <= _LEAST * prop.eps:
             return False, None, _left(r, prop.eps, "the Jacobian's bound there exceeds L; a unit may be at its kink")
@@ -83,7 +88,7 @@ def _shells(query: Query, prop: LipschitzRobustness, options: LocalOptions, unti
         if inner <= _SHELL * r:
             r = inner
             continue
-        share, found = _thinnest(query, prop, r, share, options, until)
+        share, found = _thinnest(query, prop, r, share, options, budget)
         if found.witness is not None:
             return False, found.witness, ""
         if not found.proved:
@@ -123,13 +128,8 @@ def _inner(query: Query, bounds: Bounds, low: Array, high: Array, r: float, most
     return float(np.minimum(by_line, by_value).max()) * (1 + 1e-9)
 
 
-def _left_of(until: float) -> Budget:
-    """The time until a moment as a budget."""
-    return Budget(None if math.isinf(until) else max(until - time.perf_counter(), 1e-3))
-
-
 def _thinnest(
-    query: Query, prop: LipschitzRobustness, r: float, share: float, options: LocalOptions, until: float
+    query: Query, prop: LipschitzRobustness, r: float, share: float, options: LocalOptions, budget: Budget
 ) -> tuple[float, Found]:
     """A share t for which `SR(r, t L r)` is proved, and that proof; or what else was found: a point that violates the property.
 
@@ -139,7 +139,7 @@ def _thinnest(
     judge = BallJudge(query, prop)
     while True:
         shell = StandardRobustness(r, share * prop.lipschitz * r)
-        found = search(query, shell, shell.counterexamples(query), options, _left_of(until))
+        found = search(query, shell, shell.counterexamples(query), options, budget)
         if found.interrupted:
             raise KeyboardInterrupt
         if found.witness is None or judge.judge(found.witness).confirmed:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from onnxsub.budget import Budget
 from onnxsub.metrics.local.base import LocalProperty
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackOptions
@@ -54,8 +56,12 @@ class LocalOptions:
         return ExactOptions(limits, MilpOptions(solver=self.solver), self.bab)
 
     def search(self) -> AttackOptions:
-        """The same for the attack on a class."""
-        return AttackOptions(seed=self.seed, timeout=self.timeout, threads=self.threads)
+        """The same for the attack on a class, whose time is that of the budget that it is given."""
+        return AttackOptions(seed=self.seed, threads=self.threads)
+
+    def budget(self, whole: Budget | None = None) -> Budget:
+        """The clock of one decision: `timeout` as a part of what it belongs to."""
+        return (whole or Budget()).part(math.inf if self.timeout is None else self.timeout)
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from onnxsub.budget import Budget
 from onnxsub.device import ieee_float32
+from onnxsub.geometry import halfspace_radius
 from onnxsub.ops.base import Activation
 from onnxsub.ops.relaxation import Elementwise, Relaxation
 from onnxsub.propagate.adam import Adam
@@ -55,27 +56,7 @@ def box_radius(line: Line, low: Tensor, high: Tensor) -> Tensor:
     Args:
         low, high: the box of offsets, `(B, n)`; it need not contain 0.
     """
-    c, k = line.c, line.k
-    least = torch.maximum(low, -high).amax(1).clamp(min=0)
-    stop, order = torch.where(c > 0, high, -low).sort(dim=1)
-    weight = c.abs().gather(1, order)
-    held = weight * stop
-    reached = held.cumsum(1)
-    # summed from the far end: what is left must not be the difference of two large sums
-    moving = weight.flip(1).cumsum(1).flip(1)
-    left = torch.cat([moving[:, 1:], torch.zeros_like(moving[:, :1])], 1)
-    # a coordinate whose stop is negative stands at its end from the start
-    value = k[:, None] + reached + left * stop
-    ok = (value >= 0) & (stop > 0)
-    first = ok.to(torch.int8).argmax(1, keepdim=True)
-    possible = (k + reached[:, -1]) >= 0
-    before = torch.where(first > 0, reached.gather(1, (first - 1).clamp(min=0)), torch.zeros_like(k)[:, None])
-    speed = moving.gather(1, first)
-    root = (-(k[:, None] + before) / speed.clamp(min=1e-300 if k.dtype == torch.float64 else 1e-37)).clamp(min=0)
-    root = torch.minimum(root, stop.gather(1, first).clamp(min=0))[:, 0]
-    # where no coordinate moves at all, or the last stop is reached by rounding only
-    root = torch.where(ok.any(1), root, torch.zeros_like(root))
-    return torch.where(possible, torch.maximum(root, least), torch.full_like(root, math.inf))
+    return halfspace_radius(line.c, line.k, low, high)
 
 
 def farthest(c: Tensor, low: Tensor, high: Tensor, radius: Tensor) -> Tensor:

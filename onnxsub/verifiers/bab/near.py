@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from onnxsub.budget import Budget
-from onnxsub.passes.walk_back import walk_back
+from onnxsub.passes.attack.walk import walk_back
 from onnxsub.verifiers.bab.driver import Policy
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.frontier import Frontier

@@ -15,7 +15,7 @@ from onnxsub.errors import InputError
 from onnxsub.instance import Instance
 from onnxsub.model import Model, load_model, save_model
 from onnxsub.ops.base import Array
-from onnxsub.passes.walk_back import walk_back
+from onnxsub.passes.attack.walk import walk_back
 from onnxsub.properties import Property, robustness_property
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace

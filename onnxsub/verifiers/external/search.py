@@ -14,7 +14,7 @@ from pathlib import Path
 from onnxsub.instance import Instance
 from onnxsub.model import Model
 from onnxsub.ops.base import Array
-from onnxsub.passes.walk_back import walk_back
+from onnxsub.passes.attack.walk import walk_back
 from onnxsub.query import Query
 from onnxsub.verifiers.bracket import Bracket
 from onnxsub.verifiers.external.inquiry import Inquiry, inquire

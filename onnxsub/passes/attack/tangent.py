@@ -1,8 +1,7 @@
 r"""Steps to the nearest point of the boundary's tangent: where few units are left, a handful of them ends beside the nearest point.
 
-At x the margin `m = f_t - f_y` is replaced by its tangent `m(x) + g . (x' - x)`. The nearest zero of that in the domain is at the
-smallest r with `sum_i |g_i| min(r, room_i) >= g . (x - x0) - m(x)`, every element moved by r in the direction of `g_i` or to the
-end of the domain (DeepFool, Moosavi-Dezfooli et al. 2016, in the maximum norm with bounds).
+At x the margin `m = f_t - f_y` is replaced by its tangent `m(x) + g . (x' - x)`; the nearest zero of that in the domain is the
+next x (`onnxsub.geometry`).
 """
 
 from __future__ import annotations
@@ -10,12 +9,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from onnxsub.budget import Budget, OutOfTime
+from onnxsub.geometry import nearest_in_halfspace
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
-from onnxsub.passes.descent import Objective
+from onnxsub.passes.attack.descent import Objective
 from onnxsub.region import InputSpace
 
-__all__ = ["step_to_tangent", "tangent_steps"]
+__all__ = ["tangent_steps"]
 
 _NEAR = torch.cat([torch.linspace(0.95, 0.9975, 20), torch.linspace(1.0, 1.1, 41)]).double()
 """How far along the line from the anchor through a point the boundary is looked for, as shares of the point's offset."""
@@ -23,30 +24,9 @@ _HERE = 20  # place of the share 1.0, the point itself
 _SHARE = 0.5  # of the way to the tangent's nearest point that is gone, after the first step
 
 
-def step_to_tangent(gradient: Array, needed: float, low: Array, high: Array) -> Array | None:
-    """The offset t in `[low, high]` with the smallest `|t|_inf` and `gradient . t >= needed`; None: there is none.
-
-    Args:
-        gradient, low, high: `(n,)`; low at most 0, high at least 0.
-    """
-    size = np.abs(gradient)
-    room = np.where(gradient > 0, high, -low)
-    if needed <= 0:
-        return np.zeros_like(gradient)
-    if float(size @ room) < needed:
-        return None
-    order = np.argsort(room)
-    # below room r_k, the elements before k are at their ends and the others move by r
-    ended = np.concatenate([[0.0], np.cumsum((size * room)[order])[:-1]])
-    moving = float(size.sum()) - np.concatenate([[0.0], np.cumsum(size[order])[:-1]])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        radii = (needed - ended) / moving
-    k = int(np.flatnonzero(radii <= room[order])[0]) if (radii <= room[order]).any() else -1
-    radius = float(radii[k]) if k >= 0 else float(room.max())
-    return np.sign(gradient) * np.minimum(radius, room)
-
-
-def tangent_steps(network: Network, x0: Array, label: int, space: InputSpace, x: Array, steps: int) -> Array | None:
+def tangent_steps(
+    network: Network, x0: Array, label: int, space: InputSpace, x: Array, steps: int, *, budget: Budget | None = None
+) -> Array | None:
     """The nearest point with another class met on the way from x, `(*shape)` float64; None where there was none.
 
     In float64 on the network as it stands: a proposal, which is no witness before it was replayed.
@@ -54,7 +34,9 @@ def tangent_steps(network: Network, x0: Array, label: int, space: InputSpace, x:
     Args:
         x0: `(*shape)`, un-normalised.
         x: `(*shape)`, where the first tangent is taken.
+        budget: where it ends, the nearest point so far is the answer.
     """
+    budget = budget or Budget()
     objective = Objective(network, x0, label, space, device="cpu", dtype=torch.float64)
     low, high = objective.low.numpy(), objective.high.numpy()
     point = objective.project(torch.as_tensor(np.asarray(x, dtype=np.float64)).flatten() - objective.x0)[None]
@@ -62,15 +44,18 @@ def tangent_steps(network: Network, x0: Array, label: int, space: InputSpace, x:
     for i in range(steps):
         offset = point[0].numpy()
         line = objective.project(_NEAR[:, None] * point)
-        worst, targets = objective.worst(line)
+        try:
+            worst, targets = objective.worst(line, budget)
+            margin, gradient, _ = objective.gradient(point, targets[_HERE : _HERE + 1], budget)
+        except OutOfTime:
+            break
         beyond = torch.nonzero(worst >= 0)[:, 0]
         if len(beyond) and (radius := float(line[beyond[0]].abs().max())) < nearest:
             best, nearest = line[beyond[0]].numpy(), radius
-        margin, gradient, _ = objective.gradient(point, targets[_HERE : _HERE + 1])
         g = gradient[0].numpy()
         # a little beyond the boundary, so that what is on its far side is met
         needed = float(g @ offset - margin[0])
-        step = step_to_tangent(g, needed + 1e-6 * abs(needed), low, high)
+        step = nearest_in_halfspace(g, -(needed + 1e-6 * abs(needed)), low, high)
         if step is None:
             break
         # between two pieces full steps go to and fro

@@ -1,4 +1,4 @@
-"""The attack: the smallest radius at which a strictly adversarial point was found, an upper bound `d_adv` of the distance."""
+"""The stages of the attack, and the best confirmed point at every moment."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onnxsub.budget import Budget, OutOfTime
+from onnxsub.device import torch_settings
 from onnxsub.errors import InputError
+from onnxsub.geometry import halfspace_radius
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
-from onnxsub.passes.attack_result import AttackOptions, AttackResult
-from onnxsub.passes.descent import Objective, Schedule, Track, descend
-from onnxsub.passes.fgsm import sign_search
-from onnxsub.passes.polish import AdversarialPoint, Confirm, halfspace_radius, settle, sharpen
-from onnxsub.passes.walk_back import float64_confirm, start_offsets, walk_back
+from onnxsub.passes.attack.descent import Objective, Schedule, Track, descend
+from onnxsub.passes.attack.fgsm import sign_search
+from onnxsub.passes.attack.polish import AdversarialPoint, Confirm, settle, sharpen
+from onnxsub.passes.attack.result import AttackOptions, AttackResult
+from onnxsub.passes.attack.walk import float64_confirm, start_offsets
 from onnxsub.region import InputSpace
 
 if TYPE_CHECKING:
     from onnxsub.query import Query
 
-__all__ = ["AdversarialPoint", "AttackOptions", "AttackResult", "Attacker", "attack", "attack_network", "walk_back"]
+__all__ = ["Attacker", "attack", "attack_network"]
 
 _MOST_TARGETS = 64  # classes tried at all, the most promising ones by the logits at the anchor
 _SIGN_TARGETS = 10  # classes whose gradient's sign is searched along
@@ -41,16 +44,19 @@ _GAIN = 0.001  # a batch of restarts that gains less than this share is the last
 Progress = Callable[[float, str], None]
 
 
-def attack(query: Query, options: AttackOptions | None = None, *, progress: Progress | None = None) -> AttackResult:
+def attack(
+    query: Query, options: AttackOptions | None = None, *, budget: Budget | None = None, progress: Progress | None = None
+) -> AttackResult:
     """The smallest `|x - x0|_inf` found with `f_t(x) > f_y(x)` for some t, x in the domain, confirmed by onnxruntime on the file.
 
     Args:
+        budget: of what the attack serves; `options.timeout` is a part of it. Where it ends, the best point so far is the answer.
         progress: called with the share done and a line that says the best radius so far.
 
     Raises:
         InputError: options that cannot be used (no such device, start points of another shape or outside the domain).
     """
-    return Attacker.of(query, options, progress=progress).run()
+    return Attacker.of(query, options, budget=budget, progress=progress).run()
 
 
 def attack_network(
@@ -61,6 +67,7 @@ def attack_network(
     options: AttackOptions | None = None,
     confirm: Confirm | None = None,
     *,
+    budget: Budget | None = None,
     progress: Progress | None = None,
 ) -> AttackResult:
     """`attack` on any network of un-normalised inputs, such as a substitute in memory.
@@ -68,7 +75,7 @@ def attack_network(
     Args:
         confirm: `(N, *shape)` float32 to (worst margin, its class); default: the network itself in float64.
     """
-    return Attacker(network, x0, label, space, options, confirm, progress=progress).run()
+    return Attacker(network, x0, label, space, options, confirm, budget=budget, progress=progress).run()
 
 
 class Attacker:
@@ -84,6 +91,7 @@ class Attacker:
         confirm: Confirm | None = None,
         *,
         head: Mapping[str, Any] | None = None,
+        budget: Budget | None = None,
         progress: Progress | None = None,
     ) -> None:
         options = options or AttackOptions()
@@ -105,26 +113,25 @@ class Attacker:
         self._settled = math.inf  # the pool's best radius at the last settling
         self._best: AdversarialPoint | None = None
         self._time: dict[str, float] = {}
-        self._timed_out = False
-        self._began = time.perf_counter()
+        self._whole = budget or Budget()
+        self._budget = self._whole
+        self._cut: str | None = None  # the stage that the end of the budget cut short
 
     @staticmethod
-    def of(query: Query, options: AttackOptions | None = None, *, progress: Progress | None = None) -> Attacker:
+    def of(
+        query: Query, options: AttackOptions | None = None, *, budget: Budget | None = None, progress: Progress | None = None
+    ) -> Attacker:
         """The attack on a query, confirmed by onnxruntime."""
         return Attacker(
-            query.network, query.x0, query.label, query.space, options, query.margins, head=query.json_head(), progress=progress
-        )
-
-    @property
-    def best(self) -> AdversarialPoint | None:
-        """The best confirmed point so far."""
-        return self._best
+            query.network, query.x0, query.label, query.space, options, query.margins, head=query.json_head(), budget=budget,
+            progress=progress,
+        )  # fmt: skip
 
     def result(self) -> AttackResult:
         """The best point so far; confirms first what the descent found since."""
         self._settle()
         best = self._best
-        self._time["total"] = time.perf_counter() - self._began
+        self._time["total"] = self._budget.spent
         return AttackResult(
             found=best is not None,
             d_adv=math.inf if best is None else best.radius,
@@ -133,48 +140,60 @@ class Attacker:
             margin=-math.inf if best is None else best.margin,
             time_s=dict(self._time),
             evaluations=self._objective.evaluations,
-            timed_out=self._timed_out,
+            timed_out=self._cut is not None and not self._budget.stop.is_set(),
             settings=self.options.to_json(),
             head=self._head,
+            stage=self._cut,
         )
 
     def run(self) -> AttackResult:
-        """All stages."""
-        self._began = time.perf_counter()
-        with _torch_settings(1 if self._objective.values <= _SMALL else self.options.threads):
-            if not self._anchor_is_misclassified():
-                self._stages()
+        """All stages, until the budget ends."""
+        self._budget = self._whole.part(math.inf if self.options.timeout is None else self.options.timeout)
+        with torch_settings(1 if self._objective.values <= _SMALL else self.options.threads):
+            try:
+                with self._stage("anchor", 0.0):
+                    known = self._anchor_is_misclassified()
+                    self._budget.check()
+                if not known:
+                    self._stages()
+            except OutOfTime:
+                pass  # `_stage` has noted which one
             return self.result()
 
     def _stages(self) -> None:
-        objective, options = self._objective, self.options
-        with self._stage("probe", 0.0):
+        objective, options, budget = self._objective, self.options, self._budget
+        with self._stage("probe", 0.01):
             targets, gradients, estimates = self._probe()
         if options.method != "pgd":
             with self._stage("fgsm", 0.02):
-                self._offer(sign_search(objective, targets[:_SIGN_TARGETS], gradients[:_SIGN_TARGETS].sign(), self._upper))
+                signs = gradients[:_SIGN_TARGETS].sign()
+                self._offer(sign_search(objective, targets[:_SIGN_TARGETS], signs, self._upper, budget))
                 self._settle()
+                budget.check()
         if self._start is not None:
             with self._stage("start", 0.05):
-                self._offer(sharpen(objective, self._start, upper=self._upper, deadline=self._deadline))
+                self._offer(sharpen(objective, self._start, upper=self._upper, budget=budget))
+                budget.check()
         if options.method == "fgsm":
             return
         with self._stage("scout", 0.1):
             scouted = self._scout(targets, gradients, estimates)
+            budget.check()
             if self._pool is None:
                 scouted = scouted.join(self._random_points())
         for i in range(options.rounds):
             before = self._radius
             with self._stage("descend", 0.2 + 0.6 * i / options.rounds):
                 self._offer(self._descend(scouted))
-            if self._late or (self._pool is not None and self._radius > (1 - _GAIN) * before):
+                budget.check()
+            if self._pool is not None and self._radius > (1 - _GAIN) * before:
                 break
-        if self._pool is not None and not self._late:
+        if self._pool is not None:
             with self._stage("polish", 0.85):
                 plan = Schedule(steps=options.steps, first=0.15, last=0.0005, noise=(0.5, 0.0), quiet=0.3)
                 self._offer(self._run(self._pool.resumed(), plan))
                 nearest = self._pool.point[:2]
-                self._offer(sharpen(objective, nearest, upper=self._upper, steps=options.steps // 2, deadline=self._deadline))
+                self._offer(sharpen(objective, nearest, upper=self._upper, steps=options.steps // 2, budget=budget))
         with self._stage("confirm", 0.98):
             self._settle()
 
@@ -194,8 +213,8 @@ class Attacker:
             with torch.no_grad():
                 f = o.logits(zero)[0]
             targets = targets[f[targets].topk(_MOST_TARGETS).indices]
-        margins, gradients, _ = o.gradient(zero.expand(len(targets), -1), targets)
-        estimates = halfspace_radius(margins, gradients, o.low, o.high)
+        margins, gradients, _ = o.gradient(zero.expand(len(targets), -1), targets, self._budget)
+        estimates = halfspace_radius(gradients, margins, o.low, o.high)
         order = estimates.argsort(stable=True)
         return targets[order], gradients[order], estimates[order]
 
@@ -228,7 +247,7 @@ class Attacker:
         directions[0], directions[1] = 1.0, -1.0
         radius = torch.full((len(directions),), self._upper, dtype=directions.dtype, device=directions.device)
         delta = o.project(self._upper * directions)
-        worst, targets = o.worst(delta)
+        worst, targets = o.worst(delta, self._budget)
         track = replace(
             Track.begin(targets, directions, radius),
             best=torch.where(worst > 0, delta.abs().amax(dim=1), math.inf),
@@ -238,7 +257,7 @@ class Attacker:
         return track
 
     def _run(self, track: Track, plan: Schedule) -> Track:
-        return descend(self._objective, track, plan, upper=self._upper, generator=self._generator, deadline=self._deadline)
+        return descend(self._objective, track, plan, upper=self._upper, generator=self._generator, budget=self._budget)
 
     def _cloud(self, rows: int) -> Tensor:
         o = self._objective
@@ -258,7 +277,7 @@ class Attacker:
         self._settled = self._radius
         near = self._pool.best <= 1.002 * self._radius
         offsets = self._pool.point[near][:_CONFIRMED].to(device="cpu", dtype=torch.float64).numpy()
-        point = settle(self._x0, offsets, self._space, self._confirm, self._upper)
+        point = settle(self._x0, offsets, self._space, self._confirm, self._upper, self._budget)
         if point is not None and (self._best is None or point.radius < self._best.radius):
             self._best = point
 
@@ -266,34 +285,15 @@ class Attacker:
     def _radius(self) -> float:
         return math.inf if self._pool is None else float(self._pool.best[0])
 
-    @property
-    def _deadline(self) -> float:
-        return math.inf if self.options.timeout is None else self._began + self.options.timeout
-
-    @property
-    def _late(self) -> bool:
-        self._timed_out = time.perf_counter() > self._deadline
-        return self._timed_out
-
     @contextmanager
     def _stage(self, name: str, share: float) -> Iterator[None]:
         if self._progress is not None:
             known = f", radius {self._radius:.6g} so far" if self._pool is not None else ""
             self._progress(share, f"attack: {name}{known}")
         start = time.perf_counter()
-        yield
-        self._time[name] = self._time.get(name, 0.0) + time.perf_counter() - start
-
-
-@contextmanager
-def _torch_settings(threads: int | None) -> Iterator[None]:
-    """torch with so many threads and full float32 convolutions, and its own settings again afterwards."""
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        # TensorFloat-32 has an error of 1e-3: no way to stay on a boundary
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        try:
             yield
-    finally:
-        torch.set_num_threads(before)
+        finally:
+            self._time[name] = self._time.get(name, 0.0) + time.perf_counter() - start
+            if self._cut is None and self._budget.over:
+                self._cut = name

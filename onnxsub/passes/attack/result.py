@@ -26,7 +26,7 @@ class AttackOptions:
         restarts: descents in one batch, shared out over the promising targets.
         rounds: batches at most; a batch that gains less than 0.1 % ends it.
         seed: of the random starts. One seed gives one result on one device and number of threads.
-        timeout: seconds, None for no limit; the best point so far is returned.
+        timeout: seconds, None for no limit; the best point so far is returned. A part of the budget of what the attack serves.
         device: `cpu`, `cuda` or `cuda:N`.
         threads: of torch, at most: small networks get one. None: torch's own setting.
         upper: largest radius to look in; None for the whole domain.
@@ -76,7 +76,8 @@ class AttackResult:
         margin: `max_t f_t - f_y` at `x_adv` (under onnxruntime for a file); positive: strictly adversarial.
         time_s: seconds per stage and `total`.
         evaluations: points that the network was evaluated at.
-        timed_out: whether the time limit ended it.
+        timed_out: whether a limit of time, or of the budget that it is a part of, ended it.
+        stage: what that cut short: `anchor`, `probe`, `fgsm`, `start`, `scout`, `descend`, `polish` or `confirm`; None: nothing.
     """
 
     found: bool
@@ -89,6 +90,7 @@ class AttackResult:
     timed_out: bool
     settings: Mapping[str, Any]
     head: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    stage: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The document `onnxsub.attack/1`."""
@@ -103,5 +105,6 @@ class AttackResult:
             "margin": self.margin,
             "evaluations": self.evaluations,
             "timed_out": self.timed_out,
+            "stage": self.stage,
             "time_s": dict(self.time_s),
         }

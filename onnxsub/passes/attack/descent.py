@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from onnxsub.budget import Budget, OutOfTime
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.ops.relu import Relu
@@ -17,6 +17,7 @@ from onnxsub.region import InputSpace
 __all__ = ["Objective", "Schedule", "Track", "descend"]
 
 _CHUNK_BYTES = 2**28  # of all tensors of one forward pass; autograd holds about as much again
+_CHUNK_WORK = 2e9  # multiplications of one forward pass: with its gradient half a second of one core, so that the clock is seen
 
 
 class Objective:
@@ -47,7 +48,8 @@ class Objective:
             network = replace(network, output=last.inputs[0]).without_dead()
         self._network = network
         self.values = sum(math.prod(s) for s in network.shapes.values())
-        self._chunk = max(1, _CHUNK_BYTES // (self.values * self.x0.element_size()))
+        room = _CHUNK_BYTES // (self.values * self.x0.element_size())
+        self._chunk = max(1, min(room, int(_CHUNK_WORK // max(network.multiplications, 1))))
 
     @property
     def n(self) -> int:
@@ -68,16 +70,29 @@ class Objective:
             f = torch.where(own, f.relu(), f)
         return f
 
-    def worst(self, delta: Tensor) -> tuple[Tensor, Tensor]:
-        """`max_t m_t` and the t that attains it, `(B,)` each."""
+    def worst(self, delta: Tensor, budget: Budget) -> tuple[Tensor, Tensor]:
+        """`max_t m_t` and the t that attains it, `(B,)` each.
+
+        Raises:
+            OutOfTime: before a batch for which there is no time.
+        """
+        parts = []
         with torch.no_grad():
-            parts = [self._worst(self.logits(d)) for d in torch.split(delta, self._chunk)]
+            for d in torch.split(delta, self._chunk):
+                budget.check()
+                parts.append(self._worst(self.logits(d)))
         return torch.cat([m for m, _ in parts]), torch.cat([t for _, t in parts])
 
-    def gradient(self, delta: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`m_t`, its gradient `(B, n)` and `max_t m_t`, for one target per row."""
-        pairs = zip(torch.split(delta, self._chunk), torch.split(targets, self._chunk), strict=True)
-        parts = [self._gradient(d, t) for d, t in pairs]
+    def gradient(self, delta: Tensor, targets: Tensor, budget: Budget) -> tuple[Tensor, Tensor, Tensor]:
+        """`m_t`, its gradient `(B, n)` and `max_t m_t`, for one target per row.
+
+        Raises:
+            OutOfTime: before a batch for which there is no time.
+        """
+        parts = []
+        for d, t in zip(torch.split(delta, self._chunk), torch.split(targets, self._chunk), strict=True):
+            budget.check()
+            parts.append(self._gradient(d, t))
         if len(parts) == 1:
             return parts[0]
         margins, gradients, worst = zip(*parts, strict=True)
@@ -168,7 +183,7 @@ class Track:
 
 
 def descend(
-    objective: Objective, track: Track, schedule: Schedule, *, upper: float, generator: torch.Generator, deadline: float = math.inf
+    objective: Objective, track: Track, schedule: Schedule, *, upper: float, generator: torch.Generator, budget: Budget
 ) -> Track:
     r"""Moves every row along the decision boundary towards smaller radii.
 
@@ -182,7 +197,7 @@ def descend(
 
     Args:
         upper: no radius beyond this one.
-        deadline: `time.perf_counter()` at which to stop early.
+        budget: where it ends, the rows stand where the last whole step left them.
     """
     u, r, best, point = track.direction, track.radius.clamp(max=upper), track.best, track.point
     running = torch.zeros_like(u)
@@ -192,12 +207,13 @@ def descend(
     ceiling = torch.full_like(r, upper)
     expected, shortfall = torch.full_like(r, math.nan), torch.zeros_like(r)
     for k in range(schedule.steps):
-        if time.perf_counter() > deadline:
-            break
         noise = max(0.0, 1.0 - k / max(schedule.quiet * schedule.steps, 1e-9)) if noisy else 0.0
         v = u if noise == 0 else (u + noise * amplitude * _cloud(u, generator)).clamp_(-1, 1)
         delta = objective.project(r[:, None] * v)
-        margin, g, worst = objective.gradient(delta, track.targets)
+        try:
+            margin, g, worst = objective.gradient(delta, track.targets, budget)
+        except OutOfTime:
+            break
         if noise == 0:
             # kinks make the linear model promise too much; what it last promised too much is asked for on top
             missed = torch.nan_to_num(expected - margin).clamp(min=0)

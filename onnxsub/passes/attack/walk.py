@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import time
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from onnxsub.budget import Budget, OutOfTime
 from onnxsub.errors import InputError
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
-from onnxsub.passes.descent import Objective
-from onnxsub.passes.polish import AdversarialPoint, Confirm, as_points, settle, sharpen
+from onnxsub.passes.attack.descent import Objective
+from onnxsub.passes.attack.polish import AdversarialPoint, Confirm, as_points, settle, sharpen
 from onnxsub.region import InputSpace
 
 __all__ = ["float64_confirm", "start_offsets", "walk_back"]
@@ -30,6 +30,7 @@ def walk_back(
     steps: int = 40,
     upper: float | None = None,
     timeout: float | None = None,
+    budget: Budget | None = None,
     device: str = "cpu",
 ) -> AdversarialPoint | None:
     """The nearest confirmed adversarial point reached from `points` along the decision boundary; None if there is none.
@@ -39,17 +40,24 @@ def walk_back(
     Args:
         points: `(N, *shape)` or `(*shape)`, inside the domain.
         confirm: as for `attack_network`.
+        timeout: seconds, a part of the budget.
+        budget: where it ends, the nearest point reached so far is replayed, or the first one given.
         device: where the steps are computed.
     """
     x = np.asarray(x0, dtype=np.float32)
     offsets = start_offsets(points, x, space)
     confirm = confirm or float64_confirm(network, label)
     limit = min(space.reach(x), math.inf if upper is None else upper)
-    deadline = math.inf if timeout is None else time.perf_counter() + timeout
+    budget = (budget or Budget()).part(math.inf if timeout is None else timeout)
     objective = Objective(network, x, label, space, device=device, dtype=torch.float32)
-    track = sharpen(objective, offsets.to(device), upper=limit, steps=steps, deadline=deadline)
-    candidates = torch.cat([offsets, track.point[track.best.isfinite()].cpu()])
-    return settle(x, candidates.to(torch.float64).numpy(), space, confirm, limit)
+    candidates = offsets
+    try:
+        track = sharpen(objective, offsets.to(device), upper=limit, steps=steps, budget=budget)
+        # the points reached first: where time is over, only the first one is replayed
+        candidates = torch.cat([track.point[track.best.isfinite()].cpu(), offsets])
+    except OutOfTime:
+        pass
+    return settle(x, candidates.to(torch.float64).numpy(), space, confirm, limit, budget)
 
 
 def float64_confirm(network: Network, label: int) -> Confirm:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -10,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onnxsub.budget import Budget, OutOfTime
+from onnxsub.geometry import halfspace_radius
 from onnxsub.ops.base import Array
-from onnxsub.passes.descent import Objective, Schedule, Track, descend
+from onnxsub.passes.attack.descent import Objective, Schedule, Track, descend
 from onnxsub.region import InputSpace
 
-__all__ = ["AdversarialPoint", "Confirm", "as_points", "halfspace_radius", "settle", "sharpen"]
+__all__ = ["AdversarialPoint", "Confirm", "as_points", "settle", "sharpen"]
 
 Confirm = Callable[[Array], tuple[Array, Array]]
 """`(N, *shape)` float32 to `max_t f_t - f_y` and that t, `(N,)` each: the word that counts."""
@@ -45,29 +46,6 @@ class AdversarialPoint:
     margin: float
 
 
-def halfspace_radius(m: Tensor, g: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    r"""`min { r : max { m + g \cdot delta : |delta|_inf <= r, low <= delta <= high } >= 0 }`, inf where there is none: `(B,)`.
-
-    The inner maximum is concave and piecewise linear in r: coordinate i adds `|g_i|` to its slope up to the radius at which
-    the domain stops it. One sort of those radii gives the root exactly.
-
-    Args:
-        m: `(B,)`. g: `(B, n)`. low, high: `(n,)`, `low <= 0 <= high`.
-    """
-    stop, order = torch.where(g > 0, high, -low).sort(dim=1)
-    weight = g.abs().gather(1, order)
-    reached = (weight * stop).cumsum(dim=1)
-    slope = weight.sum(dim=1, keepdim=True) - weight.cumsum(dim=1)
-    # value at the radius stop_k: what the coordinates up to k give, and the others at full speed
-    value = m[:, None] + reached + slope * stop
-    k = (value >= 0).to(torch.int8).argmax(dim=1, keepdim=True)
-    possible = value[:, -1:] >= 0
-    before = torch.where(k > 0, (weight * stop).cumsum(dim=1).gather(1, (k - 1).clamp(min=0)), torch.zeros_like(m)[:, None])
-    speed = torch.where(k > 0, slope.gather(1, (k - 1).clamp(min=0)), weight.sum(dim=1, keepdim=True))
-    root = (-(m[:, None] + before) / speed.clamp(min=1e-30)).clamp(min=0)
-    return torch.where(m[:, None] >= 0, torch.zeros_like(root), torch.where(possible, root, math.inf))[:, 0]
-
-
 def as_points(x0: Array, offsets: Array, space: InputSpace) -> Array:
     """`x0 + offset` as float32 points inside the domain: `(N, n)` float64 to `(N, *shape)`."""
     lower, upper = np.float32(space.lower), np.float32(space.upper)
@@ -80,18 +58,25 @@ def as_points(x0: Array, offsets: Array, space: InputSpace) -> Array:
     return np.asarray(np.clip(x.astype(np.float32), lower, upper))
 
 
-def settle(x0: Array, offsets: Array, space: InputSpace, confirm: Confirm, upper: float) -> AdversarialPoint | None:
+def settle(
+    x0: Array, offsets: Array, space: InputSpace, confirm: Confirm, upper: float, budget: Budget
+) -> AdversarialPoint | None:
     """The nearest confirmed point on the rays from the anchor through `x0 + offsets`, `(N, n)` float64; None if there is none.
 
     Every ray is tried at a grid of lengths round 1, then at a finer one below the shortest that held: a point of which torch
     says that it is just beyond the boundary may be just before it for the original file, by a float32 rounding.
+
+    Args:
+        budget: the first ray's grid is tried even when it is over: a point that is never replayed is worth nothing.
     """
     best: AdversarialPoint | None = None
-    for offset in offsets:
+    for i, offset in enumerate(offsets):
+        if i and budget.over:
+            break
         found, last = _shortest(x0, offset, _COARSE, space, confirm, upper)
         if found is None:
             continue
-        while last is not None:
+        while last is not None and budget.running:
             low, high = last
             scales = low + (high - low) * np.arange(1, _FINE) / _FINE
             finer, inner = _shortest(x0, offset, scales, space, confirm, upper)
@@ -120,24 +105,35 @@ def _shortest(
 
 
 def sharpen(
-    objective: Objective, offsets: Tensor, *, upper: float, steps: int = _SHARPEN.steps, deadline: float = math.inf
+    objective: Objective, offsets: Tensor, *, upper: float, budget: Budget, steps: int = _SHARPEN.steps
 ) -> Track:
     """Walks points back towards the anchor along the boundary: short steps without noise, then one leap of the linear model.
 
     Args:
         offsets: `x - x0` of points on, beyond or near the boundary, `(B, n)`.
+        budget: where it ends, the points are those of the last whole step.
+
+    Raises:
+        OutOfTime: before the first step.
     """
-    _, targets = objective.worst(offsets)
+    _, targets = objective.worst(offsets, budget)
     radius = offsets.abs().amax(dim=1).clamp(min=1e-30)
     generator = torch.Generator(device=offsets.device)  # not drawn from: there is no noise
     start = Track.begin(targets, offsets / radius[:, None], radius)
     plan = Schedule(steps=steps, first=_SHARPEN.first, last=_SHARPEN.last, noise=(0.0,))
-    track = descend(objective, start, plan, upper=upper, generator=generator, deadline=deadline).resumed()
+    track = descend(objective, start, plan, upper=upper, generator=generator, budget=budget).resumed()
+    try:
+        return _leap(objective, track, targets, budget)
+    except OutOfTime:
+        return track
+
+
+def _leap(objective: Objective, track: Track, targets: Tensor, budget: Budget) -> Track:
+    """The nearest point of the linear model at the end point, with a hair more than its radius, where it is adversarial."""
     delta = objective.project(track.radius[:, None] * track.direction)
-    margin, g, _ = objective.gradient(delta, targets)
-    # the nearest point of the linear model at the end point, with a hair more than its radius
-    r = halfspace_radius(margin - (g * delta).sum(dim=1), g, objective.low, objective.high) * (1 + 1e-5)
+    margin, g, _ = objective.gradient(delta, targets, budget)
+    r = halfspace_radius(g, margin - (g * delta).sum(dim=1), objective.low, objective.high) * (1 + 1e-5)
     leap = objective.project(torch.where(r.isfinite(), r, track.radius)[:, None] * g.sign())
     size = leap.abs().amax(dim=1)
-    better = (objective.worst(leap)[0] > 0) & (size < track.best)
+    better = (objective.worst(leap, budget)[0] > 0) & (size < track.best)
     return replace(track, best=torch.where(better, size, track.best), point=torch.where(better[:, None], leap, track.point))

@@ -1,0 +1,165 @@
+"""What `prune` is asked for, and what it builds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from onnx import ModelProto
+
+from onnxsub.errors import InputError
+from onnxsub.layouts import LAYOUTS
+from onnxsub.network import Network
+from onnxsub.ops.base import Array
+from onnxsub.passes.attack import AttackOptions, AttackResult
+from onnxsub.passes.bounds import check_eps
+from onnxsub.passes.select import Selection, SelectOptions
+from onnxsub.passes.substitute import METHODS, Lines
+from onnxsub.pruning.provenance import reached_gamma
+from onnxsub.results import VERSION
+
+__all__ = ["Adversarial", "PruneOptions", "PruneResult", "Substitute"]
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """What to build.
+
+    Attributes:
+        method: `con`, `lin` or `act`.
+        select: which units to prune.
+        layout: `inplace`, `compact` or `chain`; default: `chain`, which every verifier reads, or `compact` where smooth units
+            (Sigmoid, Tanh) are kept.
+        eps: radius of the ball whose bounds rank the units; default: `d_adv`.
+        attack: how the adversarial point is searched.
+        flat_input: layout `chain` takes flat `(1, n)` rows, for readers that know only Gemm and Relu.
+        best_effort: where the time ends during Algorithm 1, write what the whole rounds left, in layout `inplace` unless one is
+            asked for; half of the time is kept for writing.
+    """
+
+    method: str = "lin"
+    select: SelectOptions = field(default_factory=SelectOptions)
+    layout: str | None = None
+    eps: float | None = None
+    attack: AttackOptions = field(default_factory=AttackOptions)
+    flat_input: bool = False
+    best_effort: bool = False
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise InputError(f"--method {self.method!r} is unknown; choose one of {', '.join(METHODS)}")
+        if self.layout is not None and self.layout not in LAYOUTS:
+            raise InputError(f"--layout {self.layout!r} is unknown; choose one of {', '.join(LAYOUTS)}")
+        if self.flat_input and self.layout not in ("chain", None):
+            raise InputError(f"--flat-input is for --layout chain; layout {self.layout} keeps the shape of the model's input")
+        if self.eps is not None:
+            check_eps(self.eps)
+
+
+@dataclass(frozen=True, eq=False)
+class Adversarial:
+    """The point that a substitute is built to: its radius is that of the ball, and `lin` interpolates it.
+
+    Attributes:
+        x: float32, per-sample shape; None where none is known (then the radius is infinite).
+        label: its class.
+    """
+
+    x: Array | None
+    radius: float
+    label: int | None
+
+    @staticmethod
+    def of(found: AttackResult) -> Adversarial:
+        """What an attack found."""
+        return Adversarial(found.x_adv, found.d_adv, found.adversarial_label)
+
+
+@dataclass(frozen=True, eq=False)
+class Substitute:
+    """The local substitute g, in memory.
+
+    Attributes:
+        network: g from un-normalised inputs to logits, like `Query.network`.
+        lines: the line of every unit; only those of pruned units are used.
+        selection: which units are kept, and how they were found.
+        x_adv: the adversarial point that `lin` also interpolates, float32; None if none was found.
+        d_adv: its distance from the anchor; infinite if none was found.
+        eps: radius of the ball whose bounds ranked the units.
+    """
+
+    network: Network
+    lines: Lines
+    selection: Selection
+    x_adv: Array | None
+    d_adv: float
+    eps: float
+    time_s: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class PruneResult:
+    """A substitute and its file.
+
+    Attributes:
+        proto: the file's content; `onnxsub.model.save_model` writes it.
+        preserves: largest `|g - f|` over the logits at the anchor and, where there is one, at the adversarial point, both files
+            under onnxruntime.
+        output: path that it was written to, None before.
+        stage: what a time limit cut short: `select` (fewer rounds), `layout` (`inplace` in place of the layout that reads best).
+    """
+
+    substitute: Substitute
+    proto: ModelProto
+    options: PruneOptions
+    preserves: Mapping[str, float]
+    head: Mapping[str, Any]
+    units_total: int
+    time_s: Mapping[str, float]
+    output: str | None = None
+    stage: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether as many units are pruned as was asked for."""
+        return self.substitute.selection.complete
+
+    @property
+    def layout(self) -> str:
+        """The layout that was written."""
+        assert self.options.layout is not None  # `prune` chose one
+        return self.options.layout
+
+    def to_json(self) -> dict[str, Any]:
+        """The contract `onnxsub.prune/1`."""
+        s, o = self.substitute, self.options
+        kept = s.selection.kept_per_layer
+        return {
+            "schema": "onnxsub.prune/1",
+            "version": VERSION,
+            **self.head,
+            "settings": {
+                "gamma": o.select.gamma,
+                "keep": o.select.keep,
+                "gamma0": o.select.gamma0,
+                "rank": o.select.rank,
+                "bounds": o.select.bounds,
+                "eps": s.eps,
+                "best_effort": o.best_effort,
+                "attack": o.attack.to_json(),
+            },
+            "method": o.method,
+            "gamma": reached_gamma(o.select, s.selection, self.units_total),
+            "units_total": self.units_total,
+            "units_pruned": self.units_total - sum(kept),
+            "kept_per_layer": kept,
+            "d_adv": s.d_adv,
+            "rounds": s.selection.rounds,
+            "complete": self.complete,
+            "stage": self.stage,
+            "layout": self.layout,
+            "output": self.output,
+            "preserves": dict(self.preserves),
+            "time_s": dict(self.time_s),
+        }
