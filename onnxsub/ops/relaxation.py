@@ -134,11 +134,10 @@ class Elementwise(Relaxation):
     def sized(self, a: Tensor, window: Window, scale: Tensor, *, both: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         ls, lo, us, uo = (cropped(t, window).unsqueeze(1) for t in self._parts())
         steep = torch.maximum(ls.abs(), us.abs()) * cropped(scale, window).unsqueeze(1)
-        # one product with |a| gives the half-width of the bias and the size of the coefficients
+        # |a| gives the half-width of the bias and the size of the coefficients
         flat = a.reshape(*a.shape[:2], -1)
-        columns = torch.broadcast_tensors(*[  # type: ignore[no-untyped-call]
-            t.reshape(t.shape[0], -1) for t in ((uo - lo) / 2, steep)])
-        spread, size = torch.matmul(flat.abs(), torch.stack(columns, -1)).unbind(-1)
+        size_of = flat.abs()
+        spread, size = (torch.matmul(size_of, t.reshape(t.shape[0], -1, 1)).squeeze(-1) for t in ((uo - lo) / 2, steep))
         centre = torch.matmul(flat, ((lo + uo) / 2).reshape(lo.shape[0], -1, 1)).squeeze(-1)
         data = a * ls if self.parallel else torch.where(a > 0, ls, us).mul_(a)
         low, high = self._end(centre - spread, a, lo, uo), self._end(centre + spread, a, uo, lo)
