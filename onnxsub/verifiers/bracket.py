@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from onnxsub.budget import Budget, OutOfTime
 from onnxsub.instance import Instance
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
@@ -56,10 +58,10 @@ def in_margin_units(network: Network, x0: Array, label: int) -> Network:
     return rescaled(network, x0, exponent_of(size))
 
 
-def _folded(network: Network) -> Network:
+def _folded(network: Network, budget: Budget) -> Network:
     """The folded form of a substitute with few units left: everything after it costs a fraction."""
     kept = sum(int(op.kept.sum()) if isinstance(op, Substituted) else op.out_size for op in network.activations)
-    return fold(network) if kept * _MOSTLY_AFFINE < network.units else network
+    return fold(network, budget=budget) if kept * _MOSTLY_AFFINE < network.units else network
 
 
 class Bracket:
@@ -76,8 +78,10 @@ class Bracket:
         self.instance = instance
         self.session = session
         self.budget = session.budget
-        network = in_margin_units(instance.network, instance.x0, instance.label)
-        self.network = _folded(network) if session.milp.fold != "never" else network
+        self.network = in_margin_units(instance.network, instance.x0, instance.label)
+        if session.milp.fold != "never":
+            with contextlib.suppress(OutOfTime):  # then the network as it is serves to judge points
+                self.network = _folded(self.network, self.budget)
         self.rows = Rows(margins_of(self.network, instance.label), instance.label)
         self.referee = Referee(replace(instance.judged, network=self.network))
         self.claims: Claims[int] = Claims(instance.targets, self.referee.over_reals, self._rounding)
@@ -168,13 +172,13 @@ class Bracket:
                 self._go_beyond(np.asarray(start, dtype=np.float64))
             if self.best is not None or not self.session.milp.attack or not self.running:
                 return
-            left, limits = self.budget.remaining, self.session.limits
-            whole = AttackOptions(
-                seed=limits.seed, timeout=None if math.isinf(left) else max(left / 3, 1e-3), threads=limits.threads
-            )
+            limits, part = self.session.limits, self.budget.part(self.budget.remaining / 3)
+            whole = AttackOptions(seed=limits.seed, threads=limits.threads)
             for options in (replace(whole, **_QUICK), whole) if quick else (whole,):
                 anchor = self.x0.astype(np.float32)
-                found = attack_network(self.network, anchor, self.label, self.instance.space, options, self.referee.margins)
+                found = attack_network(
+                    self.network, anchor, self.label, self.instance.space, options, self.referee.margins, budget=part
+                )
                 if found.x_adv is not None:
                     self.accept(found.x_adv)
                 if math.isfinite(self.upper):
@@ -190,7 +194,9 @@ class Bracket:
         found = np.flatnonzero(margins > 0)
         if len(found) == 0:
             return
-        near = tangent_steps(self.network, self.x0, self.label, self.instance.space, line[int(found[0])], _TANGENTS)
+        near = tangent_steps(
+            self.network, self.x0, self.label, self.instance.space, line[int(found[0])], _TANGENTS, budget=self.budget
+        )
         if near is not None:
             self.accept(near)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 
-from onnxsub.budget import Budget
 from onnxsub.errors import InputError
 from onnxsub.instance import Instance
 from onnxsub.passes.attack import AttackOptions, AttackResult, attack
@@ -90,7 +88,7 @@ def distance(
         check_readable(query.model, tool.reader)  # before the attack: it must not be for nothing
     if found is None:
         with budget.stage("attack"):
-            found = attack(query, limited(options.attack, budget))
+            found = attack(query, options.attack, budget=budget.part(budget.remaining / 3))
     if tool is not None:
         limits = options.limits.within(budget)
         result = distance_external(query.model, query, tool, limits, start=found.x_adv, progress=progress)
@@ -99,12 +97,6 @@ def distance(
         result = measure(Instance.of(query), options.exact, options.verifier, budget, start=found.x_adv, progress=progress)
     result = replace(result, head=query.json_head())
     return result if options.via is None else without_substitute(result, proved=tool is None)
-
-
-def limited(options: AttackOptions, budget: Budget, share: float = 1 / 3) -> AttackOptions:
-    """An attack within a share of the time that is left."""
-    left = share * budget.remaining
-    return options if math.isinf(left) else replace(options, timeout=max(left, 0.01))
 
 
 def without_substitute(result: DistanceResult, *, proved: bool) -> DistanceResult:

@@ -38,14 +38,12 @@ def free_attack(decision: Decision, numbers: list[int]) -> set[int]:
         x0, space = question
         attacked.add(number)
         budget.tell(f"attack on box {number + 1}")
-        left = _SHARE * budget.remaining / (len(numbers) - i)
-        options = AttackOptions(
-            seed=session.limits.seed, timeout=None if math.isinf(left) else max(left, 1e-3), threads=session.limits.threads,
-            device=session.bab.device,
-        )  # fmt: skip
+        part = budget.part(_SHARE * budget.remaining / (len(numbers) - i))
+        options = AttackOptions(seed=session.limits.seed, threads=session.limits.threads, device=session.bab.device)
         zero = len(box.rows.b)
         with budget.stage("attack"):
-            found = attack_network(decision.margins(number), x0.astype(np.float32), zero, space, options, box.confirm)
+            network, anchor = decision.margins(number), x0.astype(np.float32)
+            found = attack_network(network, anchor, zero, space, options, box.confirm, budget=part)
             if found.x_adv is not None:
                 decision.replay(number, found.x_adv)
     return attacked

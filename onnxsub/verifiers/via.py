@@ -63,7 +63,7 @@ def distance_via(
     via.select.pruned_of(query.network.units)
     if found is None:
         with budget.stage("attack"):
-            found = attack(query, _limited(via.attack, budget, 1 / 3))
+            found = attack(query, via.attack, budget=budget.part(budget.remaining / 3))
     adversarial = Adversarial.of(found)
     if adversarial.x is None and via.eps is None:
         return None  # no radius to prune for
@@ -73,23 +73,29 @@ def distance_via(
     reach = min(math.inf if best is None else best.radius, query.space.reach(query.x0))
     with budget.stage("original"):
         proved = certified_radius(query.network, _balls(query), query.label, reach, budget=budget)
-    rounds = 0
+    rounds, g, result = 0, None, None
     while True:
         rounds += 1
         if options.refine and best is not None:
             with budget.stage("attack"):
                 best = _wider(query, referee, via.attack, best, _SEEDS * rounds, budget)
             adversarial = Adversarial(best.x, best.radius, best.label)
-        with budget.stage("prune"):
-            g = build_substitute(query, via, adversarial)
-        with budget.stage("verify"):
-            result = _measured(query, g, options, budget, tool, adversarial.x, progress)
-        better = _nearest(query, referee, best, result.witness)
+        try:
+            with budget.stage("prune"):
+                built = build_substitute(query, via, adversarial, budget=budget)
+            with budget.stage("verify"):
+                result = _measured(query, built, options, budget, tool, adversarial.x, progress)
+        except OutOfTime:
+            break  # the substitute of the last round, if there was one, is the answer
+        g = built
+        better = _nearest(query, referee, best, result.witness, budget)
         improved = better is not None and (best is None or better.radius < best.radius * (1 - _BETTER))
         best = better
         if not (options.refine and improved and best is not None and rounds < options.rounds) or budget.over:
             break
         adversarial = Adversarial(best.x, best.radius, best.label)
+    if g is None or result is None:
+        return _cut_short(query, options, tool, Original(proved, reach if best is not None else math.inf, False, best), budget)
     with budget.stage("original"):
         original = _original(query, g, result, best, proved, budget, claimed=tool is not None)
     facts = _facts(query, via, g, found.d_adv, rounds)
@@ -99,9 +105,15 @@ def distance_via(
     return replace(result, head=query.json_head(), original=original, substitute=facts, time_s=times)
 
 
-def _limited(options: AttackOptions, budget: Budget, share: float) -> AttackOptions:
-    left = share * budget.remaining
-    return options if math.isinf(left) else replace(options, timeout=max(left, 0.01))
+def _cut_short(
+    query: Query, options: DistanceOptions, tool: Tool | None, original: Original, budget: Budget
+) -> DistanceResult:
+    """The answer where the time was over before there was a substitute: nothing of that, and what is known of the model."""
+    verifier, solver = (options.verifier, options.milp.solver) if tool is None else (tool.name, None)
+    return DistanceResult(
+        "bracket", 0.0, math.inf, None, verifier, solver, {}, budget.nodes, 0, budget.stop.is_set(), budget.times,
+        options.exact.to_json(options.verifier), query.json_head(), original, reason=f"there is no substitute: {budget.why}",
+    )  # fmt: skip
 
 
 def _wider(query: Query, referee: Referee, options: AttackOptions, best: Witness, seed: int, budget: Budget) -> Witness:
@@ -109,17 +121,17 @@ def _wider(query: Query, referee: Referee, options: AttackOptions, best: Witness
     for i in range(_SEEDS):
         if budget.over:
             break
-        again = replace(_limited(options, budget, 1 / 4), seed=options.seed + seed + i, start=best.x[None])
-        found = attack(query, again)
+        again = replace(options, seed=options.seed + seed + i, start=best.x[None])
+        found = attack(query, again, budget=budget.part(budget.remaining / 4))
         if found.x_adv is not None and found.d_adv < best.radius:
             best = referee.judge(found.x_adv[None])[0]
     return best
 
 
-def _replay(query: Query, g: Substitute) -> Replay:
+def _replay(query: Query, g: Substitute, budget: Budget) -> Replay:
     """Logits of the substitute by onnxruntime on its folded file, un-normalised inputs."""
     raw = substitute(lower(query.model), g.lines, g.selection.kept)
-    runtime = Runtime(load_model(compact(query.model, raw)), threads=1)
+    runtime = Runtime(load_model(compact(query.model, raw, budget=budget)), threads=1)
 
     def replay(x: Array) -> Array:
         return two_classes(runtime.logits(query.space.normalise(x)))
@@ -138,19 +150,21 @@ def _measured(
 ) -> DistanceResult:
     """The distance of the substitute: by an engine of ours, or by a tool on the file that all of them read."""
     if tool is None:
-        instance = Instance(g.network, query.x0, query.label, query.space, _replay(query, g))
+        instance = Instance(g.network, query.x0, query.label, query.space, _replay(query, g, budget))
         return measure(instance, options.exact, options.verifier, budget, start=start, progress=progress)
     raw = substitute(lower(query.model), g.lines, g.selection.kept)
-    file = load_model(LAYOUTS["chain"](query.model, raw, LayoutContext.of(query.space, query.x0, g.eps, g.x_adv)))
+    file = load_model(LAYOUTS["chain"](query.model, raw, LayoutContext.of(query.space, query.x0, g.eps, g.x_adv), budget=budget))
     return distance_external(file, query, tool, options.limits.within(budget), start=start, progress=progress)
 
 
-def _nearest(query: Query, referee: Referee, best: Witness | None, hint: Witness | None) -> Witness | None:
+def _nearest(
+    query: Query, referee: Referee, best: Witness | None, hint: Witness | None, budget: Budget
+) -> Witness | None:
     """The nearest confirmed point of the original: the best so far, the substitute's witness, or where a walk from that leads."""
     candidates = [] if best is None else [best]
     if hint is not None:
         candidates.append(referee.settle(hint.x, tol=1e-6))
-        near = walk_back(query.network, query.x0, query.label, query.space, hint.x[None], query.margins)
+        near = walk_back(query.network, query.x0, query.label, query.space, hint.x[None], query.margins, budget=budget)
         candidates += [] if near is None else referee.judge(near.x[None])
     return min((w for w in candidates if w.confirmed), key=lambda w: w.radius, default=None)
 

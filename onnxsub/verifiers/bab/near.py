@@ -114,7 +114,7 @@ class NearGoal:
             order = torch.argsort(margin, descending=True)[:_WALKS]
         near = walk_back(
             b.network, b.x0.astype(np.float32), b.label, b.instance.space, x[order].cpu().numpy(), b.referee.margins,
-            upper=b.upper if math.isfinite(b.upper) else None, device=b.session.bab.device,
+            upper=b.upper if math.isfinite(b.upper) else None, device=b.session.bab.device, budget=b.budget,
         )  # fmt: skip
         if near is not None and near.radius < b.upper:
             b.accept(near.x)

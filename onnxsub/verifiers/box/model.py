@@ -171,8 +171,7 @@ class BoxModel:
         Raises:
             UnsupportedOperatorError: it cannot be folded.
         """
-        self.how.budget.check()
-        rows = replace(self.rows, network=fold(self.rows.network, self.bounds))
+        rows = replace(self.rows, network=fold(self.rows.network, self.bounds, budget=self.how.budget))
         return replace(self, rows=rows, folds_further=False).bounded(method or self.how.method)
 
     def bounded(self, method: str, steps: int = 20) -> BoxModel:
