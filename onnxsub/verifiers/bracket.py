@@ -30,7 +30,7 @@ from onnxsub.verifiers.proof import Claims
 from onnxsub.verifiers.referee import Referee
 from onnxsub.verifiers.result import DistanceResult, Progress, TargetResult
 from onnxsub.verifiers.session import Session
-from onnxsub.verifiers.witness import Witness, likely_witnesses
+from onnxsub.verifiers.witness import Witness, grid_step, likely_witnesses
 
 __all__ = ["OUTWARD", "Bracket", "in_margin_units"]
 
@@ -91,13 +91,7 @@ class Bracket:
         self._progress = progress
 
     def _rounding(self, witness: Witness) -> float:
-        return max(self.tol, _RELATIVE * witness.radius, 2 * self._grid(witness))
-
-    def _grid(self, witness: Witness) -> float:
-        """The coarsest step of float32 among the elements of a point that lie as far off as the point does."""
-        offset = np.abs(witness.x.astype(np.float64) - self.instance.x0)
-        far = offset >= (1 - _RELATIVE) * offset.max(initial=0.0)
-        return float(np.spacing(np.abs(witness.x[far]).astype(np.float32)).max(initial=0.0))
+        return max(self.tol, _RELATIVE * witness.radius, 2 * grid_step(witness.x, self.x0))
 
     @property
     def x0(self) -> Array:
@@ -122,7 +116,7 @@ class Bracket:
     @property
     def finest(self) -> float:
         """The gap below which float32 has no point: a witness is float32, so nothing nearer to it can be told apart."""
-        return 0.0 if self.best is None else 2 * self._grid(self.best)
+        return 0.0 if self.best is None else 2 * grid_step(self.best.x, self.x0)
 
     @property
     def running(self) -> bool:

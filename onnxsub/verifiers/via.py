@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -59,10 +61,11 @@ def distance_via(
     """
     via = options.via
     assert via is not None
+    spent = dict.fromkeys(("attack", "prune", "verify", "original"), 0.0)
     check_method(query.network, via.method)
     via.select.pruned_of(query.network.units)
     if found is None:
-        with budget.stage("attack"):
+        with _booked(budget, spent, "attack"):
             found = attack(query, via.attack, budget=budget.part(budget.remaining / 3))
     adversarial = Adversarial.of(found)
     if adversarial.x is None and via.eps is None:
@@ -71,19 +74,19 @@ def distance_via(
     best = None if adversarial.x is None else referee.judge(adversarial.x[None])[0]
     # plain bounds first: whatever ends the search later, this much is proved of the original
     reach = min(math.inf if best is None else best.radius, query.space.reach(query.x0))
-    with budget.stage("original"):
+    with _booked(budget, spent, "original"):
         proved = certified_radius(query.network, _balls(query), query.label, reach, budget=budget)
     rounds, g, result = 0, None, None
     while True:
         rounds += 1
         if options.refine and best is not None:
-            with budget.stage("attack"):
+            with _booked(budget, spent, "attack"):
                 best = _wider(query, referee, via.attack, best, _SEEDS * rounds, budget)
             adversarial = Adversarial(best.x, best.radius, best.label)
         try:
-            with budget.stage("prune"):
+            with _booked(budget, spent, "prune"):
                 built = build_substitute(query, via, adversarial, budget=budget)
-            with budget.stage("verify"):
+            with _booked(budget, spent, "verify"):
                 result = _measured(query, built, options, budget, tool, adversarial.x, progress)
         except OutOfTime:
             break  # the substitute of the last round, if there was one, is the answer
@@ -96,13 +99,22 @@ def distance_via(
         adversarial = Adversarial(best.x, best.radius, best.label)
     if g is None or result is None:
         return _cut_short(query, options, tool, Original(proved, reach if best is not None else math.inf, False, best), budget)
-    with budget.stage("original"):
+    with _booked(budget, spent, "original"):
         original = _original(query, g, result, best, proved, budget, claimed=tool is not None)
     facts = _facts(query, via, g, found.d_adv, rounds)
-    stages = ("attack", "prune", "verify", "original", "total")
-    times = {name: budget.times.get(name, 0.0) for name in stages}
-    times["verify"] = times["total"] - sum(times[name] for name in ("attack", "prune", "original"))
+    times = {**spent, "total": budget.times["total"]}
     return replace(result, head=query.json_head(), original=original, substitute=facts, time_s=times)
+
+
+@contextmanager
+def _booked(budget: Budget, spent: dict[str, float], name: str) -> Iterator[None]:
+    """A stage whose seconds include those of the stages inside it."""
+    began = time.perf_counter()
+    try:
+        with budget.stage(name):
+            yield
+    finally:
+        spent[name] += time.perf_counter() - began
 
 
 def _cut_short(

@@ -12,7 +12,7 @@ import torch
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 
-__all__ = ["Judge", "Witness", "inside_float32", "likely_witnesses"]
+__all__ = ["Judge", "Witness", "grid_step", "inside_float32", "likely_witnesses"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +79,14 @@ def inside_float32(lower: Array, upper: Array, dtype: np.dtype[np.generic] | typ
     return np.where(none, nearest, low), np.where(none, nearest, high)
 
 
+def grid_step(x: Array, x0: Array) -> float:
+    """The coarsest step of float32 among the elements of a point that lie as far off as the point does: its radius moves by that."""
+    offset = np.abs(np.asarray(x, dtype=np.float64) - x0)
+    far = offset >= (1 - _AS_FAR) * offset.max(initial=0.0)
+    return float(np.spacing(np.abs(np.asarray(x)[far]).astype(np.float32)).max(initial=0.0))
+
+
+_AS_FAR = 1e-6  # relative difference of distances that counts as none
 _TRIED = 1024  # points that are evaluated in float32 by torch
 _VALUES = 2**23  # numbers of all tensors of them together
 _REPLAYED = 48  # of these: the best ones, and as many at random
