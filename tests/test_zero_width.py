@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from onnx import parser
+from onnxsub.passes.prune import PruneOptions, prune
 
 from onnxsub.errors import ModelError
 from onnxsub.layouts import LAYOUTS
@@ -17,7 +18,6 @@ from onnxsub.model import load_model
 from onnxsub.model_info import info
 from onnxsub.passes.attack import attack
 from onnxsub.passes.bounds import BoundsOptions, bounds
-from onnxsub.passes.prune import PruneOptions, prune
 from onnxsub.passes.select import SelectOptions
 from onnxsub.query import make_query
 from onnxsub.runtime import Runtime

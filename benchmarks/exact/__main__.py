@@ -35,10 +35,9 @@ from onnxsub.passes.select import SelectOptions
 from onnxsub.pruning.prune import PruneOptions
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
-from onnxsub.verifiers.options import BabOptions
 from onnxsub.verifiers.distance import DistanceOptions, distance
 from onnxsub.verifiers.external.search import unanswered
-from onnxsub.verifiers.options import MilpOptions
+from onnxsub.verifiers.options import BabOptions, MilpOptions
 from onnxsub.verifiers.registry import external_tool
 from onnxsub.verifiers.verify import VerifyOptions, verify
 

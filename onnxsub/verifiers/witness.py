@@ -80,7 +80,7 @@ def inside_float32(lower: Array, upper: Array, dtype: np.dtype[np.generic] | typ
 
 
 def grid_step(x: Array, x0: Array) -> float:
-    """The coarsest step of float32 among the elements of a point that lie as far off as the point does: its radius moves by that."""
+    """The coarsest step of float32 among the elements of a point that lie as far off as it does: its radius moves by that."""
     offset = np.abs(np.asarray(x, dtype=np.float64) - x0)
     far = offset >= (1 - _AS_FAR) * offset.max(initial=0.0)
     return float(np.spacing(np.abs(np.asarray(x)[far]).astype(np.float32)).max(initial=0.0))

@@ -12,18 +12,17 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnxsub.metrics.margin_climb import Climb, climb
+from onnxsub.metrics.margin_state import MarginState
+from onnxsub.verifiers.bab.minimum import ValueTree
+from onnxsub.verifiers.milp.local import LocalModel
 
 from onnxsub.errors import InputError, UnsupportedOperatorError
 from onnxsub.metrics.margin import MarginOptions, MarginResult, smallest_margin
-from onnxsub.metrics.margin_climb import Climb, climb
-from onnxsub.metrics.margin_state import MarginState
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.bab.frame import Frame
-from onnxsub.verifiers.bab.minimum import ValueTree
-from onnxsub.verifiers.options import BabOptions
-from onnxsub.verifiers.milp.local import LocalModel
-from onnxsub.verifiers.options import MilpOptions
+from onnxsub.verifiers.options import BabOptions, MilpOptions
 from tests.random_models import PIECEWISE, random_model
 
 QUICK = MilpOptions(threads=1, timeout=20)

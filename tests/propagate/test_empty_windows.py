@@ -7,6 +7,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnxsub.verifiers.milp.options import MilpOptions
 
 from onnxsub.lower import lower
 from onnxsub.model import load_model
@@ -15,7 +16,6 @@ from onnxsub.propagate import METHODS, compute_bounds
 from onnxsub.query import make_query
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.distance import DistanceOptions, distance
-from onnxsub.verifiers.milp.options import MilpOptions
 
 _RNG = np.random.default_rng(5)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from onnxsub.verifiers.milp.local import LocalModel
 
 from onnxsub.propagate import compute_bounds, margin_bounds
 from onnxsub.properties import Clause, as_least_network, as_margin_network, row_set
 from onnxsub.verifiers.bab.bound import Bounder
 from onnxsub.verifiers.bab.frame import Frame
-from onnxsub.verifiers.milp.local import LocalModel
 from onnxsub.verifiers.options import MilpOptions
 from tests.verifiers.nets import dense, random_dense
 

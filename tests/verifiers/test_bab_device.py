@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from onnxsub.verifiers.bab.minimum import ValueTree
+from onnxsub.verifiers.bab.tree import Tree
 from torch import Tensor
 
 from onnxsub.device import ieee_float32
@@ -21,17 +23,14 @@ from onnxsub.passes.certify import certified_radius
 from onnxsub.propagate import compute_bounds, margin_bounds
 from onnxsub.properties import Case, Clause, Property
 from onnxsub.runtime import Runtime
+from onnxsub.verifiers.ascend import AttackPlan
 from onnxsub.verifiers.bab import bound, tree
 from onnxsub.verifiers.bab.cuts.planes import Cuts
 from onnxsub.verifiers.bab.decide import bab_decide
 from onnxsub.verifiers.bab.distance import bab_distance
 from onnxsub.verifiers.bab.frame import Frame
-from onnxsub.verifiers.bab.minimum import ValueTree
-from onnxsub.verifiers.options import BabOptions
-from onnxsub.verifiers.bab.tree import Tree
-from onnxsub.verifiers.options import MilpOptions
+from onnxsub.verifiers.options import BabOptions, MilpOptions
 from onnxsub.verifiers.property import PropertyOptions, decide_property
-from onnxsub.verifiers.ascend import AttackPlan
 from tests.pretend_device import PretendDevice, pretend_device
 from tests.random_models import random_model
 from tests.verifiers.bab_tools import target_models

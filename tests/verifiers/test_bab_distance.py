@@ -8,6 +8,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from onnxsub.verifiers.milp.search import Search
 
 from onnxsub.errors import InputError, UnsupportedOperatorError
 from onnxsub.lower import lower
@@ -17,12 +18,10 @@ from onnxsub.ops.base import Array
 from onnxsub.verifiers.bab.decide import bab_decide
 from onnxsub.verifiers.bab.distance import _Pace, bab_distance
 from onnxsub.verifiers.bab.nodes import Waiting
-from onnxsub.verifiers.options import BabOptions
 from onnxsub.verifiers.bab.question import Answer, Question
 from onnxsub.verifiers.milp.decide import decide
 from onnxsub.verifiers.milp.distance import minimum_distance
-from onnxsub.verifiers.options import MilpOptions
-from onnxsub.verifiers.milp.search import Search
+from onnxsub.verifiers.options import BabOptions, MilpOptions
 from tests.random_dags import random_dag
 from tests.verifiers.nets import UNIT, anchor, logits, random_dense
 

@@ -9,25 +9,22 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnxsub.verifiers.bab.dive as module
 import pytest
 import scipy.sparse as sp
 import torch
+from onnxsub.verifiers.milp.local import TargetModel
+from onnxsub.verifiers.milp.search import Search
 from scipy.optimize import linprog
 
-import onnxsub.verifiers.bab.dive as module
 from onnxsub.ops.clip import Clip
 from onnxsub.ops.relu import Relu, relu_rows
-from onnxsub.verifiers.bab.lp.long_step import Columns, long_steps
 from onnxsub.verifiers.bab.distance import bab_distance
-from onnxsub.verifiers.bab.lp.depth_first import DepthFirst
 from onnxsub.verifiers.bab.lp.hull import units_of, violated
-from onnxsub.verifiers.bab.lp.relaxation import Relaxation
-from onnxsub.verifiers.options import BabOptions
-from onnxsub.verifiers.programs.encode import MilpModel
+from onnxsub.verifiers.bab.lp.long_step import Columns, long_steps
 from onnxsub.verifiers.milp.distance import minimum_distance
-from onnxsub.verifiers.milp.local import TargetModel
-from onnxsub.verifiers.options import MilpOptions
-from onnxsub.verifiers.milp.search import Search
+from onnxsub.verifiers.options import BabOptions, MilpOptions
+from onnxsub.verifiers.programs.encode import MilpModel
 from onnxsub.verifiers.programs.solvers import Problem
 from tests.verifiers.bab_tools import Sample, frame_of, target_models
 from tests.verifiers.nets import UNIT, anchor, logits, random_dense, random_network

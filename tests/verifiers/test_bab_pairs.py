@@ -11,20 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from onnxsub.verifiers.bab.tree import Tree
 
 from onnxsub.network import Network
 from onnxsub.propagate.backward import Coefficients, pull_back
 from onnxsub.verifiers.bab import pairs
 from onnxsub.verifiers.bab import tree as tree_module
 from onnxsub.verifiers.bab.bound import Bounder
-from onnxsub.verifiers.bab.frame import Frame
-from onnxsub.verifiers.bab.cuts.rows import Fronts
-from onnxsub.verifiers.bab.nodes import pack, unpack
-from onnxsub.verifiers.options import BabOptions
 from onnxsub.verifiers.bab.cuts.pairs import hull_plane, octagon, paired
-from onnxsub.verifiers.bab.tree import Tree
+from onnxsub.verifiers.bab.cuts.rows import Fronts
+from onnxsub.verifiers.bab.frame import Frame
+from onnxsub.verifiers.bab.nodes import pack, unpack
 from onnxsub.verifiers.milp.distance import minimum_distance
-from onnxsub.verifiers.options import MilpOptions
+from onnxsub.verifiers.options import BabOptions, MilpOptions
 from tests.verifiers.bab_tools import Sample, check_nodes, frame_of, random_multipliers, random_split
 from tests.verifiers.nets import UNIT, anchor, random_dense, random_network
 

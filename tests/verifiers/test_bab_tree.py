@@ -5,15 +5,14 @@ from __future__ import annotations
 import heapq
 from typing import Any
 
+import onnxsub.verifiers.bab.tree as module
 import pytest
 import torch
-
-import onnxsub.verifiers.bab.tree as module
-from onnxsub.verifiers.bab.bound import Bounded, Bounder
-from onnxsub.verifiers.options import BabOptions
 from onnxsub.verifiers.bab.tree import Tree
+
+from onnxsub.verifiers.bab.bound import Bounded, Bounder
 from onnxsub.verifiers.milp.distance import minimum_distance
-from onnxsub.verifiers.options import MilpOptions
+from onnxsub.verifiers.options import BabOptions, MilpOptions
 from tests.verifiers.bab_tools import frame_of
 from tests.verifiers.nets import UNIT, anchor, logits, random_dense
 

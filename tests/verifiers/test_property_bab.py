@@ -11,8 +11,7 @@ from onnxsub.errors import InputError
 from onnxsub.model import Model, load_model
 from onnxsub.properties import Case, Clause, Property, load_property
 from onnxsub.runtime import Runtime
-from onnxsub.verifiers.options import BabOptions
-from onnxsub.verifiers.options import MilpOptions
+from onnxsub.verifiers.options import BabOptions, MilpOptions
 from onnxsub.verifiers.property import PropertyOptions, decide_property
 from tests.random_models import random_model
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from onnxsub.verifiers.milp.local import LocalModel
 
 from onnxsub.errors import InputError
+from onnxsub.verifiers.box.by_programs import safe_minimum
 from onnxsub.verifiers.milp.decide import decide
 from onnxsub.verifiers.milp.distance import minimum_distance
-from onnxsub.verifiers.milp.local import LocalModel
 from onnxsub.verifiers.options import MilpOptions
 from onnxsub.verifiers.programs.solvers import Problem
-from onnxsub.verifiers.box.by_programs import safe_minimum
 from tests.random_models import PIECEWISE
 from tests.verifiers.nets import UNIT, anchor, logits, random_network
 
