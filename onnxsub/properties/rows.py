@@ -12,7 +12,7 @@ from onnxsub.ops.dense import Dense
 from onnxsub.ops.movement import flatten
 from onnxsub.properties.property import Clause
 
-__all__ = ["RowSet", "as_margin_network", "row_set"]
+__all__ = ["RowSet", "as_margin_network", "row_set", "weakest"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +44,37 @@ def row_set(clauses: tuple[Clause, ...]) -> RowSet:
             own.append(number[key])
         members.append(tuple(dict.fromkeys(own)))
     return RowSet(np.array(matrix), np.array(bound), tuple(members))
+
+
+def weakest(rows: RowSet) -> tuple[int, ...]:
+    """For each clause one that it implies, often itself: where that one holds nowhere, neither does the clause.
+
+    Clauses over the same directions A differ in b only, and `A y <= b` implies `A y <= b'` for `b <= b'`. Of these the largest b
+    stands for all that it dominates. The cost is linear in the number of clauses, but for directions with several rows.
+    """
+    found = list(range(len(rows.clauses)))
+    groups: dict[tuple[bytes, ...], list[int]] = {}
+    ends: list[dict[bytes, float]] = []
+    for k, members in enumerate(rows.clauses):
+        own: dict[bytes, float] = {}
+        for r in members:
+            key = rows.A[r].tobytes()
+            own[key] = min(own.get(key, np.inf), float(rows.b[r]))
+        ends.append(own)
+        groups.setdefault(tuple(sorted(own)), []).append(k)
+    for key, group in groups.items():
+        leaders: list[int] = []
+        for k in sorted(group, key=lambda k: -sum(ends[k].values())):
+            above = (j for j in leaders[:_LEADERS] if all(ends[j][a] >= ends[k][a] for a in key))
+            leader = next(above, None)
+            if leader is None:
+                leaders.append(k)
+            else:
+                found[k] = leader
+    return tuple(found)
+
+
+_LEADERS = 16  # clauses of one group that a clause is compared with: one is enough where there is a single row
 
 
 def as_margin_network(network: Network, rows: RowSet | Clause) -> Network:

@@ -26,6 +26,7 @@ __all__ = ["AttackPlan", "Climb", "ascend", "climb"]
 
 _SHRUNK = 0.6  # share of a round after which the box has its own size
 _QUIET = 0.5  # share of a round after which there is no noise
+_STARTS = 1024  # of all clauses together: where there are more clauses than these, each has one
 _SPREAD = 0.1  # how far starts lie round a given point, in halves of the box; steps are that much shorter too
 
 
@@ -183,7 +184,7 @@ def ascend(
     member = torch.zeros((len(clauses), network.classes), dtype=torch.bool, device=plan.device)
     for k, clause in enumerate(clauses):
         member[k, list(clause)] = True
-    owner = torch.arange(len(clauses), device=plan.device).repeat_interleave(plan.restarts)
+    owner = torch.arange(len(clauses), device=plan.device).repeat_interleave(max(1, min(plan.restarts, _STARTS // len(clauses))))
     mine = member[owner]
     climbs_least = torch.arange(len(owner), device=plan.device) % 2 == 0
 

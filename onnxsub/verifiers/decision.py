@@ -17,7 +17,7 @@ from onnxsub.passes.attack.polish import Confirm
 from onnxsub.passes.rescale import exponent_of, rescaled
 from onnxsub.properties.least import as_least_network
 from onnxsub.properties.property import Clause
-from onnxsub.properties.rows import RowSet, as_margin_network, row_set
+from onnxsub.properties.rows import RowSet, as_margin_network, row_set, weakest
 from onnxsub.verifiers.ascend import AttackPlan, ascend
 from onnxsub.verifiers.box.model import Box, Rows
 from onnxsub.verifiers.judges import BallJudge
@@ -105,7 +105,14 @@ class Decision:
         self.replayed = 0
         self._scaled: dict[int, RowSet] = {}
         self._networks: dict[int, Network] = {}
-        self._left = {n: dict.fromkeys(range(len(box.rows.clauses))) for n, box in enumerate(spec.boxes)}
+        # a clause that implies another one is refuted with it, so only those that imply no other are worked on
+        self._implying: list[dict[int, list[int]]] = []
+        for box in spec.boxes:
+            implying: dict[int, list[int]] = {}
+            for k, implied in enumerate(weakest(box.rows)):
+                implying.setdefault(implied, []).append(k)
+            self._implying.append(implying)
+        self._left = [dict.fromkeys(sorted(implying)) for implying in self._implying]
 
     @property
     def witness(self) -> Witness | None:
@@ -118,10 +125,10 @@ class Decision:
     @property
     def proved(self) -> bool:
         """Whether every clause is refuted, and no replay says otherwise."""
-        return self.witness is None and not any(self._left.values())
+        return self.witness is None and not any(self._left)
 
     def open(self, number: int) -> list[int]:
-        """The clauses of a box that are not refuted."""
+        """The clauses of a box that are not refuted and imply no other one."""
         return list(self._left[number])
 
     def is_open(self, number: int, clause: int) -> bool:
@@ -129,15 +136,16 @@ class Decision:
         return clause in self._left[number]
 
     def prove(self, number: int, clause: int) -> None:
-        """Notes that no point of a box satisfies a clause."""
+        """Notes that no point of a box satisfies a clause, nor any that implies it."""
         self._left[number].pop(clause, None)
-        self.claims.prove((number, clause), math.inf)
+        for k in self._implying[number][clause]:
+            self.claims.prove((number, k), math.inf)
 
     def marks(self) -> tuple[tuple[str, ...], ...]:
         """Per box and clause `proved`, `violated` or `unknown`."""
         found = []
         for n, box in enumerate(self.spec.boxes):
-            words = ["unknown" if k in self._left[n] else "proved" for k in range(len(box.rows.clauses))]
+            words = ["proved" if math.isinf(self.claims.lowers[n, k]) else "unknown" for k in range(len(box.rows.clauses))]
             w = self.witness
             if w is not None and w.case == n and w.clause is not None:
                 words[w.clause] = "violated"

@@ -32,8 +32,8 @@ def screen(decision: Decision, number: int) -> None:
         method = decision.session.milp.bounds_method
         low, high = compute_bounds(network, box.lower, box.upper, method, budget=decision.budget).output
         gone = excluded(highest(box.rows, low[0].double().numpy(), high[0].double().numpy()))
-        for k, members in enumerate(box.rows.clauses):
-            if gone[list(members)].any():
+        for k in decision.open(number):
+            if gone[list(box.rows.clauses[k])].any():
                 decision.prove(number, k)
 
 

@@ -9,6 +9,7 @@ from onnxsub.verifiers.milp.local import LocalModel
 
 from onnxsub.propagate import compute_bounds, margin_bounds
 from onnxsub.properties import Clause, as_least_network, as_margin_network, row_set
+from onnxsub.properties.rows import weakest
 from onnxsub.verifiers.bab.bound import Bounder
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.options import MilpOptions
@@ -60,3 +61,27 @@ def test_a_root_finds_the_combination_that_no_single_row_gives() -> None:
     bounder = Bounder(Frame.of([model], whole=True))
     assert bounder.bound(bounder.roots(), 0, 1.1).nodes.radius.item() < 1.1
     assert bounder.bound(bounder.roots(), 40, 1.1).nodes.radius.item() == np.inf
+
+
+def test_a_clause_stands_for_those_that_imply_it() -> None:
+    a, b = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
+    both = np.concatenate([a, b])
+    loose = np.zeros(2, dtype=bool)
+    clauses = (
+        Clause(a, np.array([1.0]), loose[:1]),
+        Clause(a, np.array([3.0]), loose[:1]),
+        Clause(b, np.array([3.0]), loose[:1]),
+        Clause(both, np.array([1.0, 2.0]), loose),
+        Clause(both[::-1], np.array([5.0, 0.5]), loose),  # the same rows in another order; not comparable with the one before
+        Clause(both, np.array([0.0, 2.0]), loose),
+        Clause(2 * a, np.array([9.0]), loose[:1]),
+    )
+    assert weakest(row_set(clauses)) == (1, 1, 2, 3, 4, 3, 6)
+
+
+def test_many_clauses_are_told_apart_in_linear_time() -> None:
+    rows = np.random.default_rng(0).normal(size=(40, 3))
+    clauses = tuple(Clause(rows[k % 40][None], np.array([float(k)]), np.zeros(1, dtype=bool)) for k in range(4000))
+    found = weakest(row_set(clauses))
+    assert set(found) == set(range(3960, 4000))
+    assert all(found[k] % 40 == k % 40 for k in range(4000))
