@@ -3,6 +3,9 @@
 One pass in file order (which ONNX requires to be topological). Shapes come from ONNX's own inference, called node by node with the
 values of the constants known so far, so that Shape-Gather-Concat-Reshape chains are resolved exactly and not by guessing;
 constant nodes are evaluated by ONNX's reference implementation, where that is known to be right.
+
+A tensor of zero elements is a constant too, whatever it is computed from (a Slice of width 0, the empty part of a Split).
+Nothing depends on it: the node that writes it is left out, and a Concat is read without it.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from onnxsub.files import one_line
 from onnxsub.ops.base import Array, Shape
 from onnxsub.ops.node import Node
 
-__all__ = ["Prepared", "check_finite", "decode_attributes", "prepare"]
+__all__ = ["Prepared", "decode_attributes", "prepare"]
 
 _DEFAULT = ("", "ai.onnx")
 _RESHAPING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
@@ -33,26 +36,13 @@ _COMPUTED = (
     )
     | {"Expand", "Floor", "Gather", "GatherElements", "Gemm", "Greater", "Less", "Log", "MatMul", "Max", "Min", "Mod", "Mul", "Neg"}
     | {"NonZero", "Not", "Or", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"}
-    | {
-        "Relu",
-        "Round",
-        "ScatterND",
-        "Sigmoid",
-        "Sign",
-        "Slice",
-        "Split",
-        "Sqrt",
-        "Sub",
-        "Sum",
-        "Tanh",
-        "Tile",
-        "Transpose",
-        "Trilu",
-    }
-    | {"Where"}
+    | {"Relu", "Round", "ScatterND", "Sigmoid", "Sign", "Slice", "Split", "Sqrt", "Sub", "Sum", "Tanh", "Tile", "Transpose"}
+    | {"Trilu", "Where"}
 )
 """What the reference implementation is trusted with: the tests hold each against onnxruntime at every opset. It is not right for
 all operators (the Softmax of opset 7 to 12, for one); a constant by another one stays in the graph, and is refused there."""
+_OF_NOTHING = frozenset({"Concat", "Gemm", "MatMul", "ReduceSum", "Shape", "Size"})
+"""What may read an empty part of the data and give values: a sum over nothing is zero. Others (a maximum, a mean) have no value."""
 _LARGEST = 2**28
 """Elements that one computed constant may have: a tiny file can ask for a tensor of any size."""
 _SMALL = 4096
@@ -104,6 +94,7 @@ class _Folder:
         self.shapes: dict[str, Shape] = {}
         self.constants: dict[str, Array] = {}
         self.small: dict[str, TensorProto] = {}
+        self.empty: set[str] = set()  # tensors without elements that the input leads to; an empty list of axes is none of them
         if graph.sparse_initializer:
             raise ModelError(f"{where} has sparse initializers, which onnxsub does not read; store them as dense tensors")
         for tensor in graph.initializer:
@@ -116,7 +107,9 @@ class _Folder:
         nodes = []
         for node in self.graph.node:
             if not self.folded(node):
-                nodes.append(self.keep(node))
+                kept = self.keep(node)
+                if kept is not None:
+                    nodes.append(kept)
         return Prepared(tuple(nodes), self.shapes, self.constants)
 
     def folded(self, node: NodeProto) -> bool:
@@ -141,15 +134,50 @@ class _Folder:
             if math.prod(self.shapes.get(name, ())) > _LARGEST:
                 shape = list(self.shapes[name])
                 raise ModelError(f"{self.at(node)} makes a constant of shape {shape}, which is too large; check the model")
+        self.check_empty(node)
         for name, value in zip(node.output, self.evaluate(node), strict=False):
             if name:
                 self.constant(name, value)
+                if value.size == 0 and self.empty.intersection(node.input):
+                    self.empty.add(name)
         return True
 
-    def keep(self, node: NodeProto) -> Node:
-        """`node` as the operator table reads it."""
+    def check_empty(self, node: NodeProto) -> None:
+        """Raises ModelError where `node` makes values of an empty part of the data that are not defined."""
+        parts = self.empty.intersection(node.input)
+        made = any(math.prod(self.shapes.get(name, (1,))) for name in node.output if name)
+        if parts and made and (node.domain or node.op_type not in _OF_NOTHING):
+            part = min(parts)
+            raise ModelError(
+                f"{self.at(node)} makes values of tensor {part!r} of shape {list(self.shapes[part])}, which is empty; "
+                "export the model without that branch"
+            )
+
+    def forget_empty(self, node: NodeProto) -> list[str]:
+        """Makes the outputs of `node` that have no elements constants. Returns all outputs, "" for these."""
+        names = []
+        for name in node.output:
+            if name and 0 in self.shapes.get(name, ()):
+                dtype = helper.tensor_dtype_to_np_dtype(self.types[name].tensor_type.elem_type)
+                self.constant(name, np.zeros(self.shapes[name], dtype=dtype))
+                self.empty.add(name)
+                name = ""
+            names.append(name)
+        return names
+
+    def keep(self, node: NodeProto) -> Node | None:
+        """`node` as the operator table reads it; None where nothing is left of its outputs."""
         self.infer(node)
-        names = [n for n in (*node.input, *node.output) if n]
+        self.check_empty(node)
+        outputs = self.forget_empty(node)
+        if not any(outputs):
+            return None
+        op_type, inputs = node.op_type, list(node.input)
+        if op_type == "Concat" and not node.domain:
+            inputs = [n for n in inputs if 0 not in self.shapes.get(n, ())] or inputs
+            if len(inputs) == 1 < len(node.input):
+                op_type = "Identity"
+        names = [n for n in (*inputs, *outputs) if n]
         if node.op_type == "Reshape" and not node.domain and node.input[0] in self.shapes and node.output[0] in self.shapes:
             before, after = self.shapes[node.input[0]], self.shapes[node.output[0]]
             if math.prod(before) != math.prod(after):
@@ -158,13 +186,13 @@ class _Folder:
                     "export the model with batch 1 or an open batch axis"
                 )
         return Node(
-            op_type=f"{node.domain}.{node.op_type}" if node.domain else node.op_type,
+            op_type=f"{node.domain}.{op_type}" if node.domain else op_type,
             name=node.name or next((n for n in node.output if n), node.op_type),
             opset=self.opset,
             attributes=decode_attributes(node),
-            inputs=tuple(node.input),
-            outputs=tuple(node.output),
-            constants={n: self.constants[n] for n in node.input if n in self.constants},
+            inputs=tuple(inputs),
+            outputs=tuple(outputs),
+            constants={n: self.constants[n] for n in inputs if n in self.constants},
             shapes={n: self.shapes[n] for n in names if n in self.shapes},
         )
 
@@ -262,31 +290,3 @@ def _decode(value: Any) -> Any:
     if isinstance(value, str | int | float | GraphProto) or not isinstance(value, Iterable):
         return value
     return [_decode(v) for v in value]
-
-
-def check_finite(nodes: Iterable[Node], where: str) -> None:
-    """Raise ModelError for the first NaN or infinity among the constants and attributes of `nodes`.
-
-    An infinite end of a Clip is not an error: it clips nothing there.
-    """
-    for node in nodes:
-        ends = node.op_type == "Clip"
-        for i, name in enumerate(node.inputs):
-            value = node.constants.get(name)
-            if value is not None:
-                _finite(value, f"tensor {name!r}", node, where, ends and i > 0)
-        for name, value in node.attributes.items():
-            if isinstance(value, float | list | np.ndarray):
-                _finite(np.asarray(value), f"attribute {name!r}", node, where, ends)
-
-
-def _finite(value: Array, what: str, node: Node, where: str, infinite: bool) -> None:
-    try:
-        bad = np.isnan(value) if infinite else ~np.isfinite(value)
-    except TypeError:  # strings and other things that cannot be NaN
-        return
-    if bad.any():
-        raise ModelError(
-            f"{where}: {what} of {node.op_type} (node {node.name!r}) holds {int(bad.sum())} values that are NaN or infinite; "
-            "train or export the model again"
-        )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Instance", "Replay"]
 
 Replay = Callable[[Array], Array]
-"""Logits of points: `(N, *input_shape)` float32, un-normalised, to `(N, classes)`; `Query.logits` is one."""
+"""Logits of points: `(N, *input_shape)` float32, un-normalised, to `(N, classes)`; `Query.judged` is one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,12 @@ class Instance:
     @staticmethod
     def of(query: Query) -> Instance:
         """The question of a query, judged by onnxruntime on its file."""
-        return Instance(query.network, query.x0, query.label, query.space, query.logits)
+        return Instance(query.network, query.x0, query.label, query.space, query.judged)
+
+    @property
+    def judged(self) -> Instance:
+        """The same with a `replay`."""
+        return self if self.replay is not None else replace(self, replay=partial(_float32, self.network))
 
     @property
     def targets(self) -> tuple[int, ...]:
@@ -60,3 +66,10 @@ class Instance:
     def ball(self, radius: float) -> tuple[Array, Array]:
         """Both ends of `B(radius)`, float64."""
         return self.space.ball(self.x0, radius)
+
+
+def _float32(network: Network, x: Array) -> Array:
+    import torch
+
+    with torch.no_grad():
+        return network.forward(torch.as_tensor(np.array(x), dtype=torch.float32)).numpy()

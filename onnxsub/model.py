@@ -13,9 +13,10 @@ import numpy as np
 import onnx
 from onnx import ModelProto
 
+from onnxsub.check_finite import check_finite
 from onnxsub.errors import ModelError, OutputError, UnsupportedOperatorError
 from onnxsub.files import one_line, write_atomic
-from onnxsub.fold_constants import Prepared, check_finite, prepare
+from onnxsub.fold_constants import Prepared, prepare
 from onnxsub.model_file import read_model_file, serialise
 from onnxsub.ops.base import Shape
 from onnxsub.ops.node import Node
@@ -90,6 +91,11 @@ def load_model(source: str | os.PathLike[str] | bytes | ModelProto) -> Model:
     prepared = prepare(
         graph, file.opset, file.proto.opset_import, file.proto.ir_version, signature.input_shape, signature.input, where
     )
+    if 0 in prepared.shapes.get(signature.output, ()):
+        raise ModelError(
+            f"{where}: output {signature.output!r} of shape {list(prepared.shapes[signature.output])} is empty; "
+            "export the part of the model that ends in the logits"
+        )
     output, notes = strip_head(prepared.nodes, signature.output, prepared.shapes, where)
     nodes = _alive(prepared.nodes, output)
     if not any(signature.input in node.inputs for node in nodes):

@@ -123,7 +123,7 @@ def info(model: Model | str | os.PathLike[str]) -> InfoResult:
     known = tuple(n for n in model.nodes if n.op_type not in READERS or _shaped(n))
     hidden = len(model.nodes) - len(known)
     if hidden:
-        refused = tuple(line for node in known for line in unsupported((node,), node.outputs[0]))
+        refused = tuple(line for node in known for line in unsupported((node,), _written(node)))
         refused += (f"{hidden} nodes behind that cannot be judged: their shapes are unknown",)
     else:
         refused = unsupported(known, model.output)
@@ -150,13 +150,18 @@ def _single(node: Node) -> tuple[Operator, ...]:
         return ()
     source = node.variables[0]
     try:
-        return lower_nodes((node,), source, node.sample_shape(source), node.outputs[0]).ops
+        return lower_nodes((node,), source, node.sample_shape(source), _written(node)).ops
     except UnsupportedOperatorError:
         return ()
 
 
+def _written(node: Node) -> str:
+    """The first output that anybody can read."""
+    return next(n for n in node.outputs if n)
+
+
 def _shaped(node: Node) -> bool:
-    return all(n in node.shapes for n in (*node.inputs, *node.outputs[:1]) if n)
+    return all(n in node.shapes for n in (*node.inputs, _written(node)) if n)
 
 
 def _is_float(value: np.ndarray[Any, np.dtype[Any]]) -> bool:

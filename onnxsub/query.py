@@ -32,7 +32,7 @@ class Query:
         space: domain and normalisation.
         x0: the anchor, float32, per-sample shape of the model's input.
         label: the class y to defend.
-        predicted: the class that onnxruntime gives at `x0`.
+        predicted: the class that onnxruntime gives at `x0`: that of the file's own output, its Softmax or Sigmoid included.
         network: f as analysed: from un-normalised inputs to at least two logits.
         runtime: onnxruntime on the original file; its word decides what a witness is.
     """
@@ -63,12 +63,36 @@ class Query:
         """`f(x)` by onnxruntime: `(N, *shape)` in un-normalised units to `(N, classes)`."""
         return two_classes(self.runtime.logits(self.space.normalise(x)))
 
+    def judged(self, x: Array) -> Array:
+        """The logits by which a witness is judged: `(N, *shape)` in un-normalised units to `(N, classes)`.
+
+        They are `logits(x)`, except where the file ends in a head that was left out and its own output does not have another class
+        strictly in front: a Softmax in float32 gives one value for logits that differ in the last place. Such a point is a tie: the
+        leading class gets `f_y`, the others less.
+        """
+        logits = self.logits(x)
+        if not self.model.stripped:
+            return logits
+        margins, leaders = worst_margin(logits, self.label)
+        ahead = np.flatnonzero(margins > 0)
+        if len(ahead) == 0:
+            return logits
+        # row by row: that is what anybody gets who runs the file on the point alone
+        raw = self.runtime.raw(self.space.normalise(x[ahead]), one_by_one=True)
+        strict = worst_margin(own_scores(raw, self.model.outputs), self.label)[0] > 0
+        logits = logits.copy()
+        for i in ahead[~strict]:
+            own = logits[i, self.label]
+            logits[i] = np.minimum(logits[i], np.nextafter(own, -np.inf, dtype=logits.dtype))
+            logits[i, [self.label, leaders[i]]] = own
+        return logits
+
     def margins(self, x: Array) -> tuple[Array, Array]:
         """`max_t f_t - f_y` over the other classes, and the class t that attains it, by onnxruntime: `(N,)` each.
 
-        Positive: strictly adversarial. Zero: a tie, which is on the decision boundary.
+        Positive: strictly adversarial, in the file's own output too. Zero: a tie, which is on the decision boundary.
         """
-        return worst_margin(self.logits(x), self.label)
+        return worst_margin(self.judged(x), self.label)
 
     def radius(self, x: Array) -> Array:
         """`|x - x0|_inf` in float64: `(N, *shape)` to `(N,)`."""
@@ -96,6 +120,15 @@ def worst_margin(logits: Array, label: int) -> tuple[Array, Array]:
     others[:, label] = -np.inf
     best = others.argmax(axis=1)
     return others[np.arange(len(others)), best] - own, best
+
+
+def own_scores(raw: Array, outputs: int) -> Array:
+    """The own output `(N, ...)` of a file that ends in a head, as one score per class, float64: `(N, classes)`.
+
+    A single score s of a Sigmoid is class 1 where `s > 1/2`; it becomes `(0, s - 1/2)`.
+    """
+    scores = raw.reshape(len(raw), outputs).astype(np.float64)
+    return scores if outputs > 1 else two_classes(scores - 0.5)
 
 
 def two_classes(logits: Array) -> Array:
@@ -172,6 +205,7 @@ def make_query(
     if not (np.issubdtype(data.dtype, np.floating) or np.issubdtype(data.dtype, np.integer)):
         raise InputError(f"the anchor holds {data.dtype} values; give floats")
     data = fit_shape(data, model.input_shape, "the anchor")
+    space.check_fed(model.input_dtype)
     space.check(data, "the anchor")
     x = np.ascontiguousarray(space.inside(data))
     x.setflags(write=False)
@@ -180,7 +214,8 @@ def make_query(
     if not np.isfinite(logits).all():
         raise InputError("the model's logits at the anchor are not finite; check the model's weights and its --mean and --std")
     classes = logits.shape[1]
-    predicted = int(logits[0].argmax())
+    said = own_scores(runtime.raw(space.normalise(x[None])), model.outputs) if model.stripped else logits
+    predicted = int(said[0].argmax())
     if label is None:
         label = predicted
     if not isinstance(label, int | np.integer) or isinstance(label, bool):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from onnxsub.errors import InputError
 from onnxsub.ops.base import Array, Shape
 
 __all__ = ["InputSpace"]
+
+_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,23 @@ class InputSpace:
             raise InputError(f"--std {list(self.std)} must be positive numbers")
         if self.mean is not None and not all(math.isfinite(m) for m in self.mean):
             raise InputError(f"--mean {list(self.mean)} must be finite numbers")
+        if max(abs(self.lower), abs(self.upper), self.upper - self.lower) > _FLOAT32:
+            raise InputError(
+                f"--domain {self.lower:g} {self.upper:g} reaches beyond {_FLOAT32:.3g}, and inputs are float32; "
+                "give the range that the inputs really have"
+            )
+        self.check_fed(np.dtype(np.float32))
+
+    def check_fed(self, dtype: np.dtype[Any]) -> None:
+        """Raises InputError where `(x - mean) / std` at an end of the domain is beyond `dtype`, the type that a model is fed."""
+        means, stds = self.mean or (0.0,), self.std or (1.0,)
+        most = float(np.finfo(dtype).max)
+        for i in range(max(len(means), len(stds))):
+            m, s = means[i % len(means)], stds[i % len(stds)]
+            for end in (self.lower, self.upper):
+                if not abs(end - m) <= most * s:
+                    fed = f"x = {end:g}" if self.mean is None else f"(x - mean) / std of x = {end:g} with mean {m:g} and std {s:g}"
+                    raise InputError(f"{fed} is beyond {most:.3g}, the largest {dtype} to feed; check --domain, --mean and --std")
 
     def mean_std(self, shape: Shape) -> tuple[Array, Array] | None:
         """`mean` and `std` (float64) broadcast to `shape`; None without normalisation. Channels come first, else last."""
@@ -79,6 +99,13 @@ class InputSpace:
         """The radius at which the ball is the whole domain."""
         centre = np.asarray(x0, dtype=np.float64)
         return float(max((centre - self.lower).max(), (self.upper - centre).max()))
+
+    def within_reach(self, x0: Array, radius: float) -> float:
+        """A radius of the same ball that is no larger than it need be: `radius`, or a hair more than `reach(x0)`.
+
+        `--eps 1e39` is a question about the whole domain. Programs and float32 do not bear such a number.
+        """
+        return min(radius, self.reach(x0) * (1 + 2.0**-40))
 
     def check(self, x: Array, what: str) -> None:
         """Raises InputError where `x` has NaN or leaves the domain."""

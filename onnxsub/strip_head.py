@@ -35,6 +35,8 @@ def strip_head(nodes: tuple[Node, ...], output: str, shapes: Mapping[str, Shape]
         why = "the boundary 0.5 becomes logit 0" if node.op_type == "Sigmoid" else "it does not change the order of the classes"
         notes.append(f"{node.op_type} (node {node.name!r}) at the end{also} left out: {why}")
         output = node.inputs[0]
+        if node.op_type == "Sigmoid":
+            return output, tuple(notes)  # what stands before it has its boundary at 0, not at 1/2
 
 
 def _keeps_values(node: Node, name: str) -> bool:

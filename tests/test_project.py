@@ -23,8 +23,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # the words that operators are described in
     ("ops.base", "ops.node", "ops.encoding", "ops.relaxation", "ops.interval_rows", "ops.onnx_writer"),
     (
-        "model", "model_file", "external_data", "fold_constants", "signature", "strip_head", "surgery", "runtime", "anchors",
-        "region", "provenance",
+        "model", "model_file", "external_data", "fold_constants", "check_finite", "signature", "strip_head", "surgery", "runtime",
+        "anchors", "region", "provenance",
     ),
     ("ops", "network", "lower", "query", "model_info", "properties"),
     ("propagate",),

@@ -113,7 +113,7 @@ def command(
     if result.interrupted:
         out.note("interrupted; the same command goes on with the run")
         return Exit.INTERRUPTED
-    return Exit.DONE
+    return Exit.UNDECIDED if result.nothing_decided else Exit.DONE
 
 
 class _Shown:

@@ -51,7 +51,7 @@ def find_original(task: Task, query: Query) -> Done:
     s = _settings(task)
     if is_paper(s.protocol):
         found = _found(task.attacked)
-        return Done(*paper_distance(query, query.network, found, s, task.threads, replay=query.logits))
+        return Done(*paper_distance(query, query.network, found, s, task.threads, replay=query.judged))
     result = distance(query, _options(task, None), found=_found(task.attacked))
     # bounds, programs and all: everything but the attack, which was not repeated
     times = {"bnd": result.time_s["total"] - result.time_s.get("attack", 0.0)}

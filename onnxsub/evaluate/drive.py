@@ -118,13 +118,17 @@ def drive(
         progress: told the share of units that are settled, and rate and remaining time in words.
 
     Raises:
-        InputError: the folder belongs to another run or another process, samples that do not fit a model.
-        MissingDependencyError: pyarrow, Ray or a verifier is not installed.
+        InputError: the folder belongs to another run or another process, samples that do not fit a model,
+            what every unit would fail on.
+        MissingDependencyError: pyarrow, Ray, a solver, a verifier or its program is not installed.
         OutputError: the disk is full. What is done is kept.
     """
     start = time.perf_counter()
     check_parquet()
     anchors = Anchors(job)
+    begun, here = (folder / PLAN).exists(), options.address is None
+    if not begun:
+        job.check(here=here)  # before the folder is made
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -140,6 +144,8 @@ def drive(
             watch = job.watch(ledger.units())
             interrupted = False
             if pace.left and not _enough(watch):
+                if begun:
+                    job.check(here=here)
                 engine = engine or _engine(options, ledger.run_id, job.plan)
                 try:
                     with closing(engine):

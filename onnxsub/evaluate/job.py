@@ -49,6 +49,10 @@ class Job(Protocol[Summary_co]):
     @property
     def limit(self) -> float | None: ...
 
+    def check(self, *, here: bool) -> None:
+        """Raises what every unit would raise. `here`: the units are done on this machine, with what is installed on it."""
+        ...
+
     def units(self) -> Iterable[UnitKey]:
         """The units, in the order in which they are to be done."""
         ...

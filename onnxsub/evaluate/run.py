@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onnxsub.evaluate.able import check_engines, probe
 from onnxsub.evaluate.drive import DEATHS, GRACE, LEDGER, PLAN, RESULTS, Report, RunOptions, drive, reopen
 from onnxsub.evaluate.engine import Engine
 from onnxsub.evaluate.ledger import Ledger, Unit, UnitKey
@@ -16,6 +17,7 @@ from onnxsub.evaluate.row import Row, rows_of
 from onnxsub.evaluate.settings import Settings, is_paper
 from onnxsub.evaluate.summary import Line, summarise
 from onnxsub.evaluate.task import KINDS, Attacked, Outcome
+from onnxsub.passes.substitute import check_method
 from onnxsub.results import VERSION
 
 __all__ = ["DEATHS", "LEDGER", "PLAN", "RESULTS", "EvaluateResult", "RunOptions", "evaluate", "open_run", "units_of"]
@@ -133,6 +135,14 @@ class _Distances:
         if settings.timeout is None or is_paper(settings.protocol):
             return None
         return 2 * settings.timeout + GRACE
+
+    def check(self, *, here: bool) -> None:
+        s = self.plan.settings
+        for model in self.plan.loaded:
+            network = probe(model, s.space).network
+            for method in s.methods:
+                check_method(network, method)
+        check_engines(s.verifiers, s.solver, here=here)
 
     def units(self) -> Iterator[UnitKey]:
         return units_of(self.plan)

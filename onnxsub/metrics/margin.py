@@ -1,7 +1,7 @@
 r"""The smallest margin on a ball, `min { f_y(x) - f_t(x) : x in B(eps), x in the domain }`, as an anytime bracket.
 
-First a climb (`verifiers/climb.py`) and linear programs over the regions of its best points; then a proof that nothing is better by
-more than the tolerance: branch and bound on the value (`verifiers/bab/largest.py`), which hands over to a mixed-integer program
+First a climb (`verifiers/ascend.py`) and linear programs over the regions of its best points; then a proof that nothing is better
+by more than the tolerance: branch and bound on the value (`verifiers/bab/largest.py`), which hands over to a mixed-integer program
 where few units are open, or that program alone (Tjeng et al. 2019, with the margin as objective). Intervals are cut by
 `f_t - f_y >= level` with the level at the best point known, which leaves a fraction of the unstable units.
 """
@@ -20,13 +20,13 @@ from onnxsub.metrics.margin_result import Example, MarginOptions, MarginResult
 from onnxsub.network import Network
 from onnxsub.passes.bounds import check_eps
 from onnxsub.query import Query
+from onnxsub.verifiers.ascend import Climb, climb
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.largest import LargestGoal
 from onnxsub.verifiers.bab.leaf import region_model
 from onnxsub.verifiers.bab.order import lowered
 from onnxsub.verifiers.box.clause import ROOM, ClauseModel
 from onnxsub.verifiers.box.model import Box, BoxModel, Building, Rows
-from onnxsub.verifiers.climb import Climb, climb
 from onnxsub.verifiers.extremum import Extremum
 from onnxsub.verifiers.result import Progress
 from onnxsub.verifiers.session import Session
@@ -63,9 +63,10 @@ def smallest_margin(
     options = options or MarginOptions()
     session = Session(options.exact)
     budget = session.budget
-    search = Extremum(query, target, min(eps, query.space.reach(query.x0)), options.tol, session, progress)
+    radius = query.space.within_reach(query.x0, eps)
+    search = Extremum(query, target, radius, options.tol, session, progress)
     try:
-        _search(search, options, min(eps, query.space.reach(query.x0)))
+        _search(search, options, radius)
     except OutOfTime:
         pass
     except KeyboardInterrupt:
@@ -87,7 +88,7 @@ def _search(search: Extremum, options: MarginOptions, eps: float) -> None:
     budget, seed = search.budget, search.session.limits.seed
     with budget.stage("climb"):
         plain = search.network()
-        search.accept(climb(plain, search.low, search.high, options.climb, seed, budget=budget))
+        search.accept(climb(plain, (search.low, search.high), options.climb, seed, budget=budget))
     search.tell("bounds")
     network = search.network()
     with budget.stage("bounds"):
@@ -143,7 +144,7 @@ def _through_regions(search: Extremum, local: BoxModel) -> None:
         with search.budget.stage("climb"):
             seed = search.session.limits.seed + k
             search.accept(
-                climb(local.network, search.low, search.high, _NEAR, seed, start=search.best.x, budget=search.budget)
+                climb(local.network, (search.low, search.high), _NEAR, seed, start=search.best.x, budget=search.budget)
             )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from onnxsub.errors import InputError
 from onnxsub.ops.base import Array
-from onnxsub.verifiers.climb import Climb
+from onnxsub.verifiers.ascend import Climb
 from onnxsub.verifiers.options import BabOptions, ExactOptions, Limits, MilpOptions
 
 __all__ = ["Example", "MarginOptions", "MarginResult"]

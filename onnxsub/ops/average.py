@@ -52,7 +52,7 @@ class AveragePool(Affine):
         if len(window) != len(self.sliding.kernel):
             return None
         shares = a * crop(self.tensor("share", a), window)
-        y, where = self.sliding.spread_window(shares.reshape(-1, 1, *a.shape[2:]), self._ones(a), 1, window)
+        y, where = self.sliding.spread_window(shares.flatten(0, 1).unsqueeze(1), self._ones(a), 1, window)
         return y.reshape(*a.shape[:2], *y.shape[2:]), where
 
     def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:

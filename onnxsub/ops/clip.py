@@ -73,6 +73,14 @@ class Clip(Activation):
         constant = torch.where(inside, zero, self.forward(lower))
         upper_offset = torch.where(kinked, q - above * q, constant)
         lower_offset = torch.where(kinked, p - below * p, constant)
+        ends = (above, upper_offset, below, lower_offset)
+        if not all(bool(torch.isfinite(t).all()) for t in ends):  # flat lines, at the smallest and the largest value there is
+            lost = ~torch.stack([torch.isfinite(t) for t in ends]).all(0)
+            above, below = torch.where(lost, zero, above), torch.where(lost, zero, below)
+            upper_offset = torch.where(lost, self.forward(upper), upper_offset)
+            lower_offset = torch.where(lost, self.forward(lower), lower_offset)
+            if mode == "fastlin" and alpha is None:
+                above = below
         return Elementwise(below, lower_offset, above, upper_offset)
 
     def tangent(self, z: Tensor) -> tuple[Tensor, Tensor]:

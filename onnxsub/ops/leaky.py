@@ -60,11 +60,19 @@ class Leaky(Activation):
         unstable = (lower < 0) & (upper > 0)
         one, zero = torch.ones_like(lower), torch.zeros_like(lower)
         stable = torch.where(lower >= 0, one, n)
-        width = torch.where(unstable, upper - lower, one)
-        chord = torch.where(unstable, (upper - n * lower) / width, stable)
-        offset = torch.where(unstable, upper * lower * (n - 1) / width, zero)
         convex = n <= 1
+        # halves: the width of an interval may overflow where its ends do not; quotients first: products may underflow
+        width = torch.where(unstable, upper / 2 - lower / 2, one)
+        chord = torch.where(unstable, (upper / 2 - n * (lower / 2)) / width, stable)
+        offset = torch.where(unstable, upper * (lower / 2 / width) * (n - 1), zero)
+        lost = ~(torch.isfinite(chord) & torch.isfinite(offset))
         lower_offset, upper_offset = torch.where(convex, zero, offset), torch.where(convex, offset, zero)
+        if bool(lost.any()):  # no chord, but the smallest or the largest value there is
+            parallel = alpha is None and mode == "fastlin"
+            chord = torch.where(lost, zero, chord)
+            least, most = self.interval((lower, upper))
+            lower_offset = torch.where(lost if parallel else lost & ~convex, least, lower_offset)
+            upper_offset = torch.where(lost if parallel else lost & convex, most, upper_offset)
         if alpha is None and mode == "fastlin":
             return Elementwise(chord, lower_offset, chord, upper_offset)
         turned = torch.where(upper > -lower, one, n) if alpha is None else n + alpha * (1 - n)

@@ -59,7 +59,10 @@ class MaxPoolRelaxation(Relaxation):
         result = a.new_zeros((b, r, c, math.prod(self.in_spatial)))
         result = result.scatter_add(-1, self.below.unsqueeze(1).expand(shape), positive)
         result = result.scatter_add(-1, self.above.unsqueeze(1).expand(shape), negative * self.slope.unsqueeze(1))
-        bias = (negative * self.offset.unsqueeze(1)).sum((-1, -2))
+        offset = self.offset.unsqueeze(1)
+        bias = (negative * offset).sum((-1, -2))
+        if bias.device.type == "cpu" and bool(torch.isnan(bias).any()):  # 0 inf = 0
+            bias = torch.where(negative < 0, negative * offset, torch.zeros_like(negative)).sum((-1, -2))
         return result.reshape(b, r, c, *self.in_spatial), bias
 
 
@@ -98,14 +101,20 @@ class MaxPool(Nonlinear):
         low, high = (_windows(t, index) for t in (lower, upper))
         # ties of lower ends go to the larger upper end: that element is the exact maximum whenever one is
         below = high.masked_fill(low < low.amax(-1, keepdim=True), -math.inf).argmax(-1, keepdim=True)
-        above = low.masked_fill(high < high.amax(-1, keepdim=True), -math.inf).argmax(-1, keepdim=True)
+        # a lower end may be -inf, which must still win against padding
+        known = low.clamp(min=torch.finfo(low.dtype).min)
+        above = known.masked_fill(high < high.amax(-1, keepdim=True), -math.inf).argmax(-1, keepdim=True)
         others = high.scatter(-1, above, -math.inf).amax(-1)
         l, u = low.gather(-1, above).squeeze(-1), high.gather(-1, above).squeeze(-1)
         exact = l >= others
         split = ~exact & (u > others)
-        slope = torch.where(split, (u - others) / torch.where(split, u - l, torch.ones_like(u)), exact.to(u.dtype))
-        # through (l, M) and (u, u); M itself where the upper ends tie
-        offset = torch.where(split, others - slope * l, torch.where(exact, torch.zeros_like(u), others))
+        # halves: the width of an interval may overflow where its ends do not
+        width = torch.where(split, u / 2 - l / 2, torch.ones_like(u))
+        endless = ~torch.isfinite(width)
+        zero = torch.zeros_like(u)
+        slope = torch.where(split, torch.where(endless, zero, (u / 2 - others / 2) / width), exact.to(u.dtype))
+        # through (l, M) and (u, u); M itself where the upper ends tie; u where the interval has no end
+        offset = torch.where(split, torch.where(endless, u, others - slope * l), torch.where(exact, zero, others))
         positions = index.expand(*low.shape)
         return MaxPoolRelaxation(
             below=positions.gather(-1, below).squeeze(-1), above=positions.gather(-1, above).squeeze(-1),

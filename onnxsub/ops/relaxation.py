@@ -61,12 +61,29 @@ class Relaxation(abc.ABC):
         """For parallel lines: coefficients, bias of the lower and bias of the upper bound of `a . y`."""
         raise TypeError("only parallel relaxations bound both ends in one pass")
 
+    def sized(self, a: Tensor, window: Window, scale: Tensor, *, both: bool) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+        """`both` (or `lower`, its bias twice), and `|A| . scale` or more for the coefficients A it leads to, `(B, R)`.
+
+        Args:
+            scale: of the elements of the input, finite, `(B, *in_shape)`.
+        """
+        if both:
+            data, low, high = self.both(a, window)
+        else:
+            found, low = self.lower(a, window)
+            if found is None:
+                return None, low, low, torch.zeros_like(low)
+            data, high = found, low
+        inner = cropped(scale, window) if self.windowed else scale
+        return data, low, high, torch.matmul(data.abs().flatten(2), inner.flatten(1).unsqueeze(-1)).squeeze(-1)
+
 
 @dataclass(frozen=True, eq=False)
 class Elementwise(Relaxation):
     """`lower_slope z + lower_offset <= s(z) <= upper_slope z + upper_offset`, each `(B, *shape)`.
 
-    Parallel lines are stated by giving the same tensor object for both slopes; an exact affine unit has equal offsets too.
+    Parallel lines are stated by giving the same tensor object for both slopes; an exact affine unit has equal offsets too. An
+    infinite offset with slope 0 stands for no line: a coefficient of 0 does not feel it.
     """
 
     lower_slope: Tensor
@@ -87,10 +104,22 @@ class Elementwise(Relaxation):
         axes = tuple(range(2, a.dim()))
         if self.parallel:
             bias = torch.where(a > 0, lo, uo).mul_(a)
-            return a * ls, bias.sum(axes) if axes else bias
+            return a * ls, self._end(bias.sum(axes) if axes else bias, a, lo, uo)
         positive = a > 0
         bias = torch.where(positive, lo, uo) * a
-        return torch.where(positive, ls, us) * a, bias.sum(axes) if axes else bias
+        return torch.where(positive, ls, us) * a, self._end(bias.sum(axes) if axes else bias, a, lo, uo)
+
+    @staticmethod
+    def _end(bias: Tensor, a: Tensor, below: Tensor, above: Tensor) -> Tensor:
+        """The bias `sum a (below where a > 0, above where a < 0)`, computed anew with `0 inf = 0` where it is NaN.
+
+        Not on a GPU, where the look would stop the queue: NaN stays there, and proves nothing.
+        """
+        if bias.device.type != "cpu" or not bool(torch.isnan(bias).any()):
+            return bias
+        zero = torch.zeros_like(a)
+        parts = torch.where(a > 0, a * below, zero) + torch.where(a < 0, a * above, zero)
+        return parts.flatten(2).sum(-1) if a.dim() > 2 else parts
 
     def both(self, a: Tensor, window: Window = ()) -> tuple[Tensor, Tensor, Tensor]:
         slope, lo, _, uo = (cropped(t, window).unsqueeze(1) for t in self._parts())
@@ -100,7 +129,20 @@ class Elementwise(Relaxation):
         half = ((uo - lo) / 2).reshape(lo.shape[0], -1, 1)
         centre = torch.matmul(flat, mid).squeeze(-1)
         spread = torch.matmul(flat.abs(), half).squeeze(-1)
-        return a * slope, centre - spread, centre + spread
+        return a * slope, self._end(centre - spread, a, lo, uo), self._end(centre + spread, a, uo, lo)
+
+    def sized(self, a: Tensor, window: Window, scale: Tensor, *, both: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        ls, lo, us, uo = (cropped(t, window).unsqueeze(1) for t in self._parts())
+        steep = torch.maximum(ls.abs(), us.abs()) * cropped(scale, window).unsqueeze(1)
+        # one product with |a| gives the half-width of the bias and the size of the coefficients
+        flat = a.reshape(*a.shape[:2], -1)
+        columns = torch.broadcast_tensors(*[  # type: ignore[no-untyped-call]
+            t.reshape(t.shape[0], -1) for t in ((uo - lo) / 2, steep)])
+        spread, size = torch.matmul(flat.abs(), torch.stack(columns, -1)).unbind(-1)
+        centre = torch.matmul(flat, ((lo + uo) / 2).reshape(lo.shape[0], -1, 1)).squeeze(-1)
+        data = a * ls if self.parallel else torch.where(a > 0, ls, us).mul_(a)
+        low, high = self._end(centre - spread, a, lo, uo), self._end(centre + spread, a, uo, lo)
+        return data, low, high if both else low, size
 
     def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.lower_slope, self.lower_offset, self.upper_slope, self.upper_offset

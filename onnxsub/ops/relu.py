@@ -42,10 +42,12 @@ class Relu(Activation):
         check_mode(mode)
         unstable = (lower < 0) & (upper > 0)
         on = (lower >= 0).to(lower.dtype)
-        width = torch.where(unstable, upper - lower, torch.ones_like(lower))
-        slope = torch.where(unstable, upper / width, on)
-        offset = torch.where(unstable, -slope * lower, torch.zeros_like(lower))
         zero = torch.zeros_like(lower)
+        # halves: the width of an interval may overflow where its ends do not
+        width = torch.where(unstable, upper / 2 - lower / 2, torch.ones_like(lower))
+        endless = torch.isinf(width)
+        slope = torch.where(unstable, torch.where(endless, zero, upper / 2 / width), on)
+        offset = torch.where(unstable, torch.where(endless, upper, -slope * lower), zero)
         if alpha is not None:
             return Elementwise(torch.where(unstable, alpha, on), zero, slope, offset)
         if mode == "fastlin":

@@ -63,8 +63,10 @@ class Smooth(Activation, abc.ABC):
         # s(z) - line(z) has its extremes at the ends and where s' equals the slope; any other point inside does no harm
         z = self.stationary(slope)
         points = (lower, upper, z.clamp(min=lower, max=upper), (-z).clamp(min=lower, max=upper))
-        errors = torch.stack([self.forward(p) - slope * p - offset for p in points])
-        size = 1 + offset.abs() + slope.abs() * torch.maximum(lower.abs(), upper.abs())
+        # a flat line has no term in z, not even where z is infinite
+        flat, zero = slope == 0, torch.zeros_like(lower)
+        errors = torch.stack([self.forward(p) - torch.where(flat, zero, slope * p) - offset for p in points])
+        size = 1 + offset.abs() + torch.where(flat, zero, slope.abs() * torch.maximum(lower.abs(), upper.abs()))
         slack = _SLACK * torch.finfo(lower.dtype).eps * size
         return errors.amin(0) - slack, errors.amax(0) + slack
 

@@ -6,7 +6,7 @@ Two lower bounds of the margin `min_t f_y - f_t` over a box:
 - by a substitute: every pruned unit is its line plus an interval `[e_lo, e_hi]` that contains `s(z) - line(z)` on the unit's
   proved interval; kept units have their linear bounds. The errors are propagated to the margin by the same backward pass.
 
-Both hold, so the better one counts.
+Both hold, so the better one counts. A margin that is not finite certifies nothing.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from onnxsub.budget import Budget, OutOfTime
 from onnxsub.network import Network
-from onnxsub.ops.base import Array
+from onnxsub.ops.base import Activation, Affine, Array, Operator
+from onnxsub.ops.maxpool import MaxPool
 from onnxsub.ops.relaxation import Elementwise, Relaxation
 from onnxsub.ops.substituted import Substituted
 from onnxsub.passes.substitute import original_activation
@@ -26,6 +28,12 @@ from onnxsub.propagate import Bounds, compute_bounds, margin_bounds
 __all__ = ["certified_radius", "keeps_its_pieces", "margin_rows", "worst_margin_bound"]
 
 _SMALLEST = 1e-10  # radii below it are far below what float32 can tell apart
+
+_UNIT = 2e-9
+"""A line is its activation where they differ by less than this share of the unit's scale: twice what widens its interval."""
+
+_MARGIN = 1e-9
+"""And where all such differences together change the margin by less than this share of what it is at the anchor."""
 
 Ball = Callable[[float], tuple[Array, Array]]
 """Radius to the box `B(radius)`."""
@@ -39,20 +47,31 @@ def margin_rows(classes: int, label: int) -> Array:
 
 
 def worst_margin_bound(
-    network: Network, box: tuple[Array, Array], label: int, method: str = "crown", substitute: Network | None = None
+    network: Network,
+    box: tuple[Array, Array],
+    label: int,
+    method: str = "crown",
+    substitute: Network | None = None,
+    *,
+    budget: Budget | None = None,
 ) -> float:
-    """A lower bound of `min_t f_y - f_t` over the box; positive: no other class is reached there.
+    """A lower bound of `min_t f_y - f_t` over the box; positive: no other class is reached there. `-inf` where there is none.
 
     Args:
         network: f.
         substitute: a substitute of f whose lines are tried too.
+        budget: looked at per operator and per chunk of rows.
+
+    Raises:
+        OutOfTime: the budget ended.
     """
-    bounds = compute_bounds(network, *box, method, only_unstable=True, output=False)
+    bounds = compute_bounds(network, *box, method, only_unstable=True, output=False, budget=budget)
     rows = margin_rows(network.classes, label)
-    low = margin_bounds(network, bounds, rows)[0]
+    low = margin_bounds(network, bounds, rows, budget=budget)[0]
     if substitute is not None:
-        low = torch.maximum(low, margin_bounds(network, _with_lines(network, substitute, bounds), rows)[0])
-    return float(low.min())
+        low = torch.maximum(low, margin_bounds(network, _with_lines(network, substitute, bounds), rows, budget=budget)[0])
+    worst = float(low.min())
+    return worst if np.isfinite(worst) else -np.inf
 
 
 def _with_lines(network: Network, substitute: Network, bounds: Bounds) -> Bounds:
@@ -67,14 +86,16 @@ def _with_lines(network: Network, substitute: Network, bounds: Bounds) -> Bounds
         low, high = base.line_error(l, u, slope.expand_as(l), offset.expand_as(l))
         plain = relaxations[op.output]
         assert isinstance(plain, Elementwise)  # every activation's is
-        own = torch.from_numpy(op.kept) | base.affine_on(l, u)
+        # an error that is not finite is none that a line could carry
+        finite = torch.isfinite(low) & torch.isfinite(high)
+        own = torch.from_numpy(op.kept) | base.affine_on(l, u) | ~finite
         relaxations[op.output] = Elementwise(
             torch.where(own, plain.lower_slope, slope),
             torch.where(own, plain.lower_offset, offset + low),
             torch.where(own, plain.upper_slope, slope),
             torch.where(own, plain.upper_offset, offset + high),
         )
-    return Bounds(bounds.lower, bounds.upper, bounds.pre, bounds.output, relaxations, bounds.method)
+    return Bounds(bounds.lower, bounds.upper, bounds.pre, bounds.output, relaxations, bounds.method, bounds.scales)
 
 
 def certified_radius(
@@ -88,6 +109,7 @@ def certified_radius(
     stop: Callable[[], bool] | None = None,
     substitute: Network | None = None,
     start: float = 0.0,
+    budget: Budget | None = None,
 ) -> float:
     """A radius on which bounds prove that the class is kept, within the share `tol` of the largest such radius below `upper`.
 
@@ -99,45 +121,117 @@ def certified_radius(
         stop: asked before every bound; True ends the search with what is proved so far.
         substitute: a substitute of the network whose lines are tried too.
         start: a radius that is certified already.
+        budget: its end, also inside a bound, ends the search likewise.
     """
 
     def margin_at(radius: float) -> float:
-        return worst_margin_bound(network, ball(radius), label, method, substitute)
+        return worst_margin_bound(network, ball(radius), label, method, substitute, budget=budget)
 
     def late() -> bool:
-        return stop is not None and stop()
+        return (stop is not None and stop()) or (budget is not None and budget.over)
 
     if upper <= start or late():
         return min(start, upper)
     low, high = start, upper
-    at_low, at_high = margin_at(start), margin_at(upper)
-    if at_low <= 0:
-        return start
-    if at_high > 0:
-        return upper
-    while high - low > tol * high and high > _SMALLEST and not late():
-        share = at_low / (at_low - at_high) if np.isfinite(at_high) else 0.5
-        radius = low + (high - low) * min(max(share, 0.1), 0.9)
-        margin = margin_at(radius)
-        if margin > 0:
-            low, at_low = radius, margin
-        else:
-            high, at_high = radius, margin
+    try:
+        at_low, at_high = margin_at(start), margin_at(upper)
+        if not at_low > 0:
+            return start
+        if at_high > 0:
+            return upper
+        while high - low > tol * high and high > _SMALLEST and not late():
+            share = at_low / (at_low - at_high) if np.isfinite(at_high) else 0.5
+            radius = low + (high - low) * min(max(share, 0.1), 0.9)
+            margin = margin_at(radius)
+            if margin > 0:
+                low, at_low = radius, margin
+            else:
+                high, at_high = radius, margin
+    except OutOfTime:
+        pass  # what is certified so far stays so
     return low
 
 
-def keeps_its_pieces(original: Network, substitute: Network, box: tuple[Array, Array], *, method: str = "crown") -> bool:
+def keeps_its_pieces(
+    original: Network,
+    substitute: Network,
+    box: tuple[Array, Array],
+    *,
+    anchor: Array | None = None,
+    method: str = "crown",
+    budget: Budget | None = None,
+) -> bool:
     """Whether the substitute provably equals the original on the box: every pruned unit's line is its activation there.
 
-    Judged by bounds of the original network. A line counts as equal within rounding: 1e-9 of the pre-activation's size.
+    Judged by bounds of the original network. With e_i the largest difference of a pruned unit's line and its activation on the
+    unit's interval, both must hold:
+
+    - `e_i <= 2e-9 s_i`, s_i the scale of its pre-activation (`propagate/rounding.py`): equal within rounding;
+    - all e_i together, multiplied through to the logits, change no margin `f_y - f_t` by more than 1e-9 of its size at the anchor,
+      y the class there. So a difference that a later layer magnifies does not pass for rounding.
+
+    Args:
+        anchor: `(*input_shape)`; None: the centre of the box.
+        budget: looked at per operator and per chunk of rows.
+
+    Raises:
+        OutOfTime: the budget ended.
     """
-    pruned = [op for op in substitute.activations if isinstance(op, Substituted)]
-    bounds = compute_bounds(original, *box, method, output=False, only_unstable=True)
-    for op in pruned:
-        l, u = (end[0].double() for end in bounds.pre[op.output])
-        low, high = original_activation(op).line_error(l, u, torch.from_numpy(op.slope), torch.from_numpy(op.offset))
-        size = 1e-9 * (1.0 + torch.maximum(l.abs(), u.abs()))
-        off = (torch.maximum(low.abs(), high.abs()) > size) & ~torch.from_numpy(op.kept)
-        if bool(off.any()):
+    bounds = compute_bounds(original, *box, method, output=False, only_unstable=True, budget=budget)
+    centre = (box[0] + box[1]) / 2 if anchor is None else anchor
+    with torch.no_grad():
+        changes = _changes(original, substitute, bounds)
+        if changes is None:
             return False
-    return True
+        logits = original.forward(torch.as_tensor(np.array(centre, dtype=np.float64)).reshape(1, *original.input_shape))[0]
+        label = int(logits.argmax())
+        margins = logits[label] - logits
+        allowed = _MARGIN * margins
+        total = changes + changes[label]
+    others = torch.arange(len(logits)) != label
+    return bool((total <= allowed)[others].all())
+
+
+def _changes(original: Network, substitute: Network, bounds: Bounds) -> torch.Tensor | None:
+    """How far the logits of both networks may lie apart on the box, `(classes,)`; None: some line is not its activation.
+
+    With d_t at least `|t - t'|` of a tensor t of the original and t' of the substitute: an affine operator passes on `|L| d`, a
+    maximum the largest d, a kept unit d times the steepest slope that it has, a pruned unit `|slope| d + e`.
+    """
+    apart = {original.input: torch.zeros((1, *original.input_shape), dtype=torch.float64)}
+    for op in original.ops:
+        read = [apart[n] for n in op.inputs]
+        if isinstance(op, Affine):
+            apart[op.output] = op.magnitude(*read)
+        elif isinstance(op, MaxPool):
+            apart[op.output] = op.forward(*read)
+        else:
+            assert isinstance(op, Activation)  # no other operator has an interval
+            found = _past_units(op, substitute.producers[op.output], bounds, read[0])
+            if found is None:
+                return None
+            apart[op.output] = found
+    return apart[original.output].flatten()
+
+
+def _past_units(op: Activation, there: Operator, bounds: Bounds, before: torch.Tensor) -> torch.Tensor | None:
+    """`_changes` behind one activation, which `there` is in the substitute."""
+    lower, upper = (end[:1].double() for end in bounds.pre[op.output])
+    after = before * _steepest(op, lower - before, upper + before)
+    if not isinstance(there, Substituted):
+        return after
+    slope, offset = torch.from_numpy(there.slope)[None], torch.from_numpy(there.offset)[None]
+    low, high = original_activation(there).line_error(lower, upper, slope, offset)
+    error = torch.maximum(low.abs(), high.abs())
+    pruned = ~torch.from_numpy(there.kept)[None]
+    scale = bounds.scales[op.inputs[0]][:1].double()
+    if bool((pruned & ~(error <= _UNIT * scale)).any()):  # NaN is no equality
+        return None
+    return torch.where(pruned, slope.abs() * before + error, after)
+
+
+def _steepest(op: Activation, lower: torch.Tensor, upper: torch.Tensor) -> torch.Tensor:
+    """The largest slope that an activation has on an interval: at an end, at a kink, or at 0 where an S bends."""
+    points = (lower, upper, torch.zeros_like(lower), *op.kinks(lower))
+    slopes = [op.tangent(p.clamp(min=lower, max=upper))[0].abs() for p in points]
+    return torch.stack(slopes).amax(0)

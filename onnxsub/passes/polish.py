@@ -20,8 +20,12 @@ Confirm = Callable[[Array], tuple[Array, Array]]
 """`(N, *shape)` float32 to `max_t f_t - f_y` and that t, `(N,)` each: the word that counts."""
 
 _SHARPEN = Schedule(steps=40, first=0.1, last=0.0005, noise=(0.0,))
-_COARSE = np.array([0.99, 0.998, 0.9995, 0.9999, 0.99997, 1.0, 1.00001, 1.00003, 1.0001, 1.0005, 1.002, 1.01, 1.05, 1.2])
+_COARSE = np.array([
+    0.99, 0.998, 0.9995, 0.9999, 0.99997, 1.0, 1.00001, 1.00003, 1.0001, 1.0005, 1.002, 1.01, 1.05, 1.2, 1.5, 2.0, 4.0,
+])  # fmt: skip
+"""Lengths that are tried. The long ones are for files whose last operators round so much that all near points are ties."""
 _FINE = 8
+_WIDE = 2e-3  # of a length: a bracket that is left wider is searched again
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,10 +91,14 @@ def settle(x0: Array, offsets: Array, space: InputSpace, confirm: Confirm, upper
         found, last = _shortest(x0, offset, _COARSE, space, confirm, upper)
         if found is None:
             continue
-        if last is not None:
+        while last is not None:
             low, high = last
-            finer, _ = _shortest(x0, offset, low + (high - low) * np.arange(1, _FINE) / _FINE, space, confirm, upper)
+            scales = low + (high - low) * np.arange(1, _FINE) / _FINE
+            finer, inner = _shortest(x0, offset, scales, space, confirm, upper)
             found = finer if finer is not None and finer.radius < found.radius else found
+            last = (float(scales[-1]), high) if finer is None else inner or (low, float(scales[0]))
+            if last[1] - last[0] <= _WIDE * last[1]:
+                break
         if best is None or found.radius < best.radius:
             best = found
     return best

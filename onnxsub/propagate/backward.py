@@ -17,12 +17,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from onnxsub.budget import Budget
 from onnxsub.network import Network
 from onnxsub.ops.base import Affine, Nonlinear, Shape
 from onnxsub.ops.combine import Sum
 from onnxsub.ops.relaxation import Relaxation, Window, cropped
 
-__all__ = ["Coefficients", "Front", "LinearBound", "flattened", "pull_back", "pull_front", "to_front"]
+__all__ = ["Coefficients", "Front", "LinearBound", "flattened", "pull_back", "pull_front", "terms", "to_front"]
+
+_WORK = 2**28
+"""Products of one operator's transpose between two looks at the clock: less than 0.1 s of float64 on one core."""
 
 
 def flattened(t: Tensor, lead: int) -> Tensor:
@@ -72,11 +76,13 @@ class LinearBound:
     Attributes:
         coefficients: over the network's input, `(B, R, *input_shape)` or a window of it.
         lower_bias, upper_bias: `(B, R)`.
+        passed: `sum_k |A_k| . s_k` over the non-linear operators, for the slack (`rounding.py`), `(B, R)`; None without scales.
     """
 
     coefficients: Coefficients
     lower_bias: Tensor
     upper_bias: Tensor | None
+    passed: Tensor | None = None
 
     def minimum(self, lower: Tensor, upper: Tensor) -> Tensor:
         """Smallest value of the lower bound over the boxes `[lower, upper]` `(B, *input_shape)`: `(B, R)`."""
@@ -113,6 +119,8 @@ def pull_back(
     relaxations: Mapping[str, Relaxation],
     *,
     both: bool = False,
+    scales: Mapping[str, Tensor] | None = None,
+    budget: Budget | None = None,
 ) -> LinearBound:
     """Pulls `start . tensor` back to the input.
 
@@ -120,11 +128,14 @@ def pull_back(
         tensor: name of the tensor that `start` multiplies.
         relaxations: by the name of the tensor that the non-linear operator writes; needed for all before `tensor`.
         both: also bound from above; needs parallel relaxations.
+        scales: finite scales of the tensors that non-linear operators read, `(B, *shape)`: what `LinearBound.passed` needs.
+        budget: looked at before every operator, and within one that takes long.
 
     Returns:
         A linear lower bound (and the parallel upper one) of `start . tensor` on the domains of the relaxations.
     """
-    return pull_front(network, Front({tensor: start}, start.data.new_zeros(start.data.shape[:2])), relaxations, both=both)
+    front = Front({tensor: start}, start.data.new_zeros(start.data.shape[:2]))
+    return pull_front(network, front, relaxations, both=both, scales=scales, budget=budget)
 
 
 def to_front(network: Network, tensor: str, start: Coefficients) -> Front:
@@ -143,42 +154,55 @@ def to_front(network: Network, tensor: str, start: Coefficients) -> Front:
     return Front(pending, bias)
 
 
-def pull_front(network: Network, front: Front, relaxations: Mapping[str, Relaxation], *, both: bool = False) -> LinearBound:
+def pull_front(
+    network: Network,
+    front: Front,
+    relaxations: Mapping[str, Relaxation],
+    *,
+    both: bool = False,
+    scales: Mapping[str, Tensor] | None = None,
+    budget: Budget | None = None,
+) -> LinearBound:
     """`pull_back` of a function of several tensors."""
     pending = dict(front.coefficients)
     lower = upper = front.bias
+    passed = None if scales is None else torch.zeros_like(front.bias)
     for op in reversed(network.ops):
         c = pending.pop(op.output, None)
         if c is None:
             continue
+        if budget is not None:
+            budget.check()
         if isinstance(op, Affine):
             constant = _constant(op, c)
             if constant is not None:
                 lower = lower + constant
                 upper = upper + constant
-            parts = _transpose(op, c)
+            parts = _transpose(op, c, budget)
         elif isinstance(op, Nonlinear):
             relaxation = relaxations[op.output]
             if c.window and not relaxation.windowed:
                 c = Coefficients(c.full(op.out_shape))
-            if both:
-                data, low, high = relaxation.both(c.data, c.window)
-                upper = upper + high
-                lower = lower + low
+            size = None
+            if scales is not None and passed is not None:
+                found, low, high, size = relaxation.sized(c.data, c.window, scales[op.inputs[0]], both=both)
+                passed = passed + size
+            elif both:
+                found, low, high = relaxation.both(c.data, c.window)
             else:
-                passed, low = relaxation.lower(c.data, c.window)
-                lower = lower + low
-                if passed is None:
-                    continue
-                data = passed
-            parts = (Coefficients(data, c.window),)
+                found, low = relaxation.lower(c.data, c.window)
+                high = low
+            lower, upper = lower + low, upper + high
+            if found is None:
+                continue
+            parts = (Coefficients(found, c.window),)
         else:
             raise op.missing("linear bounds")
         _add(pending, op.inputs, parts, network.shapes)
     c = pending.pop(network.input, None)
     if c is None:  # the tensor does not depend on the input at all
         c = Coefficients(front.bias.new_zeros((*front.bias.shape, *network.input_shape)))
-    return LinearBound(c, lower, upper if both else None)
+    return LinearBound(c, lower, upper if both else None, passed)
 
 
 def _add(
@@ -197,12 +221,33 @@ def _constant(op: Affine, c: Coefficients) -> Tensor | None:
     return torch.matmul(flattened(c.data, 2), values)
 
 
-def _transpose(op: Affine, c: Coefficients) -> tuple[Coefficients, ...]:
+def _transpose(op: Affine, c: Coefficients, budget: Budget | None = None) -> tuple[Coefficients, ...]:
+    rows = c.data.shape[1]
+    work = c.data.numel() * terms(op)
+    if budget is None or work <= _WORK or rows == 1:
+        return _transposed(op, c)
+    step = max(1, int(rows * _WORK // work))
+    found = []
+    for part in torch.split(c.data, step, dim=1):
+        budget.check()
+        found.append(_transposed(op, Coefficients(part, c.window)))
+    return tuple(Coefficients(torch.cat([p.data for p in same], 1), same[0].window) for same in zip(*found, strict=True))
+
+
+def terms(op: Affine) -> int:
+    """How many products an element of the output takes, about."""
+    weight = getattr(op, "weight", None)
+    if weight is None:
+        return 1
+    return int(weight[0].size) if hasattr(op, "sliding") else int(weight.shape[-1])
+
+
+def _transposed(op: Affine, c: Coefficients) -> tuple[Coefficients, ...]:
     lead = c.data.shape[:2]
     if isinstance(op, Sum) and all(shape == op.out_shape for shape in op.in_shapes):
         return tuple(Coefficients(c.data if sign > 0 else -c.data, c.window) for sign in op.signs)
     if c.window and len(op.inputs) == 1:
-        flat = c.data.reshape(-1, *c.data.shape[2:])
+        flat = c.data.flatten(0, 1)  # never with a -1: a window that lies in the padding has no elements
         found = op.transpose_window(flat, c.window)
         if found is not None:
             data, window = found

@@ -9,8 +9,8 @@
 | `fastlin-ibp` | likewise | yes, per unit: the reference method | |
 | `crown` | 0 or 1, whichever gives the smaller relaxation | yes | Zhang et al. 2018 |
 
-Rounding: bounds are computed in float64 unless asked otherwise and widened by `slack` (see there), which exceeds the
-accumulated rounding of float64 by orders of magnitude. float32 bounds serve for ranking only and prove nothing.
+Rounding: bounds are computed in float64 unless asked otherwise and widened by `slack` (`rounding.py`), which is relative to each
+unit's own scale. float32 bounds serve for ranking only and prove nothing. An end that is not finite is no bound.
 """
 
 from __future__ import annotations
@@ -25,14 +25,46 @@ from torch import Tensor
 from onnxsub.budget import Budget
 from onnxsub.device import ieee_float32
 from onnxsub.network import Network
-from onnxsub.ops.base import Activation, Affine, Array, Box, Nonlinear
+from onnxsub.ops.base import Activation, Affine, Array, Box, Nonlinear, Operator
 from onnxsub.ops.relaxation import Relaxation
-from onnxsub.propagate.backward import Coefficients, flattened, pull_back
-from onnxsub.propagate.chunks import MEMORY, row_chunks, unit_rows
+from onnxsub.propagate.backward import flattened
+from onnxsub.propagate.chunks import MEMORY
+from onnxsub.propagate.linear import linear_range, per_domain, row_range
+from onnxsub.propagate.rounding import Scales, absolute_product, affine_interval, scale_after, settled, slack
 
-__all__ = ["METHODS", "Bounds", "compute_bounds", "linear_range", "margin_bounds", "slack"]
+__all__ = ["METHODS", "Bounds", "compute_bounds", "linear_range", "margin_bounds", "per_domain", "slack"]
 
 METHODS = ("ibp", "fastlin", "fastlin-ibp", "crown", "alpha-crown")
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a method does.
+
+    Attributes:
+        mode: of `Nonlinear.relax`; None: intervals only.
+        intersect: whether linear bounds are intersected with the intervals.
+    """
+
+    mode: str | None
+    intersect: bool = True
+
+
+_KINDS: Mapping[str, _Kind] = {
+    "ibp": _Kind(None),
+    "fastlin": _Kind("fastlin", intersect=False),
+    "fastlin-ibp": _Kind("fastlin"),
+    "crown": _Kind("crown"),
+    "alpha-crown": _Kind("crown"),
+}
+
+
+def _kind(method: str) -> _Kind:
+    if method not in METHODS:
+        raise ValueError(f"unknown bounds method {method!r}; choose one of {', '.join(METHODS)}")
+    if method not in _KINDS:
+        raise NotImplementedError(f"bounds method {method!r} is in METHODS but has no implementation; add it to _KINDS")
+    return _KINDS[method]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +77,7 @@ class Bounds:
         output: interval of the network's output, `(B, classes)`.
         relaxations: linear bounds of the non-linear operators on these intervals, by the same names; empty for `ibp`.
         method: as asked for.
+        scales: of all tensors (`rounding.py`).
     """
 
     lower: Tensor
@@ -53,6 +86,7 @@ class Bounds:
     output: Box
     relaxations: Mapping[str, Relaxation]
     method: str
+    scales: Scales
 
     def arrays(self, name: str) -> tuple[Array, Array]:
         """The interval of one operator's input over the first box, flattened, float64."""
@@ -65,15 +99,10 @@ class Bounds:
             return self
         lower, upper, low, high = (t.cpu() for t in (self.lower, self.upper, *self.output))
         pre = {name: (l.cpu(), u.cpu()) for name, (l, u) in self.pre.items()}
-        mode = "crown" if self.method.endswith("crown") else "fastlin"
+        mode = _kind(self.method).mode or "crown"
         relaxations = {op.output: op.relax(*pre[op.output], mode) for op in network.nonlinear if op.output in self.relaxations}
-        return Bounds(lower, upper, pre, (low, high), relaxations, self.method)
-
-
-def slack(lower: Tensor, upper: Tensor) -> Tensor:
-    """How far computed ends are moved outward: 1e-9 of their size plus 1e-10 in float64 (1e-5 and 1e-6 in float32)."""
-    relative, absolute = (1e-9, 1e-10) if lower.dtype == torch.float64 else (1e-5, 1e-6)
-    return relative * torch.maximum(lower.abs(), upper.abs()) + absolute
+        scales = {name: s.cpu() for name, s in self.scales.items()}
+        return Bounds(lower, upper, pre, (low, high), relaxations, self.method, scales)
 
 
 def compute_bounds(
@@ -101,23 +130,25 @@ def compute_bounds(
         output: whether the output is bounded linearly too.
         memory: bytes for the coefficients of one chunk of rows.
         steps: gradient steps per layer of `alpha-crown`.
+        budget: looked at per operator, per chunk of rows and per gradient step.
 
     Raises:
         ValueError: unknown method.
+        NotImplementedError: a method that METHODS names and nothing implements.
         UnsupportedOperatorError: an operator has no linear bounds.
+        OutOfTime: the budget ended.
     """
-    if budget is not None:
-        budget.check()
-    if method not in METHODS:
-        raise ValueError(f"unknown bounds method {method!r}; choose one of {', '.join(METHODS)}")
+    kind = _kind(method)
     lo, hi = _boxes(network, lower, dtype), _boxes(network, upper, dtype)
     if method == "alpha-crown":
         from onnxsub.propagate.alpha import optimised_bounds
 
         with ieee_float32(lo.device):
-            return optimised_bounds(network, lo, hi, units=units, only_unstable=only_unstable, memory=memory, steps=steps)
+            return optimised_bounds(
+                network, lo, hi, units=units, only_unstable=only_unstable, memory=memory, steps=steps, budget=budget
+            )
     with torch.no_grad(), ieee_float32(lo.device):
-        return _propagate(network, lo, hi, method, units, only_unstable, output, memory)
+        return _propagate(network, lo, hi, method, kind, units, only_unstable, output, memory, budget)
 
 
 def _boxes(network: Network, x: Array | Tensor, dtype: torch.dtype) -> Tensor:
@@ -130,41 +161,58 @@ def _propagate(
     lower: Tensor,
     upper: Tensor,
     method: str,
+    kind: _Kind,
     units: Mapping[str, Tensor] | None,
     only_unstable: bool,
     output: bool,
     memory: int,
+    budget: Budget | None,
 ) -> Bounds:
-    mode = "crown" if method == "crown" else "fastlin"
     boxes: dict[str, Box] = {network.input: (lower, upper)}
+    scales: dict[str, Tensor] = {network.input: torch.maximum(lower.abs(), upper.abs())}
     exact = {network.input}  # tensors whose interval no linear bound can improve
     pre: dict[str, Box] = {}
     relaxations: dict[str, Relaxation] = {}
     for op in network.ops:
         if "interval" in op.unsupported:
             raise op.missing("interval")
+        if budget is not None:
+            budget.check()
         if isinstance(op, Nonlinear):
             name = op.inputs[0]
-            if method != "ibp" and name not in exact:
+            if kind.mode is not None and name not in exact:
                 wanted = _wanted(op, boxes[name], units, only_unstable)
                 if len(wanted):
-                    found = linear_range(network, name, wanted, relaxations, lower, upper, memory)
-                    boxes[name] = _merge(boxes[name], wanted, found, intersect=method != "fastlin")
+                    found = linear_range(
+                        network, name, wanted, relaxations, lower, upper, memory, scales=scales, budget=budget
+                    )
+                    boxes[name] = _merge(boxes[name], wanted, found, intersect=kind.intersect)
             pre[op.output] = boxes[name]
-            if method != "ibp":
-                relaxations[op.output] = op.relax(*boxes[name], mode)
+            if kind.mode is not None:
+                relaxations[op.output] = op.relax(*boxes[name], kind.mode)
             if isinstance(op, Activation):
                 exact.add(op.output)  # the image of an interval under one monotone piece after the other
         elif isinstance(op, Affine) and len(op.inputs) == 1 and _stays_exact(network, op, exact):
             exact.add(op.output)
-        boxes[op.output] = _widen(op.interval(*[boxes[n] for n in op.inputs]), exact=not isinstance(op, Affine))
+        boxes[op.output], scales[op.output] = _step(op, [boxes[n] for n in op.inputs], [scales[n] for n in op.inputs])
     name = network.output
-    if output and method != "ibp" and name not in exact:
+    if output and kind.mode is not None and name not in exact:
         everything = torch.arange(network.classes, device=lower.device)
-        found = linear_range(network, name, everything, relaxations, lower, upper, memory)
-        boxes[name] = _merge(boxes[name], everything, found, intersect=method != "fastlin")
+        found = linear_range(network, name, everything, relaxations, lower, upper, memory, scales=scales, budget=budget)
+        boxes[name] = _merge(boxes[name], everything, found, intersect=kind.intersect)
     l, u = boxes[name]
-    return Bounds(lower, upper, pre, (flattened(l, 1), flattened(u, 1)), relaxations, method)
+    return Bounds(lower, upper, pre, (flattened(l, 1), flattened(u, 1)), relaxations, method, scales)
+
+
+def _step(op: Operator, read: list[Box], scales: list[Tensor]) -> tuple[Box, Tensor]:
+    """Interval and scale of what an operator writes; affine operators round, so their ends move outward."""
+    if not isinstance(op, Affine):
+        box = settled(*op.interval(*read))
+        return box, scale_after(op, scales, read, box)
+    l, u = affine_interval(op, read)
+    scale = scale_after(op, scales, read, (l, u))
+    s = slack(l, u, scale)
+    return settled(l - s, u + s), scale
 
 
 def _stays_exact(network: Network, op: Affine, exact: set[str]) -> bool:
@@ -188,13 +236,6 @@ def _only_elementwise(network: Network, tensor: str) -> bool:
     return True
 
 
-def _widen(box: Box, exact: bool) -> Box:
-    if exact:
-        return box
-    s = slack(*box)
-    return box[0] - s, box[1] + s
-
-
 def _wanted(op: Nonlinear, box: Box, units: Mapping[str, Tensor] | None, only_unstable: bool) -> Tensor:
     index = torch.arange(box[0][0].numel()) if units is None or op.output not in units else units[op.output]
     index = index.to(box[0].device)
@@ -204,46 +245,8 @@ def _wanted(op: Nonlinear, box: Box, units: Mapping[str, Tensor] | None, only_un
     return index
 
 
-def linear_range(
-    network: Network,
-    tensor: str,
-    index: Tensor,
-    relaxations: Mapping[str, Relaxation],
-    lower: Tensor,
-    upper: Tensor,
-    memory: int = MEMORY,
-) -> Box:
-    """Linear bounds of the flat positions `index` of a tensor over the boxes: `(B, len(index))` each, in the order of `index`."""
-    shape = network.shapes[tensor]
-    parallel = all(relaxations[op.output].parallel for op in network.ancestors(tensor) if isinstance(op, Nonlinear))
-    domains = lower.shape[0]
-    lows = lower.new_empty((domains, len(index)))
-    highs = torch.empty_like(lows)
-    place = torch.empty(int(index.max()) + 1, dtype=torch.long, device=index.device)
-    place[index] = torch.arange(len(index), device=index.device)
-    for chunk in row_chunks(network, tensor, index, domains=domains, itemsize=lower.element_size(), memory=memory):
-        rows = per_domain(network, tensor, unit_rows(chunk, shape, lower), relaxations, domains)
-        where = place[chunk]
-        if parallel:
-            lows[:, where], highs[:, where] = pull_back(network, tensor, rows, relaxations, both=True).range(lower, upper)
-        else:
-            lows[:, where] = pull_back(network, tensor, rows, relaxations).minimum(lower, upper)
-            negative = Coefficients(-rows.data, rows.window)
-            highs[:, where] = -pull_back(network, tensor, negative, relaxations).minimum(lower, upper)
-    s = slack(lows, highs)
-    return lows - s, highs + s
-
-
-def per_domain(
-    network: Network, tensor: str, rows: Coefficients, relaxations: Mapping[str, Relaxation], domains: int
-) -> Coefficients:
-    """Rows that are common to all domains, stated for each one where a pooling before `tensor` picks other elements in each."""
-    if domains == 1 or all(relaxations[op.output].windowed for op in network.ancestors(tensor) if isinstance(op, Nonlinear)):
-        return rows
-    return Coefficients(rows.data.expand(domains, *rows.data.shape[1:]), rows.window)
-
-
 def _merge(box: Box, index: Tensor, found: Box, *, intersect: bool) -> Box:
+    found = settled(*found)
     l, u = flattened(box[0], 1).clone(), flattened(box[1], 1).clone()
     if intersect:
         l[:, index] = torch.maximum(l[:, index], found[0])
@@ -253,23 +256,37 @@ def _merge(box: Box, index: Tensor, found: Box, *, intersect: bool) -> Box:
     return l.reshape(box[0].shape), u.reshape(box[1].shape)
 
 
-def margin_bounds(network: Network, bounds: Bounds, rows: Array | Tensor) -> Box:
+def margin_bounds(network: Network, bounds: Bounds, rows: Array | Tensor, *, budget: Budget | None = None) -> Box:
     """Bounds of `rows @ logits` over the boxes of `bounds`: rows `(m, classes)`, result `(B, m)` each.
 
-    Bounding a difference of logits directly is tighter than subtracting their intervals.
+    Bounding a difference of logits directly is tighter than subtracting their intervals. An end that is infinite is no bound.
+
+    Raises:
+        OutOfTime: the budget ended.
     """
     l, u = bounds.output
     c = torch.as_tensor(rows).to(l)
-    positive, negative = c.clamp(min=0), c.clamp(max=0)
-    low, high = l @ positive.T + u @ negative.T, u @ positive.T + l @ negative.T
-    if bounds.relaxations or not network.nonlinear:
-        whole = Coefficients(c.reshape(1, c.shape[0], *network.output_shape))
-        start = per_domain(network, network.output, whole, bounds.relaxations, bounds.lower.shape[0])
-        with torch.no_grad(), ieee_float32(c.device):
-            a = pull_back(network, network.output, start, bounds.relaxations).minimum(bounds.lower, bounds.upper)
-            b = -pull_back(network, network.output, Coefficients(-start.data), bounds.relaxations).minimum(
-                bounds.lower, bounds.upper
-            )
-        s = slack(a, b)
-        low, high = torch.maximum(low, a - s), torch.minimum(high, b + s)
+    with torch.no_grad(), ieee_float32(c.device):
+        scale = absolute_product(c, flattened(bounds.scales[network.output], 1))
+        up, down = c.clamp(min=0), (-c).clamp(min=0)
+        low, high = _product(l, up) - _product(u, down), _product(u, up) - _product(l, down)
+        low, high = settled(low, high)  # no slack: the ends of the logits have room for more than a product rounds
+        if bounds.relaxations or not network.nonlinear:
+            whole = c.reshape(c.shape[0], *network.output_shape)
+            found = row_range(
+                network, network.output, whole, scale, bounds.relaxations, bounds.lower, bounds.upper,
+                scales=bounds.scales, budget=budget,
+            )  # fmt: skip
+            low, high = torch.maximum(low, found[0]), torch.minimum(high, found[1])
     return low, high
+
+
+def _product(ends: Tensor, rows: Tensor) -> Tensor:
+    """`ends @ rows^T` for `rows >= 0`, with `0 * inf = 0`: `(B, m)`."""
+    finite = torch.isfinite(ends)
+    if bool(finite.all()):
+        return ends @ rows.T
+    lost = (~finite).to(rows) @ (rows > 0).to(rows).T > 0
+    # of one kind in one call: lower ends are -inf where they are none, upper ones +inf
+    sign = torch.where(finite, 0.0, ends).sum()
+    return (torch.where(finite, ends, 0.0) @ rows.T).masked_fill(lost, float(sign))

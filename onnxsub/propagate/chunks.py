@@ -18,6 +18,7 @@ MEMORY = 256 * 2**20
 """Bytes that the coefficient tensors of one chunk may take together (a chunk has at least one row)."""
 
 _TILE = 2  # side of the square of positions whose rows travel together; see PERFORMANCE.md
+_VALUES = 2**22  # of one coefficient tensor: an operator takes less than 0.2 s for them between two looks at the clock
 _LIVE = 4  # copies of the widest coefficient tensor that are alive at a time: operand, product, sign mask, result
 
 
@@ -26,12 +27,13 @@ def row_chunks(
 ) -> Iterator[Tensor]:
     """Splits the flat positions `index` of `tensor` into chunks.
 
-    A chunk's coefficients take at most about `memory` bytes, counting the widest tensor before `tensor`. Positions of an
+    A chunk's coefficients take at most about `memory` bytes, counting the widest tensor before `tensor`, and have at most 2^22
+    values, so that a look at the clock is never far. Positions of an
     image `(C, H, W)` are grouped by tiles, so that each chunk depends on a small window only.
     """
     before = [network.shapes[tensor], network.input_shape, *(op.out_shape for op in network.ancestors(tensor))]
     widest = max(math.prod(s) for s in before)
-    limit = max(1, int(memory // (_LIVE * widest * itemsize * domains)))
+    limit = max(1, min(int(memory // (_LIVE * widest * itemsize * domains)), _VALUES // (widest * domains)))
     shape = network.shapes[tensor]
     if len(shape) != 3 or len(index) == 0:
         yield from torch.split(index, limit) if len(index) else ()

@@ -30,19 +30,25 @@ def cut_minimum(a: Tensor, b: Tensor, c: Tensor, k: Tensor, low: Tensor, high: T
     middle = torch.matmul(a, centre[..., None])[..., 0] + b
     cut_middle = ((c * centre).sum(1) + k)[:, None]
     cut_width = (c.abs() * half).sum(1)[:, None]
-    ratio = (width / cut_width.clamp(min=1e-30)).clamp(min=1e-30, max=1e30)
-    v = _multipliers(a.float(), c.float(), half.float(), cut_middle.float(), ratio.float()).to(b.dtype)
+    # both functions range over 2 once divided by their widths: float32 sees neither their scale nor that of the half-space
+    row, line = _inverse(width), _inverse(cut_width)
+    v = _multipliers((a * row[..., None]).float(), (c * line).float(), half.float(), (cut_middle * line).float(), width)
+    v = v.to(b.dtype) * (width * line)
     d = a - v[..., None] * c[:, None, :]
     value = middle - v * cut_middle - torch.matmul(d.abs(), half[..., None])[..., 0]
     # a multiplier that overflows proves nothing, and must not hide what plain bounds prove
-    return torch.fmax(middle - width, value)
+    return torch.fmax(middle - width, value).nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
 
 
-def _multipliers(a: Tensor, c: Tensor, half: Tensor, cut_middle: Tensor, ratio: Tensor) -> Tensor:
-    """The v at which the slope of the concave function changes its sign, about: `(B, R)` float32."""
+def _inverse(width: Tensor) -> Tensor:
+    """One over a width; 0 where that is no number."""
+    return (1 / width).nan_to_num(0.0, 0.0, 0.0)
+
+
+def _multipliers(a: Tensor, c: Tensor, half: Tensor, cut_middle: Tensor, like: Tensor) -> Tensor:
+    """The v at which the slope of the concave function changes its sign, about, for functions of width 2: `(B, R)` float32."""
     reach = (c * half)[..., None]
-    log = ratio.log()
-    below, above = log - _BELOW, log + _ABOVE
+    below, above = (torch.full_like(like, end, dtype=torch.float32) for end in (-_BELOW, _ABOVE))
     line = c[:, None, :]
     for _ in range(_BISECTIONS):
         point = (below + above) / 2

@@ -1,11 +1,15 @@
-"""The search for a counterexample of a property: projected gradient ascent on the smallest row of a clause, in batches.
+"""Projected gradient ascent over a box, in batches: on the smallest row of a clause until a judge confirms a point, or on one
+output.
 
-A counterexample counts only after onnxruntime confirmed it on the file.
+A point is `x = centre + scale * half * u` with u in `[-1, 1]^n`; u moves by the sign of the running sum of normalised gradients
+(Dong et al. 2018) with steps that shrink along a cosine. Noise at the first steps sees past kinks and dead units; a box that begins
+larger than it is and shrinks lets points walk in from outside, where counterexamples are many.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +22,11 @@ from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.verifiers.witness import Judge, Witness
 
-__all__ = ["AttackPlan", "ascend"]
+__all__ = ["AttackPlan", "Climb", "ascend", "climb"]
+
+_SHRUNK = 0.6  # share of a round after which the box has its own size
+_QUIET = 0.5  # share of a round after which there is no noise
+_SPREAD = 0.1  # how far starts lie round a given point, in halves of the box; steps are that much shorter too
 
 
 @dataclass(frozen=True)
@@ -27,9 +35,7 @@ class AttackPlan:
 
     Attributes:
         growth: one number per round: the search begins in a box that is `1 + growth` times as large, and shrinks to the box.
-            From outside, where counterexamples are many, it walks into regions that a start inside does not reach.
-        noise: one number per round: amplitude of the uniform noise at the first step, in halves of the box; zero at half time. It
-            sees past kinks and dead units.
+        noise: one number per round: amplitude of the uniform noise at the first step, in halves of the box; zero at half time.
         restarts: starts per clause and round.
         steps: gradient steps of a round.
         first, last: step length at the start and at the end of a round, in halves of the box.
@@ -52,8 +58,106 @@ class AttackPlan:
         check_device(self.device, "attack")
 
 
-_SHRUNK = 0.6  # share of a round after which the box has its own size
-_QUIET = 0.5  # share of a round after which there is no noise
+@dataclass(frozen=True)
+class Climb:
+    """How hard to climb one output.
+
+    Attributes:
+        restarts: points that climb side by side; every other one has noise at first.
+        steps: gradient steps.
+        noise: amplitude of the noise at the first step, in halves of the box; round a given point there is none.
+        kept: points that come back, at most.
+    """
+
+    restarts: int = 32
+    steps: int = 60
+    noise: float = 2.0
+    kept: int = 4
+
+
+@dataclass(frozen=True, eq=False)
+class _Box:
+    """A box of float32 points on a device, and where its random numbers come from."""
+
+    low: Tensor
+    high: Tensor
+    generator: torch.Generator
+
+    @staticmethod
+    def of(network: Network, low: Array, high: Array, seed: int, device: str = "cpu") -> _Box:
+        ends = (torch.as_tensor(np.array(e), dtype=torch.float32, device=device).reshape(network.input_shape) for e in (low, high))
+        lower, upper = ends
+        return _Box(lower, upper, torch.Generator().manual_seed(seed))
+
+    @property
+    def centre(self) -> Tensor:
+        return (self.low + self.high) / 2
+
+    @property
+    def half(self) -> Tensor:
+        return (self.high - self.low) / 2
+
+    def cloud(self, count: int) -> Tensor:
+        """Uniform on [-1, 1], `(count, *shape)`."""
+        return torch.rand((count, *self.low.shape), generator=self.generator).to(self.low.device) * 2 - 1
+
+    def starts(self, count: int, start: Array | None) -> Tensor:
+        """The centre, uniform points and corners; or a given point and a cloud round it."""
+        u = self.cloud(count)
+        if start is None:
+            u[1::3] = u[1::3].sign()
+            u[0] = 0.0
+            return u
+        point = torch.as_tensor(np.asarray(start).reshape(self.low.shape), dtype=torch.float32, device=self.low.device)
+        at = torch.where(self.half > 0, (point - self.centre) / self.half.clamp(min=1e-30), 0.0)
+        u[0] = 0.0
+        return (at + _SPREAD * u).clamp(-1, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Begin:
+    """How a round begins: its number, the starts, which of them have noise, and the scale of its step lengths."""
+
+    number: int
+    u: Tensor
+    loud: Tensor
+    scale: float
+
+
+def _round(
+    network: Network, box: _Box, plan: AttackPlan, goal: Callable[[Tensor], Tensor], begin: _Begin, budget: Budget | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The points of one round that lie in the box, and their outputs, step by step.
+
+    Args:
+        goal: outputs to what is climbed, per point.
+    """
+    u, loud, scale = begin.u, begin.loud, begin.scale
+    growth, noise, axes = plan.growth[begin.number], plan.noise[begin.number], [1] * (u.dim() - 1)
+    running = torch.zeros_like(u)
+    for step in range(plan.steps + 1):
+        if budget is not None and budget.over:
+            return
+        share = step / plan.steps
+        size = 1.0 + growth * max(0.0, 1.0 - share / _SHRUNK)
+        amplitude = noise * max(0.0, 1.0 - share / _QUIET)
+        v = (u + amplitude * loud * box.cloud(len(u))).clamp_(-1, 1) if amplitude > 0 else u
+        x = box.centre + size * box.half * v
+        if size == 1.0:
+            x = torch.minimum(torch.maximum(x, box.low), box.high)  # rounding
+        x.requires_grad_()
+        values = network.forward(x)
+        climbed = goal(values)
+        if size == 1.0:
+            yield x.detach(), values.detach()
+        if step == plan.steps or not climbed.requires_grad:
+            return
+        (gradient,) = torch.autograd.grad(climbed.sum(), x)
+        gradient = gradient * box.half
+        total = gradient.flatten(1).abs().sum(1).clamp(min=1e-30).reshape(-1, *axes)
+        running = plan.momentum * running + gradient / total
+        length = plan.last + (plan.first - plan.last) * (1 + math.cos(math.pi * share)) / 2
+        u = (u + scale * length * running.sign()).clamp_(-1, 1)
 
 
 def ascend(
@@ -67,8 +171,7 @@ def ascend(
 ) -> Witness | None:
     r"""Looks for a point at which all rows of one clause are `>= 0`; returns the first that is confirmed.
 
-    A point is `x = centre + scale * half * u` with u in `[-1, 1]^n`; u moves by the sign of the running sum of normalised
-    gradients. Half of the starts climb the smallest row, the others the sum of the negative rows, which moves all of them at once.
+    Half of the starts climb the smallest row, the others the sum of the negative rows, which moves all of them at once.
 
     Args:
         network: from the input to the rows, as `as_margin_network` makes it.
@@ -76,70 +179,29 @@ def ascend(
         start: a point to search round, instead of all over the box.
         budget: asked at every step; the search ends with it.
     """
-    shape = network.input_shape
+    box = _Box.of(network, judge.lower, judge.upper, plan.seed, plan.device)
     member = torch.zeros((len(clauses), network.classes), dtype=torch.bool, device=plan.device)
     for k, clause in enumerate(clauses):
         member[k, list(clause)] = True
     owner = torch.arange(len(clauses), device=plan.device).repeat_interleave(plan.restarts)
     mine = member[owner]
     climbs_least = torch.arange(len(owner), device=plan.device) % 2 == 0
-    ends = (torch.as_tensor(np.array(e), dtype=torch.float32, device=plan.device) for e in (judge.lower, judge.upper))
-    low, high = (e.reshape(shape) for e in ends)
-    centre, half = (low + high) / 2, (high - low) / 2
-    generator = torch.Generator().manual_seed(plan.seed)
+
+    def least(values: Tensor) -> Tensor:
+        return torch.where(mine, values, torch.inf).amin(1)
+
+    def goal(values: Tensor) -> Tensor:
+        return torch.where(climbs_least, least(values), torch.where(mine, values.clamp(max=0), 0.0).sum(1))
+
     tried: set[bytes] = set()
-    for growth, noise in zip(plan.growth, plan.noise, strict=True):
-        u = _starts(len(owner), centre, generator) if start is None else _near(len(owner), start, centre, half, generator)
-        running = torch.zeros_like(u)
-        for step in range(plan.steps + 1):
-            if budget is not None and budget.over:
-                return None
-            share = step / plan.steps
-            scale = 1.0 + growth * max(0.0, 1.0 - share / _SHRUNK)
-            amplitude = noise * max(0.0, 1.0 - share / _QUIET)
-            v = (u + amplitude * _cloud(u, generator)).clamp_(-1, 1) if amplitude > 0 else u
-            x = centre + scale * half * v
-            if scale == 1.0:
-                x = torch.minimum(torch.maximum(x, low), high)  # rounding
-            x.requires_grad_()
-            values = network.forward(x)
-            least = torch.where(mine, values, torch.inf).amin(1)
-            if scale == 1.0:
-                found = _try_best(x.detach(), least.detach(), judge, tried)
-                if found is not None:
-                    return found
-            goal = torch.where(climbs_least, least, torch.where(mine, values.clamp(max=0), 0.0).sum(1))
-            if step == plan.steps or not goal.requires_grad:
-                break
-            (gradient,) = torch.autograd.grad(goal.sum(), x)
-            gradient = gradient * half
-            size = gradient.flatten(1).abs().sum(1).clamp(min=1e-30).reshape(-1, *[1] * len(shape))
-            running = plan.momentum * running + gradient / size
-            length = plan.last + (plan.first - plan.last) * (1 + math.cos(math.pi * share)) / 2
-            u = (u + (length if start is None else 0.1 * length) * running.sign()).clamp_(-1, 1)
+    loud = torch.ones((len(owner), *[1] * len(network.input_shape)), device=plan.device)
+    for number in range(len(plan.growth)):
+        begin = _Begin(number, box.starts(len(owner), start), loud, 1.0 if start is None else _SPREAD)
+        for x, values in _round(network, box, plan, goal, begin, budget):
+            found = _try_best(x, least(values), judge, tried)
+            if found is not None:
+                return found
     return None
-
-
-def _cloud(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniform on [-1, 1], shaped like `like`."""
-    return torch.rand(like.shape, generator=generator).to(like.device) * 2 - 1
-
-
-def _starts(count: int, like: Tensor, generator: torch.Generator) -> Tensor:
-    """The centre, uniform points and corners."""
-    u = _cloud(like.expand(count, *like.shape), generator)
-    u[1::3] = u[1::3].sign()
-    u[0] = 0.0
-    return u
-
-
-def _near(count: int, start: Array, centre: Tensor, half: Tensor, generator: torch.Generator) -> Tensor:
-    """The given point, and points in a cloud round it."""
-    point = torch.as_tensor(np.asarray(start).reshape(centre.shape), dtype=torch.float32, device=centre.device)
-    u = torch.where(half > 0, (point - centre) / half.clamp(min=1e-30), 0.0)
-    cloud = 0.1 * _cloud(u.expand(count, *u.shape), generator)
-    cloud[0] = 0.0
-    return (u + cloud).clamp(-1, 1)
 
 
 def _try_best(x: Tensor, least: Tensor, judge: Judge, tried: set[bytes]) -> Witness | None:
@@ -154,3 +216,33 @@ def _try_best(x: Tensor, least: Tensor, judge: Judge, tried: set[bytes]) -> Witn
     tried.add(key)
     witness = judge.judge(point)
     return witness if witness.confirmed else None
+
+
+def climb(
+    network: Network,
+    box: tuple[Array, Array],
+    plan: Climb,
+    seed: int,
+    *,
+    start: Array | None = None,
+    budget: Budget | None = None,
+) -> Array:
+    """The best points that the climbs of a network's first output passed, best first, `(plan.kept, *input_shape)` float32.
+
+    Args:
+        box: `(*input_shape)` each, float32.
+        start: begin round this point, instead of all over the box.
+        budget: asked at every step; the climb ends with it.
+    """
+    inside = _Box.of(network, *box, seed)
+    steps = AttackPlan((0.0,), (plan.noise if start is None else 0.0,), plan.restarts, plan.steps)
+    loud = (torch.arange(plan.restarts) % 2 == 1).float().reshape(-1, *[1] * len(network.input_shape))
+    begin = _Begin(0, inside.starts(plan.restarts, start), loud, 1.0 if start is None else _SPREAD)
+    best = torch.full((plan.restarts,), -math.inf)
+    points = inside.centre.expand(plan.restarts, *network.input_shape).clone()
+    for x, values in _round(network, inside, steps, lambda v: v[:, 0], begin, budget):
+        up = values[:, 0] > best
+        best = torch.where(up, values[:, 0], best)
+        points = torch.where(up.reshape(-1, *[1] * len(network.input_shape)), x, points)
+    found: Array = points[torch.argsort(best, descending=True, stable=True)[: plan.kept]].numpy()
+    return found

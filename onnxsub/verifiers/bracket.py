@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -79,7 +79,7 @@ class Bracket:
         network = in_margin_units(instance.network, instance.x0, instance.label)
         self.network = _folded(network) if session.milp.fold != "never" else network
         self.rows = Rows(margins_of(self.network, instance.label), instance.label)
-        self.referee = Referee(replace(instance, network=self.network, replay=instance.replay or _float32(instance.network)))
+        self.referee = Referee(replace(instance.judged, network=self.network))
         self.claims: Claims[int] = Claims(instance.targets, self.referee.over_reals, self._rounding)
         self.reach = instance.reach
         self.tol = session.limits.tol
@@ -127,7 +127,12 @@ class Bracket:
     @property
     def settled(self) -> bool:
         """Whether the two ends are as near as was asked for, or as float32 allows."""
-        return self.upper - self.lower <= max(self.tol, self.finest)
+        return self.upper - self.lower <= self.gap
+
+    @property
+    def gap(self) -> float:
+        """How near the two ends are brought: the tolerance, or what float32 allows."""
+        return max(self.tol, self.finest)
 
     def tell(self, text: str) -> None:
         if self._progress is not None:
@@ -144,9 +149,8 @@ class Bracket:
     def certify(self) -> None:
         """A first lower end from bounds alone."""
         with self.budget.stage("bounds"):
-            radius = certified_radius(
-                self.network, self.instance.ball, self.label, min(self.upper, self.reach), tol=0.05, stop=lambda: not self.running
-            )
+            top = min(self.upper, self.reach)
+            radius = certified_radius(self.network, self.instance.ball, self.label, top, tol=0.05, budget=self.budget)
         for t in self.claims.lowers:
             self.claims.prove(t, radius)
         self.tell("bounds")
@@ -238,10 +242,15 @@ class Bracket:
                 if witness.margin >= 0:
                     self.claims.reach(witness.label, witness, witness.radius)
 
-    def result(self, verifier: str = "milp") -> DistanceResult:
-        """The bracket as it stands."""
-        claims = self.claims
-        lower, upper, reason = self.lower, self.upper, None
+    def result(self, verifier: str = "milp", claimed: Mapping[int, float] | None = None) -> DistanceResult:
+        """The bracket as it stands.
+
+        Args:
+            claimed: lower ends of the targets in place of what is proved here.
+        """
+        claims, upper, reason = self.claims, self.upper, None
+        lowers = claims.lowers if claimed is None else claimed
+        lower = min(min(lowers.values(), default=math.inf), upper)
         if claims.diverged is None and claims.best is not None and self.referee.float32_only(claims.best):
             claims.diverged = claims.best
         if claims.diverged is not None:
@@ -260,7 +269,7 @@ class Bracket:
             reason = self._why(lower, upper)
         return DistanceResult(
             status, lower, upper, claims.best or claims.rejected, verifier, self.session.solver.name,
-            self._targets(status, lower, upper), self.budget.nodes, self.session.runs, self.budget.stop.is_set(),
+            self._targets(status, lowers, lower), self.budget.nodes, self.session.runs, self.budget.stop.is_set(),
             self.budget.times, self.session.options.to_json(verifier), reason=reason,
         )  # fmt: skip
 
@@ -272,11 +281,11 @@ class Bracket:
             return self.budget.why
         return self.session.trouble or "neither bounds nor programs close what is left"
 
-    def _targets(self, status: str, lower: float, upper: float) -> dict[int, TargetResult]:
+    def _targets(self, status: str, lowers: Mapping[int, float], lower: float) -> dict[int, TargetResult]:
         claims, found = self.claims, {}
-        top = min(upper, self.reach) - self.tol
-        for t in claims.lowers:
-            low = math.inf if status == "none" else min(claims.lowers[t], claims.uppers[t])
+        top = min(self.upper, self.reach) - self.tol
+        for t in lowers:
+            low = math.inf if status == "none" else min(lowers[t], claims.uppers[t])
             low = min(low, lower) if claims.diverged is not None else low
             if claims.uppers[t] - low <= self.tol:
                 word = "exact"
@@ -286,11 +295,3 @@ class Bracket:
                 word = "cutoff" if low >= top else "bracket"
             found[t] = TargetResult(low, claims.uppers[t], word)
         return found
-
-
-def _float32(network: Network) -> Callable[[Array], Array]:
-    def replay(x: Array) -> Array:
-        with torch.no_grad():
-            return network.forward(torch.as_tensor(np.array(x), dtype=torch.float32)).numpy()
-
-    return replay

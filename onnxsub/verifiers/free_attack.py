@@ -24,9 +24,10 @@ _SAME = 1e-5  # relative difference of half-widths that counts as none: ends are
 _ROOM = 3.0  # where nothing of a box shows the domain: how far beyond its sides the attack may go, in radii
 
 
-def free_attack(decision: Decision, numbers: list[int]) -> None:
-    """Attacks the boxes that are balls; a point inside becomes the witness."""
+def free_attack(decision: Decision, numbers: list[int]) -> set[int]:
+    """Attacks the boxes that are balls, and says which; a point inside becomes the witness."""
     budget, session = decision.budget, decision.session
+    attacked: set[int] = set()
     for i, number in enumerate(dict.fromkeys(numbers)):
         box = decision.spec.boxes[number]
         if not decision.running or box.confirm is None or any(len(m) > 1 for m in box.rows.clauses):
@@ -35,6 +36,7 @@ def free_attack(decision: Decision, numbers: list[int]) -> None:
         if question is None:
             continue
         x0, space = question
+        attacked.add(number)
         budget.tell(f"attack on box {number + 1}")
         left = _SHARE * budget.remaining / (len(numbers) - i)
         options = AttackOptions(
@@ -46,6 +48,7 @@ def free_attack(decision: Decision, numbers: list[int]) -> None:
             found = attack_network(decision.margins(number), x0.astype(np.float32), zero, space, options, box.confirm)
             if found.x_adv is not None:
                 decision.replay(number, found.x_adv)
+    return attacked
 
 
 def ball_of(box: SpecBox) -> tuple[Array, InputSpace] | None:

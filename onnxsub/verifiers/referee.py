@@ -39,7 +39,9 @@ class Referee:
         self._x0 = instance.x0
         self._label = instance.label
         self._space = instance.space
-        self._replay = instance.replay or self._by_network
+        replay = instance.judged.replay
+        assert replay is not None
+        self._replay = replay
 
     @cached_property
     def _size(self) -> float:
@@ -52,10 +54,6 @@ class Referee:
         with torch.no_grad():
             logits = self._network.forward(torch.as_tensor(self._x0).unsqueeze(0)).numpy()
         return max(abs(float(worst_margin(logits, self._label)[0][0])), 1e-3 * float(np.abs(logits).max()))
-
-    def _by_network(self, x: Array) -> Array:
-        with torch.no_grad():
-            return self._network.forward(torch.as_tensor(np.array(x), dtype=torch.float32)).numpy()
 
     def judge(self, x: Array) -> list[Witness]:
         """One witness per point of `(N, *input_shape)`, each rounded to float32 and clipped to the domain first."""

@@ -6,12 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-import torch
-
 from onnxsub.instance import Instance
-from onnxsub.network import Network
-from onnxsub.ops.base import Array
 from onnxsub.passes.bounds import check_eps
 from onnxsub.query import Query
 from onnxsub.verifiers.ascend import AttackPlan
@@ -74,7 +69,9 @@ def verify(query: Query, eps: float, options: VerifyOptions | None = None, *, pr
         witness = Witness(query.x0, 0.0, int(label[0]), float(margin[0]), kind)
         result = _at_anchor(witness, eps, options, f"the anchor itself is predicted as class {query.predicted}", query.targets)
     elif tool is not None:
-        return decide_external(query.model, query, eps, tool, options.limits.timeout, progress=progress)
+        radius = query.space.within_reach(query.x0, eps)
+        result = decide_external(query.model, query, radius, tool, options.limits.timeout, progress=progress)
+        result = replace(result, eps=eps)
     else:
         result = decide_ball(Instance.of(query), eps, options, progress=progress)
     return replace(result, head=query.json_head())
@@ -95,9 +92,8 @@ def decide_ball(
     """
     check_eps(eps)
     options = options or VerifyOptions()
-    if instance.replay is None:
-        instance = replace(instance, replay=partial(_float32, instance.network))
-    spec = ball_spec(instance, min(eps, instance.reach))
+    instance = instance.judged
+    spec = ball_spec(instance, instance.space.within_reach(instance.x0, eps))
     at_anchor = spec.boxes[0].judge.judge(instance.x0)
     if eps == 0 or at_anchor.confirmed:
         if not at_anchor.confirmed:
@@ -126,8 +122,3 @@ def _at_anchor(
         "proved" if witness is None else "violated", reason, witness, (tuple(words.values()),), options.verifier,
         options.milp.solver, 0, 0, False, False, {"total": 0.0}, options.exact.to_json(options.verifier), **more,
     )  # fmt: skip
-
-
-def _float32(network: Network, x: Array) -> Array:
-    with torch.no_grad():
-        return network.forward(torch.as_tensor(np.array(x), dtype=torch.float32)).numpy()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from onnxsub.budget import Budget
+from onnxsub.budget import Budget, OutOfTime
 from onnxsub.instance import Instance, Replay
 from onnxsub.layouts import LAYOUTS, LayoutContext
 from onnxsub.layouts.compact import compact
@@ -72,7 +72,7 @@ def distance_via(
     # plain bounds first: whatever ends the search later, this much is proved of the original
     reach = min(math.inf if best is None else best.radius, query.space.reach(query.x0))
     with budget.stage("original"):
-        proved = certified_radius(query.network, _balls(query), query.label, reach, stop=lambda: budget.over)
+        proved = certified_radius(query.network, _balls(query), query.label, reach, budget=budget)
     rounds = 0
     while True:
         rounds += 1
@@ -181,9 +181,9 @@ def _original(
     claims: Claims[int] = Claims(query.targets, referee.over_reals, lambda w: max(_TIE_MOVES * w.radius, 1e-6))
     # another tool's word is no certificate
     certain = not claimed and math.isfinite(result.upper) and result.status in ("exact", "bracket")
-    exact = certain and not budget.over and keeps_its_pieces(query.network, g.network, ball(result.upper))
+    exact = certain and _one_function(query, g, ball(result.upper), budget)
     reach = min(upper, query.space.reach(query.x0))
-    again = certified_radius(query.network, ball, query.label, reach, stop=lambda: budget.over, substitute=g.network, start=proved)
+    again = certified_radius(query.network, ball, query.label, reach, budget=budget, substitute=g.network, start=proved)
     for t in claims.lowers:
         claims.prove(t, max(proved, again, result.lower if exact else 0.0))
     if best is not None:
@@ -191,6 +191,15 @@ def _original(
     if claims.diverged is not None:
         return Original(0.0, upper, False, best)
     return Original(min(claims.lower, upper), upper, exact, best)
+
+
+def _one_function(query: Query, g: Substitute, box: tuple[Array, Array], budget: Budget) -> bool:
+    """Whether the substitute provably equals the model on a box, as far as the time allows to tell."""
+    try:
+        budget.check()
+        return keeps_its_pieces(query.network, g.network, box, anchor=query.x0, budget=budget)
+    except OutOfTime:
+        return False
 
 
 def _facts(query: Query, via: PruneOptions, g: Substitute, d_adv: float, rounds: int) -> dict[str, Any]:

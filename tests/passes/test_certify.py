@@ -8,12 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnxsub.budget import Budget, OutOfTime
 from onnxsub.lower import lower
 from onnxsub.model import load_model
 from onnxsub.network import Network
 from onnxsub.passes.certify import certified_radius, keeps_its_pieces, margin_rows, worst_margin_bound
 from onnxsub.passes.substitute import lines, substitute
 from onnxsub.propagate import compute_bounds
+from onnxsub.propagate.balance import groups, scaled
 from onnxsub.region import InputSpace
 from tests.handmade import Net
 from tests.random_dags import random_dag
@@ -160,3 +162,100 @@ def test_a_line_never_is_a_smooth_unit(kind: str) -> None:
     x0 = np.array([0.4, 0.6])
     g = substitute(network, lines(network, "lin", x0, x0 + 0.1), some_kept(network, 0, 0.0))
     assert not keeps_its_pieces(network, g, SPACE.ball(x0, 0.1))
+
+
+def random_scaling(network: Network, seed: int) -> dict[str, int]:
+    rng = np.random.default_rng(seed)
+    found: dict[str, int] = {}
+    for group in groups(network):
+        found |= dict.fromkeys(group, int(rng.integers(-100, 101)))
+    return found
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), share=st.sampled_from([0.0, 0.3, 0.7]), eps=st.sampled_from([0.005, 0.05, 0.2]))
+def test_the_scale_of_hidden_layers_changes_no_answer(seed: int, share: float, eps: float) -> None:
+    network = lower(load_model(random_model(seed, activations=("Relu", "LeakyRelu", "Abs"))))
+    other = scaled(network, random_scaling(network, seed))
+    x0, label = anchor(network, seed)
+    box = SPACE.ball(x0, eps)
+    bounds = compute_bounds(network, *box, "crown", only_unstable=True)
+    stable = {op.output: op.affine_on(*bounds.pre[op.output])[0].numpy() for op in network.activations}
+    for kept in (some_kept(network, seed, share), {name: ~units for name, units in stable.items()}):
+        answers = []
+        for f in (network, other):
+            g = substitute(f, lines(f, "act", x0), kept)
+            balls = [certified_radius(f, lambda r: SPACE.ball(x0, r), label, 1.0, substitute=s) for s in (None, g)]
+            answers.append((keeps_its_pieces(f, g, box, anchor=x0), worst_margin_bound(f, box, label, substitute=g), *balls))
+        assert answers[0] == answers[1]
+
+
+def hidden(size: float) -> tuple[Network, np.ndarray]:
+    """Units of any size that change their piece within the ball, and logits of size 1 that feel it."""
+    n = Net(2, dtype=np.float64)
+    first = n.node("Gemm", ["x", n.weight([[size, size], [-size, 0.0]]), n.weight([0.05 * size, -0.45 * size])])
+    last = n.node("Gemm", [n.node("Relu", [first]), n.weight([[1 / size, 0.0], [-0.5 / size, 0.3 / size]]), n.weight([0.0, 0.1])])
+    return lower(load_model(n.model(last, 2))), np.array([0.5, 0.5])
+
+
+@pytest.mark.parametrize("size", [1e-290, 1e-30, 1e-10, 1.0, 1e10, 1e30])
+def test_small_units_are_not_rounding(size: float) -> None:
+    network, x0 = hidden(size)
+    chosen = lines(network, "act", x0)
+    none_kept = {op.output: np.zeros(op.out_shape, dtype=bool) for op in network.activations}
+    g = substitute(network, chosen, none_kept)
+    # the first unit changes its sign at a distance of 0.025, the second one at 0.05
+    assert keeps_its_pieces(network, g, SPACE.ball(x0, 0.024), anchor=x0)
+    assert not keeps_its_pieces(network, g, SPACE.ball(x0, 0.026), anchor=x0)
+    assert not keeps_its_pieces(network, g, SPACE.ball(x0, 0.3), anchor=x0)
+
+
+def test_an_error_like_rounding_counts_where_a_later_layer_magnifies_it() -> None:
+    # the unit crosses 0 by 1e-12 of its scale; the last layer subtracts two such units and multiplies by 1e11
+    n = Net(1, dtype=np.float64)
+    slack = 1e-12
+    first = n.node("Gemm", ["x", n.weight([[1.0, 1.0]]), n.weight([-0.4 + slack, -0.4 + slack])])
+    for gain, same in ((1.0, True), (1e11, False)):
+        last = n.node("Gemm", [n.node("Relu", [first]), n.weight([[gain, 0.0], [-gain, 0.0]]), n.weight([1.0, 0.0])])
+        network = lower(load_model(n.model(last, 2)))
+        x0 = np.array([0.5])
+        none_kept = {op.output: np.zeros(op.out_shape, dtype=bool) for op in network.activations}
+        g = substitute(network, lines(network, "act", x0), none_kept)
+        assert keeps_its_pieces(network, g, (np.array([0.4]), np.array([0.6])), anchor=x0) == same
+
+
+def test_time_that_is_up_leaves_what_is_certified() -> None:
+    network = lower(load_model(random_model(1, activations=("Relu",))))
+    x0, label = anchor(network, 1)
+
+    def ball(radius: float) -> tuple[np.ndarray, np.ndarray]:
+        return SPACE.ball(x0, radius)
+
+    class Few(Budget):
+        """Ends at the n-th look."""
+
+        looks, most = 0, 0
+
+        def check(self) -> None:
+            self.looks += 1
+            if self.looks > self.most:
+                raise OutOfTime
+
+        @property
+        def over(self) -> bool:
+            return self.looks >= self.most
+
+    whole = certified_radius(network, ball, label, 1.0)
+    assert whole > 0
+    found = []
+    for most in (0, 1, 40, 80, 120, 160, 200, 240, 10**6):
+        budget = Few()
+        budget.most = most
+        found.append(certified_radius(network, ball, label, 1.0, budget=budget))
+    assert found == sorted(found)
+    assert found[0] == 0.0
+    assert found[-1] == whole
+    assert len(set(found)) > 2
+    with pytest.raises(OutOfTime):
+        worst_margin_bound(network, ball(0.1), label, budget=Few())
+    assert certified_radius(network, ball, label, 1.0, budget=Few(), start=0.01) == 0.01

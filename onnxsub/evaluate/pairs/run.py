@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from onnxsub.evaluate.able import check_engines, probe
 from onnxsub.evaluate.drive import GRACE, RESULTS, Driven, Report, RunOptions, drive
 from onnxsub.evaluate.engine import Engine
 from onnxsub.evaluate.ledger import Ledger, Unit, UnitKey
@@ -99,6 +100,13 @@ class PairJob:
         loaded = self.plan.loaded[model]
         x = anchor_of(samples.x[row], loaded.input_shape, s.domain, f"sample {samples.index[row]}")
         return make_query(loaded, x, self.label(row), space=s.space, threads=s.threads)
+
+    def check(self, *, here: bool) -> None:
+        s = self.plan.settings
+        for model in self.plan.loaded:
+            probe(model, s.space)
+        check_engines((s.verifier,), s.solver, here=here)
+        _ = self.census  # targets that are no classes of a model
 
     def units(self) -> Iterator[UnitKey]:
         for entry in self.plan.models:

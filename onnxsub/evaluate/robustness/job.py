@@ -11,6 +11,7 @@ from onnxsub.evaluate.drive import GRACE, RESULTS
 from onnxsub.evaluate.ledger import Ledger, Unit, UnitKey
 from onnxsub.evaluate.parquet import write_parquet
 from onnxsub.evaluate.plan import Plan
+from onnxsub.evaluate.robustness.able import check_robustness
 from onnxsub.evaluate.robustness.row import SampleRow, sample_rows
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.robustness.stopping import Watcher
@@ -48,6 +49,10 @@ class RobustnessJob:
     def limit(self) -> float | None:
         timeout = self.plan.settings.timeout
         return None if timeout is None else 2 * timeout + GRACE
+
+    def check(self, *, here: bool) -> None:
+        (model,) = self.plan.loaded
+        check_robustness(model, self.plan.settings, here=here)
 
     def units(self) -> Iterator[UnitKey]:
         index, s = self.plan.samples.index, self.plan.settings

@@ -10,7 +10,8 @@ from typing import Any
 from onnxsub.evaluate.drive import RESULTS
 from onnxsub.evaluate.robustness.measure import Measure
 from onnxsub.evaluate.robustness.row import SampleRow
-from onnxsub.evaluate.robustness.tally import Tally
+from onnxsub.evaluate.robustness.settings import RobustnessSettings
+from onnxsub.evaluate.robustness.tally import Tally, verdict_of
 from onnxsub.results import VERSION
 
 __all__ = ["RobustnessResult"]
@@ -41,6 +42,18 @@ class RobustnessResult:
     done_now: int
     wall_s: float
     busy_s: float
+
+    @property
+    def nothing_decided(self) -> bool:
+        """Whether every sample that the measure is made of failed or stayed undecided.
+
+        An attack that fails and points that all satisfy are the answers of `security` and `accuracy`: there only failures count.
+        """
+        settings = RobustnessSettings.from_json(self.plan["settings"])
+        answers = settings.metric in ("security", "accuracy")
+        seen = [row for row in self.rows[: self.used] if row.status != "pending"]
+        open_ = [row.status == "failed" or (not answers and verdict_of(row, settings) == "undecided") for row in seen]
+        return bool(seen) and all(open_)
 
     def to_json(self, *, indices: bool = False) -> dict[str, Any]:
         """The document `onnxsub.robustness/1`.

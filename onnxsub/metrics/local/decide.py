@@ -24,7 +24,7 @@ from onnxsub.verifiers.property import decide_property
 from onnxsub.verifiers.registry import external_tool
 from onnxsub.verifiers.verify import VerifyOptions, verify
 
-__all__ = ["attack_local", "decide_local"]
+__all__ = ["attack_local", "check_able", "decide_local"]
 
 
 def decide_local(query: Query, prop: LocalProperty, options: LocalOptions | None = None) -> LocalVerdict:
@@ -39,7 +39,16 @@ def decide_local(query: Query, prop: LocalProperty, options: LocalOptions | None
         UnsupportedOperatorError: an operator has no bounds.
         MissingDependencyError, LicenceError, SolverError: of the solver.
     """
-    options = options or LocalOptions()
+    return _within_reach(query, prop, lambda near: _decide(query, near, options or LocalOptions()))
+
+
+def _within_reach(query: Query, prop: LocalProperty, answer: Callable[[LocalProperty], LocalVerdict]) -> LocalVerdict:
+    """The answer about the same ball with a radius that does not go beyond the domain, under the radius that was asked for."""
+    near = replace(prop, eps=query.space.within_reach(query.x0, prop.eps))
+    return replace(answer(near), prop=prop)
+
+
+def _decide(query: Query, prop: LocalProperty, options: LocalOptions) -> LocalVerdict:
     early = _at_anchor(query, prop, options.verifier)
     if early is not None:
         return early
@@ -51,13 +60,16 @@ def decide_local(query: Query, prop: LocalProperty, options: LocalOptions | None
         return decide_lipschitz(query, prop, options)
     what = prop.counterexamples(query)
     assert what is not None
-    _check_able(prop, what, options)
+    check_able(prop, what, options)
     return _answer(query, prop, options, lambda: search(query, prop, what, options))
 
 
 def attack_local(query: Query, prop: LocalProperty, options: LocalOptions | None = None) -> LocalVerdict:
     """The attack alone: `violated` with a replayed point, `misclassified`, or `undecided` where it failed (constraint security)."""
-    options = options or LocalOptions()
+    return _within_reach(query, prop, lambda near: _attack(query, near, options or LocalOptions()))
+
+
+def _attack(query: Query, prop: LocalProperty, options: LocalOptions) -> LocalVerdict:
     early = _at_anchor(query, prop, "attack", proves=False)
     if early is not None:
         return early
@@ -111,7 +123,7 @@ def _answer(
     )  # fmt: skip
 
 
-def _check_able(prop: LocalProperty, what: Counterexamples, options: LocalOptions) -> None:
+def check_able(prop: LocalProperty, what: Counterexamples, options: LocalOptions) -> None:
     """Raises InputError where the verifier is not up to the network behind the logits."""
     if options.verifier == "milp" and any(not op.piecewise_linear for op in what.network.activations):
         raise InputError(

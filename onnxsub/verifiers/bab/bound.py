@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from onnxsub.budget import Budget
 from onnxsub.device import ieee_float32
 from onnxsub.ops.base import Activation
 from onnxsub.ops.relaxation import Elementwise, Relaxation
@@ -127,10 +128,15 @@ class Bounded:
 
 
 class Bounder:
-    """Bounds nodes of one frame."""
+    """Bounds nodes of one frame.
 
-    def __init__(self, frame: Frame) -> None:
+    Args:
+        budget: when it ends, multipliers stay as they are; the bound itself is always finished.
+    """
+
+    def __init__(self, frame: Frame, budget: Budget | None = None) -> None:
         self.frame = frame
+        self.budget = budget
         self.activations = frame.activations
         self.shapes = [op.in_shapes[0] for op in self.activations]
         self.cut_counts = [len(frame.cuts[op.output]) if op.output in frame.cuts else 0 for op in self.activations]
@@ -280,7 +286,8 @@ class Bounder:
             for kept, now in zip(best_of, [*free, beta, gamma], strict=True):
                 kept.copy_(torch.where(up.reshape(-1, *[1] * (now.dim() - 1)), now.detach(), kept))
             # a line without slopes or multipliers cannot get better
-            if step == steps or slow >= _SLOW or not value.requires_grad or bool((best >= close).all()):
+            late = self.budget is not None and self.budget.over
+            if late or step == steps or slow >= _SLOW or not value.requires_grad or bool((best >= close).all()):
                 break
             gradients = torch.autograd.grad(value[radius < close].sum(), [*free, beta, gamma], allow_unused=True)
             adam.step(gradients)

@@ -18,6 +18,7 @@ __all__ = ["decide"]
 
 _ATTACK = 1 / 6  # of the time left that one round of the attack may take
 _BLOCK = 256  # clauses of one tree
+_FIRST_TURN = 64  # nodes of the trees of small networks before any attack
 _TURN = 256  # nodes that the trees go on for between two rounds of the attack, doubled each time
 _FIRST_PASS = 10.0  # seconds that several boxes get each at first where there is no time limit
 
@@ -26,6 +27,11 @@ _FIRST_PASS = 10.0  # seconds that several boxes get each at first where there i
 class _Tree:
     goal: InsideGoal
     question: Question
+
+    @property
+    def open(self) -> bool:
+        """Whether any of its clauses is."""
+        return any(self.goal.pending(k) for k in self.goal.keys)
 
 
 def decide(decision: Decision, plan: AttackPlan) -> None:
@@ -47,13 +53,16 @@ def decide(decision: Decision, plan: AttackPlan) -> None:
             question = Question(goal, session, budget.remaining)
             if not question.roots() and decision.running:
                 trees.append(_Tree(goal, question))
-    if not decision.running:
-        return
-    if session.milp.attack and trees:
-        free_attack(decision, [t.goal.number for t in trees])
     # the box that is most likely to hold a counterexample comes first
     trees.sort(key=lambda t: -t.goal.promise)
-    _take_turns(decision, trees, _rounds(plan, session.limits.seed) if session.milp.attack else [])
+    if not session.milp.attack:
+        _take_turns(decision, trees, [], set())
+        return
+    # a few nodes settle most questions of small networks, and cost less than an attack
+    _turn(decision, [t for t in trees if t.question.small], _FIRST_TURN)
+    numbers = [t.goal.number for t in trees if t.open]
+    attacked = free_attack(decision, numbers) if decision.running else set()
+    _take_turns(decision, trees, _rounds(plan, session.limits.seed), attacked)
 
 
 def _blocks(clauses: list[int]) -> Iterator[list[int]]:
@@ -61,34 +70,41 @@ def _blocks(clauses: list[int]) -> Iterator[list[int]]:
         yield clauses[i : i + _BLOCK]
 
 
-def _take_turns(decision: Decision, trees: list[_Tree], rounds: list[AttackPlan]) -> None:
-    budget = decision.budget
+def _take_turns(decision: Decision, trees: list[_Tree], rounds: list[AttackPlan], attacked: set[int]) -> None:
+    """Rounds of the attack and turns of the trees; then the trees alone, with equal shares of the time.
+
+    Args:
+        attacked: boxes that had their attack already: there the trees come first.
+    """
     turn, passes = _TURN, 0
     while decision.running:
-        numbers = list(dict.fromkeys(t.goal.number for t in trees if decision.open(t.goal.number)))
+        numbers = [n for n in dict.fromkeys(t.goal.number for t in trees if t.open) if n not in attacked]
         if rounds and numbers:
             _attack(decision, numbers, rounds.pop(0))
-        todo = [t for t in trees if not t.question.finished and any(t.goal.pending(k) for k in t.goal.keys)]
-        if not todo and not (rounds and numbers):
+        attacked = set()
+        todo = [t for t in trees if t.open and not t.question.finished]
+        if not todo and not (rounds and any(t.open for t in trees)):
             return
-        for i, tree in enumerate(todo):
-            if decision.witness is not None:
-                return
-            budget.check()
-            share = budget.remaining / (len(todo) - i)
-            if not rounds and len(todo) > 1:
-                share = min(share, _FIRST_PASS * 2**passes)
-            part = budget.part(share) if math.isfinite(share) else budget.part(math.inf)
-            if rounds:
-                part = part.with_nodes(turn)
-            try:
-                tree.question.run(part)
-            except OutOfTime:
-                budget.check()  # the end of this tree's turn only
         if rounds:
+            _turn(decision, todo, turn)
             turn *= 2
         else:
+            _turn(decision, todo, None, _FIRST_PASS * 2**passes if len(todo) > 1 else math.inf)
             passes += 1
+
+
+def _turn(decision: Decision, trees: list[_Tree], nodes: int | None, seconds: float = math.inf) -> None:
+    """Every tree goes on for so many nodes, and for its share of the time."""
+    budget = decision.budget
+    for i, tree in enumerate(trees):
+        if decision.witness is not None:
+            return
+        budget.check()
+        part = budget.part(min(budget.remaining / (len(trees) - i), seconds))
+        try:
+            tree.question.run(part if nodes is None else part.with_nodes(nodes))
+        except OutOfTime:
+            budget.check()  # the end of this tree's turn only
 
 
 def _rounds(plan: AttackPlan, seed: int) -> list[AttackPlan]:

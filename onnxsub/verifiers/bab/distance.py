@@ -48,7 +48,7 @@ def _narrow_down(bracket: Bracket, *, certified: bool) -> None:
     question: Question | None = None
     goal: NearGoal | None = None
     while bracket.running and not bracket.settled:
-        top = min(bracket.upper - bracket.tol / 2, bracket.reach)
+        top = min(bracket.upper - bracket.gap / 2, bracket.reach)
         left = budget.remaining if budget.limited else max(_HORIZON, budget.spent)
         if math.isinf(bracket.upper):
             top = min(bracket.reach, max(_FIRST_PROBE * bracket.reach, 2 * bracket.lower))

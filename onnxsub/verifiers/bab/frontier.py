@@ -9,14 +9,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from onnxsub.budget import Budget
 from onnxsub.verifiers.bab.bound import Bounded, Bounder
 from onnxsub.verifiers.bab.branch import choose
-from onnxsub.verifiers.bab.cuts.pairs import paired
+from onnxsub.verifiers.bab.cuts.making import Cutter
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.narrow import narrowed
 from onnxsub.verifiers.bab.nodes import Nodes, Waiting, pack, unpack
@@ -25,13 +24,7 @@ from onnxsub.verifiers.options import BabOptions
 
 __all__ = ["Frontier", "Look"]
 
-_AFRESH = 100  # gradient steps for nodes that meet new cuts
 _WITH_CUTS = 4  # times as many steps for a child where there are cuts
-_IDLE = 0.02  # multiplier below which a cut counts for nothing
-_TARGETS = 3  # that get cuts, the hardest ones
-_SHARE = 0.7  # of the time left that making cuts and meeting them may take
-_AS_LONG = 2.0  # times as long as the tree has taken so far that making cuts may take
-_MEETING = 5  # nodes that take as long as bounding one open node anew, about
 
 Look = Callable[[Tensor], None]
 """Told the offsets `(B, n)` at which bounds are attained."""
@@ -43,27 +36,29 @@ class Frontier:
     Attributes:
         close: nodes whose key reaches it are done; it may shrink while the search goes on.
         visited: nodes bounded so far.
-        cut: cuts were made.
-        hard: nodes stayed open when they had met these.
+        spent: seconds of steps.
+        cutter: what makes cuts for it.
         leaves: nodes with nothing left to split, whose bound is not exact.
         given_up: nodes that nothing more can be done about; they count for `lowers`.
+        budget: of the whole question: when it ends, multipliers are not improved any more.
     """
 
-    def __init__(self, frame: Frame, options: BabOptions, close: float, order: Order | None = None) -> None:
+    def __init__(
+        self, frame: Frame, options: BabOptions, close: float, order: Order | None = None, budget: Budget | None = None
+    ) -> None:
         self.frame = frame
         self.options = options
         self.order: Order = order or ByDistance()
         self._close = close
-        self.bounder = self.order.bounder(frame, close)
+        self.budget = budget
+        self.bounder = self.order.bounder(frame, close, budget)
         self.visited = 0
-        self.cut = self.hard = False
+        self.cutter = Cutter()
+        self.spent = 0.0
         self._started = False
         self.leaves: list[Waiting] = []
         self.given_up: list[Waiting] = []
         self.bytes = 0
-        self._root: Bounded | None = None  # until cuts are made
-        self._cuts_after = 0.0  # seconds of steps: where looking for pairs takes too long, it waits until the tree has
-        self._spent = 0.0  # seconds of steps
         self._narrow = frame.open_units <= options.narrow
         self._at_once = frame.at_once(options)
         self._count = itertools.count()
@@ -80,7 +75,7 @@ class Frontier:
         if close < self._close:
             self._close = close
             if not isinstance(self.order, ByDistance):
-                self.bounder = self.order.bounder(self.frame, close)
+                self.bounder = self.order.bounder(self.frame, close, self.budget)
 
     @property
     def _radius(self) -> float:
@@ -98,7 +93,7 @@ class Frontier:
     def start(self) -> Tensor:
         """Bounds one root per target; returns the points at which the bounds are attained."""
         found = self._bound(self.bounder.roots(), self.options.root_steps)
-        self._root = found
+        self.cutter.root = found
         self.visited += len(self.frame.targets)
         nothing = torch.full_like(found.nodes.radius, self.order.nothing)
         self.put(self._left(found, self.order.keys(found, nothing, self._close)))
@@ -123,26 +118,22 @@ class Frontier:
         """Nodes that can be split."""
         return len(self._open) + len(self._stack)
 
-    def _all_open(self) -> Iterator[Waiting]:
+    def all_open(self) -> Iterator[Waiting]:
+        """The nodes that can be split."""
         return itertools.chain((w for _, _, w in self._open), self._stack)
 
     def lowers(self) -> dict[int, float]:
         """The smallest key that is left of each clause, by its own key, at most `close`; true also in the middle of a step."""
         found = dict.fromkeys(self.frame.keys, self.close if self._started else self.order.nothing)
-        for w in itertools.chain(self._all_open(), self._busy, self.leaves, self.given_up):
+        for w in itertools.chain(self.all_open(), self._busy, self.leaves, self.given_up):
             t = self.frame.keys[w.target]
             found[t] = min(found[t], w.key)
         return found
 
     @property
-    def _split(self) -> int:
+    def split(self) -> int:
         """Nodes that steps have bounded: all but the roots."""
         return self.visited - len(self.frame.targets)
-
-    @property
-    def _meeting(self) -> float:
-        """Seconds that new bounds of all open nodes take where there are cuts, about."""
-        return self._spent / self._split * _MEETING * self.open
 
     @property
     def _steps(self) -> int:
@@ -176,7 +167,7 @@ class Frontier:
         self._stack = raised(self._stack)
         self.leaves = raised(self.leaves)
         self.given_up = raised(self.given_up)
-        self.bytes = sum(w.nbytes for w in self._all_open())
+        self.bytes = sum(w.nbytes for w in self.all_open())
 
     @property
     def lower(self) -> float:
@@ -217,60 +208,24 @@ class Frontier:
             else:
                 heapq.heappush(self._open, (w.key, next(self._count), w))
 
-    def _batch(self, waiting: list[Waiting]) -> Nodes:
+    def batch(self, waiting: list[Waiting]) -> Nodes:
+        """Nodes at rest as a batch."""
         return unpack(waiting, self.bounder.shapes, self.frame.device, sum(self.bounder.cut_counts))
 
-    def _cut(self, look: Look, budget: Budget, seconds: float) -> None:
-        """Cuts for the targets that turn out to be hard, and new bounds for all that is open."""
-        assert self._root is not None
-        hardest = {w.target: w for w in sorted(self._all_open(), key=lambda w: -w.key)}
-        few = sorted(hardest.values(), key=lambda w: w.key)[:_TARGETS]
-        found = self.bounder.bound(self._batch(few), 0, self.close)
-        cuts, need = paired(self.bounder, self._root, found, self.options.pairs, seconds)
-        if not cuts:
-            # where no pair is promising, none ever will be
-            self._root = self._root if need else None
-            # if the time left is what was too short, looking again at every step would take the rest of it
-            self._cuts_after = need / _AS_LONG if need > _AS_LONG * self._spent else self._spent + need
-            return
-        # nodes from before have multipliers of 0: an interruption from here on leaves every one of them as good as it was
-        frame = replace(self.frame, cuts=cuts)
-        self.frame, self.bounder, self._root, self.cut = frame, Bounder(frame), None, True
-        count, self._at_once = self._at_once, frame.at_once(self.options)
-        waiting = sorted(self._all_open(), key=lambda w: w.key)
-        for i in range(0, len(waiting), count):
-            if budget.over:
-                break
-            afresh = self.bounder.bound(self._batch(waiting[i : i + count]), _AFRESH, self.close, self.options.rate)
-            self.visited += len(afresh.nodes)
-            waiting[i : i + count] = pack(afresh.nodes, afresh.nodes.radius)
-            look(afresh.point)
-        self._replace(waiting)
-        self.hard = bool(self.open)
-        self._drop_idle()
-
-    def _drop_idle(self) -> None:
-        """Forgets cuts that no open node makes use of: every one costs time in every pass."""
-        gammas = [w.gamma for w in self._all_open() if len(w.gamma)]
-        if not gammas:
-            return
-        used = np.max(gammas, axis=0) > _IDLE
-        parts = np.split(used, np.cumsum(self.bounder.cut_counts)[:-1])
-        cuts = {}
-        for op, part in zip(self.bounder.activations, parts, strict=True):
-            if part.any():
-                cuts[op.output] = self.frame.cuts[op.output].take(torch.from_numpy(np.flatnonzero(part)).to(self.frame.device))
-        waiting = [replace(w, gamma=w.gamma[used]) if len(w.gamma) else w for w in self._all_open()]
-        frame = replace(self.frame, cuts=cuts)
-        self.frame, self.bounder, self._at_once = frame, Bounder(frame), frame.at_once(self.options)
-        self._replace(waiting)
-
-    def _replace(self, waiting: list[Waiting]) -> None:
-        """Other nodes in place of all that are open."""
+    def meet(self, frame: Frame, waiting: list[Waiting]) -> None:
+        """Goes on with other cuts: a frame that has them, and the open nodes with multipliers for these."""
+        self.frame, self.bounder, self._at_once = frame, Bounder(frame, self.budget), frame.at_once(self.options)
+        # all at once: an interruption in between must not lose a node
         heap = [(w.key, next(self._count), w) for w in waiting if w.key < self.close]
         heapq.heapify(heap)
         self._open, self._stack = heap, []
-        self.bytes = sum(w.nbytes for w in self._all_open())
+        self.bytes = sum(w.nbytes for w in self.all_open())
+
+    def afresh(self, waiting: list[Waiting], steps: int) -> tuple[list[Waiting], Tensor]:
+        """Open nodes bounded anew, and the points at which their bounds are attained."""
+        found = self.bounder.bound(self.batch(waiting), steps, self.close, self.options.rate)
+        self.visited += len(waiting)
+        return pack(found.nodes, found.nodes.radius), found.point
 
     def step(self, look: Look, budget: Budget) -> None:
         """Splits a batch of nodes.
@@ -278,24 +233,20 @@ class Frontier:
         Args:
             budget: until the caller stops: what takes as long as many steps is left where too little is left of it.
         """
-        cuts = self._root is not None and self.options.pairs and isinstance(self.order, ByDistance)
-        if cuts and self._split >= self.options.hard and self._spent >= self._cuts_after:
-            seconds = min(_SHARE * budget.remaining - self._meeting, _AS_LONG * self._spent)
-            if seconds > 0:
-                self._cut(look, budget, seconds)
-                return
+        if isinstance(self.order, ByDistance) and self.cutter.make(self, look, budget):
+            return
         began = time.perf_counter()
         try:
             self._step(look)
         finally:
-            self._spent += time.perf_counter() - began
+            self.spent += time.perf_counter() - began
 
     def _step(self, look: Look) -> None:
         o = self.options
         waiting = self.pop(self._at_once)
         if not waiting:
             return
-        found = self._bound(self._batch(waiting), 0)
+        found = self._bound(self.batch(waiting), 0)
         splits = choose(self.bounder, found, self._radius, o.look)
         able = splits.layer >= 0
         for i in torch.nonzero(~able)[:, 0].tolist():

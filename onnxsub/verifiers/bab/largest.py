@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from onnxsub.budget import Budget
+from onnxsub.verifiers.ascend import Climb, climb
 from onnxsub.verifiers.bab.driver import Driver, Policy
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.frontier import Frontier
 from onnxsub.verifiers.bab.order import ByValue
 from onnxsub.verifiers.box.clause import ClauseModel
-from onnxsub.verifiers.climb import Climb, climb
 from onnxsub.verifiers.extremum import Extremum
 
 __all__ = ["LargestGoal"]
@@ -45,7 +45,7 @@ class LargestGoal:
         """Whether the tree has done what it can; False: the level has risen so far that a new one is better."""
         search = self._search
         frame = Frame.of([self._model], whole=True, device=search.session.bab.device)
-        frontier = Frontier(frame, search.session.bab, self.close(), ByValue())
+        frontier = Frontier(frame, search.session.bab, self.close(), ByValue(), search.budget)
         with search.budget.stage("tree"):
             Driver(self, search.session, [self._model], frontier).run(search.budget)
         return search.settled or not search.running or not frontier.active
@@ -79,7 +79,7 @@ class LargestGoal:
             search.accept(point[None])
         if self._looks % _CLIMB_EVERY == 0 or self._looks in (1, 2, 4, 8):
             seed = search.session.limits.seed + self._looks
-            search.accept(climb(frame.network, search.low, search.high, _NEAR, seed, start=point, budget=search.budget))
+            search.accept(climb(frame.network, (search.low, search.high), _NEAR, seed, start=point, budget=search.budget))
 
     def program(self, model: ClauseModel, close: float, budget: Budget) -> float:
         bound = self._search.program(model, max(budget.remaining, 0.0))

@@ -58,8 +58,9 @@ def _narrowed(bounder: Bounder, nodes: Nodes, line: Line) -> Nodes:
                 start = l.new_zeros((1, len(part), l.shape[1]))
                 start[0, torch.arange(len(part), device=l.device), part] = 1.0
                 start = start.reshape(1, len(part), *op.in_shapes[0])
-                first, second = _ends(bounder, op.inputs[0], start, found, line, low, high)
                 old_l, old_u = l[:, part], u[:, part]
+                scale = torch.maximum(old_l.abs(), old_u.abs())
+                first, second = _ends(bounder, op.inputs[0], start, found, line, low, high, scale)
                 l[:, part] = torch.maximum(old_l, first)
                 u[:, part] = torch.minimum(old_u, second)
             shape = lower[number].shape
@@ -76,7 +77,7 @@ def cut_box(low: Tensor, high: Tensor, line: Line) -> tuple[Tensor, Tensor]:
 
 
 def _ends(
-    bounder: Bounder, tensor: str, start: Tensor, found: dict[str, Relaxation], cut: Line, low: Tensor, high: Tensor
+    bounder: Bounder, tensor: str, start: Tensor, found: dict[str, Relaxation], cut: Line, low: Tensor, high: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor]:
     network = bounder.frame.network
     x0 = bounder.frame.x0.to(start.dtype)
@@ -91,5 +92,5 @@ def _ends(
         else:
             a, b = -a, -b
         value = cut_minimum(a, b, cut.c, cut.k, low, high)
-        results.append(value - slack(value, value))
+        results.append(value - slack(value, value, scale))
     return results[0], -results[1]

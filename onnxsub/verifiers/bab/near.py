@@ -48,7 +48,7 @@ class NearGoal:
         return b.claims.diverged is not None or b.upper <= b.enough
 
     def close(self) -> float:
-        return min(self.radius, self._bracket.upper - self._bracket.tol / 2)
+        return min(self.radius, self._bracket.upper - self._bracket.gap / 2)
 
     def local(self) -> BoxModel:
         return self._bracket.local(self.radius, branching=True)

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onnxsub.budget import Budget
 from onnxsub.network import Network
 from onnxsub.ops.dense import Dense
 from onnxsub.verifiers.bab.bound import Bounded, Bounder
@@ -43,7 +44,7 @@ class Order(Protocol):
 
     nothing: float
 
-    def bounder(self, frame: Frame, close: float) -> Bounder:
+    def bounder(self, frame: Frame, close: float, budget: Budget | None) -> Bounder:
         """What bounds nodes while `close` stands there."""
         ...
 
@@ -65,8 +66,8 @@ class ByDistance:
 
     nothing = 0.0
 
-    def bounder(self, frame: Frame, close: float) -> Bounder:
-        return Bounder(frame)
+    def bounder(self, frame: Frame, close: float, budget: Budget | None) -> Bounder:
+        return Bounder(frame, budget)
 
     def radius(self, frame: Frame, close: float) -> float:
         return close
@@ -83,8 +84,8 @@ class ByValue:
 
     nothing = -math.inf
 
-    def bounder(self, frame: Frame, close: float) -> Bounder:
-        return Bounder(replace(frame, network=lowered(frame.network, -close)))
+    def bounder(self, frame: Frame, close: float, budget: Budget | None) -> Bounder:
+        return Bounder(replace(frame, network=lowered(frame.network, -close)), budget)
 
     def radius(self, frame: Frame, close: float) -> float:
         return frame.radius * BEYOND

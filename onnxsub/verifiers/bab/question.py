@@ -94,6 +94,11 @@ class Question:
         return self._open == {} or (self._ready and (self._driver is None or self._driver.finished))
 
     @property
+    def small(self) -> bool:
+        """Whether few units of the box are unstable, so that nodes are cheap."""
+        return self._local is not None and self._local.unstable <= self._session.bab.narrow
+
+    @property
     def frontier(self) -> Frontier | None:
         """The tree, where there is one."""
         return None if self._driver is None else self._driver.frontier
@@ -135,7 +140,7 @@ class Question:
                 return {keys[0]: goal.close()}
             for models in self._blocks(local, keys):
                 frame = Frame.of(models, whole=goal.whole, device=bab.device)
-                bounder = Bounder(frame)
+                bounder = Bounder(frame, self._session.budget)
                 # linear programs over a few units are worth more than many steps of the gradient
                 found = bounder.bound(bounder.roots(), _FEW if small else bab.root_steps, goal.close(), bab.rate)
                 self._session.budget.count(len(models))
@@ -181,7 +186,7 @@ class Question:
         self._ready = True
         if models:
             frame = Frame.of(models, whole=goal.whole, device=bab.device)
-            self._driver = Driver(goal, self._session, models, Frontier(frame, bab, goal.close()))
+            self._driver = Driver(goal, self._session, models, Frontier(frame, bab, goal.close(), budget=self._session.budget))
 
     def _dived(self, models: list[ClauseModel], budget: Budget) -> list[ClauseModel]:
         """What is left when clauses with few units were searched by linear programs."""

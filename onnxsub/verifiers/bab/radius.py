@@ -51,9 +51,9 @@ class Asked:
     @staticmethod
     def of(question: Question, bracket: Bracket, radius: float, *, better: bool) -> Asked:
         """As the question stands."""
-        proved = bracket.claims.lower >= min(radius, bracket.upper - bracket.tol)
+        proved = bracket.claims.lower >= min(radius, bracket.upper - bracket.gap)
         tree = question.frontier
-        cut, hard = (False, False) if tree is None else (tree.cut, tree.hard)
+        cut, hard = (False, False) if tree is None else (tree.cutter.cut, tree.cutter.hard)
         return Asked(proved, better, question.spent, question.in_tree, cut, hard)
 
 

@@ -23,7 +23,9 @@ from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Box, Nonlinear
 from onnxsub.ops.relaxation import Relaxation
 from onnxsub.propagate import Bounds, Coefficients, pull_back
+from onnxsub.propagate.backward import flattened
 from onnxsub.propagate.halfspace import cut_minimum
+from onnxsub.propagate.rounding import slack as widening
 
 __all__ = ["GAIN", "MOST_UNITS", "Tightened", "no_sliver", "tighten"]
 
@@ -86,6 +88,7 @@ class _Tightening:
     def __init__(self, network: Network, bounds: Bounds, target: int, label: int, slack: float) -> None:
         self.network = network
         self.slack = slack
+        self.scales = bounds.scales
         self.lower, self.upper = (b[0].double().flatten().clone() for b in (bounds.lower, bounds.upper))
         self.pre: dict[str, Box] = {name: (l.double().clone(), u.double().clone()) for name, (l, u) in bounds.pre.items()}
         self.start, self.start_pre = (self.lower, self.upper), dict(self.pre)
@@ -95,6 +98,8 @@ class _Tightening:
         row = torch.zeros((1, 1, network.classes), dtype=torch.float64)
         row[..., target], row[..., label] = 1.0, -1.0
         self.row = row.reshape(1, 1, *network.output_shape)
+        scale = flattened(self.scales[network.output], 1)[0].double()
+        self.terms = float(scale[target] + scale[label])
         self.margin = float("inf")
         self.cuts: list[HalfSpace] = []
 
@@ -130,8 +135,11 @@ class _Tightening:
         a, b = self._linear(self.network.output, -self.row)
         c, k = -a[0], -float(b[0])
         room = float(torch.where(c > 0, c * self.upper, c * self.lower).sum()) + k
-        self.margin = min(self.margin, room + 1e-9 * (1.0 + abs(room)))
-        self.cuts = [HalfSpace(c, k + self.slack + 1e-9 * (1.0 + abs(room))), *self.cuts[:1]]
+        # relative to what was summed: neither the scale of the logits nor that of a layer may count
+        size = float((c.abs() * torch.maximum(self.lower.abs(), self.upper.abs())).sum()) + abs(k) + self.terms
+        rounded = 1e-9 * (abs(room) + 0.1 * size) + 1e-300
+        self.margin = min(self.margin, room + rounded)
+        self.cuts = [HalfSpace(c, k + self.slack + rounded), *self.cuts[:1]]
 
     def _shrink_box(self) -> bool:
         """Moves the ends of every input to where the half-spaces are still reached; False: nothing is left."""
@@ -140,9 +148,10 @@ class _Tightening:
             if room < 0:
                 return False
             reach = room / cut.c.abs().clamp(min=1e-300)
+            rounded = 1e-12 * torch.maximum(self.lower.abs(), self.upper.abs()) + 1e-300
             up, down = cut.c > 0, cut.c < 0
-            self.lower = torch.where(up, torch.maximum(self.lower, self.upper - reach - 1e-12), self.lower)
-            self.upper = torch.where(down, torch.minimum(self.upper, self.lower + reach + 1e-12), self.upper)
+            self.lower = torch.where(up, torch.maximum(self.lower, self.upper - reach - rounded), self.lower)
+            self.upper = torch.where(down, torch.minimum(self.upper, self.lower + reach + rounded), self.upper)
         return True
 
     def _units(self, op: Nonlinear, stop: Callable[[], bool] | None) -> bool:
@@ -154,6 +163,7 @@ class _Tightening:
         if len(index) == 0:
             return True
         rows = max(1, _CHUNK // len(self.lower))
+        scale = self.scales[op.inputs[0]][0].double().flatten()
         for part in torch.split(index, rows):
             if stop is not None and stop():
                 break
@@ -163,7 +173,7 @@ class _Tightening:
             for sign in (1.0, -1.0):
                 a, b = self._linear(op.inputs[0], sign * start)
                 found = torch.stack([self._minimum(a, b, cut) for cut in self.cuts]).amax(0)
-                found = found - 1e-9 * found.abs() - 1e-10
+                found = found - widening(found, found, scale[part])
                 if sign > 0:
                     l[part] = torch.maximum(l[part], found)
                 else:

@@ -11,20 +11,17 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from onnxsub.budget import Budget
+from onnxsub.instance import Instance
 from onnxsub.model import Model
 from onnxsub.ops.base import Array
-from onnxsub.passes.attack import AttackOptions, attack_network
-from onnxsub.passes.certify import certified_radius
 from onnxsub.passes.walk_back import walk_back
 from onnxsub.query import Query
+from onnxsub.verifiers.bracket import Bracket
 from onnxsub.verifiers.external.inquiry import Inquiry, inquire
 from onnxsub.verifiers.external.tool import SAT, UNKNOWN, UNSAT, Tool
-from onnxsub.verifiers.options import Limits
-from onnxsub.verifiers.proof import Claims
-from onnxsub.verifiers.result import DistanceResult, Progress, TargetResult
+from onnxsub.verifiers.options import ExactOptions, Limits
+from onnxsub.verifiers.result import DistanceResult, Progress
+from onnxsub.verifiers.session import Session
 from onnxsub.verifiers.witness import Witness
 
 __all__ = ["distance_external", "unanswered"]
@@ -60,12 +57,15 @@ def distance_external(
         UnsupportedOperatorError: the tool does not read the file.
     """
     with inquire(file, query, tool) as inquiry:
-        search = _Search(inquiry, limits, limits.budget(), progress)
-        try:
-            search.run(start)
-        except KeyboardInterrupt:
-            search.budget.stop.set()
-        return search.result(query)
+        bracket = Bracket(Instance.of(inquiry.query), Session(ExactOptions(limits)), progress)
+        search = _Search(inquiry, bracket)
+        known = bracket.at_anchor()
+        if known is None:
+            try:
+                search.run(None if start is None else start.reshape(inquiry.query.x0.shape))
+            except KeyboardInterrupt:
+                bracket.budget.stop.set()
+        return search.told(known or bracket.result(tool.name, search.claimed), query)
 
 
 def unanswered(result: DistanceResult) -> bool:
@@ -74,162 +74,107 @@ def unanswered(result: DistanceResult) -> bool:
 
 
 class _Search:
-    """`lowers[t] <= d_t` as far as the tool can be believed, and `d <= best.radius`."""
+    """Questions to a tool about an anchor.
 
-    def __init__(self, inquiry: Inquiry, limits: Limits, budget: Budget, progress: Progress | None) -> None:
-        self.budget = budget
-        self.inquiry = inquiry
-        self.query = inquiry.query
-        self.limits = limits
-        self.tol = limits.tol
-        self.reach = self.query.space.reach(self.query.x0)
-        referee = inquiry.referee
-        self.claims: Claims[int] = Claims(self.query.targets, referee.over_reals, lambda w: max(self.tol, 1e-5 * w.radius))
-        # what a tool claims is no proof of ours: it is kept apart
-        self.claimed = dict.fromkeys(self.query.targets, 0.0)
-        self.certified = 0.0
-        self.trouble = ""
-        self.answers = 0
-        self.at_anchor = ""
-        self._progress = progress
+    Attributes:
+        claimed: lower ends as far as the tool can be believed, by class. No proof of ours: hence beside the bracket's own.
+    """
+
+    def __init__(self, inquiry: Inquiry, bracket: Bracket) -> None:
+        self.claimed = dict.fromkeys(inquiry.query.targets, 0.0)
+        self._inquiry = inquiry
+        self._bracket = bracket
+        self._certified = 0.0
+        self._trouble = ""
+        self._answers = 0
 
     @property
-    def upper(self) -> float:
-        return self.claims.upper
-
-    @property
-    def lower(self) -> float:
-        return min(min(self.claimed.values(), default=math.inf), self.upper)
-
-    def tell(self, text: str) -> None:
-        if self._progress is not None:
-            self._progress(self.lower, self.upper, text)
+    def _lower(self) -> float:
+        return min(min(self.claimed.values(), default=math.inf), self._bracket.upper)
 
     def run(self, start: Array | None) -> None:
-        q = self.query
-        anchor = self.inquiry.referee.judge(q.x0[None])[0]
-        if anchor.margin >= 0:
-            self.claims.reach(anchor.label, replace(anchor, radius=0.0), 0.0)
-            self.at_anchor = "misclassified" if anchor.margin > 0 else "exact"
-            return
-        self.first_point(start)
-        self.certified = certified_radius(
-            q.network, lambda r: q.space.ball(q.x0, r), q.label, min(self.upper, self.reach),
-            tol=0.05, stop=lambda: self.budget.over,
-        )  # fmt: skip
-        self.raise_lower(self.certified)
-        self.tell("bounds")
-        self.narrow()
+        """Points first, then bounds of ours, then the tool."""
+        b = self._bracket
+        b.find_start(start)
+        b.certify()
+        self._certified = b.claims.lower
+        self.claimed = {t: max(low, self._certified) for t, low in self.claimed.items()}
+        self._narrow()
 
-    def first_point(self, start: Array | None) -> None:
-        """The given point, else a short attack."""
-        q = self.query
-        if start is not None:
-            self.accept(self.inquiry.referee.settle(np.asarray(start).reshape(q.x0.shape), tol=self.tol / 4))
-        if self.claims.best is None and self.budget.running:
-            left = self.budget.remaining
-            limit = None if math.isinf(left) else max(left / 3, 1e-3)
-            options = AttackOptions(seed=self.limits.seed, timeout=limit)
-            found = attack_network(q.network, q.x0, q.label, q.space, options, self.inquiry.referee.margins)
-            if found.x_adv is not None:
-                self.accept(self.inquiry.referee.settle(found.x_adv, tol=self.tol / 4))
-        self.tell("attack")
-
-    def narrow(self) -> None:
+    def _narrow(self) -> None:
         """Questions until the bracket is closed, time is over, or the tool has nothing to say."""
-        step = self.tol / 2
+        b = self._bracket
+        step = b.tol / 2
         ceiling, silent = math.inf, 0
-        while self.upper - self.lower > self.tol and self.budget.running and silent < _PATIENCE:
-            top = min(self.upper, self.reach)
-            if math.isinf(self.upper) and self.lower >= self.reach:
+        while b.upper - self._lower > b.gap and b.running and silent < _PATIENCE:
+            top = min(b.upper, b.reach)
+            if math.isinf(b.upper) and self._lower >= b.reach:
                 return
-            radius = self.reach if math.isinf(self.upper) else max(top - step, (top + self.lower) / 2)
+            radius = b.reach if math.isinf(b.upper) else max(top - step, (top + self._lower) / 2)
             if radius >= ceiling:  # no answer there, hence none is expected above
-                radius = (self.lower + ceiling) / 2
-            before = self.upper
-            self.tell(f"{self.inquiry.tool.name}: is another class reached within {radius:.6g}?")
-            word = self.ask(radius)
+                radius = (self._lower + ceiling) / 2
+            before = b.upper
+            b.tell(f"{self._inquiry.tool.name}: is another class reached within {radius:.6g}?")
+            word = self._ask(radius)
             if word == UNKNOWN:
                 silent += 1
                 ceiling = radius
                 continue
             silent = 0
             if word == SAT:
-                step = self.tol / 2 if before - self.upper > _GROWTH * step else step * _GROWTH
+                step = b.tol / 2 if before - b.upper > _GROWTH * step else step * _GROWTH
 
-    def ask(self, radius: float) -> str:
+    def _ask(self, radius: float) -> str:
         """One question, its answer noted."""
-        left = self.budget.remaining
-        with self.budget.stage("tool"):
-            answer = self.inquiry.ask(radius, None if math.isinf(left) else max(_SHARE * left, 0.01))
-        self.answers += any(word != UNKNOWN for word in (answer.word, *answer.targets.values()))
+        b = self._bracket
+        left = b.budget.remaining
+        with b.budget.stage("tool"):
+            answer = self._inquiry.ask(radius, None if math.isinf(left) else max(_SHARE * left, 0.01))
+        self._answers += any(word != UNKNOWN for word in (answer.word, *answer.targets.values()))
         for t, word in answer.targets.items():
             if word == UNSAT:
                 self.claimed[t] = max(self.claimed[t], radius)
+        if answer.witness is not None:
+            self._take(answer.witness)
         if answer.word == SAT and answer.witness is not None:
-            self.accept(answer.witness)
-            self.walk(answer.witness)
+            self._walk(answer.witness)
         elif answer.word == UNKNOWN:
-            self.trouble = f"at radius {radius:.6g}: {answer.reason}"
-            if answer.witness is not None and self.claims.rejected is None:
-                self.claims.rejected = answer.witness
+            self._trouble = f"at radius {radius:.6g}: {answer.reason}"
         return answer.word
 
-    def walk(self, witness: Witness) -> None:
+    def _take(self, witness: Witness) -> None:
+        self._bracket.claims.reach(witness.label, witness, witness.radius)
+
+    def _walk(self, witness: Witness) -> None:
         """From a point of the ball to the boundary."""
-        q = self.query
-        near = walk_back(q.network, q.x0, q.label, q.space, witness.x[None], self.inquiry.referee.margins)
+        q, referee = self._inquiry.query, self._inquiry.referee
+        near = walk_back(q.network, q.x0, q.label, q.space, witness.x[None], referee.margins)
         if near is not None:
-            self.accept(self.inquiry.referee.judge(near.x[None])[0])
+            self._take(referee.judge(near.x[None])[0])
 
-    def accept(self, witness: Witness) -> None:
-        if witness.confirmed:
-            self.claims.reach(witness.label, witness, witness.radius)
-
-    def raise_lower(self, radius: float) -> None:
-        for t in self.claimed:
-            self.claims.prove(t, radius)
-            self.claimed[t] = max(self.claimed[t], radius)
-
-    def troubles(self) -> list[str]:
+    def _troubles(self) -> list[str]:
         """Why the bracket stayed open, as far as the tool has to do with it."""
-        found = [self.trouble] if self.trouble else []
-        runs = self.inquiry.runs
-        if runs and not self.answers:
+        found = [self._trouble] if self._trouble else []
+        runs = self._inquiry.runs
+        if runs and not self._answers:
             found.insert(0, f"no answer in {runs} run{'s' * (runs > 1)}, {_OURS}")
-        elif not runs and not self.budget.stop.is_set():
-            found.insert(0, f"the time was over before {self.inquiry.tool.name} was asked, {_OURS}")
+        elif not runs and not self._bracket.budget.stop.is_set():
+            found.insert(0, f"the time was over before {self._inquiry.tool.name} was asked, {_OURS}")
         return found
 
-    def result(self, query: Query) -> DistanceResult:
-        """The bracket as it stands."""
-        lower, upper = self.lower, self.upper
-        if self.at_anchor:
-            status, lower = self.at_anchor, 0.0
-        elif upper - lower <= self.tol:
-            status = "exact"
-        elif math.isinf(upper) and lower >= self.reach:
-            status, lower = "none", math.inf
-        else:
-            status = "bracket"
-        top = min(upper, self.reach) - self.tol
-        targets = {}
-        for t, proved in self.claimed.items():
-            low = min(proved, self.claims.uppers[t])
-            word = "exact" if self.claims.uppers[t] - low <= self.tol else "cutoff" if low >= top else "bracket"
-            targets[t] = TargetResult(low, self.claims.uppers[t], word)
-        tool = self.inquiry.tool
+    def told(self, result: DistanceResult, query: Query) -> DistanceResult:
+        """The answer with the tool's name, settings and what it has to say."""
+        tool, limits = self._inquiry.tool, self._bracket.session.limits
         reasons = []
-        if min(lower, self.reach) > self.certified:
-            reasons.append(f"above {self.certified:.6g} the lower end is the claim of {tool.name}")
-        if status == "bracket":
-            reasons += self.troubles()
-        witness = self.claims.best or self.claims.rejected
+        if min(result.lower, self._bracket.reach) > self._certified:
+            reasons.append(f"above {self._certified:.6g} the lower end is the claim of {tool.name}")
+        if result.status == "bracket":
+            reasons += self._troubles()
+        witness = result.witness
         if witness is not None:
             witness = replace(witness, x=witness.x.reshape(query.x0.shape))
-        timeout = self.limits.timeout
-        return DistanceResult(
-            status, lower, upper, witness, tool.name, None, targets, 0, self.inquiry.runs, self.budget.stop.is_set(),
-            {"tool": 0.0, **self.budget.times}, {**tool.settings, "timeout": timeout, "tol": self.tol}, query.json_head(),
-            reason="; ".join(reasons) or None,
+        settings = {**tool.settings, "timeout": limits.timeout, "tol": limits.tol}
+        return replace(
+            result, verifier=tool.name, solver=None, runs=self._inquiry.runs, witness=witness, settings=settings,
+            head=query.json_head(), reason="; ".join(reasons) or None, time_s={"tool": 0.0, **result.time_s},
         )  # fmt: skip

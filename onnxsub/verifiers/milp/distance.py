@@ -78,7 +78,7 @@ class _Plan:
             return None
         if math.isinf(bracket.upper):
             return self._probe, _SHARE
-        top = bracket.upper - bracket.tol / 2
+        top = bracket.upper - bracket.gap / 2
         if self._late <= top:
             if self._late - bracket.lower > _CLOSE * bracket.upper:
                 return (bracket.lower + self._late) / 2, _SHARE
@@ -99,7 +99,7 @@ class _Plan:
             self._last = self._probe >= bracket.reach
             self._probe = min(bracket.reach, 2 * self._probe)
         else:
-            self._last = self._streak < _PATIENCE and radius < self._late and radius >= bracket.upper - bracket.tol
+            self._last = self._streak < _PATIENCE and radius < self._late and radius >= bracket.upper - bracket.gap
             self._streak = 0
 
 
@@ -188,7 +188,7 @@ def _bisect(bracket: Bracket) -> None:
         if not found:
             return
     low = bracket.lower
-    while bracket.running and high - low > bracket.tol / 2 and not undecided:
+    while bracket.running and high - low > bracket.gap / 2 and not undecided:
         middle = (low + high) / 2
         if _anything(bracket, middle, undecided):
             high = min(middle, bracket.upper)

@@ -239,11 +239,12 @@ class _Root:
     def _largest(self, op: Activation, pairs: _Pairs, s: int, t: int) -> Tensor:
         """Upper bounds of `s p + t q` at the points of the root where the target is reached: `(P,)`."""
         found = []
+        scale = (torch.maximum(*(e.abs() for e in self._ends(pairs.number)))[pairs.units] * pairs.weights.abs()).sum(1)
         factors = -pairs.weights * torch.tensor([s, t], device=self.low.device)
-        for units, part in zip(torch.split(pairs.units, self._step), torch.split(factors, self._step), strict=True):
+        for units, part, size in zip(*(torch.split(t, self._step) for t in (pairs.units, factors, scale)), strict=True):
             a, b = self._rows(op, units, part)
             value = cut_minimum(a, b, self.line.c, self.line.k, self.low, self.high)[0]
-            found.append(slack(value, value) - value)
+            found.append(slack(value, value, size) - value)
         return torch.cat(found)
 
 

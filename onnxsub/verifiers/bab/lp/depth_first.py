@@ -126,7 +126,7 @@ class DepthFirst:
         return self.nodes < _MOST and not self.shrunk and bracket.upper > bracket.enough
 
     def _closing(self) -> float:
-        return min(self._radius, self._bracket.upper - self._bracket.tol / 2)
+        return min(self._radius, self._bracket.upper - self._bracket.gap / 2)
 
     def _visit(self, node: _Open) -> bool:
         """Bounds a node, puts its children behind it or none; whether a nearer point was found."""
