@@ -23,7 +23,8 @@ from onnxsub.propagate import compute_bounds, margin_bounds
 from onnxsub.properties import Case, Clause, Property
 from onnxsub.runtime import Runtime
 from onnxsub.verifiers.ascend import AttackPlan
-from onnxsub.verifiers.bab import bound, frontier
+from onnxsub.verifiers.bab import bound
+from onnxsub.verifiers.bab.cuts import making
 from onnxsub.verifiers.bab.cuts.planes import Cuts
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.frontier import Frontier
@@ -130,7 +131,7 @@ def test_trees_grow_alike(kind: str, narrow: int, device: AbstractContextManager
 def test_trees_with_cuts_grow_alike(
     kind: str, device: AbstractContextManager[PretendDevice | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frontier, "_AS_LONG", math.inf)  # small trees take milliseconds, their cuts longer
+    monkeypatch.setattr(making, "_AS_LONG", math.inf)  # small trees take milliseconds, their cuts longer
     network = random_dense(5, 8, 40, 40, 3) if kind == "dense" else random_network(1, kind=kind, classes=3, activations=("Relu",))
     x0, label = anchor(network, 5 if kind == "dense" else 1)
     radius = 0.2

@@ -110,6 +110,10 @@ def test_interrupted_bound(case: tuple[Any, float, float], monkeypatch: pytest.M
     with pytest.raises(KeyboardInterrupt):
         tree.step(ignore, Budget())
     assert tree.lowers() == before
+    monkeypatch.undo()
+    for _ in range(25):  # whoever goes on has not lost what the step was at
+        tree.step(ignore, Budget())
+        assert lower(tree) <= case[2]
 
 
 @pytest.mark.parametrize("call", [0, 1, 2])

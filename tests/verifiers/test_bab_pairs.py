@@ -14,9 +14,8 @@ import torch
 from onnxsub.budget import Budget
 from onnxsub.network import Network
 from onnxsub.propagate.backward import Coefficients, pull_back
-from onnxsub.verifiers.bab import frontier as frontier_module
 from onnxsub.verifiers.bab.bound import Bounder
-from onnxsub.verifiers.bab.cuts import pairs
+from onnxsub.verifiers.bab.cuts import making, pairs
 from onnxsub.verifiers.bab.cuts.pairs import hull_plane, octagon, paired
 from onnxsub.verifiers.bab.cuts.rows import Fronts
 from onnxsub.verifiers.bab.frame import Frame
@@ -30,7 +29,7 @@ from tests.verifiers.nets import anchor, measured, random_dense, random_network
 @pytest.fixture(autouse=True)
 def any_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small trees take milliseconds: their cuts may take longer here."""
-    monkeypatch.setattr(frontier_module, "_AS_LONG", math.inf)
+    monkeypatch.setattr(making, "_AS_LONG", math.inf)
 
 
 def random_pairs(seed: int, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -269,14 +268,14 @@ def test_as_many_cuts_as_the_time_allows(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("promising", [True, False])
 def test_cuts_wait_until_the_tree_has_taken_long(monkeypatch: pytest.MonkeyPatch, promising: bool) -> None:
-    monkeypatch.setattr(frontier_module, "_AS_LONG", 2.0)
+    monkeypatch.setattr(making, "_AS_LONG", 2.0)
     asked: list[tuple[float, float]] = []
 
     def refusing(bounder: Bounder, root: Any, hardest: Any, most: int, seconds: float) -> tuple[dict[str, Any], float]:
-        asked.append((tree._spent, seconds))
+        asked.append((tree.spent, seconds))
         return {}, 3 * seconds if promising else 0.0
 
-    monkeypatch.setattr(frontier_module, "paired", refusing)
+    monkeypatch.setattr(making, "paired", refusing)
     tree, _ = grown()
     while tree.open and tree.visited < 3000:
         tree.step(ignore, Budget())
@@ -286,14 +285,14 @@ def test_cuts_wait_until_the_tree_has_taken_long(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_look_that_the_time_left_is_too_short_for_is_not_repeated_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frontier_module, "_AS_LONG", 1e9)
+    monkeypatch.setattr(making, "_AS_LONG", 1e9)
     asked: list[float] = []
 
     def refusing(bounder: Bounder, root: Any, hardest: Any, most: int, seconds: float) -> tuple[dict[str, Any], float]:
-        asked.append(tree._spent)
+        asked.append(tree.spent)
         return {}, 0.05
 
-    monkeypatch.setattr(frontier_module, "paired", refusing)
+    monkeypatch.setattr(making, "paired", refusing)
     tree, _ = grown()
     for _ in range(200):
         tree.step(ignore, Budget(100.0))
@@ -301,11 +300,19 @@ def test_a_look_that_the_time_left_is_too_short_for_is_not_repeated_at_once(monk
     assert all(later >= before + 0.05 for before, later in itertools.pairwise(asked))
 
 
+class Ended(Budget):
+    """Has time for cuts, and is over when nodes are to meet them."""
+
+    @property
+    def over(self) -> bool:
+        return True
+
+
 def test_a_meeting_that_ends_early_leaves_the_tree_as_it_goes_on() -> None:
     tree, true = grown()
-    tree._cut(ignore, Budget().part(0.0), math.inf)
-    assert tree.cut
-    assert tree.hard
+    assert tree.cutter.make(tree, ignore, Ended())
+    assert tree.cutter.cut
+    assert tree.cutter.hard
     assert tree._at_once == tree.frame.at_once(tree.options) == 2 * tree.options.batch
     tree.step(ignore, Budget())
     assert min(tree.lowers().values()) <= true + 1e-9
