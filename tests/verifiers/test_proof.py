@@ -196,4 +196,4 @@ def test_a_wrong_proof_of_a_decision_is_a_contradiction(monkeypatch: pytest.Monk
     assert "no point" in str(raised.value)
     # where the proof happens to be right, replayed points say nothing against it
     r = decided(TWO_SIDED, X0, 0, 0.14, verifier=verifier, replay=logits(TWO_SIDED), threads=1)
-    assert (r.status, r.replayed > 0) == ("proved", True)
+    assert (r.status, r.replayed > 0, r.witness) == ("proved", True, None)
