@@ -203,8 +203,7 @@ class Answer:
 
 def ask_ball(query: Any, eps: float, verifier: str = "bab", timeout: float | None = None, **more: Any) -> Answer:
     """`onnxsub.verify` on the ball; `more` are further fields of `MilpOptions`."""
-    from onnxsub.verifiers.milp.options import MilpOptions
-
+    from onnxsub.verifiers.options import MilpOptions
     from onnxsub.verifiers.verify import VerifyOptions, verify
 
     began = time.perf_counter()
@@ -214,8 +213,7 @@ def ask_ball(query: Any, eps: float, verifier: str = "bab", timeout: float | Non
 
 def ask_property(model: Any, question: Any, verifier: str = "bab", timeout: float | None = None, **more: Any) -> Answer:
     """`decide_property` on a property."""
-    from onnxsub.verifiers.milp.options import MilpOptions
-
+    from onnxsub.verifiers.options import MilpOptions
     from onnxsub.verifiers.property import decide_property
 
     try:
@@ -230,9 +228,8 @@ def ask_property(model: Any, question: Any, verifier: str = "bab", timeout: floa
 
 def ask_distance(query: Any, verifier: str = "bab", timeout: float | None = None, **more: Any) -> Answer:
     """`onnxsub.distance` of the model itself."""
-    from onnxsub.verifiers.milp.options import MilpOptions
-
     from onnxsub.verifiers.distance import DistanceOptions, distance
+    from onnxsub.verifiers.options import MilpOptions
 
     began = time.perf_counter()
     found = distance(query, DistanceOptions(milp=MilpOptions(timeout=timeout, **more), verifier=verifier))

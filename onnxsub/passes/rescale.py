@@ -1,10 +1,10 @@
 r"""Hidden layers brought to one scale by powers of two: the same function, the same units, numbers of ordinary size.
 
-A Relu commutes with positive factors, `relu(2^e z) = 2^e relu(z)`, so a layer may be multiplied by `2^-e` and the next one by `2^e`
-(`propagate/balance.py`). Here e is chosen such that the largest value of the layer at a given point lies in [1/2, 1). Multiplying
-by powers of two rounds nothing, so networks that differ by such factors only become one and the same network, number by number, as
-long as nothing leaves the range of float64. Whatever compares with an absolute number behind this pass (rows and tolerances of
-solvers, gradient steps, float32 arithmetic) sees one scale.
+A Relu commutes with positive factors, `relu(2^e z) = 2^e relu(z)`, so a layer may be multiplied by `2^-e` and the next one by
+`2^e` (`propagate/balance.py`). Here e is chosen such that the largest value of the layer at a given point lies in [1/2, 1).
+Multiplying by powers of two rounds nothing, so networks that differ by such factors only become one and the same network, number
+by number, as long as nothing leaves the range of float64. Whatever compares with an absolute number behind this pass (rows and
+tolerances of solvers, gradient steps, float32 arithmetic) sees one scale.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from onnxsub.propagate.balance import groups, scaled
 
 __all__ = ["exponent_of", "rescaled"]
 
+_MOST = 1000
+
 
 def exponent_of(size: float) -> int:
-    """e with `size / 2^e` in [1/2, 1); 0 where `size` is 0 or no number."""
-    return math.frexp(size)[1] if math.isfinite(size) and size > 0 else 0
+    """e with `size / 2^e` in [1/2, 1), within -1000 and 1000; 0 where `size` is 0 or no number."""
+    # 2^-e must be a number too
+    return min(max(math.frexp(size)[1], -_MOST), _MOST) if math.isfinite(size) and size > 0 else 0
 
 
 def rescaled(network: Network, x: Array, output: int = 0) -> Network:

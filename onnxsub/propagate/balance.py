@@ -104,9 +104,10 @@ def _scaled(op: Operator, exponents: Mapping[str, int]) -> Operator:
     if isinstance(op, LeftProduct):
         return replace(op, weight=_times(op.weight, d)) if d else op
     if isinstance(op, Scale):
-        scale = np.ones(()) if op.scale is None else op.scale
+        scale = _times(np.ones(()) if op.scale is None else op.scale, d)
         shift = None if op.shift is None else _times(op.shift, e)
-        return replace(op, scale=_times(scale, d) if d else op.scale, shift=shift) if e or d else op
+        # a single 1 is none, so that a network scaled back is the one that it was
+        return replace(op, scale=None if scale.ndim == 0 and scale == 1 else scale, shift=shift) if e or d else op
     if not e:
         return op
     if isinstance(op, Clip):

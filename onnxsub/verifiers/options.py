@@ -108,7 +108,7 @@ class BabOptions:
         dense: coefficients that the folded form of a ball may have; beyond, convolutions stay convolutions.
         slopes: gradient steps for the intervals of larger balls.
         dive: most open units of a target that is searched by linear programs first; 0: none is.
-        leaf: most open units of a node that is handed to the solver; 0: none ever is.
+        leaf: most open units of a node that is handed to the solver; 0: only nodes with nothing left to split are.
         pairs: most pairs of units of a target that cuts are made for, by each of two sources (`cuts/pairs.py`); 0: none are.
         hard: nodes of a tree after which cuts are made.
         device: where bounds and nodes are computed, `cpu`, `cuda` or `cuda:N`; programs and waiting nodes stay on the processor.

@@ -7,7 +7,6 @@ import pytest
 
 from onnxsub.budget import Budget
 from onnxsub.passes.attack.tangent import tangent_steps
-from onnxsub.verifiers.milp.distance import minimum_distance
 from tests.verifiers.nets import UNIT, anchor, logits, random_dense
 
 
@@ -15,7 +14,7 @@ from tests.verifiers.nets import UNIT, anchor, logits, random_dense
 def test_the_point_is_adversarial_and_not_far_from_the_nearest(seed: int) -> None:
     network = random_dense(seed, 8, 12, 3)
     x0, label = anchor(network, seed)
-    true = minimum_distance(network, x0, label, UNIT)
+    true = measured(network, x0, label)
     assert true.witness is not None
     beyond = np.clip(x0 + 1.3 * (true.witness.x - x0), 0, 1)
     x = tangent_steps(network, x0, label, UNIT, beyond, 8)

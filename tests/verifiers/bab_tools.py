@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from onnxsub.verifiers.milp.local import LocalModel, TargetModel
-from onnxsub.verifiers.milp.search import normalised
 from torch import Tensor
 
 from onnxsub.network import Network
@@ -15,18 +13,18 @@ from onnxsub.ops.base import Array
 from onnxsub.verifiers.bab.bound import Bounded, Bounder
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.nodes import Nodes
-from onnxsub.verifiers.options import MilpOptions
-from tests.verifiers.nets import UNIT, logits
+from onnxsub.verifiers.box.clause import ClauseModel
+from onnxsub.verifiers.bracket import in_margin_units
+from tests.verifiers.nets import UNIT, box_model, logits
 
 
 def target_models(
     network: Network, x0: Array, label: int, radius: float, *, tight: bool = True, fold: str = "auto"
-) -> list[TargetModel]:
+) -> list[ClauseModel]:
     """What bounds leave open on `B(radius)`, with logits in units of the margin at the anchor."""
-    anchor = np.asarray(x0, dtype=np.float64)
-    network = normalised(network, anchor, label)
-    local = replace(LocalModel.over(network, anchor, label, UNIT, radius, MilpOptions(fold=fold)), tight=tight)
-    return [m for m in (local.target(t) for t in local.open) if m is not None]
+    network = in_margin_units(network, x0, label)
+    local = box_model(network, x0, label, radius, fold=fold, tighten="cut" if tight else "none")
+    return [m for m in (local.clause(t) for t in local.open) if m is not None]
 
 
 def frame_of(network: Network, x0: Array, label: int, radius: float, *, tight: bool = True, fold: str = "auto") -> Frame | None:

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
+from onnxsub.budget import Budget
 from onnxsub.instance import Instance, Replay
 from onnxsub.lower import lower
 from onnxsub.model import load_model
@@ -17,9 +18,13 @@ from onnxsub.ops.base import Array, Operator
 from onnxsub.ops.dense import Dense
 from onnxsub.ops.relu import Relu
 from onnxsub.region import InputSpace
+from onnxsub.verifiers.box.clause import ROOM
+from onnxsub.verifiers.box.model import Box, BoxModel, Building, Rows, margins_of
+from onnxsub.verifiers.bracket import Bracket
 from onnxsub.verifiers.measure import measure
 from onnxsub.verifiers.options import BabOptions, ExactOptions, Limits, MilpOptions
 from onnxsub.verifiers.result import DistanceResult, Progress, VerifyResult
+from onnxsub.verifiers.session import Session
 from onnxsub.verifiers.verify import VerifyOptions, decide_ball
 from tests.random_models import random_model
 
@@ -95,6 +100,18 @@ def exact_options(bab: BabOptions | None = None, **options: object) -> ExactOpti
     limits = {k: v for k, v in options.items() if k in LIMITS}
     milp = {k: v for k, v in options.items() if k not in LIMITS}
     return ExactOptions(Limits(**limits), MilpOptions(**milp), bab or BabOptions())  # type: ignore[arg-type]
+
+
+def box_model(network: Network, x0: Array, label: int, radius: float, **options: object) -> BoxModel:
+    """The margins of a network over `B(radius)` and the little more that a search asks about; `options` as of `exact_options`."""
+    x0 = np.asarray(x0, dtype=np.float64)
+    box = Box(x0, *UNIT.ball(x0, radius * (1 + ROOM)), radius)
+    return BoxModel.over(Rows(margins_of(network, label), label), box, Building.of(exact_options(**options), Budget()))  # type: ignore[arg-type]
+
+
+def bracket_of(network: Network, x0: Array, label: int, bab: BabOptions | None = None, **options: object) -> Bracket:
+    """An anchor's question that the network itself judges in float64."""
+    return Bracket(Instance(network, x0, label, UNIT, logits(network)), Session(exact_options(bab, **options)))
 
 
 def measured(

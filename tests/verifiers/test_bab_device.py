@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from onnxsub.verifiers.bab.minimum import ValueTree
-from onnxsub.verifiers.bab.tree import Tree
 from torch import Tensor
 
+from onnxsub.budget import Budget
 from onnxsub.device import ieee_float32
 from onnxsub.errors import InputError
 from onnxsub.model import load_model
@@ -24,17 +23,19 @@ from onnxsub.propagate import compute_bounds, margin_bounds
 from onnxsub.properties import Case, Clause, Property
 from onnxsub.runtime import Runtime
 from onnxsub.verifiers.ascend import AttackPlan
-from onnxsub.verifiers.bab import bound, tree
+from onnxsub.verifiers.bab import bound
+from onnxsub.verifiers.bab.cuts import making
 from onnxsub.verifiers.bab.cuts.planes import Cuts
-from onnxsub.verifiers.bab.decide import bab_decide
-from onnxsub.verifiers.bab.distance import bab_distance
 from onnxsub.verifiers.bab.frame import Frame
-from onnxsub.verifiers.options import BabOptions, MilpOptions
-from onnxsub.verifiers.property import PropertyOptions, decide_property
+from onnxsub.verifiers.bab.frontier import Frontier
+from onnxsub.verifiers.bab.order import ByValue
+from onnxsub.verifiers.options import BabOptions, Limits, MilpOptions
+from onnxsub.verifiers.property import decide_property
+from onnxsub.verifiers.verify import VerifyOptions
 from tests.pretend_device import PretendDevice, pretend_device
 from tests.random_models import random_model
 from tests.verifiers.bab_tools import target_models
-from tests.verifiers.nets import UNIT, anchor, logits, random_dense, random_network
+from tests.verifiers.nets import UNIT, anchor, decided, logits, measured, random_dense, random_network
 
 HERE = torch.cuda.is_available()
 WHERE = [
@@ -42,7 +43,7 @@ WHERE = [
     pytest.param("cuda", marks=pytest.mark.skipif(not HERE, reason="no CUDA device is here")),
 ]
 KINDS = ("dense", "conv", "residual", "pool")
-LIMITS = MilpOptions(threads=1)
+LIMITS = Limits(threads=1)
 TENSORS: dict[str, Any] = {"leaf": 0, "dive": 0}  # no program but for nodes with nothing left to split
 
 
@@ -105,11 +106,11 @@ def test_trees_grow_alike(kind: str, narrow: int, device: AbstractContextManager
     options = BabOptions(batch=4, steps=3, root_steps=3, narrow=narrow, look=4)
 
     def grown(where: str) -> tuple[dict[int, float], int, list[Tensor]]:
-        tree = Tree(Frame.of(models, device=where), options, radius)
+        tree = Frontier(Frame.of(models, device=where), options, radius)
         tree._at_once = options.batch
         points = [tree.start()]
         for _ in range(2):
-            tree.step(points.append)
+            tree.step(points.append, Budget())
         if tree.first is not None:
             assert isinstance(tree.can_split(tree.first), bool)
         return tree.lowers(), tree.visited, points
@@ -130,7 +131,7 @@ def test_trees_grow_alike(kind: str, narrow: int, device: AbstractContextManager
 def test_trees_with_cuts_grow_alike(
     kind: str, device: AbstractContextManager[PretendDevice | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tree, "_AS_LONG", math.inf)  # small trees take milliseconds, their cuts longer
+    monkeypatch.setattr(making, "_AS_LONG", math.inf)  # small trees take milliseconds, their cuts longer
     network = random_dense(5, 8, 40, 40, 3) if kind == "dense" else random_network(1, kind=kind, classes=3, activations=("Relu",))
     x0, label = anchor(network, 5 if kind == "dense" else 1)
     radius = 0.2
@@ -138,11 +139,11 @@ def test_trees_with_cuts_grow_alike(
     options = BabOptions(batch=4, steps=3, root_steps=3, narrow=0, look=4, hard=1)
 
     def grown(where: str) -> tuple[dict[int, float], list[int], list[int], list[Tensor]]:
-        grows = Tree(Frame.of(models, device=where), options, radius)
+        grows = Frontier(Frame.of(models, device=where), options, radius)
         grows._at_once = options.batch
         points, counts = [grows.start()], []
         for _ in range(3):
-            grows.step(points.append)
+            grows.step(points.append, Budget())
             counts.append(sum(grows.bounder.cut_counts))
             grows._at_once = options.batch
         return grows.lowers(), counts, [grows.visited], points
@@ -167,12 +168,12 @@ def test_trees_of_values_grow_alike(device: AbstractContextManager[PretendDevice
     options = BabOptions(batch=4, steps=3, root_steps=3)
 
     def top(where: str) -> float:
-        tree = ValueTree(Frame.of([model], whole=True, device=where), options)
+        tree = Frontier(Frame.of([model], whole=True, device=where), options, 0.0, ByValue())
         tree._at_once = options.batch
         tree.start()
         for _ in range(3):
-            tree.step(lambda points: None)
-        return tree.top
+            tree.step(lambda points: None, Budget())
+        return -min(tree.lowers().values())
 
     here = top("cpu")
     with device as mode:
@@ -184,9 +185,10 @@ def test_trees_of_values_grow_alike(device: AbstractContextManager[PretendDevice
 def test_distances_are_the_same(settings: dict[str, Any], device: AbstractContextManager[PretendDevice | None]) -> None:
     network = random_dense(1, 6, 12, 10, 3)
     x0, label = anchor(network, 1)
-    here = bab_distance(network, x0, label, UNIT, LIMITS, BabOptions(**settings), replay=logits(network))
+    asked = {"verifier": "bab", "threads": 1, "replay": logits(network)}
+    here = measured(network, x0, label, bab=BabOptions(**settings), **asked)
     with device as mode:
-        there = bab_distance(network, x0, label, UNIT, LIMITS, BabOptions(device="cuda", **settings), replay=logits(network))
+        there = measured(network, x0, label, bab=BabOptions(device="cuda", **settings), **asked)
     assert used(mode)
     assert here.status == there.status == "exact"
     assert there.upper == pytest.approx(here.upper, abs=2e-6)
@@ -199,11 +201,10 @@ def test_decisions_are_the_same(kind: str, eps: float | None, device: AbstractCo
     x0, label = anchor(network, 1)
     if eps is None:  # a little beyond what bounds alone prove
         eps = 1.05 * certified_radius(network, lambda r: UNIT.ball(x0.astype(np.float64), r), label, 1.0)
-    options = MilpOptions(threads=1, attack=False)
-    here = bab_decide(network, x0, label, UNIT, eps, options, BabOptions(**TENSORS), replay=logits(network))
+    asked = {"verifier": "bab", "threads": 1, "attack": False, "replay": logits(network)}
+    here = decided(network, x0, label, eps, bab=BabOptions(**TENSORS), **asked)
     with device as mode:
-        asked = BabOptions(device="cuda", **TENSORS)
-        there = bab_decide(network, x0, label, UNIT, eps, options, asked, replay=logits(network))
+        there = decided(network, x0, label, eps, bab=BabOptions(device="cuda", **TENSORS), **asked)
     assert mode is None or mode.calls > 50
     assert here.status == there.status != "unknown", (here.reason, there.reason)
 
@@ -220,10 +221,10 @@ def test_properties_are_the_same(kind: str, device: AbstractContextManager[Prete
         row = Clause(np.array([[-1.0, 1.0, 0.0]]), np.array([-(margin.max() + shift * np.ptp(margin))]), np.zeros(1, dtype=bool))
         asked = Property((Case(centre - 0.05, centre + 0.05, (row,)),), (size,), (model.outputs,))
         for attack in (False, True):
-            milp = MilpOptions(threads=1, attack=attack)
-            assert decide_property(model, asked, PropertyOptions(milp=milp, bab=BabOptions(**TENSORS))).status == status
+            milp = MilpOptions(attack=attack)
+            assert decide_property(model, asked, VerifyOptions(LIMITS, milp, BabOptions(**TENSORS))).status == status
             with device_again(device) as mode:
-                options = PropertyOptions(milp=milp, attack=AttackPlan(device="cuda"), bab=BabOptions(device="cuda", **TENSORS))
+                options = VerifyOptions(LIMITS, milp, BabOptions(device="cuda", **TENSORS), AttackPlan(device="cuda"))
                 assert decide_property(model, asked, options).status == status
             assert mode is None or mode.calls > 50
 
@@ -285,9 +286,9 @@ def test_products_are_whole_float32(monkeypatch: pytest.MonkeyPatch, device: Abs
     assert before == (True, "highest")
     models = target_models(network, x0, label, 0.3, tight=False)
     with device:
-        tree = Tree(Frame.of(models, device="cuda"), BabOptions(steps=2, root_steps=2, batch=2), 0.3)
+        tree = Frontier(Frame.of(models, device="cuda"), BabOptions(steps=2, root_steps=2, batch=2), 0.3)
         tree.start()
-        tree.step(lambda points: None)
+        tree.step(lambda points: None, Budget())
     assert len(seen) > 5
     assert set(seen) == {(False, False)}
     assert (torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()) == before

@@ -8,22 +8,20 @@ import os
 import numpy as np
 import pytest
 import torch
-from onnxsub.verifiers.milp.search import Search
 
+from onnxsub.budget import Budget
 from onnxsub.errors import InputError, UnsupportedOperatorError
 from onnxsub.lower import lower
 from onnxsub.model import load_model
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
-from onnxsub.verifiers.bab.decide import bab_decide
-from onnxsub.verifiers.bab.distance import _Pace, bab_distance
 from onnxsub.verifiers.bab.nodes import Waiting
-from onnxsub.verifiers.bab.question import Answer, Question
-from onnxsub.verifiers.milp.decide import decide
-from onnxsub.verifiers.milp.distance import minimum_distance
-from onnxsub.verifiers.options import BabOptions, MilpOptions
+from onnxsub.verifiers.bab.question import Question
+from onnxsub.verifiers.bab.radius import Asked, Schedule
+from onnxsub.verifiers.bracket import Bracket
+from onnxsub.verifiers.options import BabOptions
 from tests.random_dags import random_dag
-from tests.verifiers.nets import UNIT, anchor, logits, random_dense
+from tests.verifiers.nets import UNIT, anchor, decided, logits, measured, random_dense
 
 GRAPHS = int(os.environ.get("ONNXSUB_GRAPHS", "30"))  # 200: as many as benchmarks/RESULTS.md reports
 SLACK = 1e-6  # a replayed tie and a bound may round to different sides
@@ -44,12 +42,11 @@ def agree(seed: int, timeout: float) -> None:
     if found is None:
         pytest.skip(f"the random graph {seed} has a single class")
     network, x0, label = found
-    limits = MilpOptions(timeout=timeout)
     try:
-        one = minimum_distance(network, x0, label, UNIT, limits)
+        one = measured(network, x0, label, timeout=timeout)
     except UnsupportedOperatorError as error:
         pytest.skip(f"the random graph {seed} has no MILP: {error}")
-    other = bab_distance(network, x0, label, UNIT, limits)
+    other = measured(network, x0, label, verifier="bab", timeout=timeout)
     assert other.verifier == "bab"
     if one.status == other.status == "exact":
         assert abs(one.upper - other.upper) <= 1e-5
@@ -76,7 +73,7 @@ def test_the_milp_agrees_on_more_random_graphs(seed: int) -> None:
 def test_no_sampled_point_is_nearer(seed: int) -> None:
     network = random_dense(seed, 6, 12, 10, 3)
     x0, label = anchor(network, seed)
-    result = bab_distance(network, x0, label, UNIT)
+    result = measured(network, x0, label, verifier="bab")
     assert result.status in ("exact", "none")
     radius = min(result.lower, 1.0)
     low, high = UNIT.ball(x0, radius * (1 - 1e-6))
@@ -90,11 +87,11 @@ def test_no_sampled_point_is_nearer(seed: int) -> None:
 def test_decisions_on_both_sides_of_the_distance(seed: int) -> None:
     network = random_dense(seed, 6, 12, 10, 3)
     x0, label = anchor(network, seed)
-    distance = minimum_distance(network, x0, label, UNIT)
+    distance = measured(network, x0, label)
     assert distance.status == "exact"
-    below, above = (bab_decide(network, x0, label, UNIT, eps) for eps in (0.98 * distance.lower, 1.02 * distance.upper))
+    below, above = (decided(network, x0, label, eps, verifier="bab") for eps in (0.98 * distance.lower, 1.02 * distance.upper))
     assert (below.status, above.status) == ("proved", "violated")
-    assert decide(network, x0, label, UNIT, 0.98 * distance.lower).status == "proved"
+    assert decided(network, x0, label, 0.98 * distance.lower).status == "proved"
     assert above.witness is not None
     assert above.witness.radius <= 1.02 * distance.upper
     assert above.witness.margin >= 0
@@ -103,16 +100,16 @@ def test_decisions_on_both_sides_of_the_distance(seed: int) -> None:
 def test_a_radius_of_zero_and_numbers_that_are_none() -> None:
     network = random_dense(0, 6, 12, 10, 3)
     x0, label = anchor(network, 0)
-    assert bab_decide(network, x0, label, UNIT, 0.0).status == "proved"
+    assert decided(network, x0, label, 0.0, verifier="bab").status == "proved"
     for eps in (-1.0, math.nan, math.inf):
         with pytest.raises(InputError, match="not a radius"):
-            bab_decide(network, x0, label, UNIT, eps)
+            decided(network, x0, label, eps, verifier="bab")
 
 
 def test_a_time_limit_leaves_a_bracket_that_holds() -> None:
     network = random_dense(5, 20, 40, 40, 40, 4)
     x0, label = anchor(network, 5)
-    result = bab_distance(network, x0, label, UNIT, MilpOptions(timeout=1.0, attack=True))
+    result = measured(network, x0, label, verifier="bab", timeout=1.0, attack=True)
     assert result.lower <= result.upper
     if math.isfinite(result.upper):
         assert result.witness is not None
@@ -123,7 +120,7 @@ def test_a_time_limit_leaves_a_bracket_that_holds() -> None:
 def test_ctrl_c_leaves_a_bracket_that_holds() -> None:
     network = random_dense(3, 8, 16, 16, 3)
     x0, label = anchor(network, 3)
-    exact = bab_distance(network, x0, label, UNIT)
+    exact = measured(network, x0, label, verifier="bab")
     calls = 0
 
     def stop(lower: float, upper: float, text: str) -> None:
@@ -132,7 +129,7 @@ def test_ctrl_c_leaves_a_bracket_that_holds() -> None:
         if text == "attack":
             raise KeyboardInterrupt
 
-    result = bab_distance(network, x0, label, UNIT, progress=stop)
+    result = measured(network, x0, label, verifier="bab", progress=stop)
     assert calls > 0
     assert result.interrupted
     assert result.lower <= exact.upper + SLACK
@@ -143,36 +140,35 @@ def test_plain_bounds_have_their_say_when_the_first_question_stays_open(monkeypa
     network = random_dense(3, 8, 16, 16, 3)
     x0, label = anchor(network, 3)
     events: list[str] = []
-    ask, certify = Question.run, Search.certify
+    ask, certify = Question.run, Bracket.certify
 
-    def run(question: Question, seconds: float) -> Answer:
+    def run(question: Question, budget: Budget) -> None:
         events.append("question")
         if len(events) > 1:
-            return ask(question, seconds)
-        # something little is proved, then the time is over
-        question._search.prove(1 if label != 1 else 0, 1e-6)
-        return Answer(proved=False, better=False, finished=False, seconds=seconds)
+            ask(question, budget)
+        else:  # something little is proved, then the time is over
+            question.goal.prove(1 if label != 1 else 0, 1e-6)
 
-    def bounds(search: Search) -> None:
+    def bounds(bracket: Bracket) -> None:
         events.append("bounds")
-        certify(search)
+        certify(bracket)
 
     monkeypatch.setattr(Question, "run", run)
-    monkeypatch.setattr(Search, "certify", bounds)
-    assert bab_distance(network, x0, label, UNIT).status == "exact"
+    monkeypatch.setattr(Bracket, "certify", bounds)
+    assert measured(network, x0, label, verifier="bab").status == "exact"
     assert events[:2] == ["question", "bounds"]
     assert events.count("bounds") == 1
     events.clear()
-    bab_distance(network, x0, label, UNIT, MilpOptions(timeout=1.0))
+    measured(network, x0, label, verifier="bab", timeout=1.0)
     assert events[0] == "bounds"  # where time is short they come first
 
 
 def test_depth_first_when_memory_is_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
     network = random_dense(3, 8, 24, 24, 3)
     x0, label = anchor(network, 3)
-    exact = minimum_distance(network, x0, label, UNIT)
+    exact = measured(network, x0, label)
     monkeypatch.setattr(Waiting, "nbytes", property(lambda node: 2**26))
-    result = bab_distance(network, x0, label, UNIT, bab=BabOptions(memory=2**26, leaf=0, narrow=0))
+    result = measured(network, x0, label, verifier="bab", bab=BabOptions(memory=2**26, leaf=0, narrow=0))
     assert result.status == "exact"
     assert abs(result.upper - exact.upper) <= 1e-5
 
@@ -180,7 +176,7 @@ def test_depth_first_when_memory_is_used_up(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_same_seed_gives_the_same_answer() -> None:
     network = random_dense(4, 8, 24, 24, 3)
     x0, label = anchor(network, 4)
-    one, other = (bab_distance(network, x0, label, UNIT) for _ in range(2))
+    one, other = (measured(network, x0, label, verifier="bab") for _ in range(2))
     assert (one.status, one.lower, one.upper, one.nodes) == (other.status, other.lower, other.upper, other.nodes)
     assert one.witness is not None
     assert other.witness is not None
@@ -189,7 +185,7 @@ def test_the_same_seed_gives_the_same_answer() -> None:
 
 def test_smooth_activations_have_a_bracket() -> None:
     network, x0, label = case(3) or pytest.fail("the graph has two classes")
-    result = bab_distance(network, x0, label, UNIT, MilpOptions(timeout=5.0))
+    result = measured(network, x0, label, verifier="bab", timeout=5.0)
     assert result.lower <= result.upper
     low, high = UNIT.ball(x0, min(result.lower, 1.0) * (1 - 1e-6))
     points = np.random.default_rng(0).uniform(low, high, (4000, *x0.shape))
@@ -204,24 +200,24 @@ def test_memory_must_be_a_number_of_gib(memory: float) -> None:
 
 @pytest.mark.parametrize(("cut", "late"), [(False, math.inf), (True, 0.2)])
 def test_a_large_tree_that_came_nearer_goes_on_at_its_radius(cut: bool, late: float) -> None:
-    pace = _Pace()
-    pace.note(0.2, Answer(proved=False, better=True, finished=False, seconds=5.0, cut=cut))
-    assert pace.late == late
-    assert not cut or pace.radius(0.199, 0.3, 20.0) == 0.2
+    schedule = Schedule()
+    schedule.note(0.2, Asked(proved=False, better=True, seconds=5.0, cut=cut))
+    assert schedule.late == late
+    assert not cut or schedule.radius(0.199, 0.3, 20.0) == 0.2
 
 
-def answer(seconds: float, *, cut: bool = False, hard: bool = False) -> Answer:
-    return Answer(proved=True, better=False, finished=True, seconds=seconds, tree=seconds - 1, cut=cut, hard=hard)
+def answer(seconds: float, *, cut: bool = False, hard: bool = False) -> Asked:
+    return Asked(proved=True, better=False, seconds=seconds, tree=seconds - 1, cut=cut, hard=hard)
 
 
 def test_what_cuts_close_is_no_steeper_once_the_growth_is_known() -> None:
     radii = {}
     for hard in (False, True):
-        pace = _Pace()
-        pace.note(0.10, answer(1.5))
-        pace.note(0.11, answer(3.0, cut=True, hard=hard))
-        radii[hard] = pace.radius(0.11, 0.3, 50.0)
-    unknown = _Pace()
+        schedule = Schedule()
+        schedule.note(0.10, answer(1.5))
+        schedule.note(0.11, answer(3.0, cut=True, hard=hard))
+        radii[hard] = schedule.radius(0.11, 0.3, 50.0)
+    unknown = Schedule()
     unknown.note(0.11, answer(3.0, cut=True))
     assert 0.11 * 1.01 <= unknown.radius(0.11, 0.3, 50.0) < radii[False]
     assert unknown.radius(0.11, 0.3, 1e6) == pytest.approx(0.11 * 1.015)  # however much time there is
@@ -229,16 +225,16 @@ def test_what_cuts_close_is_no_steeper_once_the_growth_is_known() -> None:
 
 
 def test_one_question_gets_all_that_is_left_where_two_more_would_not_end() -> None:
-    pace = _Pace()
-    pace.note(0.10, answer(4.0))
-    assert pace.budget(15.0) == pytest.approx(6.0)  # nothing says how fast proofs get longer
-    pace.note(0.11, answer(8.0))
-    assert pace.budget(30.0) == 30.0
-    assert pace.budget(40.0) == pytest.approx(16.0)
-    assert 0.11 * 1.01 < pace.radius(0.11, 0.3, 30.0) < 0.11 * 1.06
-    pace.note(0.12, Answer(proved=False, better=False, finished=False, seconds=5.0))
-    assert pace.budget(30.0) == pytest.approx(12.0)  # it was too far once
-    unlimited = _Pace(limited=False)
+    schedule = Schedule()
+    schedule.note(0.10, answer(4.0))
+    assert schedule.budget(15.0) == pytest.approx(6.0)  # nothing says how fast proofs get longer
+    schedule.note(0.11, answer(8.0))
+    assert schedule.budget(30.0) == 30.0
+    assert schedule.budget(40.0) == pytest.approx(16.0)
+    assert 0.11 * 1.01 < schedule.radius(0.11, 0.3, 30.0) < 0.11 * 1.06
+    schedule.note(0.12, Asked(proved=False, better=False, seconds=5.0))
+    assert schedule.budget(30.0) == pytest.approx(12.0)  # it was too far once
+    unlimited = Schedule(limited=False)
     unlimited.note(0.10, answer(4.0))
     unlimited.note(0.11, answer(8.0))
     assert unlimited.budget(30.0) == pytest.approx(12.0)

@@ -43,7 +43,7 @@ def attacked(network: Network, seed: int, radius: float, tight: bool, fold: str)
         pairs += check_nodes(frame, tighter, x)
         again = bounder.bound(tighter, 0, radius)
         pairs += check_nodes(frame, again.nodes, x, again)
-        rested = unpack(pack(again.nodes), bounder.shapes)
+        rested = unpack(pack(again.nodes, again.nodes.radius), bounder.shapes)
         pairs += check_nodes(frame, rested, x, bounder.bound(rested, 0, radius))
         nodes = random_split(bounder, rested, rng)
         # few enough nodes, in an order of their own, so that batches mix targets and depths

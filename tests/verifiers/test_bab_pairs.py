@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from onnxsub.verifiers.bab.tree import Tree
 
+from onnxsub.budget import Budget
 from onnxsub.network import Network
 from onnxsub.propagate.backward import Coefficients, pull_back
-from onnxsub.verifiers.bab import pairs
-from onnxsub.verifiers.bab import tree as tree_module
 from onnxsub.verifiers.bab.bound import Bounder
+from onnxsub.verifiers.bab.cuts import making, pairs
 from onnxsub.verifiers.bab.cuts.pairs import hull_plane, octagon, paired
 from onnxsub.verifiers.bab.cuts.rows import Fronts
 from onnxsub.verifiers.bab.frame import Frame
+from onnxsub.verifiers.bab.frontier import Frontier
 from onnxsub.verifiers.bab.nodes import pack, unpack
-from onnxsub.verifiers.milp.distance import minimum_distance
-from onnxsub.verifiers.options import BabOptions, MilpOptions
+from onnxsub.verifiers.options import BabOptions
 from tests.verifiers.bab_tools import Sample, check_nodes, frame_of, random_multipliers, random_split
-from tests.verifiers.nets import UNIT, anchor, random_dense, random_network
+from tests.verifiers.nets import anchor, measured, random_dense, random_network
 
 
 @pytest.fixture(autouse=True)
 def any_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small trees take milliseconds: their cuts may take longer here."""
-    monkeypatch.setattr(tree_module, "_AS_LONG", math.inf)
+    monkeypatch.setattr(making, "_AS_LONG", math.inf)
 
 
 def random_pairs(seed: int, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -114,7 +112,7 @@ def test_cuts_hold_where_the_target_is_reached(seed: int, fold: str) -> None:
         nodes = replace(random_multipliers(nodes, rng), gamma=torch.as_tensor(gamma, dtype=torch.float32))
         bounded = bounder.bound(nodes, steps, 0.4)
         check_nodes(frame, bounded.nodes, x, bounded)
-        rested = unpack(pack(bounded.nodes), bounder.shapes)
+        rested = unpack(pack(bounded.nodes, bounded.nodes.radius), bounder.shapes)
         check_nodes(frame, rested, x, bounder.bound(rested, 0, 0.4))
         nodes = random_split(bounder, rested, rng)
 
@@ -156,16 +154,16 @@ def test_cuts_raise_the_bound_of_a_root() -> None:
     assert (after > 1.5 * before)[before > 0].any()
 
 
-def tree_of(seed: int, reach: float, **options: Any) -> tuple[Tree, float]:
+def tree_of(seed: int, reach: float, **options: Any) -> tuple[Frontier, float]:
     """A tree over a ball of `reach` times the distance, and the distance by the MILP."""
     network = random_dense(seed, 8, 40, 40, 3)
     x0, label = anchor(network, seed)
-    true = minimum_distance(network, x0, label, UNIT, MilpOptions(threads=1))
+    true = measured(network, x0, label, threads=1)
     assert true.status == "exact"
     frame = frame_of(network, x0, label, reach * true.upper, tight=False)
     assert frame is not None
     settings = {"batch": 4, "narrow": 0, "steps": 1, "root_steps": 1, "look": 1, "hard": 20, **options}
-    return Tree(frame, BabOptions(**settings), reach * true.upper), true.upper
+    return Frontier(frame, BabOptions(**settings), reach * true.upper), true.upper
 
 
 @pytest.mark.parametrize("reach", [1.5, 3.0])
@@ -174,7 +172,7 @@ def test_no_tree_with_cuts_proves_more_than_the_distance(seed: int, reach: float
     tree, true = tree_of(seed, reach, hard=1)
     tree.start()
     while tree.open and tree.visited < 400:
-        tree.step(ignore)
+        tree.step(ignore, Budget())
     assert tree.frame.cuts
     assert min(tree.lowers().values()) <= true * (1 + 1e-6)
 
@@ -183,11 +181,11 @@ def ignore(_: torch.Tensor) -> None:
     pass
 
 
-def grown(**options: Any) -> tuple[Tree, float]:
+def grown(**options: Any) -> tuple[Frontier, float]:
     tree, true = tree_of(5, 3.0, **options)
     tree.start()
     while tree.open and tree.visited < 20:
-        tree.step(ignore)
+        tree.step(ignore, Budget())
     return tree, true
 
 
@@ -195,13 +193,13 @@ def test_lowers_hold_before_and_after_cuts() -> None:
     tree, true = grown()
     assert not tree.frame.cuts
     before = min(tree.lowers().values())
-    tree.step(ignore)
+    tree.step(ignore, Budget())
     assert tree.frame.cuts
     assert before <= min(tree.lowers().values()) <= true + 1e-9
     counts = {len(w.gamma) for _, _, w in tree._open}
     assert counts == {sum(tree.bounder.cut_counts)}
     for _ in range(5):
-        tree.step(ignore)
+        tree.step(ignore, Budget())
         assert min(tree.lowers().values()) <= true + 1e-9
 
 
@@ -219,19 +217,19 @@ def test_interrupted_while_nodes_get_cuts(monkeypatch: pytest.MonkeyPatch, call:
 
     monkeypatch.setattr(Bounder, "bound", failing)
     with pytest.raises(KeyboardInterrupt):
-        tree.step(ignore)
+        tree.step(ignore, Budget())
     monkeypatch.undo()
     assert tree.lowers() == before
-    tree.step(ignore)  # nodes without multipliers go on in a frame with cuts
+    tree.step(ignore, Budget())  # nodes without multipliers go on in a frame with cuts
     assert min(tree.lowers().values()) <= true + 1e-9
 
 
 def test_no_cuts_where_time_is_short_or_none_are_wanted() -> None:
     tree, _ = grown(pairs=0)
-    tree.step(ignore)
+    tree.step(ignore, Budget())
     assert not tree.frame.cuts
     tree, _ = grown()
-    tree.step(ignore, until=0.0)
+    tree.step(ignore, Budget().part(0.0))
     assert not tree.frame.cuts
 
 
@@ -270,45 +268,53 @@ def test_as_many_cuts_as_the_time_allows(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("promising", [True, False])
 def test_cuts_wait_until_the_tree_has_taken_long(monkeypatch: pytest.MonkeyPatch, promising: bool) -> None:
-    monkeypatch.setattr(tree_module, "_AS_LONG", 2.0)
+    monkeypatch.setattr(making, "_AS_LONG", 2.0)
     asked: list[tuple[float, float]] = []
 
     def refusing(bounder: Bounder, root: Any, hardest: Any, most: int, seconds: float) -> tuple[dict[str, Any], float]:
-        asked.append((tree._spent, seconds))
+        asked.append((tree.spent, seconds))
         return {}, 3 * seconds if promising else 0.0
 
-    monkeypatch.setattr(tree_module, "paired", refusing)
+    monkeypatch.setattr(making, "paired", refusing)
     tree, _ = grown()
     while tree.open and tree.visited < 3000:
-        tree.step(ignore)
+        tree.step(ignore, Budget())
     assert all(seconds <= 2 * spent for spent, seconds in asked)
     assert (len(asked) > 1) == promising  # where no pair is promising, none ever will be
     assert all(later >= 3 * before for (before, _), (later, _) in itertools.pairwise(asked))
 
 
 def test_a_look_that_the_time_left_is_too_short_for_is_not_repeated_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tree_module, "_AS_LONG", 1e9)
+    monkeypatch.setattr(making, "_AS_LONG", 1e9)
     asked: list[float] = []
 
     def refusing(bounder: Bounder, root: Any, hardest: Any, most: int, seconds: float) -> tuple[dict[str, Any], float]:
-        asked.append(tree._spent)
+        asked.append(tree.spent)
         return {}, 0.05
 
-    monkeypatch.setattr(tree_module, "paired", refusing)
+    monkeypatch.setattr(making, "paired", refusing)
     tree, _ = grown()
     for _ in range(200):
-        tree.step(ignore, until=time.perf_counter() + 100)
+        tree.step(ignore, Budget(100.0))
     assert asked
     assert all(later >= before + 0.05 for before, later in itertools.pairwise(asked))
 
 
+class Ended(Budget):
+    """Has time for cuts, and is over when nodes are to meet them."""
+
+    @property
+    def over(self) -> bool:
+        return True
+
+
 def test_a_meeting_that_ends_early_leaves_the_tree_as_it_goes_on() -> None:
     tree, true = grown()
-    tree._cut(ignore, 0.0, math.inf)
-    assert tree.cut
-    assert tree.hard
+    assert tree.cutter.make(tree, ignore, Ended())
+    assert tree.cutter.cut
+    assert tree.cutter.hard
     assert tree._at_once == tree.frame.at_once(tree.options) == 2 * tree.options.batch
-    tree.step(ignore)
+    tree.step(ignore, Budget())
     assert min(tree.lowers().values()) <= true + 1e-9
 
 

@@ -12,17 +12,15 @@ import pytest
 from onnxsub.errors import InputError, MissingDependencyError
 from onnxsub.region import InputSpace
 from onnxsub.results import dumps
-from onnxsub.verifiers.milp.distance import minimum_distance
-from onnxsub.verifiers.options import MilpOptions
 from onnxsub.verifiers.programs.solvers import SOLVERS
 from onnxsub.verifiers.result import DistanceResult
 from tests.random_models import PIECEWISE
-from tests.verifiers.nets import UNIT, anchor, dense, logits, random_dense, random_network, worst
+from tests.verifiers.nets import UNIT, anchor, dense, exact_options, logits, measured, random_dense, random_network, worst
 
 
 def solve(network, x0, label, space=UNIT, **options) -> DistanceResult:
     options.setdefault("threads", 1)
-    return minimum_distance(network, x0, label, space, MilpOptions(**options), replay=logits(network))
+    return measured(network, x0, label, space, replay=logits(network), **options)
 
 
 def check(network, x0, label, r: DistanceResult) -> None:
@@ -164,15 +162,15 @@ def test_every_way_gives_the_same(seed: int, change: dict[str, object]) -> None:
 
 
 def test_minimising_the_distance_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    flag = "onnxsub.verifiers.milp.distance._DECIDE_FIRST"
     for seed in (2, 5, 31):
         network = random_network(seed, kind="dense")
         x0, label = anchor(network, seed)
-        monkeypatch.setattr(flag, False)
-        minimised = solve(network, x0, label)
-        check(network, x0, label, minimised)
-        monkeypatch.setattr(flag, True)
         decided = solve(network, x0, label)
+        with monkeypatch.context() as patched:
+            # nothing is decided: what is left is to minimise the distance of every class
+            patched.setattr("onnxsub.verifiers.milp.distance._decide", lambda *_: "stuck")
+            minimised = solve(network, x0, label)
+        check(network, x0, label, minimised)
         assert minimised.status == decided.status
         if decided.status == "exact":
             assert abs(minimised.upper - decided.upper) <= 1e-5
@@ -183,9 +181,8 @@ def test_a_good_start_point_is_used_and_a_bad_one_ignored() -> None:
     x0, label = anchor(network, 4)
     reference = solve(network, x0, label)
     assert reference.witness is not None
-    space = UNIT
     for start in (reference.witness.x, x0, np.ones(3, dtype=np.float32)):
-        r = minimum_distance(network, x0, label, space, MilpOptions(threads=1), start=start, replay=logits(network))
+        r = measured(network, x0, label, threads=1, start=start, replay=logits(network))
         assert r.status == "exact"
         assert abs(r.upper - reference.upper) <= 1e-5
 
@@ -195,7 +192,7 @@ def test_the_replay_has_the_last_word() -> None:
     x0, label = anchor(network, 6)
     safe = np.zeros(3)
     safe[label] = 1.0
-    r = minimum_distance(network, x0, label, UNIT, MilpOptions(threads=1), replay=lambda x: np.tile(safe, (len(x), 1)))
+    r = measured(network, x0, label, threads=1, replay=lambda x: np.tile(safe, (len(x), 1)))
     assert r.status in ("bracket", "none")
     assert r.upper == np.inf
     assert r.adversarial_label is None
@@ -234,8 +231,8 @@ def test_progress_is_a_narrowing_bracket() -> None:
     network = random_dense(8, 4, 8, 8, 4)
     x0, label = anchor(network, 8)
     seen: list[tuple[float, float]] = []
-    r = minimum_distance(
-        network, x0, label, UNIT, MilpOptions(threads=1, search="bisect"), replay=logits(network),
+    r = measured(
+        network, x0, label, threads=1, search="bisect", replay=logits(network),
         progress=lambda lower, upper, text: seen.append((lower, upper)),
     )  # fmt: skip
     assert len(seen) > 2
@@ -264,7 +261,7 @@ def test_json_has_the_keys_of_the_contract() -> None:
 )  # fmt: skip
 def test_options_are_checked(bad: dict[str, object]) -> None:
     with pytest.raises(InputError) as e:
-        MilpOptions(**bad)  # type: ignore[arg-type]
+        exact_options(**bad)
     assert "\n" not in str(e.value)
 
 

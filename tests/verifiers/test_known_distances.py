@@ -32,7 +32,7 @@ def test_the_size_of_the_logits_changes_nothing(size: float, solver: str) -> Non
     graph = helper.make_graph(nodes, "scaled", infos[:1], infos[1:], constants)
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     query = make_query(load_model(proto), np.array([0.3, 0.1], dtype=np.float32))
-    result = distance(query, DistanceOptions(MilpOptions(solver=solver)))
+    result = distance(query, DistanceOptions(milp=MilpOptions(solver=solver)))
     assert result.status == "exact"
     assert result.lower <= 0.35 + 1e-6
     assert result.upper == pytest.approx(0.35, abs=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ from onnxsub.errors import InputError
 from onnxsub.model import Model, load_model
 from onnxsub.properties import Case, Clause, Property, load_property
 from onnxsub.runtime import Runtime
-from onnxsub.verifiers.options import BabOptions, MilpOptions
-from onnxsub.verifiers.property import PropertyOptions, decide_property
+from onnxsub.verifiers.options import BabOptions, Limits, MilpOptions
+from onnxsub.verifiers.property import decide_property
+from onnxsub.verifiers.verify import VerifyOptions
 from tests.random_models import random_model
 
-QUIET = MilpOptions(attack=False, threads=1, timeout=60)
+LIMITS = Limits(threads=1, timeout=60)
+QUIET = VerifyOptions(LIMITS, MilpOptions(attack=False))
 
 
 def clause(*rows: tuple[list[float], float]) -> Clause:
@@ -51,7 +54,7 @@ def test_it_agrees_with_the_programs_and_with_samples(seed: int, kind: str) -> N
             clause(([-1, 0, 1], -(one.max() + shift))),
         )
         asked = around(model, radius, clauses, seed)
-        found = {v: decide_property(model, asked, PropertyOptions(milp=QUIET, verifier=v)) for v in ("bab", "milp")}
+        found = {v: decide_property(model, asked, replace(QUIET, verifier=v)) for v in ("bab", "milp")}
         words = {r.status for r in found.values()}
         assert len(words - {"unknown"}) == 1, [r.reason for r in found.values()]
         assert found["bab"].status != "unknown"
@@ -74,7 +77,7 @@ def test_smooth_networks_need_no_program(activation: str) -> None:
     room = float(np.ptp(margin))
     for shift, status in ((-0.05 * room, "violated"), (0.2 * room, "proved")):
         asked = around(model, 0.05, (clause(([-1, 1, 0], -(margin.max() + shift))),))
-        found = decide_property(model, asked, PropertyOptions(milp=QUIET))
+        found = decide_property(model, asked, QUIET)
         assert found.status == status, found.reason
         assert found.runs == 0
 
@@ -90,9 +93,11 @@ def test_several_boxes_share_the_time(attack: bool) -> None:
     (case,) = question.cases
     boxes = tuple(Case(case.lower, case.upper, c) for c in ((never,), (never, reached), (never,)))
     asked = Property(boxes, question.input_shape, question.output_shape)
-    options = PropertyOptions(milp=MilpOptions(attack=attack, threads=1))
+    options = VerifyOptions(Limits(threads=1), MilpOptions(attack=attack))
     found = decide_property(model, asked, options)
-    assert (found.status, found.case) == ("violated", 1)
+    assert found.status == "violated"
+    assert found.witness is not None
+    assert found.witness.case == 1
     assert found.clauses[1][1] == "violated"
     proved = decide_property(model, Property(boxes[::2], asked.input_shape, asked.output_shape), options)
     assert (proved.status, proved.clauses) == ("proved", (("proved",), ("proved",)))
@@ -104,7 +109,7 @@ def test_boxes_of_one_point() -> None:
     y = Runtime(model).logits(point.astype(np.float32).reshape(1, *model.input_shape)).astype(np.float64)[0]
     for shift, status in ((-1e-2, "violated"), (1e-2, "proved")):
         case = Case(point, point, (clause(([-1, 0, 0], -(y[0] + shift)), ([0, -1, 0], -(y[1] - 1.0))),))
-        found = decide_property(model, Property((case,), (point.size,), (3,)), PropertyOptions(milp=QUIET))
+        found = decide_property(model, Property((case,), (point.size,), (3,)), QUIET)
         assert found.status == status, found.reason
 
 
@@ -115,8 +120,8 @@ def test_without_programs_and_with_little_memory() -> None:
     y = sampled(model, question)
     margin = y[:, 0] - y[:, 1]
     asked = around(model, 0.15, (clause(([-1, 1, 0], -(margin.max() + 0.02 * np.ptp(margin)))),))
-    whole = decide_property(model, asked, PropertyOptions(milp=QUIET))
-    small = decide_property(model, asked, PropertyOptions(milp=QUIET, bab=BabOptions(memory=2**26, leaf=0, batch=2)))
+    whole = decide_property(model, asked, QUIET)
+    small = decide_property(model, asked, replace(QUIET, bab=BabOptions(memory=2**26, leaf=0, batch=2)))
     assert whole.status == small.status
     assert whole.status in ("proved", "violated")
 
@@ -125,18 +130,18 @@ def test_settings_and_verifier_stand_in_the_answer(data_dir: Path) -> None:
     model = load_model(data_dir / "nets" / "mnist-net_256x2.onnx")
     question = load_property(data_dir / "vnnlib" / "mnistfc21" / "prop_2_0.03.vnnlib.gz", model)
     for verifier in ("bab", "milp"):
-        document = decide_property(model, question, PropertyOptions(milp=QUIET, verifier=verifier)).to_json()
+        document = decide_property(model, question, replace(QUIET, verifier=verifier)).to_json()
         assert (document["verifier"], document["status"], document["solver"]) == (verifier, "proved", "highs")
         assert ("bab" in document["settings"]) == (verifier == "bab")
     with pytest.raises(InputError, match="--verifier 'nobody' is unknown"):
-        PropertyOptions(verifier="nobody")
+        VerifyOptions(verifier="nobody")
 
 
 def test_a_time_limit_ends_the_tree(data_dir: Path) -> None:
     model = load_model(data_dir / "nets" / "cifar_base_kw.onnx")
     (path,) = (data_dir / "vnnlib" / "oval21_2021").glob("*img4631*")
     question = load_property(path, model)
-    result = decide_property(model, question, PropertyOptions(milp=MilpOptions(timeout=3.0, threads=1)))
+    result = decide_property(model, question, VerifyOptions(Limits(timeout=3.0, threads=1)))
     assert (result.status, result.timed_out, result.interrupted) == ("unknown", True, False)
     assert "the time limit ended it" in result.reason
     # what was proved until then stands
@@ -154,7 +159,7 @@ def test_an_interruption_ends_it_with_what_is_known(data_dir: Path) -> None:
         if "nodes" in text:
             raise KeyboardInterrupt
 
-    result = decide_property(model, question, PropertyOptions(milp=MilpOptions(threads=1, timeout=300)), tell=tell)
+    result = decide_property(model, question, VerifyOptions(Limits(threads=1, timeout=300)), tell=tell)
     assert (result.status, result.interrupted) == ("unknown", True)
     assert "interrupted" in result.reason
     assert said

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from onnxsub.query import Query, make_query
-from onnxsub.verifiers.milp.distance import minimum_distance
-from onnxsub.verifiers.options import MilpOptions
 from onnxsub.verifiers.programs.solvers import SOLVERS
 from onnxsub.verifiers.result import DistanceResult
+from tests.verifiers.nets import measured
 
 ANCHORS = {"mnist_2_20": (0, 1, 2, 3, 4), "mnist2x10": (0, 1, 2, 3, 4), "mnist_2_50": (6, 8, 9, 15, 20)}
 CASES = [(net, index) for net, indices in ANCHORS.items() for index in indices]
@@ -31,7 +30,7 @@ def query(data_dir: Path, net_path: Callable[[str], Path]) -> Callable[[str, int
 
 def solve(q: Query, **options: object) -> DistanceResult:
     options = {"threads": 1, **options}
-    return minimum_distance(q.network, q.x0, q.label, q.space, MilpOptions(**options), replay=q.logits)  # type: ignore[arg-type]
+    return measured(q.network, q.x0, q.label, q.space, replay=q.logits, **options)  # type: ignore[arg-type]
 
 
 def check(q: Query, r: DistanceResult) -> None:

@@ -6,16 +6,19 @@ import _thread
 import importlib
 import math
 import threading
+import time
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
 from onnxsub.errors import InputError, LicenceError, MissingDependencyError, SolverError
+from onnxsub.verifiers.options import ExactOptions, Limits
 from onnxsub.verifiers.programs.solvers import SOLVERS, Capability, Problem, Solver, SolverOptions, SolverStatus, get_solver
 from onnxsub.verifiers.programs.solvers import gurobi as gurobi_module
 from onnxsub.verifiers.programs.solvers import highs as highs_module
 from onnxsub.verifiers.programs.solvers import scip as scip_module
+from onnxsub.verifiers.session import Session
 
 INF = math.inf
 
@@ -132,6 +135,12 @@ def test_time_limit_keeps_the_bracket(solver: Solver) -> None:
     assert -1e-6 <= s.bound <= (INF if s.objective is None else s.objective)
 
 
+def test_node_limit_keeps_the_bracket(solver: Solver) -> None:
+    s = solver.solve(split(), SolverOptions(time_limit=60, nodes=3, threads=1))
+    assert s.status is SolverStatus.NODE_LIMIT
+    assert -1e-6 <= s.bound <= (INF if s.objective is None else s.objective)
+
+
 def test_event_stops_a_run(solver: Solver) -> None:
     stop = threading.Event()
     timer = threading.Timer(0.3, stop.set)
@@ -240,6 +249,51 @@ def test_an_error_status_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_problems_are_checked() -> None:
     with pytest.raises(ValueError, match="col_lower"):
         Problem(np.zeros(2), 0.0, sp.csc_array((0, 2)), np.zeros(0), np.zeros(0), np.zeros(1), np.zeros(2), np.zeros(2, dtype=bool))
-    with pytest.raises(ValueError, match="NaN"):
-        problem([0], [[1]], [[0, 1]], [[math.nan, 1]])
 
+
+@pytest.mark.parametrize(
+    "p",
+    [
+        problem([0], [[1]], [[0, 1]], [[math.nan, 1]]),
+        problem([0], [[1]], [[math.nan, 1]], [[0, 1]]),
+        problem([0], [[math.nan]], [[0, 1]], [[0, 1]]),
+        problem([0], [[INF]], [[0, 1]], [[0, 1]]),
+        problem([math.nan], [[1]], [[0, 1]], [[0, 1]]),
+        problem([0], [[1]], [[0, 1]], [[0, INF]]),
+        problem([0], [[1]], [[0, 1]], [[-1e300, 1]]),
+        problem([0], [[1]], [[1e300, INF]], [[0, 1]]),
+        # no point has a row of at least infinity, but such an end comes from an overflow
+        problem([0], [[1]], [[INF, INF]], [[0, 1]]),
+        problem([0], [[1]], [[-INF, -INF]], [[0, 1]]),
+    ],
+    ids=["column", "row", "coefficient", "infinite", "cost", "open column", "huge column", "huge row", "above all", "below all"],
+)
+def test_numbers_that_no_solver_can_work_with_prove_nothing(p: Problem) -> None:
+    assert not p.ordinary
+    session = Session(ExactOptions())
+    found = session.solve(p, SolverOptions())
+    assert (found.status, found.x, found.bound, session.runs) == (SolverStatus.UNKNOWN, None, -INF, 0)
+    assert "too large or infinite" in session.trouble
+    assert MIP.ordinary
+    assert session.solve(MIP, SolverOptions()).status is SolverStatus.OPTIMAL
+    assert session.runs == 1
+
+
+def test_a_solver_that_fails_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(highs_module.STATUS, "kOptimal", None)
+    session = Session(ExactOptions())
+    found = session.solve(MIP, SolverOptions())
+    assert (found.status, found.x, found.bound) == (SolverStatus.UNKNOWN, None, -INF)
+    assert "highs failed" in session.trouble
+
+
+def test_limits_of_a_session_reach_the_solver() -> None:
+    session = Session(ExactOptions(Limits(nodes=3, threads=1)))
+    found = session.solve(split(), SolverOptions(), seconds=60.0)
+    assert found.status is SolverStatus.NODE_LIMIT
+    assert -1e-6 <= found.bound <= (INF if found.objective is None else found.objective)
+    timed = Session(ExactOptions(Limits(timeout=60.0, threads=1)))
+    began = time.perf_counter()
+    assert timed.solve(split(), SolverOptions(), seconds=0.3).status is SolverStatus.TIME_LIMIT
+    assert time.perf_counter() - began < 5.0
+    assert timed.budget.times["solve"] > 0

@@ -95,7 +95,7 @@ class Driver:
         self._session = session
         self._models = models
         self._units = [m.binaries for m in models]
-        self._able = models[0].local.able and session.bab.leaf > 0
+        self._able = models[0].local.able
         self._patience = [goal.policy.first] * len(models)
         self._whole: dict[int, ClauseModel | None] = {}
         self._spent = self._told = 0.0
@@ -149,7 +149,7 @@ class Driver:
         """The clause of the next node, where the tree has had its time and one program may settle it."""
         tree, policy = self.frontier, self._goal.policy
         first = tree.first
-        if first is None or not self._able:
+        if first is None or not self._able or self._session.bab.leaf == 0:
             return None
         units = self._units[first.target]
         if units > policy.largest:

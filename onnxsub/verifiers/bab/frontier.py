@@ -181,6 +181,7 @@ class Frontier:
 
         Nodes that need no work any more are dropped.
         """
+        self.put(self._busy)  # of a step that was cut short
         self._busy = []
         while self.open and len(self._busy) < count:
             w = self._stack[-1] if self._stack else self._open[0][2]

@@ -53,7 +53,10 @@ class Problem:
 
     @property
     def ordinary(self) -> bool:
-        """Whether a solver can work with its numbers: none is NaN or huge, and every column has two ends."""
+        """Whether a solver can work with its numbers: none is NaN or huge, every column has two ends, and some number lies between
+        those of every row."""
+        if (self.row_lower == np.inf).any() or (self.row_upper == -np.inf).any():
+            return False
         rows = np.concatenate([self.row_lower, self.row_upper])
         rows = rows[~np.isinf(rows)]
         columns = np.concatenate([self.col_lower, self.col_upper])

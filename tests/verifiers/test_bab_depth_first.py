@@ -9,39 +9,44 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import onnxsub.verifiers.bab.dive as module
 import pytest
 import scipy.sparse as sp
 import torch
-from onnxsub.verifiers.milp.local import TargetModel
-from onnxsub.verifiers.milp.search import Search
 from scipy.optimize import linprog
 
+import onnxsub.verifiers.bab.lp.depth_first as module
+from onnxsub.budget import Budget
 from onnxsub.ops.clip import Clip
 from onnxsub.ops.relu import Relu, relu_rows
-from onnxsub.verifiers.bab.distance import bab_distance
+from onnxsub.verifiers.bab.lp.depth_first import DepthFirst
 from onnxsub.verifiers.bab.lp.hull import units_of, violated
 from onnxsub.verifiers.bab.lp.long_step import Columns, long_steps
-from onnxsub.verifiers.milp.distance import minimum_distance
-from onnxsub.verifiers.options import BabOptions, MilpOptions
+from onnxsub.verifiers.bab.lp.relaxation import Relaxation
+from onnxsub.verifiers.box.clause import ClauseModel
+from onnxsub.verifiers.bracket import Bracket
+from onnxsub.verifiers.options import BabOptions
 from onnxsub.verifiers.programs.encode import MilpModel
 from onnxsub.verifiers.programs.solvers import Problem
 from tests.verifiers.bab_tools import Sample, frame_of, target_models
-from tests.verifiers.nets import UNIT, anchor, logits, random_dense, random_network
+from tests.verifiers.nets import anchor, bracket_of, logits, measured, random_dense, random_network
 
-EXACT = MilpOptions(threads=1, tol=1e-6)
+TOL = 1e-6
+
+
+def bracket(network: Any, x0: Any, label: int, dive: int, **options: Any) -> Bracket:
+    return bracket_of(network, x0, label, BabOptions(dive=dive), threads=1, tol=TOL, **options)
 
 
 def case(seed: int, *sizes: int) -> tuple[Any, Any, int, float]:
     """A network, an anchor, its label and the distance by the MILP."""
     network = random_dense(seed, *(sizes or (8, 16, 12, 3)))
     x0, label = anchor(network, seed)
-    true = minimum_distance(network, x0, label, UNIT, EXACT, replay=logits(network))
+    true = measured(network, x0, label, threads=1, tol=TOL, replay=logits(network))
     assert true.status == "exact"
     return network, x0, label, true.upper
 
 
-def models_beyond(seed: int) -> tuple[Any, Any, int, float, list[TargetModel]]:
+def models_beyond(seed: int) -> tuple[Any, Any, int, float, list[ClauseModel]]:
     """The targets on a ball that reaches well beyond the boundary."""
     network, x0, label, distance = case(seed)
     radius = min(1.6 * distance, 0.9)
@@ -56,27 +61,27 @@ def test_the_line_of_any_multipliers_is_above_the_margin(seed: int) -> None:
     sample = Sample.of(frame, seed)
     seen = 0
     for model in models:
-        linear = Linear(model)
+        linear = Relaxation(model, Budget())
         linear.strengthen(radius)
         for solved in (linear.solve({}, radius), linear.solve({}, 0.8 * radius)):
-            rows = torch.nonzero(sample.margins[:, model.target] >= 0)[:, 0]
+            rows = torch.nonzero(sample.margins[:, model.row] >= 0)[:, 0]
             seen += len(rows)
             offsets = sample.offsets[rows].numpy()[:, model_moving(model)] / linear.unit
-            above = offsets @ solved.slope + solved.constant - sample.margins[rows, model.target].numpy()
+            above = offsets @ solved.slope + solved.constant - sample.margins[rows, model.row].numpy()
             assert above.min(initial=math.inf) >= 0
             reach = linear.reach(solved, radius)
             assert np.abs(sample.offsets[rows].numpy()).max(1, initial=0.0).min(initial=math.inf) >= reach - 1e-9
     assert seen > 50
 
 
-def model_moving(model: TargetModel) -> Any:
+def model_moving(model: ClauseModel) -> Any:
     return np.flatnonzero(np.asarray(model.upper).reshape(-1) > np.asarray(model.lower).reshape(-1))
 
 
 def test_long_steps_bound_the_children_from_above() -> None:
     moved = seen = 0
     for radius, model in ((r, m) for *_, r, models in map(models_beyond, range(8)) for m in models):
-        linear = Linear(model)
+        linear = Relaxation(model, Budget())
         solved = linear.solve({}, radius)
         assert solved.columns is not None
         part = solved.columns[linear.binaries]
@@ -134,15 +139,15 @@ def test_wrong_multipliers_give_a_weak_line_not_a_wrong_one() -> None:
     sample = Sample.of(frame, 3)
     rng = np.random.default_rng(0)
     for model in models:
-        linear = Linear(model)
+        linear = Relaxation(model, Budget())
         linear.solve({}, radius)
-        rows = torch.nonzero(sample.margins[:, model.target] >= 0)[:, 0]
+        rows = torch.nonzero(sample.margins[:, model.row] >= 0)[:, 0]
         assert len(rows) > 0
         offsets = sample.offsets[rows].numpy()[:, model_moving(model)] / linear.unit
         problem = model.relaxed()[0]
         for _ in range(30):
             a, k = linear._line(problem.c, rng.normal(size=problem.rows) * rng.choice([0.01, 1.0]))
-            assert (offsets @ a + k - problem.offset - sample.margins[rows, model.target].numpy()).min() >= 0
+            assert (offsets @ a + k - problem.offset - sample.margins[rows, model.row].numpy()).min() >= 0
 
 
 def test_cuts_hold_at_every_point_and_cut_something_off() -> None:
@@ -150,7 +155,7 @@ def test_cuts_hold_at_every_point_and_cut_something_off() -> None:
     for seed, radius, model in ((s, m[3], t) for s in range(8) for m in [models_beyond(s)] for t in m[4]):
         problem = model.relaxed()[0]
         units = units_of(problem)
-        linear = Linear(model)
+        linear = Relaxation(model, Budget())
         solved = linear.solve({}, radius)
         assert solved.columns is not None
         if linear.value(solved, radius) < 0:
@@ -165,7 +170,7 @@ def test_cuts_hold_at_every_point_and_cut_something_off() -> None:
     assert cut_off > 0
 
 
-def points_of(model: TargetModel, seed: int) -> list[Any]:
+def points_of(model: ClauseModel, seed: int) -> list[Any]:
     """Columns of true points of the program: random inputs, everything else as the network makes it."""
     problem, steps, _ = model.relaxed()
     rng = np.random.default_rng(seed)
@@ -253,7 +258,7 @@ def test_a_cut_makes_the_bound_tighter() -> None:
     for seed in range(8):
         _, _, _, radius, models = models_beyond(seed)
         for model in models:
-            linear = Linear(model)
+            linear = Relaxation(model, Budget())
             before = linear.value(linear.solve({}, radius), radius)
             linear.strengthen(radius)
             after = linear.value(linear.solve({}, radius), radius)
@@ -266,15 +271,15 @@ def test_a_cut_makes_the_bound_tighter() -> None:
 def test_alone_it_finds_the_distance_of_the_milp(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     network, x0, label, distance = case(seed, 10, 14, 14, 14, 4)
     monkeypatch.setattr(module, "_SHRUNK", 0.0)  # no new ball: one search per target must do
-    search = Search(network, x0, label, UNIT, EXACT, logits(network), None)
+    search = bracket(network, x0, label, 100)
     search.find_start(None)
-    radius = search.upper - EXACT.tol / 2
+    radius = search.upper - TOL / 2
     for model in target_models(network, x0, label, radius):
-        dive = Dive.of(search, model, radius, BabOptions(dive=100))
+        dive = DepthFirst.of(search, model, radius)
         assert dive is not None
-        assert dive.run(math.inf)
+        assert dive.run(Budget())
         assert dive.lower == dive.close
-        assert search.lowers[model.target] <= distance + 1e-6 or model.target != search.best.label  # type: ignore[union-attr]
+        assert search.claims.lowers[model.key] <= distance + 1e-6 or model.key != search.best.label  # type: ignore[union-attr]
     assert abs(search.upper - distance) <= 2e-6
 
 
@@ -284,7 +289,10 @@ def test_with_and_without_it_the_distance_is_the_same(seed: int) -> None:
     x0, label = anchor(network, seed)
     if np.abs(logits(network)(x0[None])).max() < 1e-9:
         pytest.skip("the random network is constant")
-    found = [bab_distance(network, x0, label, UNIT, EXACT, BabOptions(dive=units), replay=logits(network)) for units in (64, 0)]
+    found = [
+        measured(network, x0, label, verifier="bab", bab=BabOptions(dive=units), threads=1, tol=TOL, replay=logits(network))
+        for units in (64, 0)
+    ]
     for result in found:
         assert result.status in ("exact", "none")
     if found[0].status == "exact":
@@ -297,9 +305,9 @@ def test_lower_ends_hold_when_it_is_stopped_anywhere() -> None:
     network, x0, label, distance = case(5, 8, 20, 20, 3)
     radius = min(2 * distance, 0.9)
     for limit in range(1, 25, 3):
-        search = Search(network, x0, label, UNIT, MilpOptions(threads=1, attack=False), logits(network), None)
+        search = bracket(network, x0, label, 100, attack=False)
         for model in target_models(network, x0, label, radius, tight=False):
-            dive = Dive.of(search, model, radius, BabOptions(dive=100))
+            dive = DepthFirst.of(search, model, radius)
             assert dive is not None
             calls = iter(range(limit))
             solve = dive._linear.solve
@@ -311,14 +319,14 @@ def test_lower_ends_hold_when_it_is_stopped_anywhere() -> None:
 
             dive._linear.solve = counted  # type: ignore[method-assign]
             with contextlib.suppress(KeyboardInterrupt):
-                dive.run(math.inf)
+                dive.run(Budget())
         assert search.lower <= distance + 1e-9
 
 
 def test_nothing_is_claimed_beyond_the_ball_on_which_nodes_were_refuted() -> None:
     network, x0, label, radius, models = models_beyond(3)
-    search = Search(network, x0, label, UNIT, EXACT, logits(network), None)
-    dive = Dive.of(search, models[0], radius, BabOptions(dive=100))
+    search = bracket(network, x0, label, 100)
+    dive = DepthFirst.of(search, models[0], radius)
     assert dive is not None
     # another node was refuted on the ball of a nearer point that was found while this one waited
     dive._stack = [module._Open({}, 0.9 * radius, None)]
@@ -328,15 +336,15 @@ def test_nothing_is_claimed_beyond_the_ball_on_which_nodes_were_refuted() -> Non
 
 def test_zero_units_means_that_nothing_is_searched() -> None:
     network, x0, label, radius, models = models_beyond(3)
-    search = Search(network, x0, label, UNIT, EXACT, logits(network), None)
+    search = bracket(network, x0, label, 0)
     stable = [replace(m, intervals={k: (np.abs(u), np.abs(u) + 1) for k, (_, u) in m.intervals.items()}) for m in models]
     assert all(m.binaries == 0 for m in stable)
-    assert all(Dive.of(search, m, radius, BabOptions(dive=0)) is None for m in stable)
+    assert all(DepthFirst.of(search, m, radius) is None for m in stable)
 
 
 def test_targets_with_many_units_are_left_to_the_tree() -> None:
     network, x0, label, radius, models = models_beyond(3)
-    search = Search(network, x0, label, UNIT, EXACT, logits(network), None)
     most = max(m.binaries for m in models)
+    search = bracket(network, x0, label, most - 1)
     assert most > 3
-    assert all(Dive.of(search, m, radius, BabOptions(dive=most - 1)) is None for m in models if m.binaries == most)
+    assert all(DepthFirst.of(search, m, radius) is None for m in models if m.binaries == most)

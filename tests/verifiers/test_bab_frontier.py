@@ -1,20 +1,20 @@
-"""The tree's lower ends hold at every moment, also when Ctrl-C comes in the middle of a change."""
+"""A frontier's lower ends hold at every moment, also when Ctrl-C comes in the middle of a change."""
 
 from __future__ import annotations
 
 import heapq
 from typing import Any
 
-import onnxsub.verifiers.bab.tree as module
 import pytest
 import torch
-from onnxsub.verifiers.bab.tree import Tree
 
+import onnxsub.verifiers.bab.frontier as module
+from onnxsub.budget import Budget
 from onnxsub.verifiers.bab.bound import Bounded, Bounder
-from onnxsub.verifiers.milp.distance import minimum_distance
-from onnxsub.verifiers.options import BabOptions, MilpOptions
+from onnxsub.verifiers.bab.frontier import Frontier
+from onnxsub.verifiers.options import BabOptions
 from tests.verifiers.bab_tools import frame_of
-from tests.verifiers.nets import UNIT, anchor, logits, random_dense
+from tests.verifiers.nets import anchor, logits, measured, random_dense
 
 POOR = BabOptions(batch=4, narrow=0, steps=1, root_steps=1, look=1)
 """Bounds so weak that there are open nodes to lose."""
@@ -25,7 +25,7 @@ def case() -> tuple[Any, float, float]:
     """A frame that reaches beyond the boundary, its radius, and the distance by the MILP."""
     network = random_dense(5, 8, 40, 40, 3)
     x0, label = anchor(network, 5)
-    true = minimum_distance(network, x0, label, UNIT, MilpOptions(threads=1), replay=logits(network))
+    true = measured(network, x0, label, threads=1, replay=logits(network))
     assert true.status == "exact"
     radius = 3 * true.upper
     return frame_of(network, x0, label, radius, tight=False), radius, true.upper
@@ -35,17 +35,17 @@ def ignore(_: torch.Tensor) -> None:
     pass
 
 
-def grown(case: tuple[Any, float, float], steps: int = 3) -> Tree:
+def grown(case: tuple[Any, float, float], steps: int = 3) -> Frontier:
     frame, radius, _ = case
-    tree = Tree(frame, POOR, radius)
+    tree = Frontier(frame, POOR, radius)
     tree.start()
     for _ in range(steps):
-        tree.step(ignore)
+        tree.step(ignore, Budget())
     assert tree.open > 3
     return tree
 
 
-def lower(tree: Tree) -> float:
+def lower(tree: Frontier) -> float:
     return min(tree.lowers().values())
 
 
@@ -76,12 +76,12 @@ class Interrupting:
 
 def test_lowers_hold_at_every_step(case: tuple[Any, float, float]) -> None:
     frame, radius, distance = case
-    tree = Tree(frame, POOR, radius)
+    tree = Frontier(frame, POOR, radius)
     assert lower(tree) == 0
     tree.start()
     for _ in range(25):
         assert lower(tree) <= distance
-        tree.step(ignore)
+        tree.step(ignore, Budget())
 
 
 def test_interrupted_look(case: tuple[Any, float, float]) -> None:
@@ -90,7 +90,7 @@ def test_interrupted_look(case: tuple[Any, float, float]) -> None:
 
     tree = grown(case)
     with pytest.raises(KeyboardInterrupt):
-        tree.step(interrupt)
+        tree.step(interrupt, Budget())
     assert lower(tree) <= case[2]
 
 
@@ -108,8 +108,12 @@ def test_interrupted_bound(case: tuple[Any, float, float], monkeypatch: pytest.M
     monkeypatch.setattr(Bounder, "bound", bound)
     before = tree.lowers()
     with pytest.raises(KeyboardInterrupt):
-        tree.step(ignore)
+        tree.step(ignore, Budget())
     assert tree.lowers() == before
+    monkeypatch.undo()
+    for _ in range(25):  # whoever goes on has not lost what the step was at
+        tree.step(ignore, Budget())
+        assert lower(tree) <= case[2]
 
 
 @pytest.mark.parametrize("call", [0, 1, 2])
@@ -118,7 +122,7 @@ def test_interrupted_while_children_are_kept(case: tuple[Any, float, float], mon
     monkeypatch.setattr(module, "heapq", Interrupting(push=call))
     before = lower(tree)
     with pytest.raises(KeyboardInterrupt):
-        tree.step(ignore)
+        tree.step(ignore, Budget())
     assert lower(tree) <= before
 
 
@@ -127,7 +131,7 @@ def test_interrupted_while_nodes_are_taken_out(case: tuple[Any, float, float], m
     before = lower(tree)
     monkeypatch.setattr(module, "heapq", Interrupting(pop=0))
     with pytest.raises(KeyboardInterrupt):
-        tree.step(ignore)
+        tree.step(ignore, Budget())
     assert lower(tree) <= before
 
 
