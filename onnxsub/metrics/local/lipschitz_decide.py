@@ -47,15 +47,15 @@ def decide_lipschitz(query: Query, prop: LipschitzRobustness, options: LocalOpti
         MissingDependencyError, LicenceError, SolverError: of the solver.
     """
     began = time.perf_counter()
-    until = math.inf if options.timeout is None else began + options.timeout
+    budget = options.exact.limits.budget()
     times: dict[str, float] = {}
     witness: Array | None = None
     interrupted, proved, reason = False, False, ""
     try:
-        witness = attack_ratio(query, prop, seed=options.seed, deadline=began + (until - began) / 3)
+        witness = attack_ratio(query, prop, seed=options.seed, deadline=budget.part(budget.remaining / 3).deadline)
         times["attack"] = time.perf_counter() - began
         if witness is None:
-            proved, witness, reason = _shells(query, prop, options, until)
+            proved, witness, reason = _shells(query, prop, options, budget)
     except KeyboardInterrupt:
         interrupted, reason = True, "interrupted before everything was decided"
     if witness is not None:
@@ -67,12 +67,12 @@ def decide_lipschitz(query: Query, prop: LipschitzRobustness, options: LocalOpti
     )
 
 
-def _shells(query: Query, prop: LipschitzRobustness, options: LocalOptions, until: float) -> tuple[bool, Array | None, str]:
+def _shells(query: Query, prop: LipschitzRobustness, options: LocalOptions, budget: Budget) -> tuple[bool, Array | None, str]:
     """Whether it is proved, a point that violates it, and why."""
     r, most, share = prop.eps, prop.lipschitz, _FIRST
     for shells in range(_SHELLS):
-        if time.perf_counter() > until:
-            return False, None, _left(r, prop.eps, "the time limit ended it; give more (--timeout)")
+        if budget.over:
+            return False, None, _left(r, prop.eps, budget.why)
         low, high = query.space.ball(query.x0, r)
         bounds = compute_bounds(query.network, low, high)
         if lipschitz_bound(query.network, query.x0.astype(np.float64), low, high, bounds) <= most:
@@ -83,7 +83,7 @@ def _shells(query: Query, prop: LipschitzRobustness, options: LocalOptions, unti
         if inner <= _SHELL * r:
             r = inner
             continue
-        share, found = _thinnest(query, prop, r, share, options, until)
+        share, found = _thinnest(query, prop, r, share, options, budget)
         if found.witness is not None:
             return False, found.witness, ""
         if not found.proved:
@@ -123,13 +123,8 @@ def _inner(query: Query, bounds: Bounds, low: Array, high: Array, r: float, most
     return float(np.minimum(by_line, by_value).max()) * (1 + 1e-9)
 
 
-def _left_of(until: float) -> Budget:
-    """The time until a moment as a budget."""
-    return Budget(None if math.isinf(until) else max(until - time.perf_counter(), 1e-3))
-
-
 def _thinnest(
-    query: Query, prop: LipschitzRobustness, r: float, share: float, options: LocalOptions, until: float
+    query: Query, prop: LipschitzRobustness, r: float, share: float, options: LocalOptions, budget: Budget
 ) -> tuple[float, Found]:
     """A share t for which `SR(r, t L r)` is proved, and that proof; or what else was found: a point that violates the property.
 
@@ -139,7 +134,7 @@ def _thinnest(
     judge = BallJudge(query, prop)
     while True:
         shell = StandardRobustness(r, share * prop.lipschitz * r)
-        found = search(query, shell, shell.counterexamples(query), options, _left_of(until))
+        found = search(query, shell, shell.counterexamples(query), options, budget)
         if found.interrupted:
             raise KeyboardInterrupt
         if found.witness is None or judge.judge(found.witness).confirmed:
