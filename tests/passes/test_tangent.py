@@ -7,7 +7,8 @@ import pytest
 from scipy.optimize import linprog
 
 from onnxsub.passes.tangent import step_to_tangent, tangent_steps
-from onnxsub.verifiers.milp.distance import minimum_distance
+from onnxsub.instance import Instance
+from onnxsub.verifiers.measure import measure
 from tests.verifiers.nets import UNIT, anchor, logits, random_dense
 
 
@@ -45,7 +46,7 @@ def test_the_step_is_the_smallest_that_reaches_the_tangent() -> None:
 def test_the_point_is_adversarial_and_not_far_from_the_nearest(seed: int) -> None:
     network = random_dense(seed, 8, 12, 3)
     x0, label = anchor(network, seed)
-    true = minimum_distance(network, x0, label, UNIT)
+    true = measure(Instance(network, x0, label, UNIT), verifier="milp")
     assert true.witness is not None
     beyond = np.clip(x0 + 1.3 * (true.witness.x - x0), 0, 1)
     x = tangent_steps(network, x0, label, UNIT, beyond, 8)

@@ -10,8 +10,7 @@ from onnxsub.propagate import compute_bounds, margin_bounds
 from onnxsub.properties import Clause, as_least_network, as_margin_network, row_set
 from onnxsub.verifiers.bab.bound import Bounder
 from onnxsub.verifiers.bab.frame import Frame
-from onnxsub.verifiers.milp.local import LocalModel
-from onnxsub.verifiers.options import MilpOptions
+from onnxsub.verifiers.box.model import Box, BoxModel, Building, Rows
 from tests.verifiers.nets import dense, random_dense
 
 
@@ -54,8 +53,8 @@ def test_a_root_finds_the_combination_that_no_single_row_gives() -> None:
     network = dense((np.eye(1), np.zeros(1)))
     clause = Clause(np.array([[-1.0], [1.0]]), np.array([-0.1, -0.1]), np.zeros(2, dtype=bool))
     least = as_least_network(network, row_set((clause,)))
-    local = LocalModel.on_box(least, np.zeros(1), 1, -np.ones(1), np.ones(1), 1.0, MilpOptions(tighten="none"))
-    model = local.target(0)
+    local = BoxModel.over(Rows(least, 1), Box(np.zeros(1), -np.ones(1), np.ones(1), 1.0), Building(tight=False))
+    model = local.clause(0)
     assert model is not None
     bounder = Bounder(Frame.of([model], whole=True))
     assert bounder.bound(bounder.roots(), 0, 1.1).nodes.radius.item() < 1.1
