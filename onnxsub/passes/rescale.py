@@ -26,6 +26,7 @@ from onnxsub.ops.elementwise import Scale
 from onnxsub.ops.leaky import Leaky
 from onnxsub.ops.maxpool import MaxPool
 from onnxsub.ops.relu import Relu
+from onnxsub.ops.substituted import Substituted
 
 __all__ = ["exponent_of", "rescaled"]
 
@@ -101,7 +102,11 @@ def _scaled(op: Operator, before: int, after: int) -> Operator:
 
 def _moved(op: Operator, whole: dict[str, str]) -> Operator:
     inputs = tuple(whole.get(n, n) for n in op.inputs)
-    return op if inputs == op.inputs else replace(op, inputs=inputs)
+    if inputs == op.inputs:
+        return op
+    if isinstance(op, Substituted):
+        return replace(op, inputs=inputs, base=replace(op.base, inputs=inputs))
+    return replace(op, inputs=inputs)
 
 
 def _multiply(name: str, exponent: int, network: Network) -> Scale:
