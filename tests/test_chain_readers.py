@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onnxsub.instance import Instance
 from onnxsub.layouts import LAYOUTS, LayoutContext
 from onnxsub.lower import lower
 from onnxsub.model import Model, load_model, save_model
@@ -28,7 +29,6 @@ from onnxsub.pruning.prune import PruneOptions, prune
 from onnxsub.query import make_query
 from onnxsub.region import InputSpace
 from onnxsub.runtime import Runtime
-from onnxsub.instance import Instance
 from onnxsub.verifiers.measure import measure
 from tests.random_models import PIECEWISE, random_model
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from onnxsub.passes.tangent import step_to_tangent, tangent_steps
 from onnxsub.instance import Instance
+from onnxsub.passes.tangent import step_to_tangent, tangent_steps
 from onnxsub.verifiers.measure import measure
 from tests.verifiers.nets import UNIT, anchor, logits, random_dense
 
