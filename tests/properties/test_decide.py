@@ -182,7 +182,7 @@ def test_random_networks_never_contradict_samples() -> None:
         shift = float(rng.choice([margin.max() - 1e-3, margin.max() + 1e-2]))
         rows = (clause(([1, -1, 0], -shift)), clause(([1, 0, -1], -shift)))
         question = Property((Case(low, high, rows),), (n,), (3,))
-        result = decide_property(model, question, VerifyOptions(milp=MilpOptions(timeout=60, threads=1)))
+        result = decide_property(model, question, VerifyOptions(Limits(timeout=60, threads=1)))
         decided.append(result.status)
         reached = any(question.satisfied_by(x, v) for x, v in zip(points, y, strict=True))
         assert not (reached and result.status == "proved")
@@ -212,10 +212,10 @@ def test_rows_of_a_network() -> None:
 def test_a_time_limit_ends_it(data_dir: Path) -> None:
     model = load_model(data_dir / "nets" / "mnist-net_256x2.onnx")
     p = load_property(data_dir / "vnnlib" / "mnistfc21" / "prop_1_0.03.vnnlib.gz", model)
-    result = decide_property(model, p, VerifyOptions(milp=MilpOptions(timeout=0.001)))
+    result = decide_property(model, p, VerifyOptions(Limits(timeout=0.001)))
     assert (result.status, result.timed_out, result.vnncomp_text()) == ("unknown", True, "timeout\n")
     document = result.to_json()
-    assert document["schema"] == "onnxsub.verify/1"
+    assert document["schema"] == "onnxsub.verify/2"
     assert document["clauses"] == [["unknown"] * 9]
     assert "time limit" in document["reason"]
 
@@ -255,7 +255,7 @@ def test_published_verdicts(data_dir: Path, truth: str, net: str, folder: str, n
         (row,) = [r for r in csv.DictReader(file) if name in r["vnnlib"]]
     model = load_model(data_dir / "nets" / f"{net}.onnx")
     question = load_property(data_dir / "vnnlib" / folder / f"{Path(row['vnnlib']).name}.gz", model)
-    result = decide_property(model, question, VerifyOptions(milp=MilpOptions(timeout=300, threads=1)))
+    result = decide_property(model, question, VerifyOptions(Limits(timeout=300, threads=1)))
     assert result.vnncomp == row["verdict"], result.reason
 
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from onnxsub.verifiers.milp.local import LocalModel, TargetModel
-from onnxsub.verifiers.milp.search import normalised
 from torch import Tensor
 
 from onnxsub.network import Network
@@ -15,7 +13,9 @@ from onnxsub.ops.base import Array
 from onnxsub.verifiers.bab.bound import Bounded, Bounder
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.nodes import Nodes
+from onnxsub.verifiers.milp.local import LocalModel, TargetModel
 from onnxsub.verifiers.options import MilpOptions
+from onnxsub.verifiers.milp.search import normalised
 from tests.verifiers.nets import UNIT, logits
 
 
