@@ -28,7 +28,7 @@ from onnxsub.metrics.tables import spread, try_examples
 from onnxsub.model import load_model
 from onnxsub.region import InputSpace
 from onnxsub.runtime import Runtime
-from onnxsub.verifiers.options import MilpOptions
+from onnxsub.verifiers.options import Limits
 
 
 def main() -> int:
@@ -42,7 +42,7 @@ def main() -> int:
     given = parser.parse_args()
     paths = [DATA / "nets" / f"{name}.onnx" for name in given.networks]
     space = InputSpace(**space_of(given.networks[0]))  # type: ignore[arg-type]
-    margin = MarginOptions(MilpOptions(timeout=given.timeout, threads=1), verifier=given.verifier)
+    margin = MarginOptions(Limits(timeout=given.timeout, threads=1), verifier=given.verifier)
     options = AdversarialOptions(given.eps, margin=margin, space=space)
     anchors = chosen(paths, given.anchors)
     began = time.perf_counter()

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.common import DATA, images_for, load_note, median, space_of
+from onnxsub.instance import Instance
 from onnxsub.layouts import LAYOUTS, LayoutContext
 from onnxsub.lower import lower
 from onnxsub.model import Model, load_model
@@ -30,12 +31,13 @@ from onnxsub.query import Query, analysis_network, make_query
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.external.decide import decide_external
 from onnxsub.verifiers.external.marabou import Marabou
-from onnxsub.verifiers.milp.decide import decide
-from onnxsub.verifiers.milp.distance import minimum_distance
-from onnxsub.verifiers.options import MilpOptions
+from onnxsub.verifiers.measure import measure
+from onnxsub.verifiers.options import ExactOptions, Limits
 from onnxsub.verifiers.result import DistanceResult
+from onnxsub.verifiers.verify import VerifyOptions, decide_ball
 
 SIDE = 0.02
+LIMITS = Limits(timeout=60.0, threads=1)
 MIXED = ("wk17a", "kw_mnist_small", "salman_mnist_cnn_small_NOR", "mnist_2_50", "kw_fashion_small", "cifar_base_kw")
 
 
@@ -62,9 +64,8 @@ def case_of(name: str, index: int, method: str, gamma: float, rank: str) -> Case
     g = build_substitute(query, PruneOptions(method, SelectOptions(gamma=gamma, rank=rank)), adversarial)
     context = LayoutContext.of(query.space, query.x0, g.eps, g.x_adv)
     file = load_model(LAYOUTS["chain"](query.model, substitute(lower(query.model), g.lines, g.selection.kept), context))
-    found = minimum_distance(
-        g.network, query.x0, query.label, query.space, MilpOptions(timeout=60.0, threads=1), start=adversarial.x
-    )
+    instance = Instance(g.network, query.x0, query.label, query.space)
+    found = measure(instance, ExactOptions(LIMITS), "milp", start=adversarial.x)
     return Case(name, index, query, file, found) if found.status == "exact" else None
 
 
@@ -123,7 +124,7 @@ def against_ours(queries: int, rank: str, tool: Marabou, limit: float) -> None:
                 began = time.perf_counter()
                 # the network of the very file that Marabou reads, from un-normalised inputs
                 same = analysis_network(case.file, q.space)
-                own = decide(same, q.x0, q.label, q.space, eps, MilpOptions(timeout=60.0, threads=1))
+                own = decide_ball(Instance(same, q.x0, q.label, q.space), eps, VerifyOptions(LIMITS, verifier="milp"))
                 ours.append(time.perf_counter() - began)
                 times.append(theirs.time_s["tool"])
                 words = {own.status, theirs.status}

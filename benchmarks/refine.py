@@ -25,7 +25,7 @@ from onnxsub.passes.select import SelectOptions
 from onnxsub.pruning.prune import PruneOptions
 from onnxsub.query import Query, make_query
 from onnxsub.verifiers.distance import DistanceOptions, distance
-from onnxsub.verifiers.options import MilpOptions
+from onnxsub.verifiers.options import Limits
 
 
 def fmn(query: Query) -> float:
@@ -60,9 +60,8 @@ def main() -> None:
     images, labels = images_for(args.network)
     truth = {} if args.attacks else dict(exact_rows())
     wanted = list(truth) if truth else range(args.skip, len(images))
-    options = DistanceOptions(
-        MilpOptions(timeout=args.timeout), PruneOptions(select=SelectOptions(gamma=args.gamma)), refine=True
-    )
+    via = PruneOptions(select=SelectOptions(gamma=args.gamma))
+    options = DistanceOptions(Limits(timeout=args.timeout), via=via, refine=True)
     print(f"{args.network}, lin:{args.gamma} --refine, {args.timeout:g} s each; {load_note()}")
     ratios, times = [], []
     for index in wanted:

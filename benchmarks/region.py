@@ -23,7 +23,7 @@ from onnxsub.model import load_model
 from onnxsub.query import make_query
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.distance import DistanceOptions, distance
-from onnxsub.verifiers.options import MilpOptions
+from onnxsub.verifiers.options import Limits
 
 
 def main() -> int:
@@ -56,7 +56,7 @@ def main() -> int:
         reached += region.status == "reached"
         line = f"{index - 1:4d} {region.status:8} region {region.distance:.7f} {seconds[-1]:6.2f} s  facets {facets[-1]:4d}"
         if not args.no_exact:
-            truth = distance(query, DistanceOptions(MilpOptions(timeout=args.timeout, threads=1)))
+            truth = distance(query, DistanceOptions(Limits(timeout=args.timeout, threads=1)))
             exact += truth.status == "exact"
             ratio = region.distance / truth.lower if truth.lower > 0 else math.inf
             below += region.distance < truth.lower

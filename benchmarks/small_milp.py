@@ -14,7 +14,7 @@ from benchmarks.common import DATA, images_for, load_note
 from onnxsub.errors import LicenceError, MissingDependencyError
 from onnxsub.query import make_query
 from onnxsub.verifiers.distance import DistanceOptions, distance
-from onnxsub.verifiers.options import MilpOptions
+from onnxsub.verifiers.options import Limits, MilpOptions
 
 WAYS = (("highs", "direct"), ("highs", "bisect"), ("scip", "direct"), ("scip", "bisect"), ("gurobi", "direct"))
 
@@ -42,7 +42,8 @@ def main() -> int:
             done += 1
             found, texts = [], []
             for solver, search in ways:
-                options = DistanceOptions(MilpOptions(solver=solver, search=search, timeout=args.timeout, tol=args.tol))
+                limits = Limits(timeout=args.timeout, tol=args.tol)
+                options = DistanceOptions(limits, MilpOptions(solver=solver, search=search), verifier="milp")
                 try:
                     result = distance(query, options)
                 except (LicenceError, MissingDependencyError) as error:

@@ -15,7 +15,7 @@ from onnxsub.passes.select import SelectOptions
 from onnxsub.pruning.prune import PruneOptions
 from onnxsub.query import make_query
 from onnxsub.verifiers.distance import DistanceOptions, distance
-from onnxsub.verifiers.options import MilpOptions
+from onnxsub.verifiers.options import Limits, MilpOptions
 
 
 def main() -> None:
@@ -36,9 +36,8 @@ def main() -> None:
             rank, amount = setting.split(":")
             keep = int(amount[4:]) if amount.startswith("keep") else None
             select = SelectOptions(gamma=None if keep is not None else float(amount), keep=keep, rank=rank, gamma0=args.gamma0)
-            options = DistanceOptions(
-                MilpOptions(solver=args.solver, search=args.search, timeout=args.timeout), PruneOptions(method, select)
-            )
+            milp = MilpOptions(solver=args.solver, search=args.search)
+            options = DistanceOptions(Limits(timeout=args.timeout), milp, via=PruneOptions(method, select))
             errors, times, exact = [], [], 0
             for index, d in exact_rows():
                 result = distance(make_query(DATA / "nets" / "wk17a.onnx", images[index]), options)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onnxsub.instance import Instance
 from onnxsub.layouts import LAYOUTS, LayoutContext
 from onnxsub.lower import lower
 from onnxsub.model import Model, load_model, save_model
@@ -28,7 +29,7 @@ from onnxsub.pruning.prune import PruneOptions, prune
 from onnxsub.query import make_query
 from onnxsub.region import InputSpace
 from onnxsub.runtime import Runtime
-from onnxsub.verifiers.milp.distance import minimum_distance
+from onnxsub.verifiers.measure import measure
 from tests.random_models import PIECEWISE, random_model
 
 Tool = Callable[[str, Path], Any]
@@ -168,7 +169,7 @@ def test_gurobi_machine_learning_finds_our_margin(gurobi: Tool, tmp_path: Path) 
         model, g, x0 = small(seed, "dense")
         space = InputSpace()
         label = int(Runtime(model).logits(x0[None])[0].argmax())
-        found = minimum_distance(g, x0, label, space)
+        found = measure(Instance(g, x0, label, space), verifier="milp")
         if found.status != "exact" or not 0 < found.upper < np.inf:
             continue
         proto = LAYOUTS["chain"](model, g, LayoutContext.of(space, x0, 0.1, flat_input=True))

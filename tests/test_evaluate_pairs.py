@@ -26,11 +26,11 @@ from onnxsub.metrics.adversarial_pairs import Pairs, find_pairs
 from onnxsub.metrics.adversarial_result import AdversarialResult
 from onnxsub.metrics.margin import MarginOptions
 from onnxsub.metrics.tables import Tried
-from onnxsub.verifiers.options import MilpOptions
+from onnxsub.verifiers.options import Limits, MilpOptions
 from tests.evaluate_tools import make_files
 from tests.robustness_tools import Here
 
-OPTIONS = AdversarialOptions(0.1, margin=MarginOptions(milp=MilpOptions(threads=1)))
+OPTIONS = AdversarialOptions(0.1, margin=MarginOptions(Limits(threads=1)))
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +119,12 @@ def test_a_report(tmp_path: Path, files: tuple[Path, Path], samples: Samples, ca
 
 
 def test_settings() -> None:
-    s = PairSettings(0.1, "runner-up", timeout=5.0, mean=(0.1,), std=(0.5,))
+    s = PairSettings(0.1, "runner-up", timeout=5.0, nodes=70, mean=(0.1,), std=(0.5,))
     assert PairSettings.from_json(s.to_json()) == s
     assert PairSettings.of(s.options) == s
+    assert s.options.margin.limits.nodes == 70
+    before = {name: value for name, value in PairSettings(0.1).to_json().items() if name != "nodes"}
+    assert PairSettings.from_json(before) == PairSettings(0.1)
     assert PairSettings.of(replace(OPTIONS, targets=Targets.parse("1,2"))).targets == "1,2"
     with pytest.raises(InputError, match="does not hold"):
         PairSettings.of(replace(OPTIONS, margin=replace(OPTIONS.margin, milp=MilpOptions(bounds_method="ibp"))))

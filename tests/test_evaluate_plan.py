@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,8 @@ def test_files_that_are_none(tmp_path: Path, images: Path) -> None:
         ({"verifiers": ("best",)}, "--verifier 'best' is unknown"),
         ({"protocol": "paper", "refine": True}, "--protocol paper is defined for"),
         ({"timeout": 0.0}, "--timeout 0 is not a positive number"),
+        ({"nodes": 0}, "--nodes 0 must be at least 1"),
+        ({"protocol": "paper", "nodes": 9}, "--protocol paper is defined without --nodes"),
         ({"threads": 0}, "--threads 0"),
         ({"seed": -1}, "--seed -1"),
         ({"tol": -1.0}, "--tol"),
@@ -146,7 +149,7 @@ def test_the_protocol_decides_what_is_left_open() -> None:
 def test_run_toml_repeats_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     make_files(tmp_path)
-    settings = Settings(methods=("con", "act"), gammas=(0.1, 1.0), timeout=2.5, mean=(0.5,), std=(0.25,))
+    settings = Settings(methods=("con", "act"), gammas=(0.1, 1.0), timeout=2.5, nodes=70, mean=(0.5,), std=(0.25,))
     plan = Plan.of(("net.onnx",), read_samples("data.npz", Choice(index=(1, 2, 5)), labels="predicted"), settings)
     write_plan(plan, tmp_path / "run.toml")
     recorded = read_plan(tmp_path / "run.toml")
@@ -155,6 +158,8 @@ def test_run_toml_repeats_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert again.to_json() == plan.to_json()
     assert difference(recorded, plan.to_json()) is None
     assert recorded["data"]["index"] == "1-2,5"
+    assert recorded["settings"].pop("nodes") == 70
+    assert plan_again(recorded).settings == replace(settings, nodes=None)  # a folder from before there was such a limit
     assert np.array_equal(again.samples.x, plan.samples.x)
 
 

@@ -47,6 +47,10 @@ from onnxsub.evaluate.robustness.settings import RobustnessSettings
         ({"metric": "accuracy", "draws": 0}, "--draws 0"),
         ({"metric": "accuracy", "timeout": 5.0}, "--timeout belongs to"),
         ({"timeout": 0.0}, "--timeout 0"),
+        ({"nodes": 0}, "--nodes 0"),
+        ({"metric": "pointwise", "nodes": 0}, "--nodes 0"),
+        ({"metric": "security", "nodes": 9}, "--nodes belongs to"),
+        ({"metric": "pointwise", "distances": "attack", "nodes": 9}, "--nodes proves, which"),
         ({"threads": 0}, "--threads 0"),
         ({"seed": -1}, "--seed -1"),
     ],
@@ -64,5 +68,11 @@ def test_settings_survive_the_file() -> None:
         std=(0.2,),
     )  # fmt: skip
     assert RobustnessSettings.from_json(s.to_json()) == s
+    s = RobustnessSettings("satisfaction", 0.1, nodes=70)
+    assert RobustnessSettings.from_json(s.to_json()) == s
+    assert s.local_options(1).exact.limits.nodes == 70
+    assert RobustnessSettings("pointwise", 0.1, nodes=70).distance_options(1).limits.nodes == 70
+    before = {name: value for name, value in s.to_json().items() if name != "nodes"}
+    assert RobustnessSettings.from_json(before) == RobustnessSettings("satisfaction", 0.1)
     with pytest.raises(InputError, match="unknown setting 'gammas'"):
         RobustnessSettings.from_json({**s.to_json(), "gammas": [0.1]})

@@ -26,7 +26,7 @@ from onnxsub.evaluate.settings import Settings
 from onnxsub.evaluate.task import Outcome, Task
 from onnxsub.evaluate.work import work
 from onnxsub.passes.select import SelectOptions
-from onnxsub.verifiers.options import MilpOptions
+from onnxsub.verifiers.options import Limits
 from tests.evaluate_tools import SAMPLES, UNITS, command, done_units, facts, make_files, rows, start
 from tests.verifiers.external_tools import program
 
@@ -90,10 +90,10 @@ def test_a_row_is_what_a_single_distance_says(finished: Path, files: tuple[Path,
         x = data["x"][3]
     query = onnxsub.make_query(files[0], x, threads=1)
     attack = onnxsub.AttackOptions(threads=1)
-    milp = MilpOptions(threads=1)
+    limits = Limits(threads=1)
     via = onnxsub.PruneOptions(method="lin", select=SelectOptions(gamma=0.5), attack=attack)
-    d_bnd = onnxsub.distance(query, onnxsub.DistanceOptions(milp=milp, attack=attack))
-    d_hat = onnxsub.distance(query, onnxsub.DistanceOptions(milp=milp, via=via, attack=attack))
+    d_bnd = onnxsub.distance(query, onnxsub.DistanceOptions(limits, attack=attack))
+    d_hat = onnxsub.distance(query, onnxsub.DistanceOptions(limits, via=via, attack=attack))
     row = next(r for r in rows(finished) if (r.index, r.method, r.gamma) == (3, "lin", 0.5))
     assert (row.d_bnd_lower, row.d_bnd_upper) == (d_bnd.lower, d_bnd.upper)
     assert (row.d_hat_lower, row.d_hat_upper) == (d_hat.lower, d_hat.upper)
@@ -126,6 +126,7 @@ def test_the_table_at_a_terminal(finished: Path, call: Call) -> None:
         (["--seed", "1"], "settings.seed is 0 there and 1 here"),
         (["--limit", "3"], 'data.index is "0-9" there and "0-2" here'),
         (["--timeout", "9"], "settings.timeout is nothing there and 9.0 here"),
+        (["--nodes", "9"], "settings.nodes is nothing there and 9 here"),
     ],
 )
 def test_another_configuration_is_refused(

@@ -9,7 +9,6 @@ import onnx
 import pytest
 import torch
 from onnx import parser
-from onnxsub.passes.prune import PruneOptions, prune
 
 from onnxsub.errors import ModelError
 from onnxsub.layouts import LAYOUTS
@@ -19,6 +18,7 @@ from onnxsub.model_info import info
 from onnxsub.passes.attack import attack
 from onnxsub.passes.bounds import BoundsOptions, bounds
 from onnxsub.passes.select import SelectOptions
+from onnxsub.pruning.prune import PruneOptions, prune
 from onnxsub.query import make_query
 from onnxsub.runtime import Runtime
 from onnxsub.verifiers.distance import distance

@@ -35,9 +35,10 @@ from onnxsub.passes.select import SelectOptions
 from onnxsub.pruning.prune import PruneOptions
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
+from onnxsub.verifiers.ascend import AttackPlan
 from onnxsub.verifiers.distance import DistanceOptions, distance
 from onnxsub.verifiers.external.search import unanswered
-from onnxsub.verifiers.options import BabOptions, MilpOptions
+from onnxsub.verifiers.options import BabOptions, Limits
 from onnxsub.verifiers.registry import external_tool
 from onnxsub.verifiers.verify import VerifyOptions, verify
 
@@ -100,9 +101,9 @@ def answered(query: Query, engine: str, found: AttackResult | None, args: argpar
 def measured(query: Query, engine: str, found: AttackResult, args: argparse.Namespace, via: str | None) -> Line:
     """The distance by one engine, the attack's result given."""
     tol = args.tol if args.rtol is None else args.rtol * found.d_adv
-    milp = MilpOptions(timeout=args.timeout, tol=tol, threads=args.threads)
+    limits = Limits(timeout=args.timeout, tol=tol, threads=args.threads)
     search, bab = AttackOptions(device=args.device), BabOptions(device=args.device)
-    options = DistanceOptions(milp=milp, attack=search, verifier=engine, bab=bab)
+    options = DistanceOptions(limits, bab=bab, attack=search, verifier=engine)
     if via is not None:
         method, gamma = via.split(":")
         options = replace(options, via=PruneOptions(method=method, select=SelectOptions(gamma=float(gamma), rank=args.rank)))
@@ -114,10 +115,10 @@ def measured(query: Query, engine: str, found: AttackResult, args: argparse.Name
 
 
 def decided(query: Query, engine: str, args: argparse.Namespace) -> Line:
-    milp = MilpOptions(timeout=args.timeout, threads=args.threads)
+    limits = Limits(timeout=args.timeout, threads=args.threads)
     start = time.perf_counter()
-    search, bab = AttackOptions(device=args.device), BabOptions(device=args.device)
-    r = verify(query, args.eps, VerifyOptions(milp=milp, attack=search, verifier=engine, bab=bab))
+    plan, bab = AttackPlan(device=args.device), BabOptions(device=args.device)
+    r = verify(query, args.eps, VerifyOptions(limits, bab=bab, attack=plan, verifier=engine))
     return Line(r.status, time.perf_counter() - start, r.nodes if unit_of(engine) == "nodes" else r.runs, r.reason)
 
 

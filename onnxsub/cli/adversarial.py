@@ -53,6 +53,7 @@ __all__ = ["command"]
     "--tol", type=float, default=1e-4, show_default=True, metavar="T", help="exact: the gap is at most T x the largest logit."
 )
 @click.option("--timeout", type=float, metavar="S", help="Seconds per pair.  [default: none]")
+@click.option("--nodes", type=int, metavar="N", help="Nodes of the search per pair.  [default: none]")
 @click.option("--transfer", metavar="OTHER", help="A second model: its examples are made too, and each model's tried on the other.")
 @click.option("--domain", nargs=2, type=float, default=(0.0, 1.0), metavar="LO HI", show_default=True, help="Valid input range.")
 @click.option("--mean", metavar="M..", help="The models want (x - mean) / std: mean, one or per channel.")
@@ -144,7 +145,7 @@ def _options(eps: float, targets: str, given: dict[str, Any]) -> AdversarialOpti
         positive(given["timeout"], "--timeout")
     if given["seed"] < 0:
         raise InputError(f"--seed {given['seed']} is negative; give 0 or more")
-    limits = Limits(timeout=given["timeout"], threads=given["threads"], seed=given["seed"])
+    limits = Limits(timeout=given["timeout"], nodes=given["nodes"], threads=given["threads"], seed=given["seed"])
     milp, bab = MilpOptions(solver=given["solver"]), BabOptions.of_gib(given["memory"])
     margin = MarginOptions(limits, milp, bab, verifier=given["verifier"], tol=given["tol"])
     low, high = given["domain"]

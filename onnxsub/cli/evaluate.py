@@ -63,6 +63,7 @@ __all__ = ["command"]
 @click.option(
     "--timeout", type=float, metavar="S", help="Seconds per distance; with --protocol paper per solver run.  [default: none]"
 )
+@click.option("--nodes", type=int, metavar="N", help="Nodes of the search per distance.  [default: none]")
 @click.option("--domain", nargs=2, type=float, metavar="LO HI", help="Valid input range.  [default: 0 1]")
 @click.option("--mean", metavar="M..", help="The model wants (x - mean) / std: mean, one or per channel.")
 @click.option("--std", metavar="S..", help="The same: std.")
@@ -96,7 +97,7 @@ def command(
     if models:
         plan = _plan(models, experiment)
     else:
-        given = sorted(k for k, v in experiment.items() if v not in (None, (), False))
+        given = sorted(k for k, v in experiment.items() if v not in (None, ()) and v is not False)  # 0 was given
         if given:
             raise InputError(f"--{given[0]} is about a new run; name its models too, or go on with {folder!r} by --run alone")
         plan = open_run(Path(folder))
@@ -133,7 +134,7 @@ def _plan(models: tuple[str, ...], given: dict[str, Any]) -> Plan[Settings]:
         "domain": given["domain"],
         "mean": _numbers(given["mean"], "--mean"),
         "std": _numbers(given["std"], "--std"),
-        **{k: given[k] for k in ("rank", "refine", "timeout", "tol", "seed", "threads", "device")},
+        **{k: given[k] for k in ("rank", "refine", "timeout", "nodes", "tol", "seed", "threads", "device")},
     }
     settings = Settings(**{k: v for k, v in values.items() if v is not None})
     return Plan.of(models, read_samples(given["data"], choice, given["array"], given["labels"]), settings)

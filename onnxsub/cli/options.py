@@ -241,7 +241,7 @@ _VERIFIER = (
     ),
     click.option(
         "--nodes", type=int, metavar="N",
-        help="Nodes of the search after which the best answer so far is given; unlike --timeout the same on every machine.",
+        help="Nodes of the search after which the best answer so far is given.  [default: no limit]",
     ),
     click.option(
         "--memory", type=float, default=4.0, show_default=True, metavar="GIB",

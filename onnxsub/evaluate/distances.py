@@ -99,7 +99,7 @@ def _options(task: Task, via: PruneOptions | None) -> DistanceOptions:
     s = _settings(task)
     assert task.verifier is not None
     return DistanceOptions(
-        limits=Limits(timeout=s.timeout, threads=task.threads, seed=s.seed, tol=s.tolerance),
+        limits=Limits(timeout=s.timeout, nodes=s.nodes, threads=task.threads, seed=s.seed, tol=s.tolerance),
         milp=MilpOptions(solver=s.solver),
         via=via,
         attack=AttackOptions(seed=s.seed, device=s.device, threads=task.threads),

@@ -40,6 +40,7 @@ class Settings:
         rank: which units a substitute keeps; None: `influence`, `width` with the protocol `paper`.
         refine: re-anchor each substitute at the better point that it leads to.
         timeout: seconds per distance, with the protocol `paper` per solver run; None for none.
+        nodes: of the search per distance; None for no limit. The protocol `paper` has none.
         tol: `exact` means upper - lower <= tol; None: 1e-6, 1e-4 with the protocol `paper`.
         seed, threads, device: as for a single distance; one thread per worker by default.
         domain, mean, std: see `onnxsub.region.InputSpace`.
@@ -56,6 +57,7 @@ class Settings:
     rank: str | None = None
     refine: bool = False
     timeout: float | None = None
+    nodes: int | None = None
     tol: float | None = None
     seed: int = 0
     threads: int = 1
@@ -78,6 +80,8 @@ class Settings:
             check_verifier(name)
         if paper and (self.verifiers != ("milp",) or self.refine):
             raise InputError("--protocol paper is defined for --verifier milp without --refine; leave these out")
+        if paper and self.nodes is not None:
+            raise InputError("--protocol paper is defined without --nodes; leave it out")
         if self.timeout is not None and not (math.isfinite(self.timeout) and self.timeout > 0):
             raise InputError(f"--timeout {self.timeout:g} is not a positive number; give one")
         if self.threads < 1:
@@ -99,7 +103,7 @@ class Settings:
                 PruneOptions(method=method, select=SelectOptions(gamma=gamma, rank=self.rank or ""))
         AttackOptions(device=self.device)
         MilpOptions(solver=self.solver)
-        Limits(tol=self.tolerance)
+        Limits(nodes=self.nodes, tol=self.tolerance)
 
     @property
     def tolerance(self) -> float:

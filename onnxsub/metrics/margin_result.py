@@ -44,8 +44,8 @@ class MarginOptions:
     def to_json(self) -> dict[str, Any]:
         m, limits = self.milp, self.limits
         return {
-            "verifier": self.verifier, "solver": m.solver, "timeout": limits.timeout, "seed": limits.seed,
-            "threads": limits.threads, "tol": self.tol,
+            "verifier": self.verifier, "solver": m.solver, "timeout": limits.timeout, "nodes": limits.nodes,
+            "seed": limits.seed, "threads": limits.threads, "tol": self.tol,
         }  # fmt: skip
 
     @property

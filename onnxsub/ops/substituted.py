@@ -41,6 +41,8 @@ class Substituted(Activation):
         shapes = {a.shape for a in (self.kept, self.slope, self.offset)}
         if shapes != {self.in_shapes[0]} or self.base.in_shapes != self.in_shapes or self.kept.dtype != np.bool_:
             raise ValueError(f"{self.op_type} {self.node!r}: kept, slope and offset must have the shape {self.in_shapes[0]}")
+        if (self.base.inputs, self.base.output) != (self.inputs, self.output):
+            raise ValueError(f"{self.op_type} {self.node!r}: its base reads {self.base.inputs}, itself {self.inputs}")
         if not (np.isfinite(self.slope).all() and np.isfinite(self.offset).all()):
             raise ValueError(f"{self.op_type} {self.node!r}: a slope or an offset is not finite")
 

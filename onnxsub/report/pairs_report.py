@@ -80,6 +80,7 @@ def pairs_report(run: Path, title: str | None) -> tuple[dict[str, bytes], list[P
         ("targets", s.targets),
         ("verifier", s.verifier + (f" ({s.solver})" if s.verifier == "milp" else "")),
         ("time limit", "none" if s.timeout is None else f"{s.timeout:g} s per pair"),
+        *([] if s.nodes is None else [("node limit", f"{s.nodes:,} per pair")]),
         ("seed", str(s.seed)),
         ("made by", f"onnxsub {plan['version']}"),
     )
@@ -101,7 +102,7 @@ def _command(plan: Mapping[str, Any], s: PairSettings, run: Path) -> str:
     for option in ("array", "labels"):
         words += [f"--{option}", data[option]] if data.get(option) else []
     usual = PairSettings(s.eps)
-    for option in ("targets", "verifier", "solver", "tol", "timeout", "seed", "threads"):
+    for option in ("targets", "verifier", "solver", "tol", "timeout", "nodes", "seed", "threads"):
         value = getattr(s, option)
         words += [f"--{option}", str(value)] if value != getattr(usual, option) else []
     words += ["--memory", repr(s.memory / 2**30)] if s.memory != usual.memory else []

@@ -174,7 +174,7 @@ def _facts(
     if waiting:
         warnings.append(f"the run is not finished: {waiting:,} of {sum(counts.values()):,} units of work are still to be done.")
     warnings += [f"units failed: {reason}" for reason in failures]
-    limit = settings.get("timeout")
+    limit, nodes = settings.get("timeout"), settings.get("nodes")
     each = "solver run" if is_paper(settings["protocol"]) else "distance"
     facts = (
         ("networks", ", ".join(f"{m['name']} (sha256 {m['sha256'][:12]})" for m in models)),
@@ -182,6 +182,7 @@ def _facts(
         ("protocol", settings["protocol"]),
         ("verifier", ", ".join(v + (f" ({settings['solver']})" if v == "milp" else "") for v in settings["verifiers"])),
         ("time limit", "none" if limit is None else f"{limit:g} s per {each}"),
+        *([] if nodes is None else [("node limit", f"{nodes:,} per distance")]),
         ("ranking", settings["rank"] + (", refined" if settings["refine"] else "")),
         ("seed", str(settings["seed"])),
         ("made by", f"onnxsub {plan['version']}"),

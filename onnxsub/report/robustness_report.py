@@ -138,6 +138,8 @@ def _facts(plan: Mapping[str, Any], s: RobustnessSettings) -> tuple[tuple[str, s
         found.append(("uniform points", f"{s.draws:,} per sample"))
     if s.error is not None:
         found.append(("error asked for", f"{s.error:g} at confidence {s.confidence:g}"))
+    if s.nodes is not None:
+        found.append(("node limit", f"{s.nodes:,} per sample"))
     found += [
         ("time limit", "none" if s.timeout is None else f"{s.timeout:g} s per sample"),
         ("seed", str(s.seed)),

@@ -61,9 +61,11 @@ def concluded(decision: Decision, verifier: str, **more: Any) -> VerifyResult:
         status = "unknown"
         timed_out = (budget.over or decision.limited) and not budget.stop.is_set()
         reason = f"{left} of {total} clauses are undecided: {_why(decision, timed_out)}"
+    # points that are replayed after a proof are rejected, as they should be: they are no part of the answer
+    shown = decision.claims.rejected if status == "unknown" else witness
     return VerifyResult(
-        status=status, reason=reason, witness=decision.claims.rejected if status == "unknown" else witness, clauses=marks,
-        verifier=verifier, solver=session.solver.name, nodes=budget.nodes, runs=session.runs, timed_out=timed_out,
+        status=status, reason=reason, witness=shown, clauses=marks, verifier=verifier,
+        solver=session.solver.name, nodes=budget.nodes, runs=session.runs, timed_out=timed_out,
         interrupted=budget.stop.is_set(), time_s=budget.times, settings=session.options.to_json(verifier),
         replayed=decision.replayed if status == "proved" else 0, **more,
     )  # fmt: skip

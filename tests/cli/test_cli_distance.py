@@ -115,8 +115,9 @@ def test_verify(digits: Path, onnxsub: Run, eps: float, code: int, status: str) 
     ran = onnxsub("verify", *ANCHOR, "--eps", eps, "--json", "-o", "witness.npy")
     assert (ran.code, ran.err) == (code, "")
     document = ran.json
-    assert document["schema"] == "onnxsub.verify/1"
+    assert document["schema"] == "onnxsub.verify/2"
     assert set(document) >= COMMON | {"status", "reason", "witness"}
+    assert (document["witness"] is None) == (status == "proved")
     assert document["status"] == status
     assert document["reason"]
     assert Path("witness.npy").exists() == (status == "violated")
@@ -126,6 +127,39 @@ def test_verify(digits: Path, onnxsub: Run, eps: float, code: int, status: str) 
         assert query.margins(x)[0][0] >= 0
         assert query.radius(x)[0] <= eps
     assert status in onnxsub("verify", *ANCHOR, "--eps", eps).out
+
+
+def test_both_doors_of_verify_give_the_same_keys_and_the_manual_names_each(digits: Path, onnxsub: Run) -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    (row,) = [line for line in manual.splitlines() if line.startswith("| `onnxsub.verify/2`")]
+    assert onnxsub("export-property", *ANCHOR, "--eps", 0.005, "-o", "safe.vnnlib").code == 0
+    assert onnxsub("export-property", *ANCHOR, "--eps", 0.2, "-o", "unsafe.vnnlib").code == 0
+    for eps, name in ((0.005, "safe"), (0.2, "unsafe")):
+        ball = onnxsub("verify", *ANCHOR, "--eps", eps, "--json").json
+        boxes = onnxsub("verify", "digits.onnx", f"{name}.vnnlib", "--json").json
+        assert ball.keys() == boxes.keys()
+        assert (ball["status"], ball["vnncomp"]) == (boxes["status"], boxes["vnncomp"])
+        assert (ball["eps"], boxes["eps"]) == (eps, None)
+        assert (ball["property"], boxes["anchor"], boxes["input"], boxes["targets"]) == (None,) * 4
+        assert len(ball["clauses"][0]) == len(boxes["clauses"][0]) == len(ball["targets"])
+        common = {"schema", "version", "model", "anchor", "settings", "time_s"}
+        inner = set() if ball["witness"] is None else set(ball["witness"])
+        if inner:
+            assert inner == set(boxes["witness"])
+        for key in (set(ball) - common) | inner:
+            assert f"`{key}`" in row, f"docs/cli.md does not name {key} of onnxsub.verify/2"
+
+
+def test_nodes_end_a_search(digits: Path, onnxsub: Run) -> None:
+    short = onnxsub("distance", *ANCHOR, "--nodes", 20, "--json")
+    assert (short.code, short.json["status"], short.json["settings"]["nodes"]) == (3, "bracket", 20)
+    assert 0 < short.json["lower"] < short.json["upper"]
+    assert 20 <= short.json["nodes"] <= 20 + 2 * 32  # a batch that was begun is finished
+    assert "the limit of 20 nodes ended it" in short.json["reason"]
+    verdict = onnxsub("verify", *ANCHOR, "--eps", 0.13, "--nodes", 1, "--json")
+    assert (verdict.code, verdict.json["status"]) == (3, "unknown")
+    assert "the limit of 1 nodes ended it" in verdict.json["reason"]
+    assert "--nodes 0 must be at least 1" in onnxsub("distance", *ANCHOR, "--nodes", 0).err
 
 
 def test_verify_undecided(digits: Path, onnxsub: Run) -> None:

@@ -15,8 +15,9 @@ from onnxsub.ops.base import Array
 from onnxsub.properties import Property
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
-from onnxsub.verifiers.options import MilpOptions
-from onnxsub.verifiers.property import PropertyOptions, decide_property
+from onnxsub.verifiers.options import Limits
+from onnxsub.verifiers.property import decide_property
+from onnxsub.verifiers.verify import VerifyOptions
 from tests.random_models import ACTIVATIONS, PIECEWISE, random_model
 
 LIMIT = LocalOptions(timeout=1.5)
@@ -252,7 +253,7 @@ def _others(case: Case, prop: LocalProperty, tally: Tally) -> None:
         words["milp"] = decide(case, prop, tally, LocalOptions(verifier="milp", timeout=1.5)).status
     if not query.model.stripped:
         text: Property = prop.to_property(query)
-        words["text"] = decide_property(query.model, text, PropertyOptions(MilpOptions(timeout=1.5, threads=1))).status
+        words["text"] = decide_property(query.model, text, VerifyOptions(Limits(timeout=1.5, threads=1))).status
     words["attack"] = attack_local(query, prop, LIMIT).status
     # float32 may see a tie where there is none over the real numbers: both may be right within rounding
     near = _nearest(case, prop) <= 4 * case.room

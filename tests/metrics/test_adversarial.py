@@ -18,10 +18,10 @@ from onnxsub.metrics.adversarial_pairs import Pairs, find_pairs
 from onnxsub.metrics.margin import MarginOptions
 from onnxsub.query import make_query
 from onnxsub.region import InputSpace
-from onnxsub.verifiers.options import MilpOptions
+from onnxsub.verifiers.options import Limits
 from tests.random_models import random_model
 
-MARGIN = MarginOptions(MilpOptions(threads=1, timeout=20))
+MARGIN = MarginOptions(Limits(threads=1, timeout=20))
 OPTIONS = AdversarialOptions(0.15, margin=MARGIN)
 
 

@@ -28,7 +28,7 @@ from onnxsub.model import load_model
 from onnxsub.properties import write_property
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
-from onnxsub.verifiers.property import PropertyOptions, decide_property
+from onnxsub.verifiers.property import decide_property
 from tests.clock import Clock
 
 QUICK = LocalOptions(timeout=20)
@@ -254,7 +254,7 @@ def test_the_vnnlib_form_says_the_same(norm: str, delta: float) -> None:
     query, prop = ask(THREE, space=InputSpace(mean=(0.5,), std=(0.5,))), make_property("sr", 0.05, delta=delta, norm=norm)
     text = prop.to_property(query)
     assert "assert" in write_property(text)
-    assert decide_property(query.model, text, PropertyOptions()).status == decide_local(query, prop, QUICK).status
+    assert decide_property(query.model, text).status == decide_local(query, prop, QUICK).status
 
 
 def test_what_vnnlib_cannot_say_is_refused() -> None:

@@ -12,20 +12,23 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from onnxsub.metrics.margin_climb import Climb, climb
-from onnxsub.metrics.margin_state import MarginState
-from onnxsub.verifiers.bab.minimum import ValueTree
-from onnxsub.verifiers.milp.local import LocalModel
 
 from onnxsub.errors import InputError, UnsupportedOperatorError
 from onnxsub.metrics.margin import MarginOptions, MarginResult, smallest_margin
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
+from onnxsub.verifiers.ascend import Climb, climb
 from onnxsub.verifiers.bab.frame import Frame
-from onnxsub.verifiers.options import BabOptions, MilpOptions
+from onnxsub.verifiers.bab.frontier import Frontier
+from onnxsub.verifiers.bab.order import ByValue
+from onnxsub.verifiers.box.clause import ROOM
+from onnxsub.verifiers.box.model import Box, BoxModel, Building, Rows
+from onnxsub.verifiers.extremum import Extremum
+from onnxsub.verifiers.options import BabOptions, ExactOptions, Limits
+from onnxsub.verifiers.session import Session
 from tests.random_models import PIECEWISE, random_model
 
-QUICK = MilpOptions(threads=1, timeout=20)
+QUICK = Limits(threads=1, timeout=20)
 LAZY = Climb(restarts=1, steps=1)  # finds next to nothing: the exact engines have to
 
 
@@ -89,7 +92,7 @@ def test_both_methods_agree_and_no_sample_is_lower(seed: int, kind: str) -> None
 @pytest.mark.parametrize("seed", range(3))
 def test_the_tree_needs_no_solver(seed: int) -> None:
     q = query(seed + 20, kind="dense", activations=("Relu",))
-    alone = smallest_margin(q, q.targets[0], 0.2, MarginOptions(QUICK, BabOptions(leaf=0), climb=LAZY))
+    alone = smallest_margin(q, q.targets[0], 0.2, MarginOptions(QUICK, bab=BabOptions(leaf=0), climb=LAZY))
     holds(q, alone)
     with_programs = smallest_margin(q, q.targets[0], 0.2, MarginOptions(QUICK, verifier="milp"))
     assert alone.lower <= with_programs.upper + 1e-9
@@ -169,72 +172,80 @@ def test_a_time_limit_leaves_a_bracket_that_holds(seconds: float, verifier: str)
 def test_an_interruption_leaves_a_bracket_that_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     q = query(2, kind="residual")
     steps = 0
-    step = ValueTree.step
+    step = Frontier.step
 
-    def interrupted(self: ValueTree, look: Any) -> None:
+    def interrupted(self: Frontier, look: Any, budget: Any) -> None:
         nonlocal steps
         steps += 1
         if steps == 3:
-            self._pop(1)  # in the middle of a step: the node is out of the heap
+            self.pop(1)  # in the middle of a step: the node is out of the heap
             raise KeyboardInterrupt
-        step(self, look)
+        step(self, look, budget)
 
-    monkeypatch.setattr(ValueTree, "step", interrupted)
-    r = smallest_margin(q, q.targets[0], 0.3, MarginOptions(QUICK, BabOptions(leaf=0), climb=LAZY))
+    monkeypatch.setattr(Frontier, "step", interrupted)
+    r = smallest_margin(q, q.targets[0], 0.3, MarginOptions(QUICK, bab=BabOptions(leaf=0), climb=LAZY))
     assert steps == 3
     assert r.interrupted
     assert r.status == "bracket"
     holds(q, r)
 
 
-def tree_of(q: Query, target: int, eps: float) -> tuple[MarginState, ValueTree]:
-    state = MarginState(q, target, eps, MarginOptions(QUICK, climb=LAZY), None)
-    local = LocalModel.over(state.network(), q.x0.astype(np.float64), 1, q.space, eps, QUICK)
-    model = local.target(0)
+def tree_of(q: Query, target: int, eps: float) -> tuple[Extremum, Frontier]:
+    search = Extremum(q, target, eps, MarginOptions().tol, Session(ExactOptions(QUICK)), None)
+    x0 = q.x0.astype(np.float64)
+    box = Box(x0, *q.space.ball(x0, eps * (1 + ROOM)), eps)
+    local = BoxModel.over(Rows(search.network(), 1), box, Building.of(search.options, search.budget))
+    model = local.clause(0)
     assert model is not None
-    return state, ValueTree(Frame.of([model], whole=True), BabOptions(batch=4))
+    return search, Frontier(Frame.of([model], whole=True), BabOptions(batch=4), 0.0, ByValue())
+
+
+def top_of(tree: Frontier) -> float:
+    """No point of the frame has a larger value."""
+    (key,) = tree.lowers().values()
+    return -key
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["heap", "memory used up"])
 def test_the_top_of_a_tree_falls_and_stays_above_every_point(full: bool) -> None:
     q = query(2, kind="conv")
     target, eps = q.targets[0], 0.2
-    state, tree = tree_of(q, target, eps)
-    best = (-sampled(q, target, eps) - state.base) / state.scale
-    assert math.isinf(tree.top)
+    search, tree = tree_of(q, target, eps)
+    best = (-sampled(q, target, eps) - search.base) / search.scale
+    assert math.isinf(top_of(tree))
     seen: list[int] = []
     tree.start()
-    tops = [tree.top]
+    tops = [top_of(tree)]
     if full:
-        tree._bytes = tree.options.memory
+        tree.bytes = tree.options.memory
     for _ in range(8):
         if not tree.open:
             break
-        tree.step(lambda points: seen.append(len(points)))
-        tops.append(tree.top)
-        assert tree.top >= best
+        tree.step(lambda points: seen.append(len(points)), search.budget)
+        tops.append(top_of(tree))
+        assert top_of(tree) >= best
     assert all(b <= a for a, b in pairwise(tops))
     assert tops[-1] < tops[0]
     assert sum(seen) <= tree.visited
     if best > 0:
-        tree.rise(best / 2)
-        assert tree.top >= best
-    tree.cap(max(best, 0.0))
-    assert tree.top == max(best, tree.level)
+        tree.shrink(-best / 2)
+        assert top_of(tree) >= best
+    tree.raise_target(0, -max(best, 0.0))
+    assert top_of(tree) == max(best, -tree.close)
 
 
 def test_a_climb_stays_in_the_box_and_repeats() -> None:
     q = query(1, kind="conv")
     low, high = (e.astype(np.float32) for e in q.space.ball(q.x0, 0.1))
     plan = Climb(restarts=6, steps=5)
-    first, second = (climb(q.network, low, high, plan, 7) for _ in range(2))
+    first, second = (climb(q.network, (low, high), plan, 7) for _ in range(2))
     assert first.shape == (4, *q.x0.shape)
     assert np.array_equal(first, second)
     assert ((low <= first) & (first <= high)).all()
     with torch.no_grad():
         values = q.network.forward(torch.as_tensor(first))[:, 0].numpy()
     assert (np.diff(values) <= 1e-6).all()
-    near = climb(q.network, low, high, replace(plan, steps=1), 7, start=first[0])
+    near = climb(q.network, (low, high), replace(plan, steps=1), 7, start=first[0])
     assert ((low <= near) & (near <= high)).all()
 
 

@@ -20,7 +20,7 @@ from onnxsub.ops.maxpool import MaxPool
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.distance import DistanceOptions, distance
-from onnxsub.verifiers.options import MilpOptions
+from onnxsub.verifiers.options import Limits
 from tests.handmade import Net
 from tests.random_dags import random_dag
 from tests.random_models import PIECEWISE, random_model
@@ -133,7 +133,7 @@ def test_normalised_inputs_and_another_domain() -> None:
 def test_never_below_the_exact_distance(seed: int) -> None:
     query = query_of(seed, kind="dense")
     # the lower end is proved also where the limit ends the search
-    exact = distance(query, DistanceOptions(MilpOptions(timeout=1.0, threads=1)))
+    exact = distance(query, DistanceOptions(Limits(timeout=1.0, threads=1)))
     region = region_distance(query)
     assert region.distance >= exact.lower
     assert region.rho.upper == region.distance

@@ -7,7 +7,7 @@ import pytest
 
 from onnxsub.budget import Budget
 from onnxsub.passes.attack.tangent import tangent_steps
-from tests.verifiers.nets import UNIT, anchor, logits, random_dense
+from tests.verifiers.nets import UNIT, anchor, logits, measured, random_dense
 
 
 @pytest.mark.parametrize("seed", range(4))

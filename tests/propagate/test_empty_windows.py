@@ -7,7 +7,6 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from onnxsub.verifiers.milp.options import MilpOptions
 
 from onnxsub.lower import lower
 from onnxsub.model import load_model
@@ -16,6 +15,7 @@ from onnxsub.propagate import METHODS, compute_bounds
 from onnxsub.query import make_query
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.distance import DistanceOptions, distance
+from onnxsub.verifiers.options import Limits, MilpOptions
 
 _RNG = np.random.default_rng(5)
 
@@ -88,8 +88,8 @@ def test_programs_find_the_distance(name: str, tighten: str) -> None:
     space = InputSpace(0.0, 255.0, (238.18851229546357,), (407.2866164344325,))
     x0 = np.random.default_rng(2).integers(0, 256, model.input_shape).astype(np.float32)
     query = make_query(model, x0, space=space)
-    ours = distance(query, DistanceOptions(milp=MilpOptions(tighten=tighten, timeout=30), verifier="milp"))
-    theirs = distance(query, DistanceOptions(milp=MilpOptions(timeout=30)))
+    ours = distance(query, DistanceOptions(Limits(timeout=30), MilpOptions(tighten=tighten), verifier="milp"))
+    theirs = distance(query, DistanceOptions(Limits(timeout=30)))
     assert ours.lower <= theirs.upper * (1 + 1e-6)
     assert theirs.lower <= ours.upper * (1 + 1e-6)
 

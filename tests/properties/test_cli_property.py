@@ -20,8 +20,8 @@ from onnxsub.cli.verify_property import verify_property
 from onnxsub.errors import InputError
 from onnxsub.model import load_model
 from onnxsub.properties import load_property
-from onnxsub.verifiers.options import MilpOptions
-from onnxsub.verifiers.property import PropertyOptions
+from onnxsub.verifiers.options import Limits
+from onnxsub.verifiers.verify import VerifyOptions
 from tests.properties.tools import same
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -56,7 +56,7 @@ def test_verify_prints_table_json_and_vnncomp(tmp_path: Path, capsys: pytest.Cap
     safe, unsafe = tmp_path / "safe.vnnlib", tmp_path / "unsafe.vnnlib"
     export("--eps", 1e-4, "-o", safe)
     export("--eps", 0.6, "-o", unsafe)
-    options = PropertyOptions(milp=MilpOptions(timeout=60, threads=1))
+    options = VerifyOptions(Limits(timeout=60, threads=1))
     capsys.readouterr()
     assert verify_property(DIGITS, str(safe), options, Output(quiet=True)) == Exit.DONE
     assert "proved (unsat)" in capsys.readouterr().out

@@ -17,16 +17,18 @@ from onnxsub.lower import lower
 from onnxsub.model import Model, load_model
 from onnxsub.properties import Case, Clause, Property, as_margin_network, load_property, parse_property, read_witness, row_set
 from onnxsub.runtime import Runtime
-from onnxsub.verifiers.options import MilpOptions
-from onnxsub.verifiers.property import PropertyOptions, decide_property
+from onnxsub.verifiers.options import Limits, MilpOptions
+from onnxsub.verifiers.property import decide_property
+from onnxsub.verifiers.verify import VerifyOptions
 from tests.random_models import random_model
 
-EXACT = PropertyOptions(milp=MilpOptions(attack=False, threads=1))
-LOOSE = PropertyOptions(milp=MilpOptions(attack=False, tighten="none", fold="never", threads=1))
-MILP = PropertyOptions(milp=MilpOptions(attack=False, threads=1), verifier="milp")
+ONE = Limits(threads=1)
+EXACT = VerifyOptions(ONE, MilpOptions(attack=False))
+LOOSE = VerifyOptions(ONE, MilpOptions(attack=False, tighten="none", fold="never"))
+MILP = VerifyOptions(ONE, MilpOptions(attack=False), verifier="milp")
 LOOSE_MILP = replace(LOOSE, verifier="milp")
-LP = PropertyOptions(milp=MilpOptions(attack=False, tighten="lp", threads=1), verifier="milp")
-WAYS = {"all": PropertyOptions(), "exact": EXACT, "loose": LOOSE, "milp": MILP, "loose milp": LOOSE_MILP, "lp": LP}
+LP = VerifyOptions(ONE, MilpOptions(attack=False, tighten="lp"), verifier="milp")
+WAYS = {"all": VerifyOptions(), "exact": EXACT, "loose": LOOSE, "milp": MILP, "loose milp": LOOSE_MILP, "lp": LP}
 
 
 def grid(n: int, points: int) -> np.ndarray:
@@ -67,7 +69,7 @@ def clause(*rows: tuple[list[float], float], strict: bool = False) -> Clause:
     return Clause(np.array([a for a, _ in rows]), np.array([b for _, b in rows]), np.full(len(rows), strict))
 
 
-def check(model: Model, question: Property, options: PropertyOptions, wanted: str) -> None:
+def check(model: Model, question: Property, options: VerifyOptions, wanted: str) -> None:
     result = decide_property(model, question, options)
     assert result.status == wanted, result.reason
     if wanted == "violated":
@@ -85,7 +87,7 @@ def check(model: Model, question: Property, options: PropertyOptions, wanted: st
 
 @pytest.mark.parametrize("options", list(WAYS.values()), ids=list(WAYS))
 @pytest.mark.parametrize("seed", range(4))
-def test_single_rows_near_their_optimum(seed: int, options: PropertyOptions) -> None:
+def test_single_rows_near_their_optimum(seed: int, options: VerifyOptions) -> None:
     model = network(seed)
     y = Runtime(model).logits(grid(2, 201).astype(np.float32)).astype(np.float64)
     margin = y[:, 0] - y[:, 1]
@@ -97,7 +99,7 @@ def test_single_rows_near_their_optimum(seed: int, options: PropertyOptions) -> 
 
 @pytest.mark.parametrize("options", list(WAYS.values()), ids=list(WAYS))
 @pytest.mark.parametrize("seed", range(4))
-def test_conjunctions_near_their_optimum(seed: int, options: PropertyOptions) -> None:
+def test_conjunctions_near_their_optimum(seed: int, options: VerifyOptions) -> None:
     model = network(seed)
     y = Runtime(model).logits(grid(2, 201).astype(np.float32)).astype(np.float64)
     both = np.minimum(y[:, 0] - y[:, 1], y[:, 2] - 0.5 * y[:, 0])
@@ -118,8 +120,8 @@ def test_disjunctions_and_several_boxes() -> None:
     where = grid(2, 201)[int(y[:, 2].argmax())]
     near, far = np.clip([where - 0.05, where + 0.05], 0, 1), np.array([[0.0, 0.0], [1.0, 1.0]])
     boxes = Property((Case(far[0], far[1], (never,)), Case(near[0], near[1], (never, reached))), (2,), (3,))
-    check(model, boxes, PropertyOptions(), "violated")
-    check(model, Property(boxes.cases[:1], (2,), (3,)), PropertyOptions(), "proved")
+    check(model, boxes, VerifyOptions(), "violated")
+    check(model, Property(boxes.cases[:1], (2,), (3,)), VerifyOptions(), "proved")
 
 
 def test_a_strict_row_is_not_satisfied_by_a_tie() -> None:
@@ -132,7 +134,7 @@ def test_a_strict_row_is_not_satisfied_by_a_tie() -> None:
     )  # fmt: skip
     model = load_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8))
     check(model, unit_box(clause(([1, -1], 0.0)), outputs=2), EXACT, "violated")
-    result = decide_property(model, unit_box(clause(([1, -1], 0.0), strict=True), outputs=2), PropertyOptions())
+    result = decide_property(model, unit_box(clause(([1, -1], 0.0), strict=True), outputs=2), VerifyOptions())
     assert result.status == "unknown"
     assert result.witness is not None
     assert result.witness.kind == "rejected"
@@ -143,7 +145,7 @@ def test_a_box_without_a_float32_inside() -> None:
     """0.1 is no float32: the network is fed the nearest one, and the witness names 0.1."""
     model = network(2)
     box = Case(np.array([0.1, 0.3]), np.array([0.1, 0.3]), (clause(([-1, 0, 0], 100.0)),))
-    check(model, Property((box,), (2,), (3,)), PropertyOptions(), "violated")
+    check(model, Property((box,), (2,), (3,)), VerifyOptions(), "violated")
 
 
 def test_heads() -> None:
@@ -180,7 +182,7 @@ def test_random_networks_never_contradict_samples() -> None:
         shift = float(rng.choice([margin.max() - 1e-3, margin.max() + 1e-2]))
         rows = (clause(([1, -1, 0], -shift)), clause(([1, 0, -1], -shift)))
         question = Property((Case(low, high, rows),), (n,), (3,))
-        result = decide_property(model, question, PropertyOptions(milp=MilpOptions(timeout=60, threads=1)))
+        result = decide_property(model, question, VerifyOptions(Limits(timeout=60, threads=1)))
         decided.append(result.status)
         reached = any(question.satisfied_by(x, v) for x, v in zip(points, y, strict=True))
         assert not (reached and result.status == "proved")
@@ -210,10 +212,10 @@ def test_rows_of_a_network() -> None:
 def test_a_time_limit_ends_it(data_dir: Path) -> None:
     model = load_model(data_dir / "nets" / "mnist-net_256x2.onnx")
     p = load_property(data_dir / "vnnlib" / "mnistfc21" / "prop_1_0.03.vnnlib.gz", model)
-    result = decide_property(model, p, PropertyOptions(milp=MilpOptions(timeout=0.001)))
+    result = decide_property(model, p, VerifyOptions(Limits(timeout=0.001)))
     assert (result.status, result.timed_out, result.vnncomp_text()) == ("unknown", True, "timeout\n")
     document = result.to_json()
-    assert document["schema"] == "onnxsub.verify/1"
+    assert document["schema"] == "onnxsub.verify/2"
     assert document["clauses"] == [["unknown"] * 9]
     assert "time limit" in document["reason"]
 
@@ -253,7 +255,7 @@ def test_published_verdicts(data_dir: Path, truth: str, net: str, folder: str, n
         (row,) = [r for r in csv.DictReader(file) if name in r["vnnlib"]]
     model = load_model(data_dir / "nets" / f"{net}.onnx")
     question = load_property(data_dir / "vnnlib" / folder / f"{Path(row['vnnlib']).name}.gz", model)
-    result = decide_property(model, question, PropertyOptions(milp=MilpOptions(timeout=300, threads=1)))
+    result = decide_property(model, question, VerifyOptions(Limits(timeout=300, threads=1)))
     assert result.vnncomp == row["verdict"], result.reason
 
 

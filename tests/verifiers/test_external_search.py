@@ -16,6 +16,7 @@ import pytest
 
 from onnxsub.cli.main import run
 from onnxsub.errors import InputError, UnsupportedOperatorError
+from onnxsub.instance import Instance
 from onnxsub.model import load_model
 from onnxsub.passes.attack import AttackOptions, attack
 from onnxsub.passes.select import SelectOptions
@@ -27,22 +28,27 @@ from onnxsub.verifiers.external.decide import decide_external
 from onnxsub.verifiers.external.marabou import VARIABLE, Marabou
 from onnxsub.verifiers.external.search import distance_external, unanswered
 from onnxsub.verifiers.external.tool import SAT, UNKNOWN, UNSAT, Claim, Job, Tool
-from onnxsub.verifiers.milp.distance import minimum_distance
-from onnxsub.verifiers.options import MilpOptions
+from onnxsub.verifiers.measure import measure
+from onnxsub.verifiers.options import ExactOptions, Limits
 from onnxsub.verifiers.result import DistanceResult
 from onnxsub.verifiers.verify import VerifyOptions, verify
 from tests.handmade import Net
 from tests.verifiers.external_tools import Stand, chain_of, program, says, small_query
 
 TOL = 1e-5
+CLOSE = Limits(tol=TOL)
+
+
+def ours_of(query: Query, tol: float = 1e-6) -> DistanceResult:
+    return measure(Instance.of(query), ExactOptions(Limits(tol=tol)), "milp")
 
 
 @pytest.mark.parametrize("space", [InputSpace(), InputSpace(mean=(0.3,), std=(0.4,))])
 @pytest.mark.parametrize("seed", range(4))
 def test_an_honest_tool_gives_the_distance_of_our_milp(seed: int, space: InputSpace) -> None:
     query = small_query(seed, space=space)
-    ours = minimum_distance(query.network, query.x0, query.label, query.space, MilpOptions(tol=TOL), replay=query.logits)
-    theirs = distance_external(query.model, query, Stand(), tol=TOL)
+    ours = ours_of(query, TOL)
+    theirs = distance_external(query.model, query, Stand(), CLOSE)
     assert theirs.status == ours.status
     if ours.status == "exact":
         assert theirs.upper - theirs.lower <= TOL
@@ -55,11 +61,11 @@ def test_an_honest_tool_gives_the_distance_of_our_milp(seed: int, space: InputSp
 
 def test_a_bad_start_is_made_good() -> None:
     query = small_query(0)
-    exact = minimum_distance(query.network, query.x0, query.label, query.space).upper
+    exact = measure(Instance(query.network, query.x0, query.label, query.space), verifier="milp").upper
     far = np.random.default_rng(0).random((2000, *query.x0.shape)).astype(np.float32)
     point = far[int(query.margins(far)[0].argmax())]
     assert query.margins(point[None])[0][0] > 0
-    found = distance_external(query.model, query, Stand(), tol=TOL, start=point)
+    found = distance_external(query.model, query, Stand(), CLOSE, start=point)
     assert found.status == "exact"
     assert found.upper == pytest.approx(exact, abs=2 * TOL)
 
@@ -68,8 +74,8 @@ def test_a_bad_start_is_made_good() -> None:
 def test_a_tool_without_an_answer_leaves_the_rest(answer: Callable[[Job], Claim]) -> None:
     """Bounds and attack are ours, and stay."""
     query = small_query(0)
-    exact = minimum_distance(query.network, query.x0, query.label, query.space).upper
-    found = distance_external(query.model, query, Stand(answer), tol=1e-12)
+    exact = measure(Instance(query.network, query.x0, query.label, query.space), verifier="milp").upper
+    found = distance_external(query.model, query, Stand(answer), Limits(tol=1e-12))
     assert found.lower - 1e-6 <= exact <= found.upper + 1e-6
     assert np.isfinite(found.upper)
     if found.status == "bracket":
@@ -85,12 +91,12 @@ def test_a_bracket_says_whether_the_tool_had_a_part_in_it() -> None:
     def once(job: Job) -> Claim:
         return honest.ask(job) if not honest.asked else Claim.nothing(job, "stand: ended with code 9")
 
-    silent = distance_external(query.model, query, Stand(says(UNKNOWN)), tol=1e-12)
+    silent = distance_external(query.model, query, Stand(says(UNKNOWN)), Limits(tol=1e-12))
     assert silent.reason is not None
     assert silent.reason.startswith("no answer in 3 runs, the bracket is that of our bounds and the attack; at radius")
-    heard = distance_external(query.model, query, Stand(once), tol=1e-12)
+    heard = distance_external(query.model, query, Stand(once), Limits(tol=1e-12))
     assert (heard.status, unanswered(heard)) == ("bracket", False)
-    assert not unanswered(distance_external(query.model, query, honest, tol=TOL))
+    assert not unanswered(distance_external(query.model, query, honest, CLOSE))
 
 
 def test_a_tool_that_dies_half_way_keeps_what_it_said() -> None:
@@ -100,15 +106,15 @@ def test_a_tool_that_dies_half_way_keeps_what_it_said() -> None:
     def answer(job: Job) -> Claim:
         return honest.ask(job) if len(honest.asked) < 2 else Claim.nothing(job, "stand: ended with code 9")
 
-    found = distance_external(query.model, query, Stand(answer), tol=1e-9)
-    exact = minimum_distance(query.network, query.x0, query.label, query.space).upper
+    found = distance_external(query.model, query, Stand(answer), Limits(tol=1e-9))
+    exact = measure(Instance(query.network, query.x0, query.label, query.space), verifier="milp").upper
     assert found.lower - 1e-6 <= exact <= found.upper + 1e-6
 
 
 def test_what_a_tool_claims_is_said_to_be_its_claim() -> None:
     """A tool that always says unsat: the lower end is not ours beyond what bounds certify."""
     query = small_query(0)
-    found = distance_external(query.model, query, Stand(says(UNSAT)))
+    found = distance_external(query.model, query, Stand(says(UNSAT)), Limits())
     assert found.reason is not None
     assert "is the claim of stand" in found.reason
 
@@ -117,7 +123,7 @@ def test_what_a_tool_claims_is_said_to_be_its_claim() -> None:
 def test_options_are_checked(wrong: dict[str, Any]) -> None:
     query = small_query(0)
     with pytest.raises(InputError):
-        distance_external(query.model, query, Stand(), **wrong)
+        distance_external(query.model, query, Stand(), Limits(**wrong))
 
 
 def test_ctrl_c_gives_the_bracket() -> None:
@@ -125,7 +131,7 @@ def test_ctrl_c_gives_the_bracket() -> None:
         raise KeyboardInterrupt
 
     query = small_query(0)
-    found = distance_external(query.model, query, Stand(stop), tol=1e-12)
+    found = distance_external(query.model, query, Stand(stop), Limits(tol=1e-12))
     assert found.interrupted
     assert 0 < found.lower <= found.upper < np.inf
 
@@ -133,7 +139,7 @@ def test_ctrl_c_gives_the_bracket() -> None:
 def test_the_clock_ends_the_search() -> None:
     query = small_query(0)
     tool = Stand()
-    found = distance_external(query.model, query, tool, 1e-3)
+    found = distance_external(query.model, query, tool, Limits(timeout=1e-3))
     assert found.lower <= found.upper
     assert len(tool.asked) <= 1
     if not tool.asked and found.status == "bracket":
@@ -144,13 +150,13 @@ def test_the_clock_ends_the_search() -> None:
 
 def via_tool(monkeypatch: pytest.MonkeyPatch, tool: Tool, query: Query) -> DistanceResult:
     monkeypatch.setattr("onnxsub.verifiers.distance.external_tool", lambda name: tool)
-    options = DistanceOptions(via=PruneOptions("act", SelectOptions(gamma=0.5)), verifier="marabou", milp=MilpOptions(tol=TOL))
+    options = DistanceOptions(CLOSE, via=PruneOptions("act", SelectOptions(gamma=0.5)), verifier="marabou")
     return distance(query, options)
 
 
 def test_via_a_substitute(monkeypatch: pytest.MonkeyPatch) -> None:
     query = small_query(0)
-    ours = distance(query, DistanceOptions(via=PruneOptions("act", SelectOptions(gamma=0.5)), milp=MilpOptions(tol=TOL)))
+    ours = distance(query, DistanceOptions(CLOSE, via=PruneOptions("act", SelectOptions(gamma=0.5))))
     theirs = via_tool(monkeypatch, Stand(), query)
     assert theirs.original is not None
     assert ours.original is not None
@@ -162,7 +168,7 @@ def test_via_a_substitute(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_lie_about_the_substitute_certifies_nothing_of_the_original(monkeypatch: pytest.MonkeyPatch) -> None:
     """The substitute may be the original on the ball; a tool's `unsat` still is no proof."""
     query = small_query(0)
-    exact = minimum_distance(query.network, query.x0, query.label, query.space).upper
+    exact = measure(Instance(query.network, query.x0, query.label, query.space), verifier="milp").upper
     theirs = via_tool(monkeypatch, Stand(says(UNSAT)), query)
     assert theirs.original is not None
     assert not theirs.original.exact
@@ -200,8 +206,8 @@ def test_marabou_itself_finds_a_distance(marabou: Marabou) -> None:
     query = small_query(0)
     file = chain_of(query)
     same = make_query(file, query.x0, query.label)
-    ours = minimum_distance(same.network, query.x0, query.label, query.space, MilpOptions(tol=TOL))
-    theirs = distance_external(file, query, marabou, 60.0, tol=TOL)
+    ours = measure(Instance(same.network, query.x0, query.label, query.space), ExactOptions(CLOSE), "milp")
+    theirs = distance_external(file, query, marabou, Limits(timeout=60.0, tol=TOL))
     assert theirs.status == ours.status == "exact"
     assert theirs.upper == pytest.approx(ours.upper, abs=3 * TOL)
 
@@ -211,7 +217,7 @@ def test_marabou_itself_on_a_real_substitute(marabou: Marabou, net_path: Callabl
         image = archive["x_test"][8].astype(np.float32)[None] / 255
     query = make_query(net_path("wk17a"), image)
     via = PruneOptions("lin", SelectOptions(gamma=0.99, rank="width"), attack=AttackOptions(steps=40, threads=1))
-    options = DistanceOptions(MilpOptions(timeout=60, threads=1), via, via.attack, verifier=f"marabou:{marabou.python}")
+    options = DistanceOptions(Limits(timeout=60, threads=1), via=via, attack=via.attack, verifier=f"marabou:{marabou.python}")
     theirs, ours = distance(query, options), distance(query, replace(options, verifier="milp"))
     assert theirs.status == ours.status == "exact"
     assert theirs.upper == pytest.approx(ours.upper, abs=1e-5)
@@ -227,7 +233,7 @@ def test_our_own_script_is_a_tool(monkeypatch: pytest.MonkeyPatch) -> None:
     query = small_query(0)
     reached = attack(query).d_adv
     for eps, status in ((0.2 * reached, "proved"), (1.05 * reached, "violated")):
-        result = verify(query, eps, VerifyOptions(verifier=f"command:{script}", milp=MilpOptions(timeout=60.0)))
+        result = verify(query, eps, VerifyOptions(Limits(timeout=60.0), verifier=f"command:{script}"))
         assert result.status == status
 
 

@@ -21,7 +21,7 @@ class PairSettings:
     """`AdversarialOptions` as plain values, which a `run.toml` holds.
 
     Attributes:
-        eps, targets: as there. verifier, solver, tol, timeout, seed: of each pair. memory: bytes of branch and bound.
+        eps, targets: as there. verifier, solver, tol, timeout, nodes, seed: of each pair. memory: bytes of branch and bound.
         threads: of one worker. domain, mean, std: see `onnxsub.region.InputSpace`.
     """
 
@@ -34,6 +34,7 @@ class PairSettings:
     solver: str = "highs"
     tol: float = 1e-4
     timeout: float | None = None
+    nodes: int | None = None
     seed: int = 0
     threads: int = 1
     memory: int = BabOptions.memory
@@ -51,8 +52,8 @@ class PairSettings:
         """From options whose other parts are at their defaults."""
         m, space = options.margin, options.space
         settings = PairSettings(
-            options.eps, str(options.targets), m.verifier, m.milp.solver, m.tol, m.limits.timeout, m.limits.seed,
-            m.limits.threads or 1, m.bab.memory, (space.lower, space.upper), space.mean, space.std,
+            options.eps, str(options.targets), m.verifier, m.milp.solver, m.tol, m.limits.timeout, m.limits.nodes,
+            m.limits.seed, m.limits.threads or 1, m.bab.memory, (space.lower, space.upper), space.mean, space.std,
         )  # fmt: skip
         if settings.options != replace(options, margin=replace(m, limits=replace(m.limits, threads=settings.threads))):
             raise InputError("options of a pair that a run.toml does not hold were changed; leave these at their defaults")
@@ -70,7 +71,7 @@ class PairSettings:
 
     def margin(self, threads: int) -> MarginOptions:
         """How a pair is solved with so many threads."""
-        limits = Limits(timeout=self.timeout, threads=threads, seed=self.seed)
+        limits = Limits(timeout=self.timeout, nodes=self.nodes, threads=threads, seed=self.seed)
         milp = MilpOptions(solver=self.solver)
         return MarginOptions(limits, milp, bab=BabOptions(memory=self.memory), verifier=self.verifier, tol=self.tol)
 

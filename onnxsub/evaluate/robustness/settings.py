@@ -33,13 +33,14 @@ _BELONGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "draws": ("accuracy",),
         "verifier": ("satisfaction", "pointwise", "global"),
         "solver": ("satisfaction", "pointwise", "global"),
+        "nodes": ("satisfaction", "pointwise", "global"),
         "timeout": ("satisfaction", "security", "pointwise", "global"),
     }
 )
 """Option -> the metrics that heed it; an option that nothing heeds is a mistake of the user."""
 
 _FILL: Mapping[str, Any] = MappingProxyType({"verifier": "bab", "solver": "highs", "draws": 1000})
-_PROVING = ("verifier", "solver")
+_PROVING = ("verifier", "solver", "nodes")
 _UNPROVED = ("attack", "region")
 _OPTION = MappingProxyType({"value_range": "--range"})
 
@@ -62,6 +63,7 @@ class RobustnessSettings:
         distances: how `rho` is found: `exact`, `substitute`, `attack` or `region`. via: the substitute, `METHOD:GAMMA`.
         draws: uniform points per ball.
         verifier, solver: as for a single decision. timeout: seconds per sample; None for none.
+        nodes: of the search per sample; None for no limit.
         seed, threads: of everything random, of one worker. domain, mean, std: see `onnxsub.region.InputSpace`.
     """
 
@@ -87,6 +89,7 @@ class RobustnessSettings:
     verifier: str | None = None
     solver: str | None = None
     timeout: float | None = None
+    nodes: int | None = None
     seed: int = 0
     threads: int = 1
     domain: tuple[float, float] = (0.0, 1.0)
@@ -144,7 +147,7 @@ class RobustnessSettings:
         from onnxsub.metrics.local import LocalOptions
 
         verifier, solver = self.verifier or "bab", self.solver or "highs"
-        return LocalOptions(verifier, solver, self.timeout, self.seed, threads)
+        return LocalOptions(verifier, solver, self.timeout, self.nodes, self.seed, threads)
 
     def distance_options(self, threads: int) -> DistanceOptions:
         """How a distance is found."""
@@ -154,7 +157,7 @@ class RobustnessSettings:
 
         limit = self.timeout if self.distances == "attack" else None  # else the distance shares out its own
         attack = AttackOptions(seed=self.seed, threads=threads, timeout=limit)
-        limits = Limits(timeout=self.timeout, threads=threads, seed=self.seed)
+        limits = Limits(timeout=self.timeout, nodes=self.nodes, threads=threads, seed=self.seed)
         milp = MilpOptions(solver=self.solver or "highs")
         return DistanceOptions(limits, milp, via=_substitute(self, attack), attack=attack, verifier=self.verifier or "bab")
 
