@@ -16,7 +16,8 @@ from onnxsub.network import Network
 from onnxsub.propagate.backward import Coefficients, pull_back
 from onnxsub.verifiers.bab.bound import Bounder
 from onnxsub.verifiers.bab.cuts import making, pairs
-from onnxsub.verifiers.bab.cuts.pairs import hull_plane, octagon, paired
+from onnxsub.verifiers.bab.cuts.octagon import hull_plane, octagon
+from onnxsub.verifiers.bab.cuts.pairs import paired
 from onnxsub.verifiers.bab.cuts.rows import Fronts
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.frontier import Frontier
