@@ -201,19 +201,28 @@ class Answer:
     kind: str = ""
 
 
+def _limits(**limits: Any) -> dict[str, Any]:
+    """What limits are called in the options of this version, or of one in which they belonged to the MILP's."""
+    try:
+        from onnxsub.verifiers.options import Limits
+    except ImportError:
+        from onnxsub.verifiers.milp.options import MilpOptions  # type: ignore[import-not-found]
+
+        return {"milp": MilpOptions(**limits)}
+    return {"limits": Limits(**limits)}
+
+
 def ask_ball(query: Any, eps: float, verifier: str = "bab", timeout: float | None = None, **more: Any) -> Answer:
-    """`onnxsub.verify` on the ball; `more` are further fields of `MilpOptions`."""
-    from onnxsub.verifiers.options import MilpOptions
+    """`onnxsub.verify` on the ball; `more` are further limits: `threads`, `seed`, `tol`."""
     from onnxsub.verifiers.verify import VerifyOptions, verify
 
     began = time.perf_counter()
-    found = verify(query, eps, VerifyOptions(milp=MilpOptions(timeout=timeout, **more), verifier=verifier))
+    found = verify(query, eps, VerifyOptions(**_limits(timeout=timeout, **more), verifier=verifier))
     return _answer(found, time.perf_counter() - began, fed=False)
 
 
 def ask_property(model: Any, question: Any, verifier: str = "bab", timeout: float | None = None, **more: Any) -> Answer:
     """`decide_property` on a property."""
-    from onnxsub.verifiers.options import MilpOptions
     from onnxsub.verifiers.property import decide_property
 
     try:
@@ -222,17 +231,16 @@ def ask_property(model: Any, question: Any, verifier: str = "bab", timeout: floa
         from onnxsub.verifiers.verify import VerifyOptions as Options
 
     began = time.perf_counter()
-    found = decide_property(model, question, Options(milp=MilpOptions(timeout=timeout, **more), verifier=verifier))
+    found = decide_property(model, question, Options(**_limits(timeout=timeout, **more), verifier=verifier))
     return _answer(found, time.perf_counter() - began, fed=True)
 
 
 def ask_distance(query: Any, verifier: str = "bab", timeout: float | None = None, **more: Any) -> Answer:
     """`onnxsub.distance` of the model itself."""
     from onnxsub.verifiers.distance import DistanceOptions, distance
-    from onnxsub.verifiers.options import MilpOptions
 
     began = time.perf_counter()
-    found = distance(query, DistanceOptions(milp=MilpOptions(timeout=timeout, **more), verifier=verifier))
+    found = distance(query, DistanceOptions(**_limits(timeout=timeout, **more), verifier=verifier))
     return _answer(found, time.perf_counter() - began, fed=False)
 
 

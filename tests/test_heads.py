@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxsub.instance import Instance
 from onnxsub.metrics.local import decide_local, make_property
 from onnxsub.model import load_model
 from onnxsub.ops.base import Array
@@ -116,7 +117,7 @@ def test_points_before_the_head_can_tell_are_ties(name: str) -> None:
     margins, targets = query.margins(line[between])
     assert (margins == 0).all()
     assert (targets != query.label).all()
-    referee = Referee(query.network, query.x0, query.label, query.space, query.judged)
+    referee = Referee(Instance.of(query))
     assert {w.kind for w in referee.judge(line[between])} == {"tie"}
     others = np.setdiff1d(np.arange(len(line)), between)
     np.testing.assert_array_equal(query.judged(line[others]), query.logits(line[others]))

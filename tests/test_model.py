@@ -695,7 +695,7 @@ def test_external_data_with_bad_places(tmp_path: Path, changes: dict[str, str]) 
 
 def test_all_real_networks_load(data_dir: Path) -> None:
     paths = sorted((data_dir / "nets").glob("*.onnx"))
-    assert len(paths) == 33
+    assert len(paths) >= 33
     dynamic = set()
     for path in paths:
         model = load_model(path)

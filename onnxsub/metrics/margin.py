@@ -153,7 +153,10 @@ def _at_level(search: Extremum, local: BoxModel) -> ClauseModel | None:
     level = search.level
     shift = np.array([level, 0.0])
     rows = Rows(lowered(local.network, level), 1)
-    at = replace(local, rows=rows, highest=local.highest - shift, lowest=local.lowest - shift)
+    scales = local.bounds.scales
+    above = scales[local.network.output] + abs(level)
+    bounds = replace(local.bounds, scales={**scales, rows.network.output: above})
+    at = replace(local, rows=rows, bounds=bounds, highest=local.highest - shift, lowest=local.lowest - shift)
     with search.budget.stage("tighten"):
         model = at.clause(0, search.session.bab.tighten) if at.open else None
     if model is None:

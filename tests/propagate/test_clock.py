@@ -108,7 +108,7 @@ def test_a_method_without_an_implementation_raises(monkeypatch: pytest.MonkeyPat
     with pytest.raises(NotImplementedError, match="bounds method 'new' is in METHODS but has no implementation"):
         compute_bounds(network, *setting(network, 0.1), "new")
     assert set(METHODS) == set(bounds._KINDS)
-    with pytest.raises(ValueError, match="unknown mode 'magic' of linear bounds; choose fastlin or crown"):
+    with pytest.raises(ValueError, match="unknown mode of linear bounds 'magic'; choose one of fastlin, crown"):
         Relu(op_type="Relu", node="r", inputs=("z",), output="h", in_shapes=((1,),), out_shape=(1,)).relax(
             -torch.ones(1, 1), torch.ones(1, 1), "magic"
         )

@@ -60,7 +60,7 @@ def _narrowed(bounder: Bounder, nodes: Nodes, line: Line) -> Nodes:
                 start = start.reshape(1, len(part), *op.in_shapes[0])
                 old_l, old_u = l[:, part], u[:, part]
                 scale = torch.maximum(old_l.abs(), old_u.abs())
-                first, second = _ends(bounder, op.inputs[0], start, found, line, low, high, scale)
+                first, second = _ends(bounder, op.inputs[0], start, found, line, (low, high), scale)
                 l[:, part] = torch.maximum(old_l, first)
                 u[:, part] = torch.minimum(old_u, second)
             shape = lower[number].shape
@@ -77,7 +77,7 @@ def cut_box(low: Tensor, high: Tensor, line: Line) -> tuple[Tensor, Tensor]:
 
 
 def _ends(
-    bounder: Bounder, tensor: str, start: Tensor, found: dict[str, Relaxation], cut: Line, low: Tensor, high: Tensor, scale: Tensor
+    bounder: Bounder, tensor: str, start: Tensor, found: dict[str, Relaxation], cut: Line, box: tuple[Tensor, Tensor], scale: Tensor
 ) -> tuple[Tensor, Tensor]:
     network = bounder.frame.network
     x0 = bounder.frame.x0.to(start.dtype)
@@ -85,12 +85,12 @@ def _ends(
     exact = not any(isinstance(o, Nonlinear) for o in network.ancestors(tensor))
     for sign in (1.0, -1.0):
         if sign > 0 or not exact:
-            rows = per_domain(network, tensor, Coefficients(sign * start), found, len(low))
+            rows = per_domain(network, tensor, Coefficients(sign * start), found, len(box[0]))
             bound = pull_back(network, tensor, rows, found)
             a = bound.coefficients.full(network.input_shape).flatten(2)
             b = bound.lower_bias + a @ x0
         else:
             a, b = -a, -b
-        value = cut_minimum(a, b, cut.c, cut.k, low, high)
+        value = cut_minimum(a, b, cut.c, cut.k, *box)
         results.append(value - slack(value, value, scale))
     return results[0], -results[1]
