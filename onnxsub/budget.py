@@ -10,6 +10,7 @@ Whatever may take long is given a `Budget` and asks it. Two kinds of asking:
 from __future__ import annotations
 
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,10 @@ from contextlib import contextmanager
 
 from onnxsub.errors import InputError
 
-__all__ = ["Budget", "OutOfTime"]
+__all__ = ["NODE", "Budget", "OutOfTime"]
+
+NODE = 0.005
+"""Seconds that a node counts for where the clock counts nodes: about what one of a network of a few thousand units takes."""
 
 
 class OutOfTime(Exception):  # noqa: N818 - it is no error: it ends a computation whose time is over
@@ -28,13 +32,15 @@ class Budget:
     """What one question may spend.
 
     Attributes:
-        began: `time.perf_counter()` at its start.
-        deadline: the same at its end; infinite where there is no limit.
+        began: `now` at its start.
+        deadline: `now` at its end; infinite where there is no limit.
+        counted: whether its clock counts nodes.
         stop: set by Ctrl-C, SIGTERM or a caller; ends everything at the next look at the budget.
 
     Args:
         timeout: seconds; None for no limit.
-        nodes: nodes of branch and bound, solver nodes included; None for no limit. It does not depend on the machine's speed.
+        nodes: nodes of branch and bound, solver nodes included; None for no limit. Without a timeout the clock counts nodes, so
+            that every share of the time is a share of the nodes, and the answer does not depend on the machine's speed.
         stop: an event of the caller.
         tell: told one line of text now and then.
 
@@ -54,12 +60,14 @@ class Budget:
             raise InputError(f"--timeout {timeout} must be positive seconds")
         if nodes is not None and nodes < 1:
             raise InputError(f"--nodes {nodes} must be at least 1")
-        self.began = time.perf_counter()
-        self.deadline = math.inf if timeout is None else self.began + timeout
-        self.stop = stop or threading.Event()
         self._whole = self  # the budget that this one is a part of: counts and stages are booked there
         self._most_nodes: float = math.inf if nodes is None else nodes
         self._nodes = 0
+        self.counted = nodes is not None and timeout is None
+        self._started = time.perf_counter()
+        self.began = self.now
+        self.deadline = math.inf if timeout is None else self.began + timeout
+        self.stop = stop or threading.Event()
         self._times: dict[str, float] = {}
         self._stages: list[str] = []
         self._cut: str | None = None
@@ -68,9 +76,11 @@ class Budget:
     def part(self, seconds: float) -> Budget:
         """A budget of at most so many seconds of this one; nodes, stages and `stop` are those of the whole."""
         part = Budget(stop=self.stop)
-        part.deadline = min(self.deadline, part.began + max(seconds, 0.0))
         part._whole = self._whole
         part._most_nodes = self._most_nodes
+        part.counted = self.counted
+        part.began = self.now
+        part.deadline = min(self.deadline, part.began + max(seconds, 0.0))
         return part
 
     def with_nodes(self, nodes: int) -> Budget:
@@ -80,19 +90,29 @@ class Budget:
         return part
 
     @property
+    def now(self) -> float:
+        """Seconds on the clock of this budget: `time.perf_counter()`, or where nodes are counted `NODE` for each one so far."""
+        return self._whole._nodes * NODE if self.counted else time.perf_counter()
+
+    @property
+    def worked(self) -> float:
+        """Seconds since the start on that clock."""
+        return self.now - self.began
+
+    @property
     def limited(self) -> bool:
         """Whether there is a time limit."""
         return math.isfinite(self.deadline)
 
     @property
     def spent(self) -> float:
-        """Seconds since the start."""
-        return time.perf_counter() - self.began
+        """Seconds of real time since the start."""
+        return time.perf_counter() - self._started
 
     @property
     def remaining(self) -> float:
         """Seconds left, infinite without a limit; negative when it is over."""
-        return self.deadline - time.perf_counter()
+        return self.deadline - self.now
 
     @property
     def nodes(self) -> int:
@@ -117,14 +137,14 @@ class Budget:
     def over(self) -> bool:
         """Whether work has to end; notes the stage in which that was first seen."""
         whole = self._whole
-        over = self.stop.is_set() or time.perf_counter() >= self.deadline or whole._nodes >= self._most_nodes
+        over = self.stop.is_set() or self.now >= self.deadline or whole._nodes >= self._most_nodes
         if over and whole._cut is None and (self is whole or whole._ended):
             whole._cut = whole._stages[-1] if whole._stages else "start"
         return over
 
     @property
     def _ended(self) -> bool:
-        return self.stop.is_set() or time.perf_counter() >= self.deadline or self._nodes >= self._most_nodes
+        return self.stop.is_set() or self.now >= self.deadline or self._nodes >= self._most_nodes
 
     def check(self) -> None:
         """Raises OutOfTime when work has to end."""
@@ -156,11 +176,9 @@ class Budget:
         start = time.perf_counter()
         try:
             yield
-        except OutOfTime:
-            if whole._cut is None and whole._ended:
-                whole._cut = name
-            raise
         finally:
+            if whole._cut is None and (whole._ended or isinstance(sys.exception(), KeyboardInterrupt)):
+                whole._cut = name
             whole._stages.pop()
             seconds = time.perf_counter() - start
             whole._times[name] = whole._times.get(name, 0.0) + seconds

@@ -18,9 +18,10 @@ from onnxsub.model import load_model
 from onnxsub.passes.attack import AttackOptions, attack
 from onnxsub.passes.bounds import BoundsOptions, bounds
 from onnxsub.passes.compare import CompareOptions, compare
-from onnxsub.properties import fed_box, robustness_property, write_property
+from onnxsub.properties import fed_box, parse_property, robustness_property, write_property
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
+from onnxsub.verifiers.property import decide_property
 from onnxsub.verifiers.verify import VerifyOptions, verify
 from tests.random_models import random_model
 
@@ -159,3 +160,16 @@ def test_the_command_keeps_the_radius(tmp_path: Path, capsys: pytest.CaptureFixt
     assert json.loads(capsys.readouterr().out)["eps"] == 1e39
     assert run(["bounds", *where]) == 0
     assert json.loads(capsys.readouterr().out)["eps"] == 1e39
+
+
+@pytest.mark.parametrize("verifier", ["bab", "milp"])
+@pytest.mark.parametrize(("low", "high"), [("0", "1e300"), ("-3.5e38", "3.5e38"), ("0", "3e38")])
+def test_a_box_beyond_float32_is_answered(low: str, high: str, verifier: str) -> None:
+    model = load_model(random_model(3, kind="dense", classes=3))
+    inputs = [f"X_{i}" for i in range(model.input_shape[0])]
+    lines = [f"(declare-const {name} Real)" for name in (*inputs, "Y_0", "Y_1", "Y_2")]
+    lines += [f"(assert (>= {x} {low}))(assert (<= {x} {high}))" for x in inputs]
+    question = parse_property("\n".join([*lines, "(assert (<= Y_0 Y_1))"]))
+    result = decide_property(model, question, VerifyOptions(verifier=verifier))
+    assert result.status in ("violated", "unknown")  # onnxruntime says what the far points are worth, no proof does
+    assert (result.witness is not None and result.witness.confirmed) == (result.status == "violated")

@@ -55,8 +55,10 @@ def command(
     check_writable(output, POINT_FILES)
     from onnxsub.passes.attack import AttackOptions
     from onnxsub.verifiers.distance import DistanceOptions, distance
+    from onnxsub.verifiers.installed import check_engines
     from onnxsub.verifiers.options import BabOptions, Limits, MilpOptions
 
+    check_engines((verifier,), solver)
     options = DistanceOptions(
         limits=Limits(timeout=request.timeout, nodes=nodes, threads=request.threads, seed=request.seed, tol=tol),
         milp=MilpOptions(solver=solver, search=search, tighten=tighten),

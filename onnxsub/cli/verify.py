@@ -44,9 +44,11 @@ def command(
         raise click.UsageError("--vnncomp is for a PROPERTY.vnnlib")
     check_tighten(tighten, verifier)
     from onnxsub.verifiers.ascend import AttackPlan
+    from onnxsub.verifiers.installed import check_engines
     from onnxsub.verifiers.options import BabOptions, Limits, MilpOptions
     from onnxsub.verifiers.verify import VerifyOptions, verify
 
+    check_engines((verifier,), solver)
     limits = Limits(timeout=request.timeout, nodes=nodes, threads=request.threads, seed=request.seed)
     milp = MilpOptions(solver=solver, tighten=tighten)
     options = VerifyOptions(limits, milp, BabOptions.of_gib(memory, request.device), AttackPlan(device=request.device), verifier)

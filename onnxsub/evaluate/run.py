@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxsub.evaluate.able import check_engines, probe
+from onnxsub.evaluate.able import probe
 from onnxsub.evaluate.drive import DEATHS, GRACE, LEDGER, PLAN, RESULTS, Report, RunOptions, drive, reopen
 from onnxsub.evaluate.engine import Engine
 from onnxsub.evaluate.ledger import Ledger, Unit, UnitKey
@@ -19,6 +19,7 @@ from onnxsub.evaluate.summary import Line, summarise
 from onnxsub.evaluate.task import KINDS, Attacked, Outcome
 from onnxsub.passes.substitute import check_method
 from onnxsub.results import VERSION
+from onnxsub.verifiers.installed import check_engines
 
 __all__ = ["DEATHS", "LEDGER", "PLAN", "RESULTS", "EvaluateResult", "RunOptions", "evaluate", "open_run", "units_of"]
 

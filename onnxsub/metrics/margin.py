@@ -9,7 +9,6 @@ where few units are open, or that program alone (Tjeng et al. 2019, with the mar
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -117,11 +116,11 @@ def _search(search: Extremum, options: MarginOptions, eps: float) -> None:
 
 def _bounded(search: Extremum, network: Network, eps: float) -> BoxModel:
     """Bounds on the ball, better ones where there is time for them."""
-    began, bab = time.perf_counter(), search.session.bab
+    began, bab = search.budget.now, search.session.bab
     x0 = search.query.x0.astype(np.float64)
     box = Box(x0, *search.query.space.ball(x0, eps * (1 + ROOM)), eps)
     local = BoxModel.over(Rows(network, 1), box, Building.of(search.options, search.budget, branching=True))
-    spent = time.perf_counter() - began
+    spent = search.budget.now - began
     if local.open and local.unstable > bab.narrow and search.budget.remaining > max(_PATIENT, _DEARER * spent):
         local = local.bounded("alpha-crown", bab.slopes)
     return local

@@ -34,10 +34,13 @@ class LinExpr:
         return LinExpr(self.matrix, self.constant + c)
 
     def scale(self, factor: Array) -> LinExpr:
-        """Row i times `factor[i]`."""
+        """Row i times `factor[i]`; zero stays zero, also times infinity. Solvers refuse a program with infinite numbers."""
         m = self.matrix
-        data = m.data * np.repeat(factor, np.diff(m.indptr))
-        return LinExpr(sp.csr_array((data, m.indices, m.indptr), shape=m.shape), self.constant * factor)
+        factors = np.repeat(factor, np.diff(m.indptr))
+        with np.errstate(invalid="ignore", over="ignore"):
+            data, constant = np.where(m.data == 0, 0.0, m.data * factors), self.constant * factor
+        constant = np.where(self.constant == 0, 0.0, constant)
+        return LinExpr(sp.csr_array((data, m.indices, m.indptr), shape=m.shape), constant)
 
     def take(self, index: Array) -> LinExpr:
         return LinExpr(sp.csr_array(self.matrix[index]), self.constant[index])

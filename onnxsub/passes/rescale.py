@@ -17,7 +17,7 @@ import torch
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.ops.elementwise import Scale
-from onnxsub.propagate.balance import groups, scaled
+from onnxsub.propagate.balance import InexactError, groups, scaled
 
 __all__ = ["exponent_of", "rescaled"]
 
@@ -31,7 +31,7 @@ def exponent_of(size: float) -> int:
 
 
 def rescaled(network: Network, x: Array, output: int = 0) -> Network:
-    """The network with its layers scaled by powers of two, its output by `2^-output`.
+    """The network with its layers scaled by powers of two where that rounds nothing, its output by `2^-output`.
 
     Args:
         x: the point at which layers are measured, `(*input_shape)`.
@@ -42,7 +42,10 @@ def rescaled(network: Network, x: Array, output: int = 0) -> Network:
     for group in groups(network):
         size = max((float(values[n].abs().max()) for n in group if values[n].numel()), default=0.0)
         exponents |= dict.fromkeys(group, -exponent_of(size))
-    found = scaled(network, exponents)
+    try:
+        found = scaled(network, exponents)
+    except InexactError:
+        found = network  # one group holds numbers too far apart for any unit
     if not output:
         return found
     shape = network.output_shape

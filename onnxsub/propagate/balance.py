@@ -31,10 +31,15 @@ from onnxsub.ops.relu import Relu
 from onnxsub.ops.substituted import Substituted
 from onnxsub.propagate.rounding import Scales
 
-__all__ = ["NEAR", "balancing", "groups", "scaled"]
+__all__ = ["NEAR", "InexactError", "balancing", "groups", "scaled"]
 
 NEAR = 20
 """Tensors whose scale lies within 2^-NEAR and 2^NEAR need no other unit."""
+
+
+class InexactError(ArithmeticError):
+    """The range of float64 is too small for a network in these units."""
+
 
 _FREE = (Dense, LeftProduct, Conv, ConvTranspose, Scale)  # their output may have a unit of its own
 _TIED = (Selection, Sum, Concat, AveragePool, Reduce, Relu, Leaky, Clip, MaxPool)  # all that they touch has one unit
@@ -72,7 +77,13 @@ def balancing(network: Network, scales: Scales) -> dict[str, int]:
     for group in groups(network):
         size = max(float(torch.where(torch.isfinite(scales[n]), scales[n], 0.0).max()) for n in group if scales[n].numel())
         found |= dict.fromkeys(group, -math.frexp(size)[1] if size > 0 else 0)
-    return found if max(map(abs, found.values()), default=0) > NEAR else {}
+    if max(map(abs, found.values()), default=0) <= NEAR:
+        return {}
+    try:
+        scaled(network, found)
+    except InexactError:
+        return {}
+    return found
 
 
 def scaled(network: Network, exponents: Mapping[str, int]) -> Network:
@@ -83,6 +94,7 @@ def scaled(network: Network, exponents: Mapping[str, int]) -> Network:
 
     Raises:
         ValueError: tensors of one group have different exponents, or the unit of one is fixed.
+        InexactError: a weight would be another number.
     """
     allowed = {name for group in groups(network) for name in group}
     if any(e and n not in allowed for n, e in exponents.items()):
@@ -121,4 +133,10 @@ def _scaled(op: Operator, exponents: Mapping[str, int]) -> Operator:
 
 def _times(values: Array | float, exponent: int) -> Array:
     with np.errstate(over="ignore", under="ignore"):
-        return np.ldexp(np.asarray(values, dtype=np.float64), exponent)
+        given = np.asarray(values, dtype=np.float64)
+        found = np.ldexp(given, exponent)
+        back = np.ldexp(found, -exponent)
+    # what falls out of the range of float64, or among its subnormal numbers, would make it another function
+    if not np.array_equal(back, given, equal_nan=True):
+        raise InexactError
+    return found

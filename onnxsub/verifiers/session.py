@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from onnxsub.budget import Budget
+from onnxsub.budget import NODE, Budget
 from onnxsub.errors import LicenceError, SolverError
 from onnxsub.verifiers.options import ExactOptions
 from onnxsub.verifiers.programs.solvers import Problem, Solution, SolverOptions, SolverStatus, get_solver
@@ -46,10 +46,11 @@ class Session:
             self.trouble = "bounds are too large or infinite for a program"
             return _NOTHING
         limit = min(seconds, share * budget.remaining) if budget.limited else seconds
+        nodes = min(budget.nodes_left, limit / NODE) if budget.counted else budget.nodes_left
         options = replace(
             options,
-            time_limit=None if math.isinf(limit) else max(limit, 1e-3),
-            nodes=None if math.isinf(budget.nodes_left) else max(int(budget.nodes_left), 1),
+            time_limit=None if math.isinf(limit) or budget.counted else max(limit, 1e-3),
+            nodes=None if math.isinf(nodes) else max(int(nodes), 1),
             threads=self.limits.threads,
             seed=self.limits.seed,
             feasibility=self.milp.feasibility,

@@ -95,9 +95,7 @@ def decide_ball(
     instance = instance.judged
     spec = ball_spec(instance, instance.space.within_reach(instance.x0, eps))
     at_anchor = spec.boxes[0].judge.judge(instance.x0)
-    if eps == 0 or at_anchor.confirmed:
-        if not at_anchor.confirmed:
-            return _at_anchor(None, eps, options, "the anchor itself keeps its class", instance.targets)
+    if at_anchor.confirmed:
         return _at_anchor(replace(at_anchor, radius=0.0), eps, options, "the anchor itself is not of that class", instance.targets)
     tell = None if progress is None else partial(progress, 0.0, eps)
     session = Session(options.exact, options.limits.budget(tell=tell))
@@ -111,14 +109,13 @@ def decide_ball(
 
 
 def _at_anchor(
-    witness: Witness | None, eps: float, options: VerifyOptions, reason: str, targets: tuple[int, ...]
+    witness: Witness, eps: float, options: VerifyOptions, reason: str, targets: tuple[int, ...]
 ) -> VerifyResult:
     """The answer that the anchor alone gives."""
-    words: dict[int, str] = dict.fromkeys(targets, "proved" if witness is None else "unknown")
-    if witness is not None:
-        words[witness.label] = "violated"
+    words: dict[int, str] = dict.fromkeys(targets, "unknown")
+    words[witness.label] = "violated"
     more: dict[str, Any] = {"eps": eps, "targets": words}
     return VerifyResult(
-        "proved" if witness is None else "violated", reason, witness, (tuple(words.values()),), options.verifier,
+        "violated", reason, witness, (tuple(words.values()),), options.verifier,
         options.milp.solver, 0, 0, False, False, {"total": 0.0}, options.exact.to_json(options.verifier), **more,
     )  # fmt: skip

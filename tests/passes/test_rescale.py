@@ -10,12 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from onnxsub.instance import Instance
 from onnxsub.lower import lower
 from onnxsub.model import load_model
 from onnxsub.network import Network
 from onnxsub.ops.base import Operator
 from onnxsub.passes.rescale import exponent_of, rescaled
-from onnxsub.propagate.balance import groups, scaled
+from onnxsub.propagate.balance import InexactError, groups, scaled
+from onnxsub.region import InputSpace
+from onnxsub.verifiers.measure import measure
+from onnxsub.verifiers.verify import VerifyOptions, decide_ball
 from tests.random_dags import random_dag
 from tests.random_models import ACTIVATIONS, PIECEWISE, random_model
 from tests.verifiers.nets import dense
@@ -156,3 +160,28 @@ def test_sizes_at_the_ends_of_float64_leave_numbers(size: float) -> None:
     assert torch.isfinite(y).all()
     assert 0 < float(y[0, 0]) <= 1
     assert float(y[0, 1]) == 0
+
+
+def far_apart(live: float) -> Network:
+    """A unit that never opens, with a pre-activation of -1e304, beside one whose values are as small as `live`."""
+    return dense(([[0.0], [live]], [-1e304, 0.0]), ([[0.0, 0.0], [0.0, 1.0]], [0.0, -0.4 * live]))
+
+
+@pytest.mark.parametrize("live", [1e-5, 1e-25, 1e-36])
+def test_no_weight_is_lost_where_a_group_holds_numbers_far_apart(live: float) -> None:
+    network = far_apart(live)
+    x = torch.linspace(0, 1, 11, dtype=torch.float64)[:, None]
+    found = rescaled(network, np.array([0.1]))
+    assert torch.equal(found.forward(x), network.forward(x))
+    with pytest.raises(InexactError):
+        scaled(network, dict.fromkeys(groups(network)[0], -1010))
+
+
+@pytest.mark.parametrize("verifier", ["bab", "milp"])
+@pytest.mark.parametrize("live", [1e-5, 1e-25, 1e-36])
+def test_numbers_far_apart_prove_nothing_wrong(live: float, verifier: str) -> None:
+    """Class 1 begins at x = 0.4."""
+    instance = Instance(far_apart(live), np.array([0.1]), 0, InputSpace(0.0, 1.0))
+    assert decide_ball(instance, 0.35, VerifyOptions(verifier=verifier)).status != "proved"
+    found = measure(instance, verifier=verifier)
+    assert found.lower <= 0.3 + 1e-6

@@ -15,7 +15,7 @@ from onnxsub.budget import Budget
 from onnxsub.network import Network
 from onnxsub.propagate.backward import Coefficients, pull_back
 from onnxsub.verifiers.bab.bound import Bounder
-from onnxsub.verifiers.bab.cuts import making, pairs
+from onnxsub.verifiers.bab.cuts import making
 from onnxsub.verifiers.bab.cuts.octagon import hull_plane, octagon
 from onnxsub.verifiers.bab.cuts.pairs import paired
 from onnxsub.verifiers.bab.cuts.rows import Fronts
@@ -249,7 +249,7 @@ def test_no_cuts_where_their_rows_take_too_long() -> None:
     cuts, need = paired(bounder, root, root, 200)
     assert cuts
     assert need == 0
-    cuts, need = paired(bounder, root, root, 200, 0.0)
+    cuts, need = paired(bounder, root, root, 200, Budget().part(0.0))
     assert not cuts
     assert need > 0
 
@@ -260,8 +260,8 @@ def test_as_many_cuts_as_the_time_allows(monkeypatch: pytest.MonkeyPatch) -> Non
     counts = {}
     for ticks in (20, 60, 10**6):
         clock = itertools.count()
-        monkeypatch.setattr(pairs.time, "perf_counter", lambda clock=clock: float(next(clock)))
-        counts[ticks] = sum(len(c) for c in paired(bounder, root, root, 200, float(ticks))[0].values())
+        monkeypatch.setattr("onnxsub.budget.time.perf_counter", lambda clock=clock: float(next(clock)))
+        counts[ticks] = sum(len(c) for c in paired(bounder, root, root, 200, Budget().part(float(ticks)))[0].values())
     monkeypatch.undo()
     assert 0 < counts[20] < counts[10**6]
     assert counts[60] == counts[10**6] == sum(len(c) for c in paired(bounder, root, root, 200)[0].values())
@@ -272,7 +272,8 @@ def test_cuts_wait_until_the_tree_has_taken_long(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(making, "_AS_LONG", 2.0)
     asked: list[tuple[float, float]] = []
 
-    def refusing(bounder: Bounder, root: Any, hardest: Any, most: int, seconds: float) -> tuple[dict[str, Any], float]:
+    def refusing(bounder: Bounder, root: Any, hardest: Any, most: int, budget: Budget) -> tuple[dict[str, Any], float]:
+        seconds = budget.deadline - budget.began
         asked.append((tree.spent, seconds))
         return {}, 3 * seconds if promising else 0.0
 
@@ -289,7 +290,7 @@ def test_a_look_that_the_time_left_is_too_short_for_is_not_repeated_at_once(monk
     monkeypatch.setattr(making, "_AS_LONG", 1e9)
     asked: list[float] = []
 
-    def refusing(bounder: Bounder, root: Any, hardest: Any, most: int, seconds: float) -> tuple[dict[str, Any], float]:
+    def refusing(bounder: Bounder, root: Any, hardest: Any, most: int, budget: Budget) -> tuple[dict[str, Any], float]:
         asked.append(tree.spent)
         return {}, 0.05
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from onnxsub.evaluate.able import check_engines, probe
+from onnxsub.evaluate.able import probe
 from onnxsub.evaluate.drive import GRACE, RESULTS, Driven, Report, RunOptions, drive
 from onnxsub.evaluate.engine import Engine
 from onnxsub.evaluate.ledger import Ledger, Unit, UnitKey
@@ -22,6 +22,7 @@ from onnxsub.evaluate.task import Attacked, Outcome
 from onnxsub.metrics.adversarial import AdversarialOptions, Pair
 from onnxsub.metrics.adversarial_pairs import Found, Pairs
 from onnxsub.query import Query, make_query
+from onnxsub.verifiers.installed import check_engines
 
 __all__ = ["PairJob", "run_pairs"]
 

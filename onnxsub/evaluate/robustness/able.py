@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxsub.evaluate.able import check_engines, check_substitute, probe
+from onnxsub.evaluate.able import check_substitute, probe
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.metrics.local.classification import ClassificationRobustness
 from onnxsub.metrics.local.decide import check_able
@@ -10,6 +10,7 @@ from onnxsub.metrics.region_cell import Cell
 from onnxsub.model import Model
 from onnxsub.query import Query
 from onnxsub.verifiers.external.reader import check_readable
+from onnxsub.verifiers.installed import check_engines
 from onnxsub.verifiers.registry import external_tool
 
 __all__ = ["check_robustness"]

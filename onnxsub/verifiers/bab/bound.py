@@ -221,7 +221,8 @@ class Bounder:
             sane = line.k.isfinite() & line.c.isfinite().all(1)
             radius = torch.where(sane, box_radius(line, low, high), torch.zeros_like(line.k))
             radius = torch.where(empty, torch.full_like(radius, math.inf), radius.nan_to_num(nan=0.0, posinf=math.inf))
-            point = farthest(line.c, low, high, torch.minimum(radius, torch.full_like(radius, f.radius)))
+            # a line that is no number is attained nowhere: its point is the anchor
+            point = farthest(line.c, low, high, torch.minimum(radius, torch.full_like(radius, f.radius))).nan_to_num(nan=0.0)
         seen = []
         for op, l in zip(self.activations, nodes.lower, strict=True):
             split = found[op.output]

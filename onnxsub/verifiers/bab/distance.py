@@ -49,7 +49,7 @@ def _narrow_down(bracket: Bracket, *, certified: bool) -> None:
     goal: NearGoal | None = None
     while bracket.running and not bracket.settled:
         top = min(bracket.upper - bracket.gap / 2, bracket.reach)
-        left = budget.remaining if budget.limited else max(_HORIZON, budget.spent)
+        left = budget.remaining if budget.limited else max(_HORIZON, budget.worked)
         if math.isinf(bracket.upper):
             top = min(bracket.reach, max(_FIRST_PROBE * bracket.reach, 2 * bracket.lower))
         radius, local = top, None

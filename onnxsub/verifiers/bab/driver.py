@@ -99,7 +99,6 @@ class Driver:
         self._patience = [goal.policy.first] * len(models)
         self._whole: dict[int, ClauseModel | None] = {}
         self._spent = self._told = 0.0
-        self._counted = 0
 
     @property
     def finished(self) -> bool:
@@ -114,7 +113,7 @@ class Driver:
             if not tree.started:
                 self._look(tree.start())
             while tree.active and not goal.done and budget.running and not goal.stale(tree):
-                began = time.perf_counter()
+                began = budget.now
                 row = self._stubborn()
                 if row is not None:
                     self._program(row, budget)
@@ -122,17 +121,13 @@ class Driver:
                     self._leaf(budget)
                 else:
                     tree.step(self._look, budget)
-                self._spent += time.perf_counter() - began
-                self._count()
+                tree.book()
+                self._spent += budget.now - began
                 goal.progressed(tree)
                 self._tell()
         finally:
-            self._count()
+            tree.book()
             goal.publish(tree)
-
-    def _count(self) -> None:
-        self._session.budget.count(self.frontier.visited - self._counted)
-        self._counted = self.frontier.visited
 
     def _tell(self) -> None:
         now = time.perf_counter()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
@@ -50,9 +49,9 @@ class Frontier:
         self.options = options
         self.order: Order = order or ByDistance()
         self._close = close
-        self.budget = budget
-        self.bounder = self.order.bounder(frame, close, budget)
-        self.visited = 0
+        self.budget = budget or Budget()
+        self.bounder = self.order.bounder(frame, close, self.budget)
+        self.visited = self._booked = 0
         self.cutter = Cutter()
         self.spent = 0.0
         self._started = False
@@ -228,6 +227,11 @@ class Frontier:
         self.visited += len(waiting)
         return pack(found.nodes, found.nodes.radius), found.point
 
+    def book(self) -> None:
+        """Counts the nodes that were bounded since the last time, on the budget of the whole question."""
+        self.budget.count(self.visited - self._booked)
+        self._booked = self.visited
+
     def step(self, look: Look, budget: Budget) -> None:
         """Splits a batch of nodes.
 
@@ -236,11 +240,12 @@ class Frontier:
         """
         if isinstance(self.order, ByDistance) and self.cutter.make(self, look, budget):
             return
-        began = time.perf_counter()
+        began = budget.now
         try:
             self._step(look)
         finally:
-            self.spent += time.perf_counter() - began
+            self.book()
+            self.spent += budget.now - began
 
     def _step(self, look: Look) -> None:
         o = self.options

@@ -23,6 +23,7 @@ __all__ = ["InsideGoal"]
 
 _ASCEND_EVERY = 16  # steps of a tree between two searches from its points; the first ones come sooner
 _STARTS = AttackPlan(growth=(0.0,), noise=(0.0,), restarts=4, steps=20)
+_FAR = 1e38  # beyond the numbers of float32, nearly
 
 
 class InsideGoal:
@@ -43,7 +44,8 @@ class InsideGoal:
         self._decision = decision
         self._rows: Rows = decision.least_model(number, clauses)
         reach = decision.spec.boxes[number].box.radius
-        self._close = reach * BEYOND if reach > 0 else 1.0
+        # multipliers are improved in float32
+        self._close = (reach * BEYOND if reach < _FAR else math.inf) if reach > 0 else 1.0
         self._looks = 0
 
     @property
@@ -136,7 +138,7 @@ class InsideGoal:
         with d.budget.stage("build"):
             problem = model.decision()
         solution = d.session.solve(problem, model.decision_options, seconds=max(budget.remaining, 0.05))
-        d.limited |= solution.status is SolverStatus.TIME_LIMIT
+        d.limited |= solution.status in (SolverStatus.TIME_LIMIT, SolverStatus.NODE_LIMIT)
         if solution.status.proves_empty:
             return math.inf
         if solution.x is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Protocol
@@ -110,24 +109,25 @@ class Question:
             quick: a single clause with few units is left to the linear programs, which do what its root would.
         """
         if self._open is None:
-            began = time.perf_counter()
+            clock = self._session.budget
+            began = clock.now
             self._local = self._local or self.goal.local()
-            self._bounding = time.perf_counter() - began
+            self._bounding = clock.now - began
             self._open = self._left(self._local, quick=quick)
-            self.spent += time.perf_counter() - began
+            self.spent += clock.now - began
         return not self._open
 
     def run(self, budget: Budget) -> None:
         """Goes on until the budget ends, or the goal is reached."""
-        began = time.perf_counter()
+        began = budget.now
         if not self.roots(quick=True) and not self._ready:
             self._prepare(budget)
         if self._driver is not None:
             with budget.stage("tree"):
-                started = time.perf_counter()
+                started = budget.now
                 self._driver.run(budget)
-                self.in_tree += time.perf_counter() - started
-        self.spent += time.perf_counter() - began
+                self.in_tree += budget.now - started
+        self.spent += budget.now - began
 
     def _left(self, local: BoxModel, *, quick: bool = False) -> dict[int, float]:
         """Clauses that one root each does not settle, and the radius that their line reaches."""
@@ -196,9 +196,9 @@ class Question:
                 left.append(model)
                 continue
             with budget.stage("tree"):
-                started = time.perf_counter()
+                started = budget.now
                 settled = self.goal.dive(model, budget)
-                self.in_tree += time.perf_counter() - started
+                self.in_tree += budget.now - started
             if not settled:
                 left.append(model)
         return left if self.goal.fresh else []

@@ -47,6 +47,11 @@ class ClauseModel:
     intervals: Mapping[str, tuple[Array, Array]]
     enforced: Mapping[str, Array]
 
+    def __post_init__(self) -> None:
+        # an end that is no number bounds nothing; a comparison with it would say that the unit is neither on nor off nor open
+        sane = {n: (_or(l, -np.inf), _or(u, np.inf)) for n, (l, u) in self.intervals.items()}
+        object.__setattr__(self, "intervals", sane)
+
     @property
     def row(self) -> int:
         """The row of a clause that has one."""
@@ -151,3 +156,8 @@ class ClauseModel:
         x0, r = self.local.box.x0, radius * (1 + ROOM)
         lower, upper = np.maximum(self.lower, x0 - r), np.minimum(self.upper, x0 + r)
         return replace(self, lower=lower, upper=np.maximum(lower, upper))
+
+
+def _or(ends: Array, end: float) -> Array:
+    bad = np.isnan(ends)
+    return np.where(bad, end, ends) if bad.any() else ends

@@ -198,4 +198,5 @@ class _Tightening:
 def no_sliver(ends: Box, before: Box) -> Box:
     """`ends`, nowhere narrower than a small share of `before`: solvers lose their footing in slivers (docs/soundness.md)."""
     short = (_NARROWEST * (before[1] - before[0]) - (ends[1] - ends[0])).clamp(min=0) / 2
+    short = short.nan_to_num(nan=0.0, posinf=0.0)  # next to an infinite end nothing is narrow
     return torch.maximum(ends[0] - short, before[0]), torch.minimum(ends[1] + short, before[1])

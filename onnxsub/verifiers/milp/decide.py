@@ -120,7 +120,7 @@ def _decide(decision: Decision, item: _Open, limit: float) -> None:
     with decision.budget.stage("build"):
         problem = model.decision()
     solution = decision.session.solve(problem, model.decision_options, seconds=limit)
-    decision.limited |= solution.status is SolverStatus.TIME_LIMIT
+    decision.limited |= solution.status in (SolverStatus.TIME_LIMIT, SolverStatus.NODE_LIMIT)
     if solution.status.proves_empty:
         decision.prove(number, key)
     elif solution.x is not None:

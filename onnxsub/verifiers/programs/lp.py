@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ class WarmProgram:
             return False
         h = self.highs
         if budget is not None:
-            seconds = max(min(seconds, budget.remaining), 1e-3)
+            seconds = max(min(seconds, math.inf if budget.counted else budget.remaining), 1e-3)
         # the solver's clock runs on from one run to the next
         h.setOptionValue("time_limit", h.getRunTime() + seconds)
         status = h.run()

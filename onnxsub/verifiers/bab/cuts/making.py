@@ -52,7 +52,7 @@ class Cutter:
         hardest = {w.target: w for w in sorted(tree.all_open(), key=lambda w: -w.key)}
         few = sorted(hardest.values(), key=lambda w: w.key)[:_TARGETS]
         found = tree.bounder.bound(tree.batch(few), 0, tree.close)
-        cuts, need = paired(tree.bounder, self.root, found, tree.options.pairs, seconds)
+        cuts, need = paired(tree.bounder, self.root, found, tree.options.pairs, budget.part(seconds))
         if not cuts:
             # where no pair is promising, none ever will be
             self.root = self.root if need else None

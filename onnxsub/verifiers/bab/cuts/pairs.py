@@ -18,13 +18,13 @@ each is worth is left to the multipliers.
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from onnxsub.budget import Budget
 from onnxsub.device import ieee_float32
 from onnxsub.ops.base import Activation
 from onnxsub.ops.relaxation import Relaxation
@@ -52,7 +52,7 @@ _LOOKING = 0.7  # share of the time that looking for pairs may take
 
 
 def paired(
-    bounder: Bounder, root: Bounded, hardest: Bounded, most: int, seconds: float = math.inf
+    bounder: Bounder, root: Bounded, hardest: Bounded, most: int, budget: Budget | None = None
 ) -> tuple[dict[str, Cuts], float]:
     """Cuts by the tensor that the operator writes, as many as the time allows, the most promising ones first.
 
@@ -62,9 +62,9 @@ def paired(
         root: the roots of `bounder`, bounded: what is drawn from their lines holds everywhere.
         hardest: one node of each target that is to have cuts: they are made for its coefficients and its point.
         most: pairs per target and source, of all activations together.
-        seconds: that this may take.
+        budget: its time is what this may take.
     """
-    frame, began = bounder.frame, time.perf_counter()
+    frame, budget = bounder.frame, budget or Budget()
     made: list[dict[int, Cuts]] = [{} for _ in frame.targets]
     with torch.no_grad(), ieee_float32(frame.device):
         fronts = Fronts(frame.network, frame.x0)
@@ -76,13 +76,13 @@ def paired(
             sources.append(_Root.of(bounder, root, t, node, k, fronts))
             slices.append(sources[-1].chosen(most))
             # the first one tells what all will take
-            need = (time.perf_counter() - began) * len(nodes) / len(sources) / _LOOKING
-            if need > seconds:
+            need = budget.worked * len(nodes) / len(sources) / _LOOKING
+            if need > budget.deadline - budget.began:
                 return {}, need
         planes: list[dict[int, list[_Planes]]] = [{} for _ in nodes]
         for number in range(_SLICES):
             for source, pairs, part in zip(sources, slices, planes, strict=True):
-                if time.perf_counter() - began < seconds:
+                if budget.remaining > 0:
                     for p in pairs[number]:
                         part.setdefault(p.number, []).extend(source.planes(p))
         for (t, _, _), part in zip(nodes, planes, strict=True):
