@@ -87,7 +87,7 @@ def grid_step(x: Array, x0: Array) -> float:
 
 
 _AS_FAR = 1e-6  # relative difference of distances that counts as none
-_TRIED = 1024  # points that are evaluated in float32 by torch
+_TRIED = 256  # points that are evaluated in float32 by torch
 _VALUES = 2**23  # numbers of all tensors of them together
 _REPLAYED = 48  # of these: the best ones, and as many at random
 
@@ -118,4 +118,5 @@ def likely_witnesses(network: Network, lower: Array, upper: Array, label: int, s
         margin[:, label] = -math.inf
         worst = margin.amax(1).nan_to_num(nan=math.inf)
     order = torch.argsort(worst, descending=True).numpy()
-    return np.asarray(x[np.concatenate([order[:_REPLAYED], order[_REPLAYED : 2 * _REPLAYED]])])
+    others = rng.permutation(order[_REPLAYED:])
+    return np.asarray(x[np.concatenate([order[:_REPLAYED], others[:_REPLAYED]])])

@@ -156,6 +156,10 @@ def test_nodes_end_a_search(digits: Path, onnxsub: Run) -> None:
     assert 0 < short.json["lower"] < short.json["upper"]
     assert 20 <= short.json["nodes"] <= 20 + 2 * 32  # a batch that was begun is finished
     assert "the limit of 20 nodes ended it" in short.json["reason"]
+    again = onnxsub("distance", *ANCHOR, "--nodes", 20, "--json")
+    assert [again.json[k] for k in ("lower", "upper", "nodes", "targets")] == [
+        short.json[k] for k in ("lower", "upper", "nodes", "targets")
+    ]
     verdict = onnxsub("verify", *ANCHOR, "--eps", 0.13, "--nodes", 1, "--json")
     assert (verdict.code, verdict.json["status"]) == (3, "unknown")
     assert "the limit of 1 nodes ended it" in verdict.json["reason"]
