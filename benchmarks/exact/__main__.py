@@ -39,7 +39,7 @@ from onnxsub.verifiers.ascend import AttackPlan
 from onnxsub.verifiers.distance import DistanceOptions, distance
 from onnxsub.verifiers.external.search import unanswered
 from onnxsub.verifiers.options import BabOptions, Limits
-from onnxsub.verifiers.registry import external_tool
+from onnxsub.verifiers.registry import engine_of, external_tool
 from onnxsub.verifiers.verify import VerifyOptions, verify
 
 
@@ -133,7 +133,9 @@ def split_engines(text: str) -> list[str]:
     lexer.whitespace, lexer.whitespace_split, lexer.commenters = ",", True, ""
     engines = list(dict.fromkeys(e.strip() for e in lexer))
     for e in engines:
-        external_tool(e)
+        # an engine is imported here: that is no part of the first question
+        if external_tool(e) is None:
+            engine_of(e)
     return engines
 
 
