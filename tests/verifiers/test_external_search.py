@@ -192,10 +192,11 @@ def marabou() -> Marabou:
     return Marabou(python)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_marabou_itself_on_substitutes(marabou: Marabou, seed: int) -> None:
-    query = small_query(seed, ("dense", "conv", "residual")[seed])
-    file = chain_of(query, flat=seed == 1)
+@pytest.mark.parametrize(("seed", "kind"), [(0, "dense"), (3, "conv"), (4, "conv"), (2, "residual")])
+def test_marabou_itself_on_substitutes(marabou: Marabou, seed: int, kind: str) -> None:
+    """Seeds that Marabou answers in a second: on one in five it needs minutes, before and after any change of the file's rows."""
+    query = small_query(seed, kind)
+    file = chain_of(query, flat=kind == "conv")
     ours = verify(make_query(file, query.x0.reshape(file.input_shape), query.label), 0.2, VerifyOptions())
     theirs = decide_external(file, query, 0.2, marabou, 60.0)
     assert theirs.status == ours.status
