@@ -74,7 +74,8 @@ class CaseJudge:
         self._first = np.cumsum([0, *(len(c.b) for c in case.clauses)])[:-1]
 
     def _fed(self, x: Array) -> Array:
-        flat = np.asarray(x, dtype=np.float64).reshape(len(x), -1).astype(self._dtype)
+        with np.errstate(over="ignore"):
+            flat = np.asarray(x, dtype=np.float64).reshape(len(x), -1).astype(self._dtype)
         return np.asarray(np.clip(flat, self.lower, self.upper))
 
     def _least(self, y: Array) -> tuple[Array, Array]:

@@ -71,10 +71,10 @@ class Judge(Protocol):
 def inside_float32(lower: Array, upper: Array, dtype: np.dtype[np.generic] | type = np.float32) -> tuple[Array, Array]:
     """The smallest and the largest number of a type inside each side of a box; twice the nearest where there is none."""
     kind = np.dtype(dtype).type
-    low, high = np.asarray(lower).astype(dtype), np.asarray(upper).astype(dtype)
+    with np.errstate(over="ignore"):  # an end beyond the type becomes its largest number below
+        low, high, nearest = (np.asarray(end).astype(dtype) for end in (lower, upper, lower))
     low = np.where(low.astype(np.float64) < lower, np.nextafter(low, kind(np.inf)), low)
     high = np.where(high.astype(np.float64) > upper, np.nextafter(high, kind(-np.inf)), high)
-    nearest = np.asarray(lower).astype(dtype)
     none = low > high
     return np.where(none, nearest, low), np.where(none, nearest, high)
 

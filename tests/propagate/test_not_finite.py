@@ -15,7 +15,7 @@ from onnxsub.model import load_model
 from onnxsub.network import Network
 from onnxsub.passes.certify import certified_radius, keeps_its_pieces, margin_rows, worst_margin_bound
 from onnxsub.propagate import METHODS, Bounds, compute_bounds, linear_range, margin_bounds
-from onnxsub.propagate.balance import groups, scaled
+from onnxsub.propagate.balance import InexactError, groups, scaled
 from onnxsub.propagate.halfspace import cut_minimum
 from onnxsub.propagate.rounding import settled
 from onnxsub.region import InputSpace
@@ -119,8 +119,12 @@ def test_layers_near_the_ends_of_float64(seed: int, method: str) -> None:
     x0 = rng.random(network.input_shape)
     low, high = np.maximum(x0 - 0.1, 0), np.minimum(x0 + 0.1, 1)
     ordinary = sampled(network, low, high)
-    with np.errstate(all="ignore"):
-        far = scaled(network, exponents)
+    while True:
+        try:
+            far = scaled(network, exponents)
+            break
+        except InexactError:  # a weight would be lost: not as far, then
+            exponents = {name: int(e / 2) for name, e in exponents.items()}
     finite = all(np.isfinite(v).all() for op in far.ops for v in vars(op).values() if isinstance(v, np.ndarray))
     lossless = all(abs(e) < 1000 for e in exponents.values())
     bounds = compute_bounds(far, low, high, method, steps=2)

@@ -246,8 +246,8 @@ def test_the_command_line_takes_a_tool(tmp_path: Path, capfd: pytest.CaptureFixt
     document = json.loads(capfd.readouterr().out)
     assert (document["status"], document["verifier"], document["solver"]) == ("proved", f"command:{tool}", None)
     assert "not proved here" in document["reason"]
-    assert run(["verify", *question, "--eps", "0.001", "--verifier", "command:./absent"]) == 3
-    assert json.loads(capfd.readouterr().out)["status"] == "unknown"
+    assert run(["verify", *question, "--eps", "0.001", "--verifier", "command:./absent"]) == 4
+    assert "there is no program './absent' that can be started" in capfd.readouterr().err
     assert run(["verify", *question, "--eps", "0.001", "--verifier", "nothing"]) == 2
     assert "is unknown" in capfd.readouterr().err
     assert run(["distance", *question[:-1], "--via", "lin:0.9", "--verifier", f"command:{tool}", "--timeout", "30"]) == 0

@@ -157,7 +157,8 @@ def _flat(parts: tuple[Tensor, ...], count: int) -> Tensor:
 def _outward(lower: Tensor, upper: Tensor) -> Array:
     """Both ends as float32, `(B, 2, m)`, rounded so that the interval contains what it did."""
     both = np.stack([lower.double().cpu().numpy(), upper.double().cpu().numpy()], 1)
-    short = both.astype(np.float32)
+    with np.errstate(over="ignore"):
+        short = both.astype(np.float32)
     short[:, 0] = np.where(short[:, 0] > both[:, 0], np.nextafter(short[:, 0], np.float32(-np.inf)), short[:, 0])
     short[:, 1] = np.where(short[:, 1] < both[:, 1], np.nextafter(short[:, 1], np.float32(np.inf)), short[:, 1])
     return short
