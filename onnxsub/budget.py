@@ -151,6 +151,15 @@ class Budget:
         if self.over:
             raise OutOfTime
 
+    def attempt(self, work: Callable[[], None]) -> None:
+        """Runs `work` until it is done, the budget ends, or Ctrl-C comes, which sets `stop`."""
+        try:
+            work()
+        except OutOfTime:
+            pass
+        except KeyboardInterrupt:
+            self.stop.set()
+
     @property
     def why(self) -> str:
         """What ended the work, for a reason: `the time limit ended it (in the stage ...)`, ..."""

@@ -231,9 +231,12 @@ class Bracket:
         return model
 
     def replay_inside(self) -> None:
-        """Replays points that the proof says are not there: float32 execution may differ from the network over the real numbers."""
+        """Replays points that the proof says are not there: float32 execution may differ from the network over the real numbers.
+
+        This takes a fraction of a second, and is done also where the proof used up the time or the nodes.
+        """
         radius = min(self.lower, self.reach) * _INSIDE
-        if not (radius > 0 and self.running):
+        if not radius > 0 or self.claims.diverged is not None or not (self.settled or self.claims.lower >= self.reach):
             return
         with self.budget.stage("replay"):
             low, high = self.instance.ball(radius)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnxsub.budget import OutOfTime
 from onnxsub.errors import InputError
 from onnxsub.verifiers.ascend import AttackPlan
 from onnxsub.verifiers.decision import Decision
@@ -25,14 +24,9 @@ def work(decision: Decision, engine: Engine, plan: AttackPlan) -> None:
     """
     if DECISION not in engine.asks:
         raise InputError(f"--verifier {engine.name} does not decide; choose another one")
-    try:
-        engine.decide(decision, plan)
-        if decision.proved:
-            decision.replay_inside()
-    except OutOfTime:
-        pass
-    except KeyboardInterrupt:
-        decision.budget.stop.set()
+    # a proof is replayed also where a limit or Ctrl-C came as it ended
+    decision.budget.attempt(lambda: engine.decide(decision, plan))
+    decision.budget.attempt(decision.replay_inside)
 
 
 def concluded(decision: Decision, verifier: str, **more: Any) -> VerifyResult:

@@ -226,10 +226,15 @@ class Decision:
         return Rows(rescaled(network, box.x0), len(used), {k: (i,) for i, k in enumerate(clauses)})
 
     def replay_inside(self) -> None:
-        """Replays points of the boxes after a proof: float32 execution may differ from the network over the real numbers."""
+        """Replays points of the boxes after a proof: float32 execution may differ from the network over the real numbers.
+
+        The first box is replayed also where the proof used up the time or the nodes: no proof is told without a replay.
+        """
+        if not self.proved:
+            return
         with self.budget.stage("replay"):
             for number, box in enumerate(self.spec.boxes):
-                if not self.running:
+                if self.witness is not None or (number and self.budget.over):
                     return
                 network = as_margin_network(self.spec.network, box.rows)
                 points = likely_witnesses(network, box.lower, box.upper, len(box.rows.b), self.session.limits.seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from onnxsub.budget import Budget, OutOfTime
+from onnxsub.budget import Budget
 from onnxsub.errors import InputError
 from onnxsub.instance import Instance
 from onnxsub.ops.base import Array
@@ -50,12 +50,7 @@ def measure(
     known = bracket.at_anchor()
     if known is not None:
         return replace(known, verifier=verifier)
-    try:
-        engine.distance(bracket, start)
-        if bracket.settled or bracket.claims.lower >= bracket.reach:
-            bracket.replay_inside()
-    except OutOfTime:
-        pass
-    except KeyboardInterrupt:
-        bracket.budget.stop.set()
+    # a proof is replayed also where a limit or Ctrl-C came as it ended
+    bracket.budget.attempt(lambda: engine.distance(bracket, start))
+    bracket.budget.attempt(bracket.replay_inside)
     return bracket.result(verifier)

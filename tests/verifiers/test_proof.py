@@ -11,11 +11,18 @@ import pytest
 import onnxsub.verifiers.box.model as box_model_module
 import onnxsub.verifiers.bracket as bracket_module
 from onnxsub.errors import ContradictionError
+from onnxsub.instance import Instance
 from onnxsub.ops.base import Array
 from onnxsub.propagate import Bounds
+from onnxsub.verifiers.ascend import AttackPlan
+from onnxsub.verifiers.conclude import concluded, work
+from onnxsub.verifiers.decision import Decision, ball_spec
+from onnxsub.verifiers.options import ExactOptions, Limits
 from onnxsub.verifiers.proof import REAL_TIE, Claims, excluded, excludes
+from onnxsub.verifiers.registry import engine_of
+from onnxsub.verifiers.session import Session
 from onnxsub.verifiers.witness import Witness
-from tests.verifiers.nets import anchor, decided, dense, logits, measured, random_dense
+from tests.verifiers.nets import UNIT, anchor, decided, dense, logits, measured, random_dense
 
 BOTH = ("bab", "milp")
 TWO_SIDED = dense(([[1.0], [-1.0]], [-0.5, 0.5]), ([[0.0, 0.0], [1.0, 1.0]], [0.2, 0.0]))
@@ -197,3 +204,26 @@ def test_a_wrong_proof_of_a_decision_is_a_contradiction(monkeypatch: pytest.Monk
     # where the proof happens to be right, replayed points say nothing against it
     r = decided(TWO_SIDED, X0, 0, 0.14, verifier=verifier, replay=logits(TWO_SIDED), threads=1)
     assert (r.status, r.replayed > 0, r.witness) == ("proved", True, None)
+
+
+@pytest.mark.parametrize("verifier", BOTH)
+def test_a_proof_that_used_up_its_nodes_is_replayed(verifier: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the engine is interrupted as its proof ends."""
+    engine = engine_of(verifier)
+    assert engine is not None
+    decide = type(engine).decide
+
+    def late(self: Any, decision: Decision, plan: Any) -> None:
+        decide(self, decision, plan)
+        decision.budget.count(100)
+        decision.budget.check()
+        raise AssertionError("the limit is not seen")
+
+    monkeypatch.setattr(type(engine), "decide", late)
+    instance = Instance(TWO_SIDED, X0, 0, UNIT).judged
+    decision = Decision(ball_spec(instance, 0.05), Session(ExactOptions(Limits(nodes=100))))
+    work(decision, engine, AttackPlan())
+    found = concluded(decision, verifier, eps=0.05)
+    assert found.status == "proved"
+    assert found.replayed > 0
+    assert decision.budget.over
