@@ -18,6 +18,7 @@ from onnxsub.errors import InputError
 from onnxsub.metrics.margin_result import Example, MarginOptions, MarginResult
 from onnxsub.network import Network
 from onnxsub.passes.bounds import check_eps
+from onnxsub.propagate.rounding import Scales
 from onnxsub.query import Query
 from onnxsub.verifiers.ascend import Climb, climb
 from onnxsub.verifiers.bab.frame import Frame
@@ -154,7 +155,7 @@ def _at_level(search: Extremum, local: BoxModel) -> ClauseModel | None:
     rows = Rows(lowered(local.network, level), 1)
     scales = local.bounds.scales
     above = scales[local.network.output] + abs(level)
-    bounds = replace(local.bounds, scales={**scales, rows.network.output: above})
+    bounds = replace(local.bounds, scales=Scales({**scales, rows.network.output: above}))
     at = replace(local, rows=rows, bounds=bounds, highest=local.highest - shift, lowest=local.lowest - shift)
     with search.budget.stage("tighten"):
         model = at.clause(0, search.session.bab.tighten) if at.open else None

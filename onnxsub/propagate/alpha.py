@@ -28,7 +28,7 @@ from onnxsub.propagate.balance import balancing, scaled
 from onnxsub.propagate.bounds import Bounds, compute_bounds
 from onnxsub.propagate.chunks import MEMORY
 from onnxsub.propagate.linear import linear_range
-from onnxsub.propagate.rounding import Scales, absolute_product, largest_of, scales_of, settled, slack
+from onnxsub.propagate.rounding import Scales, absolute_product, scales_of, settled, slack
 
 __all__ = ["optimised_bounds", "optimised_minimum"]
 
@@ -197,7 +197,6 @@ class _Search:
         ops = [o for o in before if isinstance(o, Activation)]
         names = [o.output for o in before if isinstance(o, Nonlinear)]
         size = absolute_product(flattened(start.data[0], 1), flattened(self.scales[tensor], 1))
-        finite = {n: torch.where(torch.isfinite(s), s, 0.0) for n, s in self.scales.items()}
         widest = max(math.prod(s) for s in (network.input_shape, *(o.out_shape for o in before)))
         work = sum(o.out_size * terms(o) for o in before if isinstance(o, Affine))
         # a gradient step, which cannot be interrupted, takes about 0.2 s at most
@@ -206,11 +205,11 @@ class _Search:
             box = (lower[b : b + 1], upper[b : b + 1])
             intervals = {name: (pre[name][0][b : b + 1], pre[name][1][b : b + 1]) for name in names}
             fixed = {name: _relax(network, name, intervals[name], None) for name in names}
-            own = {n: s[b : b + 1] for n, s in finite.items()}
+            own = {n: s[b : b + 1] for n, s in self.scales.finite.items()}
             for rows in torch.split(torch.arange(count, device=lower.device), limit):
                 a = Coefficients(start.data[0, rows].unsqueeze(1))
                 best[b, rows], passed[b, rows] = self._optimise(tensor, a, size[b, rows], ops, intervals, fixed, own, box)
-        return settled(best - slack(best, best, size, passed, largest=largest_of(finite)), best)[0]
+        return settled(best - slack(best, best, size, passed, largest=self.scales.largest), best)[0]
 
     def _optimise(
         self,
@@ -220,7 +219,7 @@ class _Search:
         ops: list[Activation],
         intervals: Mapping[str, Box],
         fixed: Mapping[str, Relaxation],
-        scales: Scales,
+        scales: Mapping[str, Tensor],
         box: Box,
     ) -> tuple[Tensor, Tensor]:
         """The best bound of every row `(R, 1, *shape)` of size `(R,)`, and what its slack needs: `(R,)` each."""

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from onnxsub.network import Network
 from onnxsub.ops.average import AveragePool
@@ -75,7 +74,7 @@ def balancing(network: Network, scales: Scales) -> dict[str, int]:
     """Exponents that bring every group's largest finite scale to between 1/2 and 1; empty where all are near 1 already."""
     found: dict[str, int] = {}
     for group in groups(network):
-        size = max(float(torch.where(torch.isfinite(scales[n]), scales[n], 0.0).max()) for n in group if scales[n].numel())
+        size = max(float(scales.finite[n].max()) for n in group if scales[n].numel())
         found |= dict.fromkeys(group, -math.frexp(size)[1] if size > 0 else 0)
     if max(map(abs, found.values()), default=0) <= NEAR:
         return {}

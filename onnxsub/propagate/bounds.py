@@ -30,7 +30,7 @@ from onnxsub.ops.relaxation import Relaxation
 from onnxsub.propagate.backward import flattened
 from onnxsub.propagate.chunks import MEMORY
 from onnxsub.propagate.linear import linear_range, per_domain, row_range
-from onnxsub.propagate.rounding import Scales, absolute_product, affine_interval, scale_after, settled, slack
+from onnxsub.propagate.rounding import Scales, absolute_product, after, settled, slack
 
 __all__ = ["METHODS", "Bounds", "compute_bounds", "linear_range", "margin_bounds", "per_domain", "slack"]
 
@@ -101,7 +101,7 @@ class Bounds:
         pre = {name: (l.cpu(), u.cpu()) for name, (l, u) in self.pre.items()}
         mode = _kind(self.method).mode or "crown"
         relaxations = {op.output: op.relax(*pre[op.output], mode) for op in network.nonlinear if op.output in self.relaxations}
-        scales = {name: s.cpu() for name, s in self.scales.items()}
+        scales = Scales({name: s.cpu() for name, s in self.scales.items()})
         return Bounds(lower, upper, pre, (low, high), relaxations, self.method, scales)
 
 
@@ -169,7 +169,7 @@ def _propagate(
     budget: Budget | None,
 ) -> Bounds:
     boxes: dict[str, Box] = {network.input: (lower, upper)}
-    scales: dict[str, Tensor] = {network.input: torch.maximum(lower.abs(), upper.abs())}
+    scales = Scales({network.input: torch.maximum(lower.abs(), upper.abs())})
     exact = {network.input}  # tensors whose interval no linear bound can improve
     pre: dict[str, Box] = {}
     relaxations: dict[str, Relaxation] = {}
@@ -183,9 +183,7 @@ def _propagate(
             if kind.mode is not None and name not in exact:
                 wanted = _wanted(op, boxes[name], units, only_unstable)
                 if len(wanted):
-                    found = linear_range(
-                        network, name, wanted, relaxations, lower, upper, memory, scales=scales, budget=budget
-                    )
+                    found = linear_range(network, name, wanted, relaxations, lower, upper, memory, scales=scales, budget=budget)
                     boxes[name] = _merge(boxes[name], wanted, found, intersect=kind.intersect)
             pre[op.output] = boxes[name]
             if kind.mode is not None:
@@ -206,11 +204,9 @@ def _propagate(
 
 def _step(op: Operator, read: list[Box], scales: list[Tensor]) -> tuple[Box, Tensor]:
     """Interval and scale of what an operator writes; affine operators round, so their ends move outward."""
+    (l, u), scale = after(op, read, scales)
     if not isinstance(op, Affine):
-        box = settled(*op.interval(*read))
-        return box, scale_after(op, scales, read, box)
-    l, u = affine_interval(op, read)
-    scale = scale_after(op, scales, read, (l, u))
+        return (l, u), scale
     s = slack(l, u, scale)
     return settled(l - s, u + s), scale
 

@@ -13,7 +13,7 @@ from onnxsub.ops.base import Box, Nonlinear
 from onnxsub.ops.relaxation import Relaxation
 from onnxsub.propagate.backward import Coefficients, pull_back
 from onnxsub.propagate.chunks import MEMORY, row_chunks, unit_rows
-from onnxsub.propagate.rounding import Scales, largest_of, scales_of, settled, slack
+from onnxsub.propagate.rounding import Scales, scales_of, settled, slack
 
 __all__ = ["linear_range", "per_domain", "row_range"]
 
@@ -41,7 +41,6 @@ def linear_range(
     """
     shape = network.shapes[tensor]
     scales = scales_of(network, lower, upper) if scales is None else scales
-    finite = {name: torch.where(torch.isfinite(s), s, 0.0) for name, s in scales.items()}
     parallel = all(relaxations[op.output].parallel for op in network.ancestors(tensor) if isinstance(op, Nonlinear))
     domains = lower.shape[0]
     lows = lower.new_empty((domains, len(index)))
@@ -53,7 +52,7 @@ def linear_range(
             budget.check()
         rows = per_domain(network, tensor, unit_rows(chunk, shape, lower), relaxations, domains)
         where = place[chunk]
-        bound = pull_back(network, tensor, rows, relaxations, both=parallel, scales=finite, budget=budget)
+        bound = pull_back(network, tensor, rows, relaxations, both=parallel, scales=scales.finite, budget=budget)
         low_passed[:, where] = _passed(bound.passed)
         if parallel:
             lows[:, where], highs[:, where] = bound.range(lower, upper)
@@ -61,10 +60,10 @@ def linear_range(
         else:
             lows[:, where] = bound.minimum(lower, upper)
             negative = Coefficients(-rows.data, rows.window)
-            bound = pull_back(network, tensor, negative, relaxations, scales=finite, budget=budget)
+            bound = pull_back(network, tensor, negative, relaxations, scales=scales.finite, budget=budget)
             highs[:, where] = -bound.minimum(lower, upper)
             high_passed[:, where] = _passed(bound.passed)
-    return _widened(lows, highs, scales[tensor].flatten(1)[:, index], low_passed, high_passed, finite)
+    return _widened(lows, highs, scales[tensor].flatten(1)[:, index], low_passed, high_passed, scales.largest)
 
 
 def row_range(
@@ -84,16 +83,14 @@ def row_range(
     Args:
         row_scale: `|rows| . s`, `(B, R)`.
     """
-    finite = {name: torch.where(torch.isfinite(s), s, 0.0) for name, s in scales.items()}
     start = per_domain(network, tensor, Coefficients(rows.unsqueeze(0)), relaxations, lower.shape[0])
-    below = pull_back(network, tensor, start, relaxations, scales=finite, budget=budget)
-    above = pull_back(network, tensor, Coefficients(-start.data), relaxations, scales=finite, budget=budget)
+    below = pull_back(network, tensor, start, relaxations, scales=scales.finite, budget=budget)
+    above = pull_back(network, tensor, Coefficients(-start.data), relaxations, scales=scales.finite, budget=budget)
     low, high = below.minimum(lower, upper), -above.minimum(lower, upper)
-    return _widened(low, high, row_scale, _passed(below.passed), _passed(above.passed), finite)
+    return _widened(low, high, row_scale, _passed(below.passed), _passed(above.passed), scales.largest)
 
 
-def _widened(low: Tensor, high: Tensor, scale: Tensor, low_passed: Tensor, high_passed: Tensor, finite: Scales) -> Box:
-    largest = largest_of(finite)
+def _widened(low: Tensor, high: Tensor, scale: Tensor, low_passed: Tensor, high_passed: Tensor, largest: float) -> Box:
     below, above = (slack(low, high, scale, passed, largest=largest) for passed in (low_passed, high_passed))
     return settled(low - below, high + above)
 

@@ -32,6 +32,7 @@ prove nothing either, so a coefficient that underflowed to 0 against a value tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -40,10 +41,32 @@ from torch import Tensor
 from onnxsub.network import Network
 from onnxsub.ops.base import Affine, Box, Operator
 
-__all__ = ["Scales", "absolute_product", "affine_interval", "scales_of", "settled", "slack"]
+__all__ = ["Scales", "absolute_product", "after", "scales_of", "settled", "slack"]
 
-Scales = Mapping[str, Tensor]
-"""Scale of every tensor by name, `(B, *shape)`."""
+
+class Scales(dict[str, Tensor]):
+    """Scale of every tensor by name, `(B, *shape)`; each is set once.
+
+    Attributes:
+        finite: the same with 0 in place of what is infinite.
+        largest: the largest finite one.
+    """
+
+    def __init__(self, scales: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.finite: dict[str, Tensor] = {}
+        self.largest = 0.0
+        for name, scale in scales.items():
+            self[name] = scale
+
+    def __setitem__(self, name: str, scale: Tensor) -> None:
+        super().__setitem__(name, scale)
+        largest = float(scale.max()) if scale.numel() else 0.0
+        if not math.isfinite(largest):  # the largest of NaN and others is NaN
+            scale = torch.where(torch.isfinite(scale), scale, 0.0)
+            largest = float(scale.max())
+        self.finite[name] = scale
+        self.largest = max(self.largest, largest)
 
 
 def slack(lower: Tensor, upper: Tensor, scale: Tensor, passed: Tensor | None = None, *, largest: float = 0.0) -> Tensor:
@@ -69,31 +92,38 @@ def settled(lower: Tensor, upper: Tensor) -> Box:
     return lower.nan_to_num(nan=-inf, posinf=-inf, neginf=-inf), upper.nan_to_num(nan=inf, posinf=inf, neginf=inf)
 
 
-def scale_after(op: Operator, scales: list[Tensor], boxes: list[Box], box: Box) -> Tensor:
-    """Scale of what an operator writes, from the scales and intervals that it reads and the interval that it writes."""
+def after(op: Operator, boxes: list[Box], scales: list[Tensor]) -> tuple[Box, Tensor]:
+    """Interval, not yet widened, and scale of what an operator writes, from those of what it reads.
+
+    Where ends are infinite, an element with coefficient 0 for them keeps a finite interval.
+    """
     if not isinstance(op, Affine):
-        return torch.maximum(box[0].abs(), box[1].abs())
+        lower, upper = settled(*op.interval(*boxes))
+        return (lower, upper), torch.maximum(lower.abs(), upper.abs())
     sizes = [torch.maximum(s, torch.maximum(l.abs(), u.abs())) for s, (l, u) in zip(scales, boxes, strict=True)]
-    finite = [torch.isfinite(s) for s in sizes]
-    whole = all(bool(f.all()) for f in finite)
-    result = op.magnitude(*(sizes if whole else [torch.where(f, s, 0.0) for f, s in zip(finite, sizes, strict=True)]))
-    if not whole:
-        result = result.masked_fill(_reached(op, finite), torch.inf)
-    c = op.offset(result)
-    result = result if c is None else result + c.abs()
-    zero = result == 0
-    if bool(zero.any()):  # no term at all, or terms that underflowed
+    if all(_finite(s) for s in sizes):
+        box, scale = settled(*op.interval(*boxes)), op.magnitude(*sizes)
+    else:
+        box = _partly_infinite(op, boxes)
+        finite = [torch.isfinite(s) for s in sizes]
+        scale = op.magnitude(*[torch.where(f, s, 0.0) for f, s in zip(finite, sizes, strict=True)])
+        scale = scale.masked_fill(_reached(op, finite), torch.inf)
+    c = op.offset(scale)
+    scale = scale if c is None else scale + c.abs()
+    if scale.numel() and float(scale.min()) == 0:  # no term at all, or terms that underflowed
         reached = _reached(op, [s == 0 for s in sizes])
-        result = result.masked_fill(zero & reached, tiny_of(result))
-    return result
+        scale = scale.masked_fill((scale == 0) & reached, tiny_of(scale))
+    return box, scale
 
 
-def affine_interval(op: Affine, boxes: list[Box]) -> Box:
-    """`op.interval`, also where ends are infinite: an element with coefficient 0 for them keeps a finite interval."""
+def _finite(size: Tensor) -> bool:
+    """Whether no element of a size, which is not negative, is infinite or NaN."""
+    return size.numel() == 0 or math.isfinite(float(size.max()))  # the largest of NaN and others is NaN
+
+
+def _partly_infinite(op: Affine, boxes: list[Box]) -> Box:
     lower, upper = settled(*op.interval(*boxes))
     finite = [torch.isfinite(l) & torch.isfinite(u) for l, u in boxes]
-    if all(bool(f.all()) for f in finite):
-        return lower, upper
     inner = [(torch.where(f, l, 0.0), torch.where(f, u, 0.0)) for f, (l, u) in zip(finite, boxes, strict=True)]
     low, high = settled(*op.interval(*inner))
     reached = _reached(op, finite)
@@ -111,21 +141,13 @@ def tiny_of(like: Tensor) -> float:
     return 1e-300 if like.dtype == torch.float64 else 1e-37
 
 
-def scales_of(network: Network, lower: Tensor, upper: Tensor) -> dict[str, Tensor]:
+def scales_of(network: Network, lower: Tensor, upper: Tensor) -> Scales:
     """Scales by plain intervals, for callers who have no bounds at hand."""
     boxes: dict[str, Box] = {network.input: (lower, upper)}
-    scales = {network.input: torch.maximum(lower.abs(), upper.abs())}
+    scales = Scales({network.input: torch.maximum(lower.abs(), upper.abs())})
     for op in network.ops:
-        read, known = [boxes[n] for n in op.inputs], [scales[n] for n in op.inputs]
-        box = affine_interval(op, read) if isinstance(op, Affine) else settled(*op.interval(*read))
-        boxes[op.output] = box
-        scales[op.output] = scale_after(op, known, read, box)
+        boxes[op.output], scales[op.output] = after(op, [boxes[n] for n in op.inputs], [scales[n] for n in op.inputs])
     return scales
-
-
-def largest_of(scales: Scales) -> float:
-    """The largest finite scale."""
-    return max((float(torch.where(torch.isfinite(s), s, 0.0).max()) for s in scales.values() if s.numel()), default=0.0)
 
 
 def absolute_product(rows: Tensor, scale: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from onnxsub.verifiers.proof import Claims
 from onnxsub.verifiers.referee import Referee
 from onnxsub.verifiers.result import DistanceResult, Progress, TargetResult
 from onnxsub.verifiers.session import Session
-from onnxsub.verifiers.witness import Witness, grid_step, likely_witnesses
+from onnxsub.verifiers.witness import Witness, grid_step, points_inside
 
 __all__ = ["OUTWARD", "Bracket", "in_margin_units"]
 
@@ -240,7 +240,7 @@ class Bracket:
             return
         with self.budget.stage("replay"):
             low, high = self.instance.ball(radius)
-            points = likely_witnesses(self.instance.network, low, high, self.label, self.session.limits.seed)
+            points = points_inside(self.instance.network, low, high, self.session.limits.seed)
             for witness in self.referee.judge(points):
                 if witness.margin >= 0:
                     self.claims.reach(witness.label, witness, witness.radius)

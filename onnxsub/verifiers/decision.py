@@ -23,7 +23,7 @@ from onnxsub.verifiers.box.model import Box, Rows
 from onnxsub.verifiers.judges import BallJudge
 from onnxsub.verifiers.proof import Claims
 from onnxsub.verifiers.session import Session
-from onnxsub.verifiers.witness import Judge, Witness, likely_witnesses
+from onnxsub.verifiers.witness import Judge, Witness, points_inside
 
 __all__ = ["Decision", "Spec", "SpecBox", "ball_spec"]
 
@@ -236,8 +236,7 @@ class Decision:
             for number, box in enumerate(self.spec.boxes):
                 if self.witness is not None or (number and self.budget.over):
                     return
-                network = as_margin_network(self.spec.network, box.rows)
-                points = likely_witnesses(network, box.lower, box.upper, len(box.rows.b), self.session.limits.seed)
+                points = points_inside(self.spec.network, box.lower, box.upper, self.session.limits.seed)
                 self.take(number, box.judge.best(points))
                 self.replayed += len(points)
 

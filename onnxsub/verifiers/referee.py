@@ -60,17 +60,17 @@ class Referee:
         offsets = np.asarray(x, dtype=np.float64) - self._x0
         points = as_points(self._x0, offsets.reshape(len(offsets), -1), self._space)
         logits = np.asarray(self._replay(points), dtype=np.float64)
+        margins, labels = worst_margin(logits, self._label)
+        near = (margins < 0) & (margins >= -TIE * (self._size + np.abs(logits).max(1)))
+        if near.any():
+            with torch.no_grad():
+                exact = self._network.forward(torch.as_tensor(points[near], dtype=torch.float64)).numpy()
+            near[near] = worst_margin(exact, self._label)[0] >= -_REAL * self._scale
+        radii = np.abs(points.astype(np.float64) - self._x0).reshape(len(points), -1).max(1)
         found = []
-        with torch.no_grad():
-            exact = self._network.forward(torch.as_tensor(points, dtype=torch.float64)).numpy()
-        reals = worst_margin(exact, self._label)[0]
-        size = self._size
-        for point, row, value, t, real in zip(points, logits, *worst_margin(logits, self._label), reals, strict=True):
-            margin, target = float(value), int(t)
-            near = margin >= -TIE * (size + float(np.abs(row).max())) and real >= -_REAL * self._scale
+        for point, radius, margin, target, tie in zip(points, radii.tolist(), margins.tolist(), labels.tolist(), near, strict=True):
             # NaN is neither: it compares false everywhere
-            kind = "strict" if margin > 0 else "tie" if margin == 0 or near else "rejected"
-            radius = float(np.abs(point.astype(np.float64) - self._x0).max())
+            kind = "strict" if margin > 0 else "tie" if margin == 0 or tie else "rejected"
             found.append(Witness(point, radius, target, margin, kind))
         return found
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 
-__all__ = ["Judge", "Witness", "grid_step", "inside_float32", "likely_witnesses"]
+__all__ = ["Judge", "Witness", "grid_step", "inside_float32", "points_inside"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,36 +86,22 @@ def grid_step(x: Array, x0: Array) -> float:
 
 
 _AS_FAR = 1e-6  # relative difference of distances that counts as none
-_TRIED = 256  # points that are evaluated in float32 by torch
+_FEWEST, _MOST = 96, 128  # points that are replayed
 _VALUES = 2**23  # numbers of all tensors of them together
-_REPLAYED = 48  # of these: the best ones, and as many at random
 
 
-def likely_witnesses(network: Network, lower: Array, upper: Array, label: int, seed: int = 0) -> Array:
-    """Points of a box at which a network that runs in float32 may have another class than over the real numbers.
+def points_inside(network: Network, lower: Array, upper: Array, seed: int = 0) -> Array:
+    """Points of a box that are replayed after a proof, because float32 execution may differ from the network over the real numbers.
 
-    Corners, points on the sides and inside, evaluated in float32; the ones with the largest margin, and some at random:
-    `(N, *input_shape)` float64. Where rounding decides, the order of summation does, so the judge may see other margins: hence
-    both.
-
-    Args:
-        network: as the file computes, not rescaled; output `label` is what the others are compared with.
+    Corners, points on the sides and inside, both ends and the centre: `(N, *input_shape)` float64, fewer of a large network.
     """
     rng = np.random.default_rng(seed)
     shape = network.input_shape
     values = sum(math.prod(s) for s in network.shapes.values())
-    count = int(min(max(_VALUES // max(values, 1), 2 * _REPLAYED), _TRIED))
+    count = min(max(_VALUES // max(values, 1), _FEWEST), _MOST)
     low, high = np.asarray(lower, dtype=np.float64).reshape(shape), np.asarray(upper, dtype=np.float64).reshape(shape)
     u = rng.random((count, *shape))
-    kind = np.arange(count).reshape(-1, *[1] * len(shape)) % 4
-    u = np.where(kind == 0, np.round(u), np.where((kind == 1) & (rng.random(u.shape) < 0.5), 0.5, u))
+    u[::4] = np.round(u[::4])
+    u[1::4][rng.random(u[1::4].shape) < 0.5] = 0.5
     u[0], u[1], u[2] = 0.0, 1.0, 0.5
-    x = low + (high - low) * u
-    with torch.no_grad():
-        f = network.forward(torch.as_tensor(x, dtype=torch.float32)).double()
-        margin = f - f[:, label : label + 1]
-        margin[:, label] = -math.inf
-        worst = margin.amax(1).nan_to_num(nan=math.inf)
-    order = torch.argsort(worst, descending=True).numpy()
-    others = rng.permutation(order[_REPLAYED:])
-    return np.asarray(x[np.concatenate([order[:_REPLAYED], others[:_REPLAYED]])])
+    return np.asarray(low + (high - low) * u)
