@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
-from onnxsub.ops.base import Activation, Array, Box
+from onnxsub.ops.base import Box
+from onnxsub.ops.curve import Curve
 from onnxsub.ops.interval_rows import outward
 from onnxsub.ops.relaxation import Elementwise, check_mode
 
@@ -20,39 +21,27 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from onnxsub.ops.encoding import Encoder, LinExpr
     from onnxsub.ops.onnx_writer import OnnxWriter
 else:
     from onnxsub.lazy import torch
 
 __all__ = ["Convex", "Odds", "Square"]
 
-_SLACK = 16.0
-"""Bounds are widened by this many units in the last place of the largest number that enters them."""
-
 _NARROW = 1e-6
 """On shorter intervals, relative to their ends, a difference quotient loses its digits; the slope at the middle serves."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Convex(Activation, abc.ABC):
-    """A convex, continuously differentiable `s`."""
+class Convex(Curve, abc.ABC):
+    """A convex `s`."""
 
     unsupported: ClassVar[Mapping[str, str]] = MappingProxyType(
         {"milp": "it is not piecewise linear, so no linear program decides about it; choose --verifier bab"}
     )
 
     @abc.abstractmethod
-    def derivative(self, z: Tensor) -> Tensor:
-        """`s'(z)`."""
-
-    @abc.abstractmethod
     def stationary(self, slope: Tensor) -> Tensor:
         """A z with `s'(z) = slope`, any finite number where there is none."""
-
-    @property
-    def piecewise_linear(self) -> bool:
-        return False
 
     def interval(self, *boxes: Box) -> Box:
         lower, upper = boxes[0]
@@ -65,8 +54,7 @@ class Convex(Activation, abc.ABC):
         errors = torch.stack([self.forward(p) - slope * p - offset for p in points])
         ends = torch.maximum(lower.abs(), upper.abs())
         size = 1 + offset.abs() + slope.abs() * ends + torch.maximum(self.forward(lower), self.forward(upper)).abs()
-        slack = _SLACK * torch.finfo(lower.dtype).eps * size
-        return errors.amin(0) - slack, errors.amax(0) + slack
+        return self.widened(errors.amin(0), errors.amax(0), size)
 
     def relax(self, lower: Tensor, upper: Tensor, mode: str, alpha: Tensor | None = None) -> Elementwise:
         """The chord above, the tangent at the middle below; `fastlin`: the chord and its parallel tangent.
@@ -85,22 +73,8 @@ class Convex(Activation, abc.ABC):
             return Elementwise(above, high[0], above, high[1])
         return Elementwise(at_middle, self.line_error(lower, upper, at_middle, zero)[0], above, high[1])
 
-    def tangent(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        slope = self.derivative(z)
-        return slope, self.forward(z) - slope * z
-
     def slopes(self, lower: Tensor, upper: Tensor) -> Box:
         return outward(self.derivative(lower), self.derivative(upper), lower <= upper)  # s' does not fall
-
-    def affine_on(self, lower: Tensor, upper: Tensor) -> Tensor:
-        return lower == upper
-
-    def take(self, index: Array, *, node: str, inputs: tuple[str, ...], output: str) -> Convex:
-        shape = (len(index),)
-        return replace(self, node=node, inputs=inputs, output=output, in_shapes=(shape,), out_shape=shape)
-
-    def encode_units(self, encoder: Encoder, z: LinExpr, lower: Array, upper: Array) -> LinExpr:
-        raise self.missing("milp")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
-from onnxsub.ops.base import Activation, Array, Box
+from onnxsub.ops.base import Box
+from onnxsub.ops.curve import Curve
 from onnxsub.ops.interval_rows import outward
 from onnxsub.ops.node import Node
 from onnxsub.ops.relaxation import Elementwise, check_mode
@@ -17,15 +18,11 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from onnxsub.ops.encoding import Encoder, LinExpr
     from onnxsub.ops.onnx_writer import OnnxWriter
 else:
     from onnxsub.lazy import torch
 
 __all__ = ["Sigmoid", "Smooth", "Tanh", "read_sigmoid", "read_tanh"]
-
-_SLACK = 16.0
-"""Bounds are widened by this many units in the last place of the largest number that enters them."""
 
 _STEPS = 40
 """Bisection steps for a tangent point. Soundness does not rest on it: see `Smooth.relax`."""
@@ -35,7 +32,7 @@ _NARROW = 1e-4
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Smooth(Activation, abc.ABC):
+class Smooth(Curve, abc.ABC):
     """An S-shaped `s` with `s(-z) = 2 s(0) - s(z)`, `s''(z) z <= 0`."""
 
     unsupported: ClassVar[Mapping[str, str]] = MappingProxyType(
@@ -43,21 +40,12 @@ class Smooth(Activation, abc.ABC):
     )
 
     @abc.abstractmethod
-    def derivative(self, z: Tensor) -> Tensor:
-        """`s'(z)`, to a relative error of a few units in the last place, also far from 0."""
-
-    @abc.abstractmethod
     def stationary(self, slope: Tensor) -> Tensor:
         """The `z >= 0` with `s'(z) = slope`; 0 for larger slopes than s has, some large number for `slope <= 0`."""
 
-    @property
-    def piecewise_linear(self) -> bool:
-        return False
-
     def interval(self, *boxes: Box) -> Box:
         lower, upper = boxes[0]
-        slack = _SLACK * torch.finfo(lower.dtype).eps
-        return self.forward(lower) - slack, self.forward(upper) + slack
+        return self.widened(self.forward(lower), self.forward(upper), 1.0)
 
     def line_error(self, lower: Tensor, upper: Tensor, slope: Tensor, offset: Tensor) -> Box:
         # s(z) - line(z) has its extremes at the ends and where s' equals the slope; any other point inside does no harm
@@ -67,8 +55,7 @@ class Smooth(Activation, abc.ABC):
         flat, zero = slope == 0, torch.zeros_like(lower)
         errors = torch.stack([self.forward(p) - torch.where(flat, zero, slope * p) - offset for p in points])
         size = 1 + offset.abs() + torch.where(flat, zero, slope.abs() * torch.maximum(lower.abs(), upper.abs()))
-        slack = _SLACK * torch.finfo(lower.dtype).eps * size
-        return errors.amin(0) - slack, errors.amax(0) + slack
+        return self.widened(errors.amin(0), errors.amax(0), size)
 
     def relax(self, lower: Tensor, upper: Tensor, mode: str, alpha: Tensor | None = None) -> Elementwise:
         """Only the slopes are chosen here. The offsets come from `line_error`, so the lines are sound whatever the slopes.
@@ -105,25 +92,10 @@ class Smooth(Activation, abc.ABC):
             slope = torch.where(touching, self.derivative(right), slope)
         return slope
 
-    def tangent(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        slope = self.derivative(z)
-        return slope, self.forward(z) - slope * z
-
     def slopes(self, lower: Tensor, upper: Tensor) -> Box:
         # s' is even and falls away from 0
         ends = torch.minimum(self.derivative(lower), self.derivative(upper))
         return outward(ends, self.derivative(torch.zeros_like(lower).clamp(min=lower, max=upper)), lower <= upper)
-
-    def affine_on(self, lower: Tensor, upper: Tensor) -> Tensor:
-        # a single point is all that it is affine on
-        return lower == upper
-
-    def take(self, index: Array, *, node: str, inputs: tuple[str, ...], output: str) -> Smooth:
-        shape = (len(index),)
-        return replace(self, node=node, inputs=inputs, output=output, in_shapes=(shape,), out_shape=shape)
-
-    def encode_units(self, encoder: Encoder, z: LinExpr, lower: Array, upper: Array) -> LinExpr:
-        raise self.missing("milp")
 
     def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
         writer.node(type(self).__name__, inputs, output)
