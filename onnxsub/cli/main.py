@@ -18,6 +18,7 @@ from onnxsub.cli import signals
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Session
 from onnxsub.errors import OnnxsubError, OutputError
+from onnxsub.streams import reserve_standard_output
 
 __all__ = ["COMMANDS", "cli", "main", "run"]
 
@@ -131,6 +132,7 @@ def main() -> NoReturn:
     """Runs the command line of this process and ends it."""
     # torch's worker threads spin while they wait; beside one busy process that makes short calls fifty times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    reserve_standard_output()
     try:
         code = run()
         signals.finish()

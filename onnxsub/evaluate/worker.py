@@ -14,6 +14,8 @@ import threading
 import time
 from typing import IO, Any
 
+from onnxsub.streams import taken_output
+
 __all__ = ["main", "read_message", "write_message"]
 
 _LENGTH = struct.Struct(">Q")
@@ -42,9 +44,7 @@ def write_message(stream: IO[bytes], message: Any) -> None:
 def main() -> None:
     """Works until there is nothing more to read, or until the parent is gone."""
     threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
-    # what a library prints must not get between the messages
-    channel = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    channel = os.fdopen(taken_output(), "wb")  # what a library prints must not get between the messages
     from onnxsub.evaluate.work import work
 
     while True:

@@ -24,7 +24,7 @@ import torch
 
 from onnxsub.geometry import halfspace_radius
 from onnxsub.ops.base import Array
-from onnxsub.verifiers.programs.solvers import get_solver
+from onnxsub.verifiers.programs.solvers import HIGHS
 
 __all__ = ["Nearest"]
 
@@ -103,7 +103,7 @@ class Nearest:
 
     def _optimal(self, limit: float) -> bool:
         """Runs the method that suits the size, and the other one where that ends without an optimum."""
-        h, highspy = self._highs, get_solver("highs").module()
+        h, highspy = self._highs, HIGHS.module()
         until = time.perf_counter() + limit
         methods = ("simplex", "ipm") if self.rows < _MANY else ("ipm", "simplex")
         for method in methods:
@@ -128,10 +128,9 @@ class Nearest:
         return float(halfspace_radius(*arrays))
 
     def _empty(self) -> Any:
-        highspy = get_solver("highs").module()
-        h = highspy.Highs()
+        h = HIGHS.instance()
         settings = {
-            "output_flag": False, "presolve": "off", "threads": 1, "parallel": "off",
+            "presolve": "off", "threads": 1, "parallel": "off",
             "primal_feasibility_tolerance": _TOLERANCE, "dual_feasibility_tolerance": _TOLERANCE,
         }  # fmt: skip
         for key, value in settings.items():

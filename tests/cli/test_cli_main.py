@@ -167,3 +167,53 @@ def test_every_command_is_a_click_command() -> None:
         assert command.name == name
         assert command.help
     assert run_cli(["--version"]) == 0
+
+
+def test_what_libraries_print_does_not_reach_standard_output() -> None:
+    code = (
+        "import os, sys\n"
+        "from onnxsub.streams import reserve_standard_output\n"
+        "print('before')\n"
+        "reserve_standard_output()\n"
+        "os.write(1, b'a banner\\n')\n"
+        "print('{\"a\": \"\\u00e9\"}')\n"
+    )
+    environment = os.environ | {"PYTHONUTF8": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, env=environment)
+    assert done.stdout == 'before\n{"a": "\u00e9"}\n'
+    assert done.stderr == "a banner\n"
+
+
+def test_a_closed_standard_output_is_no_error() -> None:
+    code = "import sys; sys.stdout.close(); from onnxsub.streams import reserve_standard_output; reserve_standard_output()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_solver_that_prints_while_it_is_made(capfd: pytest.CaptureFixture[str]) -> None:
+    """What version 1.16 of highspy does, by way of the callbacks that its constructor switches on."""
+    from onnxsub.verifiers.programs.solvers.highs import _silent
+
+    class Loud:
+        def __init__(self) -> None:
+            self.options: dict[str, object] = {}
+            self.enableCallbacks()
+
+        def setOptionValue(self, name: str, value: object) -> None:  # noqa: N802 - as in the package
+            self.options[name] = value
+
+        def enableCallbacks(self) -> None:  # noqa: N802 - as in the package
+            if self.options.get("output_flag", True):
+                os.write(1, b"Running HiGHS")
+
+    Loud()
+    assert capfd.readouterr().out == "Running HiGHS"
+    _silent(_Module(Loud))()
+    assert capfd.readouterr().out == ""
+
+
+class _Module:
+    """A module as far as `_silent` needs one."""
+
+    def __init__(self, kind: type) -> None:
+        self.Highs = kind

@@ -9,11 +9,11 @@ import numpy as np
 
 from onnxsub.budget import Budget
 from onnxsub.ops.base import Array
-from onnxsub.verifiers.programs.solvers import Problem, get_solver
+from onnxsub.verifiers.programs.solvers import HIGHS, Problem
 
 __all__ = ["WarmProgram"]
 
-_SETTINGS = {"output_flag": False, "presolve": "off", "solver": "simplex", "threads": 1, "parallel": "off"}
+_SETTINGS = {"presolve": "off", "solver": "simplex", "threads": 1, "parallel": "off"}
 
 
 class WarmProgram:
@@ -28,9 +28,9 @@ class WarmProgram:
     """
 
     def __init__(self, problem: Problem, *, objective: bool = True, **settings: Any) -> None:
-        self._highspy = highspy = get_solver("highs").module()
+        self._highspy = highspy = HIGHS.module()
         self._columns = np.arange(problem.columns, dtype=np.int32)
-        self.highs = h = highspy.Highs()
+        self.highs = h = HIGHS.instance()
         for key, value in {**_SETTINGS, **settings}.items():
             h.setOptionValue(key, value)
         self.able = problem.ordinary

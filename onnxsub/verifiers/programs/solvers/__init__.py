@@ -8,9 +8,12 @@ from onnxsub.verifiers.programs.solvers.gurobi import Gurobi
 from onnxsub.verifiers.programs.solvers.highs import Highs
 from onnxsub.verifiers.programs.solvers.scip import Scip
 
-__all__ = ["SOLVERS", "Capability", "Problem", "Solution", "Solver", "SolverOptions", "SolverStatus", "get_solver"]
+__all__ = ["HIGHS", "SOLVERS", "Capability", "Problem", "Solution", "Solver", "SolverOptions", "SolverStatus", "get_solver"]
 
-SOLVERS: dict[str, Solver] = {s.name: s for s in (Highs(), Gurobi(), Scip())}
+HIGHS = Highs()
+"""Linear programs that are solved again and again are its own, whatever the MILP solver."""
+
+SOLVERS: dict[str, Solver] = {s.name: s for s in (HIGHS, Gurobi(), Scip())}
 
 
 def get_solver(name: str) -> Solver:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -56,6 +57,16 @@ _LEAN: dict[str, Any] = {
 }
 
 
+@cache
+def _silent(highspy: Any) -> Any:
+    class Silent(highspy.Highs):  # type: ignore[misc]
+        def enableCallbacks(self) -> None:  # noqa: N802 - the name is the package's; its constructor calls it first
+            self.setOptionValue("output_flag", False)
+            super().enableCallbacks()
+
+    return Silent
+
+
 class Highs(Solver):
     """`highspy`: `passModel` with CSC arrays, interrupted by its callbacks."""
 
@@ -67,9 +78,12 @@ class Highs(Solver):
     def license_status(self) -> str:
         return "HiGHS: MIT licence, no limits"
 
+    def instance(self) -> Any:
+        """A `highspy.Highs` that prints nothing: version 1.16 prints a banner while it is made, before an option can be set."""
+        return _silent(self.module())()
+
     def _run(self, problem: Problem, options: SolverOptions, stop: threading.Event) -> Solution:
-        highspy = self.module()
-        h = highspy.Highs()
+        highspy, h = self.module(), self.instance()
         self._configure(h, options)
         self._check(highspy, h.passModel(*_arrays(highspy, problem)), "the model was refused")
         if options.start is not None:
@@ -94,7 +108,6 @@ class Highs(Solver):
 
     def _configure(self, h: Any, options: SolverOptions) -> None:
         values = _LEAN | {
-            "output_flag": False,
             "random_seed": int(options.seed) % 2**31,
             "mip_rel_gap": float(options.rel_gap),
             "mip_abs_gap": float(options.abs_gap),
