@@ -1,6 +1,7 @@
 # make demo   the main job on the bundled network, from a bare Python to a substitute and its exact distance
 # make test   the test suite (slow tests included); make test ARGS="-m 'not slow'" is the quick part
 # make lint   ruff and mypy
+# make plain  the README's commands in an environment with the newest versions of everything, without constraints (but for torch)
 # make clean  removes what the others made, except the environment
 #
 # PYTHON  the interpreter that makes the environment, 3.11 or newer
@@ -15,7 +16,7 @@ JOBS   ?= auto
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint plain clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -28,6 +29,12 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# torch alone is pinned: its newest version may bring gigabytes of CUDA
+plain: $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager ".[cpu,report]" $$(grep '^torch==' constraints.txt)
+	$(BIN)/python .ci/plain.py $(BIN)
+
 clean:
 	rm -rf demo-out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -38,7 +45,7 @@ $(BIN)/pip:
 
 # the wanted extras are stamped: a second run installs nothing
 $(VENV)/.demo: pyproject.toml constraints.txt $(BIN)/pip
-	$(PIP) -e ".[cpu]"
+	$(PIP) -e ".[cpu,report]"
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt $(BIN)/pip

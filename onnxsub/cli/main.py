@@ -18,7 +18,7 @@ from onnxsub.cli import signals
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Session
 from onnxsub.errors import OnnxsubError, OutputError
-from onnxsub.streams import reserve_standard_output
+from onnxsub.process import leave, reserve_standard_output
 
 __all__ = ["COMMANDS", "cli", "main", "run"]
 
@@ -138,7 +138,7 @@ def main() -> NoReturn:
         signals.finish()
     except KeyboardInterrupt:  # while the last line was printed
         code = int(Exit.INTERRUPTED)
-    sys.exit(code)
+    leave(code)
 
 
 def _say(message: str, code: Exit) -> int:

@@ -12,9 +12,9 @@ import struct
 import sys
 import threading
 import time
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
-from onnxsub.streams import taken_output
+from onnxsub.process import leave, taken_output
 
 __all__ = ["main", "read_message", "write_message"]
 
@@ -41,7 +41,7 @@ def write_message(stream: IO[bytes], message: Any) -> None:
     stream.flush()
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Works until there is nothing more to read, or until the parent is gone."""
     threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
     channel = os.fdopen(taken_output(), "wb")  # what a library prints must not get between the messages
@@ -51,11 +51,11 @@ def main() -> None:
         try:
             task = read_message(sys.stdin.buffer)
         except EOFError:
-            return
+            leave(0)
         try:
             write_message(channel, work(task))
         except BrokenPipeError:
-            return
+            leave(0)
 
 
 def _watch(parent: int) -> None:

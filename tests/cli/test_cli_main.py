@@ -172,7 +172,7 @@ def test_every_command_is_a_click_command() -> None:
 def test_what_libraries_print_does_not_reach_standard_output() -> None:
     code = (
         "import os, sys\n"
-        "from onnxsub.streams import reserve_standard_output\n"
+        "from onnxsub.process import reserve_standard_output\n"
         "print('before')\n"
         "reserve_standard_output()\n"
         "os.write(1, b'a banner\\n')\n"
@@ -185,7 +185,7 @@ def test_what_libraries_print_does_not_reach_standard_output() -> None:
 
 
 def test_a_closed_standard_output_is_no_error() -> None:
-    code = "import sys; sys.stdout.close(); from onnxsub.streams import reserve_standard_output; reserve_standard_output()"
+    code = "import sys; sys.stdout.close(); from onnxsub.process import reserve_standard_output; reserve_standard_output()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -217,3 +217,22 @@ class _Module:
 
     def __init__(self, kind: type) -> None:
         self.Highs = kind
+
+
+def test_the_end_of_a_process_runs_what_waits_for_it_and_nothing_behind() -> None:
+    """A library that aborts while it is taken apart does not change the exit code; nothing printed is lost."""
+    code = (
+        "import atexit, os, signal, sys, threading, time\n"
+        "from onnxsub.process import leave\n"
+        "class Aborts:\n"
+        "    def __del__(self): os.kill(os.getpid(), signal.SIGABRT)\n"
+        "keep = Aborts()\n"
+        "threading.Thread(target=lambda: (time.sleep(0.2), print('thread'))).start()\n"
+        "atexit.register(lambda: print('atexit'))\n"
+        "print('result')\n"
+        "leave(3)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert sorted(done.stdout.split()) == ["atexit", "result", "thread"]
+    assert done.stdout.split()[-1] == "atexit"
