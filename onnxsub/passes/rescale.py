@@ -10,6 +10,8 @@ tolerances of solvers, gradient steps, float32 arithmetic) sees one scale.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,8 +20,9 @@ from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.ops.elementwise import Scale
 from onnxsub.propagate.balance import InexactError, groups, scaled
+from onnxsub.properties.rows import RowSet
 
-__all__ = ["exponent_of", "rescaled"]
+__all__ = ["exponent_of", "in_row_units", "rescaled"]
 
 _MOST = 1000
 
@@ -30,11 +33,12 @@ def exponent_of(size: float) -> int:
     return min(max(math.frexp(size)[1], -_MOST), _MOST) if math.isfinite(size) and size > 0 else 0
 
 
-def rescaled(network: Network, x: Array, output: int = 0) -> Network:
-    """The network with its layers scaled by powers of two where that rounds nothing, its output by `2^-output`.
+def rescaled(network: Network, x: Array, unit: Callable[[Array], float] | None = None) -> Network:
+    """The network with its layers scaled by powers of two where that rounds nothing.
 
     Args:
         x: the point at which layers are measured, `(*input_shape)`.
+        unit: told the logits there, `(1, classes)`, the size that the output is brought near 1 by; None: it stays as it is.
     """
     with torch.no_grad():
         values = network.values(torch.as_tensor(np.array(x, dtype=np.float64)).unsqueeze(0))
@@ -46,6 +50,7 @@ def rescaled(network: Network, x: Array, output: int = 0) -> Network:
         found = scaled(network, exponents)
     except InexactError:
         found = network  # one group holds numbers too far apart for any unit
+    output = 0 if unit is None else exponent_of(unit(values[network.output].flatten(1).numpy()))
     if not output:
         return found
     shape = network.output_shape
@@ -54,3 +59,31 @@ def rescaled(network: Network, x: Array, output: int = 0) -> Network:
         in_shapes=(shape,), out_shape=shape, scale=np.full(shape, 2.0**-output),
     )  # fmt: skip
     return found.then((last,))
+
+
+def in_row_units(rows: RowSet, y: Array, least: float) -> RowSet:
+    """The same half-spaces with every row near 1 at one output vector y, by powers of two.
+
+    A row is measured by `|b - A y|`, at least `least` times the size of its terms `|b| + |A| |y|`. Rows that one clause compares
+    keep their ratio, but for the size of their terms: the smallest of several rows is bounded worse where they are stretched
+    apart, and the largest of them gives the unit.
+    """
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    with np.errstate(invalid="ignore", over="ignore"):
+        terms = np.abs(rows.b) + np.abs(rows.A) @ np.abs(y)
+        sizes = np.maximum(np.abs(rows.b - rows.A @ y), least * terms)
+    own = np.array([exponent_of(float(t)) for t in terms])
+    members = np.concatenate([np.asarray(m, dtype=np.int64) for m in rows.clauses])
+    clause = np.repeat(np.arange(len(rows.clauses)), [len(m) for m in rows.clauses])
+    count, edges = len(rows.b), np.ones(len(members))
+    graph = csr_array((edges, (members, count + clause)), shape=(count + len(rows.clauses),) * 2)
+    group = connected_components(graph, directed=False)[1][:count]
+    with np.errstate(invalid="ignore", over="ignore"):
+        shares = np.nan_to_num(np.ldexp(sizes, -own), nan=0.0)
+    largest = np.zeros(int(group.max()) + 1)
+    np.maximum.at(largest, group, shares)
+    common = np.array([exponent_of(float(s)) for s in largest])[group]
+    factor = np.exp2(-(own + common).astype(np.float64))
+    return replace(rows, A=rows.A * factor[:, None], b=rows.b * factor)

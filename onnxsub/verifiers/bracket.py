@@ -20,7 +20,7 @@ from onnxsub.passes.attack import AttackOptions, attack_network
 from onnxsub.passes.attack.tangent import tangent_steps
 from onnxsub.passes.certify import certified_radius
 from onnxsub.passes.fold import fold
-from onnxsub.passes.rescale import exponent_of, rescaled
+from onnxsub.passes.rescale import rescaled
 from onnxsub.query import worst_margin
 from onnxsub.verifiers.box.by_programs import LP_SHARE
 from onnxsub.verifiers.box.clause import ROOM, ClauseModel
@@ -51,11 +51,7 @@ def in_margin_units(network: Network, x0: Array, label: int) -> Network:
 
     The same classes, the same boundary; tolerances of rows and solvers, which are absolute, mean the same for all networks.
     """
-    with torch.no_grad():
-        logits = network.forward(torch.as_tensor(np.asarray(x0, dtype=np.float64)).unsqueeze(0)).numpy()
-    margin = abs(float(worst_margin(logits, label)[0][0]))
-    size = max(margin, 1e-3 * float(np.abs(logits).max()))
-    return rescaled(network, x0, exponent_of(size))
+    return rescaled(network, x0, lambda f: max(abs(float(worst_margin(f, label)[0][0])), 1e-3 * float(np.abs(f).max())))
 
 
 def _folded(network: Network, budget: Budget) -> Network:

@@ -14,7 +14,7 @@ from onnxsub.instance import Instance
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack.polish import Confirm
-from onnxsub.passes.rescale import exponent_of, rescaled
+from onnxsub.passes.rescale import in_row_units, rescaled
 from onnxsub.properties.least import as_least_network
 from onnxsub.properties.property import Clause
 from onnxsub.properties.rows import RowSet, as_margin_network, row_set, weakest
@@ -190,16 +190,12 @@ class Decision:
         return found is not None and self.take(number, found)
 
     def rows(self, number: int) -> RowSet:
-        """The rows of a box, each in units of its size at the centre of the box, by a power of two."""
+        """The rows of a box in units of their size at the centre of the box, by powers of two; those of one clause in one unit."""
         if number not in self._scaled:
             box = self.spec.boxes[number]
             with torch.no_grad():
                 y = self.spec.network.forward(torch.as_tensor(box.box.x0).unsqueeze(0))[0].double().numpy()
-            with np.errstate(invalid="ignore", over="ignore"):
-                terms = np.abs(box.rows.b) + np.abs(box.rows.A) @ np.abs(y)
-                sizes = np.maximum(np.abs(box.rows.b - box.rows.A @ y), _SMALL_ROW * terms)
-            factor = np.exp2([-float(exponent_of(float(s))) for s in sizes])
-            self._scaled[number] = replace(box.rows, A=box.rows.A * factor[:, None], b=box.rows.b * factor)
+            self._scaled[number] = in_row_units(box.rows, y, _SMALL_ROW)
         return self._scaled[number]
 
     def margins(self, number: int) -> Network:

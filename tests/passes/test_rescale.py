@@ -81,7 +81,7 @@ def test_the_function_is_the_same_to_the_last_bit(seed: int, kind: str) -> None:
         far = scaled(network, alternating(network, k))
         found = rescaled(far, x0)
         assert torch.equal(found.forward(x), network.forward(x))
-        assert torch.equal(rescaled(far, x0, 5).forward(x), torch.ldexp(network.forward(x), torch.tensor(-5)))
+        assert torch.equal(rescaled(far, x0, lambda _: 2.0**4).forward(x), torch.ldexp(network.forward(x), torch.tensor(-5)))
         assert (found.input, found.input_shape, found.output, found.output_shape) == (
             network.input, network.input_shape, network.output, network.output_shape,
         )  # fmt: skip
@@ -91,11 +91,11 @@ def test_the_function_is_the_same_to_the_last_bit(seed: int, kind: str) -> None:
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_scaled_layers_become_one_network_number_by_number(seed: int, kind: str) -> None:
     network, x0 = made(kind, seed)
-    wanted = rescaled(network, x0, 3)
+    wanted = rescaled(network, x0, lambda _: 4.0)
     for k in KS:
         exponents = alternating(network, k)
         far = scaled(network, exponents)
-        found = rescaled(far, x0, 3)
+        found = rescaled(far, x0, lambda _: 4.0)
         assert len(found.ops) == len(wanted.ops)
         assert all(same_op(a, b) for a, b in zip(found.ops, wanted.ops, strict=True))
         assert (found.output, found.input) == (wanted.output, wanted.input)
@@ -155,7 +155,7 @@ def test_sizes_at_the_ends_of_float64_leave_numbers(size: float) -> None:
     assert math.isfinite(2.0 ** -exponent_of(size))
     network = dense(([[size]], [0.0]), ([[1.0], [0.0]], [0.0, 0.0]))
     x = torch.tensor([[0.75]], dtype=torch.float64)
-    found = rescaled(network, np.array([0.75]), exponent_of(0.75 * size))
+    found = rescaled(network, np.array([0.75]), lambda _: 0.75 * size)
     y = found.forward(x)
     assert torch.isfinite(y).all()
     assert 0 < float(y[0, 0]) <= 1

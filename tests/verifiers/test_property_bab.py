@@ -163,3 +163,21 @@ def test_an_interruption_ends_it_with_what_is_known(data_dir: Path) -> None:
     assert (result.status, result.interrupted) == ("unknown", True)
     assert "interrupted" in result.reason
     assert said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "pattern", "nodes"),
+    [
+        # nine rows that one clause compares: 385 nodes, and 6,635 where each row has a unit of its own
+        ("cifar10_small", "marabou21/networkcifar10_small_index9409_eps0.012_target0*", 1500),
+        # a program settles what nodes with cuts leave open: 336 nodes, and 1,104 where these count like cheap ones
+        ("cifar_base_kw", "oval21_2021/*img4631*", 700),
+    ],
+)
+def test_hard_questions_take_few_nodes(data_dir: Path, network: str, pattern: str, nodes: int) -> None:
+    model = load_model(data_dir / "nets" / f"{network}.onnx")
+    (path,) = (data_dir / "vnnlib").glob(pattern)
+    result = decide_property(model, load_property(path, model), VerifyOptions(Limits(timeout=300, nodes=nodes, threads=1)))
+    assert result.status == "proved"
+    assert result.nodes <= nodes

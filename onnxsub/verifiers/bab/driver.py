@@ -32,6 +32,8 @@ class Policy:
 
     Attributes:
         first: nodes of a tree before the program of a whole clause is tried; as many again as were visited before the next.
+        by_steps: whether nodes count by their gradient steps (`Frontier.work`). Programs of a distance take much longer than those
+            of a decision: there it does not pay to try them as soon as nodes are dear.
         far: times as many where bounds are not near to being done.
         near: share of the closing key from which on they are: multipliers will not get there soon, a program may.
         largest: most open units of the program of a whole clause.
@@ -40,6 +42,7 @@ class Policy:
     """
 
     first: int = 128
+    by_steps: bool = False
     far: int = 8
     near: float = 0.97
     largest: int = 150
@@ -96,7 +99,7 @@ class Driver:
         self._models = models
         self._units = [m.binaries for m in models]
         self._able = models[0].local.able
-        self._patience = [goal.policy.first] * len(models)
+        self._patience = [float(goal.policy.first)] * len(models)
         self._whole: dict[int, ClauseModel | None] = {}
         self._spent = self._told = 0.0
 
@@ -140,6 +143,10 @@ class Driver:
         self._goal.look(self.frontier.frame, offsets, self.frontier)
         self.frontier.shrink(self._goal.close())
 
+    @property
+    def _grown(self) -> float:
+        return self.frontier.work if self._goal.policy.by_steps else self.frontier.visited
+
     def _stubborn(self) -> int | None:
         """The clause of the next node, where the tree has had its time and one program may settle it."""
         tree, policy = self.frontier, self._goal.policy
@@ -151,7 +158,7 @@ class Driver:
             return None
         near = units <= self._session.bab.leaf and tree.lower >= policy.near * tree.close
         wait = 0 if units <= policy.small else self._patience[first.target] * (1 if near else policy.far)
-        return first.target if tree.visited > wait and (wait or first.target not in self._whole) else None
+        return first.target if self._grown > wait and (wait or first.target not in self._whole) else None
 
     def _program(self, row: int, budget: Budget) -> None:
         """The program of a whole clause, for about as long as the tree has taken so far."""
@@ -161,7 +168,7 @@ class Driver:
         key = float("inf") if model is None else self._goal.program(model, tree.close, part)
         tree.shrink(self._goal.close())
         tree.raise_target(row, key)
-        self._patience[row] = 2 * max(tree.visited, 1)
+        self._patience[row] = 2 * max(self._grown, 1.0)
 
     def _folded(self, row: int) -> ClauseModel | None:
         """A clause on the folded network, which a solver takes half as long for; None: bounds refute it there."""

@@ -35,6 +35,7 @@ class Frontier:
     Attributes:
         close: nodes whose key reaches it are done; it may shrink while the search goes on.
         visited: nodes bounded so far.
+        work: the same in units of a child without cuts, by gradient steps: what meets cuts takes several times as many.
         spent: seconds of steps.
         cutter: what makes cuts for it.
         leaves: nodes with nothing left to split, whose bound is not exact.
@@ -52,6 +53,7 @@ class Frontier:
         self.budget = budget or Budget()
         self.bounder = self.order.bounder(frame, close, self.budget)
         self.visited = self._booked = 0
+        self.work = 0.0
         self.cutter = Cutter()
         self.spent = 0.0
         self._started = False
@@ -93,7 +95,7 @@ class Frontier:
         """Bounds one root per target; returns the points at which the bounds are attained."""
         found = self._bound(self.bounder.roots(), self.options.root_steps)
         self.cutter.root = found
-        self.visited += len(self.frame.targets)
+        self._visit(len(self.frame.targets), self._plain)
         nothing = torch.full_like(found.nodes.radius, self.order.nothing)
         self.put(self._left(found, self.order.keys(found, nothing, self._close)))
         self._started = True
@@ -135,11 +137,18 @@ class Frontier:
         return self.visited - len(self.frame.targets)
 
     @property
+    def _plain(self) -> int:
+        """Gradient steps for a child without cuts."""
+        return self.options.steps if self._narrow else (self.options.steps + 1) // 2
+
+    @property
     def _steps(self) -> int:
         """Gradient steps for a child."""
-        if self.frame.cuts:
-            return _WITH_CUTS * self.options.steps
-        return self.options.steps if self._narrow else (self.options.steps + 1) // 2
+        return _WITH_CUTS * self.options.steps if self.frame.cuts else self._plain
+
+    def _visit(self, nodes: int, steps: int) -> None:
+        self.visited += nodes
+        self.work += nodes * steps / self._plain
 
     def can_split(self, node: Waiting) -> bool:
         """Whether any unit of the node is open for a split."""
@@ -224,7 +233,7 @@ class Frontier:
     def afresh(self, waiting: list[Waiting], steps: int) -> tuple[list[Waiting], Tensor]:
         """Open nodes bounded anew, and the points at which their bounds are attained."""
         found = self.bounder.bound(self.batch(waiting), steps, self.close, self.options.rate)
-        self.visited += len(waiting)
+        self._visit(len(waiting), steps)
         return pack(found.nodes, found.nodes.radius), found.point
 
     def book(self) -> None:
@@ -272,7 +281,7 @@ class Frontier:
                 self.done()
                 return
         bounded = self._bound(children, self._steps)
-        self.visited += len(children)
+        self._visit(len(children), self._steps)
         self.put(self._left(bounded, self.order.keys(bounded, parents, self._close)))
         self.done()
         look(bounded.point)

@@ -35,7 +35,7 @@ class InsideGoal:
     """
 
     whole = True
-    policy = Policy(largest=600)
+    policy = Policy(largest=600, by_steps=True)
     fresh = True
 
     def __init__(self, decision: Decision, number: int, clauses: list[int]) -> None:

@@ -1,0 +1,67 @@
+"""Rows of properties in units of their size: exact powers of two, one unit for the rows that a clause compares."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnxsub.passes.rescale import in_row_units
+from onnxsub.properties.rows import RowSet
+
+LEAST = 1e-3
+
+
+def units(rows: RowSet, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The factor of every row, and the values of the scaled rows at y."""
+    found = in_row_units(rows, y, LEAST)
+    factor = np.abs(found.A).max(1) / np.abs(rows.A).max(1)
+    assert np.array_equal(found.A, rows.A * factor[:, None])
+    assert np.array_equal(found.b, rows.b * factor)
+    assert np.all(np.frexp(factor)[0] == 0.5)  # powers of two round nothing
+    assert found.clauses == rows.clauses
+    return factor, found.b - found.A @ y
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_row_of_its_own_is_near_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    y = rng.normal(size=4) * 10.0 ** rng.integers(-5, 6)
+    A = rng.normal(size=(6, 4)) * 10.0 ** rng.integers(-8, 9, size=(6, 1))
+    rows = RowSet(A, A @ y + rng.normal(size=6) * np.abs(A @ y), tuple((i,) for i in range(6)))
+    _, values = units(rows, y)
+    assert np.all((np.abs(values) >= 0.5) & (np.abs(values) < 1) | (np.abs(values) <= 0.5))
+    sizes = np.abs(rows.b - rows.A @ y) / (np.abs(rows.b) + np.abs(rows.A) @ np.abs(y))
+    assert np.all(np.abs(values)[sizes > LEAST] >= 0.5)
+
+
+def test_rows_of_one_clause_keep_their_ratio() -> None:
+    """Margins of very different size at the centre, as of the classes of an image: no row is stretched against another."""
+    y = np.array([1.0, 0.999, 0.0, -1.0])
+    A = np.array([[-1.0, 1, 0, 0], [-1.0, 0, 1, 0], [-1.0, 0, 0, 1]])
+    together, values = units(RowSet(A, np.zeros(3), ((0, 1, 2),)), y)
+    terms = np.array([2, 1, 2])  # within 2, the ratio of the sizes of their terms
+    assert together.max() / together.min() <= terms.max() / terms.min()
+    assert np.abs(values).max() >= 0.5
+    apart, _ = units(RowSet(A, np.zeros(3), ((0,), (1,), (2,))), y)
+    assert apart.max() / apart.min() > 100
+
+
+def test_a_row_in_two_clauses_ties_both() -> None:
+    y = np.array([1.0, 0.999, -1.0])
+    A = np.array([[1.0, -1, 0], [1.0, 0, 1], [1.0, 1, -1]])
+    factor, _ = units(RowSet(A, np.array([0.0, 0.1, 0.0]), ((0, 1), (1, 2))), y)
+    assert factor.max() / factor.min() <= 4
+
+
+def test_a_clause_whose_rows_have_units_of_their_own() -> None:
+    y = np.array([1e-8, 3e7])
+    rows = RowSet(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([2e-8, 5e7]), ((0, 1),))
+    _, values = units(rows, y)
+    assert np.all((np.abs(values) > 0.1) & (np.abs(values) < 2))
+
+
+def test_rows_without_any_term_stay() -> None:
+    rows = RowSet(np.zeros((2, 3)), np.zeros(2), ((0,), (1,)))
+    found = in_row_units(rows, np.array([1.0, np.inf, np.nan]), LEAST)
+    assert np.array_equal(found.A, rows.A)
+    assert np.array_equal(found.b, rows.b)
