@@ -10,6 +10,7 @@ from onnxsub.network import Network
 from onnxsub.ops import READERS
 from onnxsub.ops.base import Operator, Shape
 from onnxsub.ops.node import Node
+from onnxsub.ops.spelled import recognised
 
 if TYPE_CHECKING:
     from onnxsub.model import Model
@@ -29,7 +30,7 @@ def lower(model: Model) -> Network:
 def lower_nodes(nodes: tuple[Node, ...], source: str, shape: Shape, output: str) -> Network:
     """The network that reads tensor `source` of per-sample shape `shape` and writes `output`."""
     ops: list[Operator] = []
-    for node in _alive(nodes, output):
+    for node in _alive(recognised(nodes), output):
         ops.extend(_read(node))
     return Network(source, shape, output, tuple(ops))
 
@@ -37,7 +38,7 @@ def lower_nodes(nodes: tuple[Node, ...], source: str, shape: Shape, output: str)
 def unsupported(nodes: tuple[Node, ...], output: str) -> tuple[str, ...]:
     """What of these nodes the operator table lacks, one line per node; empty for a network that can be lowered."""
     reasons = []
-    for node in _alive(nodes, output):
+    for node in _alive(recognised(nodes), output):
         try:
             _read(node)
         except UnsupportedOperatorError as error:

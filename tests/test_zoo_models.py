@@ -128,10 +128,10 @@ def test_accuracy_under_the_attack_of_the_card(name: str, images: dict[str, Imag
     card = card_of(name)
     data = images[card["data"]["name"]]
     assert data.test is not None
-    x, y = torch.from_numpy(data.test.x).float() / 255, torch.from_numpy(data.test.y)
+    x, y = torch.from_numpy(data.test.x).double() / 255, torch.from_numpy(data.test.y)
     figure = card["figures"]["under_attack"][-1]
     attack = card["figures"]["attack"]
-    found = robust_accuracy(
-        network(name, data.shape), x, y, figure["radius"], steps=attack["steps"], restarts=attack["restarts"], seed=attack["seed"]
-    )
-    assert found == pytest.approx(figure["accuracy"], abs=2.5 / len(x))
+    assert attack["dtype"] == "float64"  # in float32 the figure depends on the processor
+    net = network(name, data.shape).double()
+    found = robust_accuracy(net, x, y, figure["radius"], steps=attack["steps"], restarts=attack["restarts"], seed=attack["seed"])
+    assert found == pytest.approx(figure["accuracy"], abs=1.5 / len(x))

@@ -1,8 +1,9 @@
-"""Sigmoid and Tanh: odd round their value at 0, convex below it and concave above."""
+"""Sigmoid, Tanh, Softsign and Erf: odd round their value at 0, convex below it and concave above."""
 
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 else:
     from onnxsub.lazy import torch
 
-__all__ = ["Sigmoid", "Smooth", "Tanh", "read_sigmoid", "read_tanh"]
+__all__ = ["Erf", "Sigmoid", "Smooth", "Softsign", "Tanh", "read_erf", "read_sigmoid", "read_softsign", "read_tanh"]
 
 _STEPS = 40
 """Bisection steps for a tangent point. Soundness does not rest on it: see `Smooth.relax`."""
@@ -129,6 +130,36 @@ class Tanh(Smooth):
         return _arcosh_of_inverse_root(slope)
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Softsign(Smooth):
+    """`z / (1 + |z|)`; `s'(z) = 1 / (1 + |z|)^2`."""
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        # without a quotient of two infinite numbers
+        return xs[0].sign() * (1 - 1 / (1 + xs[0].abs())) if bool(torch.isinf(xs[0]).any()) else xs[0] / (1 + xs[0].abs())
+
+    def derivative(self, z: Tensor) -> Tensor:
+        return 1 / (1 + z.abs()).square()
+
+    def stationary(self, slope: Tensor) -> Tensor:
+        return (slope.clamp(min=torch.finfo(slope.dtype).tiny).rsqrt() - 1).clamp(min=0)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Erf(Smooth):
+    """`erf(z)`; `s'(z) = 2 exp(-z^2) / sqrt(pi)`."""
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        return torch.erf(xs[0])
+
+    def derivative(self, z: Tensor) -> Tensor:
+        return 2 / math.sqrt(math.pi) * torch.exp(-z.square())
+
+    def stationary(self, slope: Tensor) -> Tensor:
+        k = (slope * (math.sqrt(math.pi) / 2)).clamp(min=torch.finfo(slope.dtype).tiny, max=1.0)
+        return (-k.log()).clamp(min=0).sqrt()
+
+
 def _arcosh_of_inverse_root(k: Tensor) -> Tensor:
     """The z >= 0 with `cosh^2(z) = 1 / k`."""
     return torch.acosh(k.clamp(min=torch.finfo(k.dtype).tiny, max=1.0).rsqrt().clamp(min=1.0))
@@ -142,3 +173,13 @@ def read_sigmoid(node: Node) -> tuple[Sigmoid, ...]:
 def read_tanh(node: Node) -> tuple[Tanh, ...]:
     """Tanh."""
     return (Tanh(**node.common()),)
+
+
+def read_softsign(node: Node) -> tuple[Softsign, ...]:
+    """Softsign."""
+    return (Softsign(**node.common()),)
+
+
+def read_erf(node: Node) -> tuple[Erf, ...]:
+    """Erf."""
+    return (Erf(**node.common()),)

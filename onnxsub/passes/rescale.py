@@ -62,28 +62,15 @@ def rescaled(network: Network, x: Array, unit: Callable[[Array], float] | None =
 
 
 def in_row_units(rows: RowSet, y: Array, least: float) -> RowSet:
-    """The same half-spaces with every row near 1 at one output vector y, by powers of two.
+    """The same half-spaces with rows of ordinary size at one output vector y, by powers of two.
 
-    A row is measured by `|b - A y|`, at least `least` times the size of its terms `|b| + |A| |y|`. Rows that one clause compares
-    keep their ratio, but for the size of their terms: the smallest of several rows is bounded worse where they are stretched
-    apart, and the largest of them gives the unit.
+    Every row is divided by the size of its terms `|b| + |A| |y|`, and all of them by the largest `|b - A y|` that is then left, at
+    least `least`. So rows of one kind, the margins of classes for instance, keep their ratios: which one is nearest to zero guides
+    searches, and the smallest of several rows is bounded worse where they are stretched apart.
     """
-    from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import connected_components
-
     with np.errstate(invalid="ignore", over="ignore"):
-        terms = np.abs(rows.b) + np.abs(rows.A) @ np.abs(y)
-        sizes = np.maximum(np.abs(rows.b - rows.A @ y), least * terms)
-    own = np.array([exponent_of(float(t)) for t in terms])
-    members = np.concatenate([np.asarray(m, dtype=np.int64) for m in rows.clauses])
-    clause = np.repeat(np.arange(len(rows.clauses)), [len(m) for m in rows.clauses])
-    count, edges = len(rows.b), np.ones(len(members))
-    graph = csr_array((edges, (members, count + clause)), shape=(count + len(rows.clauses),) * 2)
-    group = connected_components(graph, directed=False)[1][:count]
-    with np.errstate(invalid="ignore", over="ignore"):
-        shares = np.nan_to_num(np.ldexp(sizes, -own), nan=0.0)
-    largest = np.zeros(int(group.max()) + 1)
-    np.maximum.at(largest, group, shares)
-    common = np.array([exponent_of(float(s)) for s in largest])[group]
-    factor = np.exp2(-(own + common).astype(np.float64))
+        terms, sizes = np.abs(rows.b) + np.abs(rows.A) @ np.abs(y), np.abs(rows.b - rows.A @ y)
+        own = np.array([exponent_of(float(t)) for t in terms])
+        shares = np.nan_to_num(np.maximum(np.ldexp(sizes, -own), least), nan=0.0)
+    factor = np.exp2(-(own + exponent_of(float(shares.max(initial=0.0)))).astype(np.float64))
     return replace(rows, A=rows.A * factor[:, None], b=rows.b * factor)

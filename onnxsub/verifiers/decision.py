@@ -190,7 +190,7 @@ class Decision:
         return found is not None and self.take(number, found)
 
     def rows(self, number: int) -> RowSet:
-        """The rows of a box in units of their size at the centre of the box, by powers of two; those of one clause in one unit."""
+        """The rows of a box, of ordinary size at its centre, by powers of two."""
         if number not in self._scaled:
             box = self.spec.boxes[number]
             with torch.no_grad():

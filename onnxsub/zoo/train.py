@@ -115,9 +115,9 @@ def train(
     return net.cpu().eval()
 
 
-def on_unit_scale(x: Tensor) -> Tensor:
-    """Images as float32 in [0, 1]: 8-bit values divided by 255."""
-    return x.float().div_(255) if x.dtype == torch.uint8 else x
+def on_unit_scale(x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Images as numbers in [0, 1]: 8-bit values divided by 255."""
+    return x.to(dtype).div_(255) if x.dtype == torch.uint8 else x.to(dtype)
 
 
 def augmented(x: Tensor, rng: torch.Generator) -> Tensor:

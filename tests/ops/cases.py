@@ -94,7 +94,15 @@ def _elementwise() -> list[Case]:
 
 def _activations() -> list[Case]:
     shape = (2, 3, 4)
-    found = [Case(op, (shape,), opsets=ALL) for op in ("Relu", "Sigmoid", "Tanh", "Abs")]
+    found = [Case(op, (shape,), opsets=ALL) for op in ("Relu", "Sigmoid", "Tanh", "Abs", "Softsign", "Softplus")]
+    found += [Case("Elu", (shape,), a, (7, 22)) for a in ({}, {"alpha": 1.7}, {"alpha": -0.6}, {"alpha": 0.0})]
+    found += [Case("Selu", (shape,), a, (7, 22)) for a in ({}, {"alpha": 1.2, "gamma": 0.7})]
+    found += [Case("Celu", (shape,), a, (12,)) for a in ({}, {"alpha": 0.4}, {"alpha": 3.0})]
+    found += [Case("HardSigmoid", (shape,), a, (7, 22)) for a in ({}, {"alpha": 0.3, "beta": -0.1}, {"alpha": -0.5})]
+    found += [Case("Gelu", (shape,), a, (20,)) for a in ({}, {"approximate": "tanh"}, {"approximate": "none"})]
+    found += [Case("Erf", (shape,), opsets=(9, 13)), Case("Mish", (shape,), opsets=(18, 22))]
+    found += [Case("HardSwish", (shape,), opsets=(14, 22))]
+    found += [Case("Swish", (shape,), a, (24,)) for a in ({}, {"alpha": 1.7})]
     found += [Case("LeakyRelu", (shape,), {"alpha": a}, (7, 16)) for a in (0.1, 0.0, 1.0, 2.5, -0.5)]
     found += [Case("LeakyRelu", (shape,), opsets=(7, 16))]
     slopes = (random((2, 1, 1)), random((4,), 1, 2.0), random((1, 2, 3, 4), 2, 2.0), np.full((1,), 0.25, F32))

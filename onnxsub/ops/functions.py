@@ -1,0 +1,336 @@
+"""Elementwise functions of today's networks: Elu and its kin, Softplus, Gelu, Swish, Mish, HardSwish; and HardSigmoid as a Clip."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxsub.ops.base import Operator
+from onnxsub.ops.bent import Bent
+from onnxsub.ops.broadcast import only_variable
+from onnxsub.ops.clip import Clip
+from onnxsub.ops.elementwise import Scale
+from onnxsub.ops.node import Node
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from onnxsub.ops.onnx_writer import OnnxWriter
+else:
+    from onnxsub.lazy import torch
+
+__all__ = [
+    "Elu", "Gelu", "HardSwish", "Mish", "Softplus", "Swish", "read_celu", "read_elu", "read_gelu", "read_hard_sigmoid",
+    "read_hard_swish", "read_mish", "read_selu", "read_softplus", "read_swish",
+]  # fmt: skip
+
+_SATURATED = 40.0
+"""Beyond, the normal distribution is 0 or 1 in float64, and so are its products with z."""
+
+_LOGISTIC = 750.0
+"""Beyond, the logistic function is 0 or 1 in float64, and so are its products with z."""
+
+
+def _phi(z: Tensor) -> Tensor:
+    """The distribution of the standard normal, to full relative precision also far below 0."""
+    share: Tensor = torch.special.erfc(-z / math.sqrt(2))
+    return share / 2
+
+
+def _density(z: Tensor) -> Tensor:
+    return torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
+
+
+def _number(writer: OnnxWriter, output: str, name: str, value: float) -> str:
+    return writer.weight(output, name, np.array(value))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Elu(Bent):
+    """`above z` for `z > 0`, `amplitude (exp(z / rate) - 1)` below: Elu, Selu and Celu."""
+
+    above: float = 1.0
+    amplitude: float = 1.0
+    rate: float = 1.0
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        z = xs[0]
+        return torch.where(z > 0, self.above * z, self.amplitude * torch.expm1(z.clamp(max=0) / self.rate))
+
+    def derivative(self, z: Tensor) -> Tensor:
+        falling = self.amplitude / self.rate * torch.exp(z.clamp(max=0) / self.rate)
+        return torch.where(z >= 0, torch.full_like(z, self.above), falling)
+
+    @property
+    def bends(self) -> tuple[float, ...]:
+        return (0.0,)
+
+    @property
+    def rises(self) -> tuple[bool, ...]:
+        return (self.amplitude >= 0, True)
+
+    @property
+    def straight(self) -> tuple[tuple[float, float], ...]:
+        return ((0.0, math.inf),)
+
+    def kinks(self, like: Tensor) -> tuple[Tensor, ...]:
+        return () if self.above == self.amplitude / self.rate else (torch.zeros_like(like),)
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        """One Elu or Selu, so that a unit stays one unit."""
+        scaled, gamma = inputs[0], self.above * self.rate
+        if self.rate != 1:
+            scaled = writer.step("Mul", (scaled, _number(writer, output, "rate", 1 / self.rate)), output, "scaled")
+        if gamma == 1:
+            writer.node("Elu", (scaled,), output, alpha=self.amplitude)
+        else:
+            writer.node("Selu", (scaled,), output, alpha=self.amplitude / gamma, gamma=gamma)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Softplus(Bent):
+    """`log(1 + exp(z))`."""
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        return xs[0].clamp(min=0) + torch.log1p(torch.exp(-xs[0].abs()))
+
+    def derivative(self, z: Tensor) -> Tensor:
+        return torch.sigmoid(z)
+
+    @property
+    def bends(self) -> tuple[float, ...]:
+        return ()
+
+    @property
+    def rises(self) -> tuple[bool, ...]:
+        return (True,)
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        writer.node("Softplus", inputs, output)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Gelu(Bent):
+    """`z Phi(z)`, Phi the distribution of the standard normal (Hendrycks and Gimpel 2016).
+
+    Attributes:
+        tanh: their approximation, `z (1 + tanh(sqrt(2 / pi) (z + 0.044715 z^3))) / 2`.
+    """
+
+    tanh: bool = False
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        z = xs[0]
+        near = z.clamp(-_SATURATED, _SATURATED)
+        if not self.tanh:
+            return torch.where(z > _SATURATED, z, near * _phi(near))
+        # z (1 + tanh(t)) / 2 = z / (1 + exp(-2 t)), which keeps its digits below 0
+        return torch.where(z > _SATURATED, z, near * torch.sigmoid(2 * self._inner(near)))
+
+    @staticmethod
+    def _inner(z: Tensor) -> Tensor:
+        return math.sqrt(2 / math.pi) * (z + _CUBIC * z * z.square())
+
+    def derivative(self, z: Tensor) -> Tensor:
+        z = z.clamp(-_SATURATED, _SATURATED)
+        if not self.tanh:
+            return _phi(z) + z * _density(z)
+        share = torch.sigmoid(2 * self._inner(z))
+        inner = 2 * math.sqrt(2 / math.pi) * (1 + 3 * _CUBIC * z.square())
+        return share + z * inner * share * torch.sigmoid(-2 * self._inner(z))
+
+    @property
+    def bends(self) -> tuple[float, ...]:
+        # where s'' = 0: (2 - z^2) phi(z) for the normal distribution; for tanh found with 30 digits
+        bend = 1.4185040087908285558 if self.tanh else math.sqrt(2)
+        return (-bend, bend)
+
+    @property
+    def rises(self) -> tuple[bool, ...]:
+        return (False, True, False)
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        """The spelling of files before opset 20, which has a Gelu."""
+        if self.tanh:
+            square = writer.step("Mul", inputs * 2, output, "square")
+            cubic = writer.step("Mul", (square, _number(writer, output, "cubic", _CUBIC)), output, "cubed")
+            one = _number(writer, output, "one", 1.0)
+            inner = writer.step("Mul", (inputs[0], writer.step("Add", (cubic, one), output, "sum")), output, "inner")
+            inner = writer.step("Mul", (inner, _number(writer, output, "factor", 2 * math.sqrt(2 / math.pi))), output, "outer")
+            share = writer.step("Sigmoid", (inner,), output, "share")
+            writer.node("Mul", (inputs[0], share), output)
+            return
+        scaled = writer.step("Mul", (inputs[0], _number(writer, output, "root", 1 / math.sqrt(2))), output, "scaled")
+        one, erf = _number(writer, output, "one", 1.0), writer.step("Erf", (scaled,), output, "erf")
+        share = writer.step("Add", (erf, one), output, "share")
+        half = writer.step("Mul", (inputs[0], _number(writer, output, "half", 0.5)), output, "half")
+        writer.node("Mul", (half, share), output)
+
+
+_CUBIC = 0.044715
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Swish(Bent):
+    """`z / (1 + exp(-alpha z))`, alpha > 0: SiLU where alpha is 1."""
+
+    alpha: float = 1.0
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        z, far = xs[0], _LOGISTIC / self.alpha
+        near = z.clamp(-far, far)
+        return torch.where(z > far, z, near * torch.sigmoid(self.alpha * near))
+
+    def derivative(self, z: Tensor) -> Tensor:
+        u = (self.alpha * z).clamp(-_LOGISTIC, _LOGISTIC)
+        share = torch.sigmoid(u)
+        return share + u * share * torch.sigmoid(-u)
+
+    @property
+    def bends(self) -> tuple[float, ...]:
+        bend = 2.3993572805154676678 / self.alpha  # u tanh(u / 2) = 2
+        return (-bend, bend)
+
+    @property
+    def rises(self) -> tuple[bool, ...]:
+        return (False, True, False)
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        scaled = writer.step("Mul", (inputs[0], _number(writer, output, "alpha", self.alpha)), output, "scaled")
+        writer.node("Mul", (inputs[0], writer.step("Sigmoid", (scaled,), output, "share")), output)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Mish(Bent):
+    """`z tanh(log(1 + exp(z)))` (Misra 2019)."""
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        z = xs[0]
+        near = z.clamp(-_LOGISTIC, _SATURATED)
+        return torch.where(z > _SATURATED, z, near * self._share(near))
+
+    @staticmethod
+    def _share(z: Tensor) -> Tensor:
+        # tanh(log(1 + e)) = e (e + 2) / (e (e + 2) + 2), e = exp(z)
+        e = torch.exp(z)
+        return e * (e + 2) / (e * (e + 2) + 2)
+
+    def derivative(self, z: Tensor) -> Tensor:
+        z = z.clamp(-_LOGISTIC, _SATURATED)
+        e = torch.exp(z)
+        low = e * (e + 2) + 2
+        return self._share(z) + z * (4 * e / low) * ((e + 1) / low)
+
+    @property
+    def bends(self) -> tuple[float, ...]:
+        return (-2.2563763963960793120, 1.4905711794854268593)  # where s'' = 0, found with 30 digits
+
+    @property
+    def rises(self) -> tuple[bool, ...]:
+        return (False, True, False)
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        share = writer.step("Tanh", (writer.step("Softplus", inputs, output, "softplus"),), output, "share")
+        writer.node("Mul", (inputs[0], share), output)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HardSwish(Bent):
+    """`z min(max(z / 6 + 1 / 2, 0), 1)` (Howard et al. 2019)."""
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        z = xs[0]
+        near = z.clamp(-3, 3)
+        return torch.where(z > 3, z, near * (near / 6 + 0.5))
+
+    def derivative(self, z: Tensor) -> Tensor:
+        inner = z.clamp(-3, 3) / 3 + 0.5
+        return torch.where(z >= 3, torch.ones_like(z), torch.where(z < -3, torch.zeros_like(z), inner))
+
+    @property
+    def bends(self) -> tuple[float, ...]:
+        return (-3.0, 3.0)
+
+    @property
+    def rises(self) -> tuple[bool, ...]:
+        return (True, True, True)
+
+    @property
+    def straight(self) -> tuple[tuple[float, float], ...]:
+        return ((-math.inf, -3.0), (3.0, math.inf))
+
+    def kinks(self, like: Tensor) -> tuple[Tensor, ...]:
+        return (torch.full_like(like, -3.0), torch.full_like(like, 3.0))
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        share = writer.step("HardSigmoid", inputs, output, "share", alpha=1 / 6, beta=0.5)
+        writer.node("Mul", (inputs[0], share), output)
+
+
+def read_elu(node: Node) -> tuple[Operator, ...]:
+    """Elu: `alpha (exp(z) - 1)` below 0."""
+    return (Elu(**node.common(), amplitude=float(node.attributes.get("alpha", 1.0))),)
+
+
+def read_selu(node: Node) -> tuple[Operator, ...]:
+    """Selu: `gamma` times an Elu."""
+    alpha = float(node.attributes.get("alpha", 1.67326319217681884765625))
+    gamma = float(node.attributes.get("gamma", 1.05070102214813232421875))
+    if gamma == 0:
+        raise node.refuse("its gamma is 0")
+    return (Elu(**node.common(), above=gamma, amplitude=gamma * alpha),)
+
+
+def read_celu(node: Node) -> tuple[Operator, ...]:
+    """Celu: `alpha (exp(z / alpha) - 1)` below 0."""
+    alpha = float(node.attributes.get("alpha", 1.0))
+    if not alpha > 0:
+        raise node.refuse(f"its alpha is {alpha}; only positive ones are read")
+    return (Elu(**node.common(), amplitude=alpha, rate=alpha),)
+
+
+def read_softplus(node: Node) -> tuple[Operator, ...]:
+    """Softplus."""
+    return (Softplus(**node.common()),)
+
+
+def read_gelu(node: Node) -> tuple[Operator, ...]:
+    """Gelu of opset 20, exact or with tanh."""
+    kind = str(node.attributes.get("approximate", "none"))
+    if kind not in ("none", "tanh"):
+        raise node.refuse(f"approximate = {kind!r}")
+    return (Gelu(**node.common(), tanh=kind == "tanh"),)
+
+
+def read_swish(node: Node) -> tuple[Operator, ...]:
+    """Swish of opset 24."""
+    alpha = float(node.attributes.get("alpha", 1.0))
+    if not alpha > 0:
+        raise node.refuse(f"its alpha is {alpha}; only positive ones are read")
+    return (Swish(**node.common(), alpha=alpha),)
+
+
+def read_mish(node: Node) -> tuple[Operator, ...]:
+    """Mish of opset 18."""
+    return (Mish(**node.common()),)
+
+
+def read_hard_swish(node: Node) -> tuple[Operator, ...]:
+    """HardSwish of opset 14."""
+    return (HardSwish(**node.common()),)
+
+
+def read_hard_sigmoid(node: Node) -> tuple[Operator, ...]:
+    """HardSigmoid: `min(max(alpha z + beta, 0), 1)`, a Clip of an affine function."""
+    source, output = only_variable(node), node.outputs[0]
+    shape = node.sample_shape(source)
+    inner = f"{output}:affine"
+    names = {"op_type": node.op_type, "node": node.name, "in_shapes": (shape,), "out_shape": shape}
+    alpha, beta = float(node.attributes.get("alpha", 0.2)), float(node.attributes.get("beta", 0.5))
+    scale, shift = (np.full((1,) * len(shape), v) for v in (alpha, beta))
+    line = Scale(**names, inputs=(source,), output=inner, scale=scale, shift=shift)  # type: ignore[arg-type]
+    return (line, Clip(**names, inputs=(inner,), output=output, lo=0.0, hi=1.0))  # type: ignore[arg-type]

@@ -1,0 +1,239 @@
+r"""Functions that files spell out in several nodes: Gelu (with erf or tanh), SiLU and Swish, HardSwish, Mish.
+
+Each is a product `k u (c F(p(x)) + d)` of one tensor x with a function of it: u and p polynomials of x, F one node. What a product
+is made of is read back from its nodes through additions and multiplications by single numbers; where the numbers are those of a
+known function, to 1e-6, which is what float32 rounds them by at the most, the last node becomes one node of that function. The
+nodes before it stay for whoever else reads them, and are dropped where nobody does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from onnxsub.ops.base import Shape
+from onnxsub.ops.node import Node
+
+__all__ = ["recognised"]
+
+Polynomial = tuple[float, ...]
+"""Coefficients, the constant first; without zeros at the end."""
+
+_CLOSE = 1e-6
+_DEPTH = 12  # nodes between a product and the tensor that it is a function of
+_CUBIC = 0.044715
+
+
+@dataclass(frozen=True)
+class _Form:
+    """`factor(x) (scale F(inner(x)) + shift)`; F is None for `factor(x)` alone."""
+
+    factor: Polynomial
+    function: str | None = None
+    inner: Polynomial = ()
+    scale: float = 1.0
+    shift: float = 0.0
+
+
+def recognised(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    """The nodes, the last ones of spelled functions replaced by one node each."""
+    by_output = {n.outputs[0]: n for n in nodes if n.outputs}
+    shapes: dict[str, Shape] = {}
+    for node in nodes:
+        shapes |= node.shapes
+    found = []
+    for node in nodes:
+        match = _match(node, by_output, shapes) if node.op_type in ("Mul", "Div") else None
+        if match is not None:
+            kind, attributes, source = match
+            own = {t: shapes[t] for t in (source, node.outputs[0])}
+            node = replace(node, op_type=kind, attributes=attributes, inputs=(source,), constants={}, shapes=own)
+        found.append(node)
+    return tuple(found)
+
+
+def _match(node: Node, by_output: Mapping[str, Node], shapes: Mapping[str, Shape]) -> tuple[str, Mapping[str, Any], str] | None:
+    """Function, attributes and source of a node that ends a spelled function."""
+    output = node.outputs[0]
+    for source in _sources(node, by_output):
+        if shapes[source] != shapes[output]:
+            continue
+        form = _form(output, source, by_output, _DEPTH)
+        if form is not None and form.function is not None and (known := _known(form)) is not None:
+            return *known, source
+    return None
+
+
+def _sources(node: Node, by_output: Mapping[str, Node]) -> Iterator[str]:
+    """Tensors that both factors of the product may be functions of: those on the way to it, nearest first."""
+    layer, seen = list(node.variables), set[str]()
+    for _ in range(_DEPTH):
+        following: list[str] = []
+        for tensor in layer:
+            if tensor in seen:
+                continue
+            seen.add(tensor)
+            yield tensor
+            producer = by_output.get(tensor)
+            if producer is not None and producer.op_type in _PASSED:
+                following += producer.variables
+        layer = following
+
+
+_FUNCTIONS = ("Erf", "Sigmoid", "Tanh", "HardSigmoid", "Clip")
+_PASSED = (*_FUNCTIONS, "Add", "Sub", "Mul", "Div", "Neg", "Pow", "Identity", "Softplus")
+
+
+def _form(tensor: str, source: str, by_output: Mapping[str, Node], depth: int) -> _Form | None:
+    """The tensor as a function of the source."""
+    if tensor == source:
+        return _Form((0.0, 1.0))
+    node = by_output.get(tensor)
+    if node is None or depth == 0 or node.op_type not in _PASSED:
+        return None
+    parts = [_number(node, i) if t in node.constants else _form(t, source, by_output, depth - 1) for i, t in enumerate(node.inputs)]
+    if node.op_type == "Clip":
+        return _clip(node, parts[0])
+    if not parts or any(p is None for p in parts):
+        return None
+    if node.op_type in _FUNCTIONS or node.op_type == "Softplus":
+        (inner,) = parts
+        return _applied(node, inner) if isinstance(inner, _Form) else None
+    return _combined(node.op_type, parts)
+
+
+def _number(node: Node, i: int) -> float | None:
+    value = node.constants[node.inputs[i]]
+    return float(value.reshape(-1)[0]) if value.size == 1 and np.issubdtype(value.dtype, np.number) else None
+
+
+def _applied(node: Node, inner: _Form) -> _Form | None:
+    if node.op_type == "Tanh" and inner.function == "Softplus" and (inner.factor, inner.scale, inner.shift) == ((1.0,), 1.0, 0.0):
+        return _Form((1.0,), "TanhSoftplus", inner.inner)
+    if inner.function is not None:
+        return None
+    if node.op_type == "HardSigmoid":
+        # min(max(alpha z + beta, 0), 1) is a Clip
+        line = _scaled(inner.factor, float(node.attributes.get("alpha", 0.2)))
+        return _Form((1.0,), "Clip", _plus(line, (float(node.attributes.get("beta", 0.5)),)))
+    return _Form((1.0,), node.op_type, inner.factor)
+
+
+def _clip(node: Node, inner: float | _Form | None) -> _Form | None:
+    """A Clip from 0 to some h, as h times one from 0 to 1."""
+    ends = []
+    for i, name in ((1, "min"), (2, "max")):
+        value = node.constant(i)
+        if value is None and (node.has(i) or name not in node.attributes):
+            return None
+        ends.append(float(node.attributes[name]) if value is None else float(np.asarray(value).reshape(-1)[0]))
+    low, high = ends
+    if low != 0 or not 0 < high < math.inf or not isinstance(inner, _Form) or inner.function is not None:
+        return None
+    return _Form((1.0,), "Clip", _scaled(inner.factor, 1 / high), high)
+
+
+def _combined(kind: str, parts: list[Any]) -> _Form | None:
+    if kind == "Identity":
+        return parts[0] if isinstance(parts[0], _Form) else None
+    if kind == "Neg":
+        return _times(parts[0], -1.0)
+    first, second = parts
+    if kind == "Pow":
+        if not isinstance(first, _Form) or first.function is not None or second not in (2.0, 3.0):
+            return None
+        square = _product(first.factor, first.factor)
+        return _Form(square if second == 2.0 else _product(square, first.factor))
+    if kind == "Div":
+        return None if not isinstance(second, float) or second == 0 else _times(first, 1 / second)
+    if kind == "Mul":
+        return _times(first, second)
+    if kind == "Sub":
+        second = -second if isinstance(second, float) else _times(second, -1.0)
+    return _sum(first, second)
+
+
+def _times(a: float | _Form, b: float | _Form | None) -> _Form | None:
+    if isinstance(a, float):
+        a, b = b, a  # type: ignore[assignment]
+    if not isinstance(a, _Form) or b is None:
+        return None
+    if isinstance(b, float):
+        return replace(a, factor=_scaled(a.factor, b)) if a.factor != (1.0,) else replace(a, scale=a.scale * b, shift=a.shift * b)
+    if a.function is None:
+        a, b = b, a
+    if b.function is not None:
+        return None
+    return replace(a, factor=_product(a.factor, b.factor))
+
+
+def _sum(a: float | _Form, b: float | _Form | None) -> _Form | None:
+    if isinstance(a, float):
+        a, b = b, a  # type: ignore[assignment]
+    if not isinstance(a, _Form) or b is None:
+        return None
+    if isinstance(b, float):
+        if a.function is None:
+            return _Form(_plus(a.factor, (b,)))
+        return replace(a, shift=a.shift + b) if a.factor == (1.0,) else None
+    if a.function is None and b.function is None:
+        return _Form(_plus(a.factor, b.factor))
+    # x F(x) + x = x (F(x) + 1)
+    plain, other = (a, b) if a.function is None else (b, a)
+    if plain.function is None and len(plain.factor) == len(other.factor) and plain.factor[-1] != 0:
+        share = plain.factor[-1] / other.factor[-1]
+        if _near(plain.factor, _scaled(other.factor, share)):
+            return replace(other, shift=other.shift + share)
+    return None
+
+
+def _scaled(p: Polynomial, k: float) -> Polynomial:
+    return tuple(c * k for c in p)
+
+
+def _plus(p: Polynomial, q: Polynomial) -> Polynomial:
+    size = max(len(p), len(q))
+    total = [sum(r[i] for r in (p, q) if i < len(r)) for i in range(size)]
+    while len(total) > 1 and total[-1] == 0:
+        total.pop()
+    return tuple(total)
+
+
+def _product(p: Polynomial, q: Polynomial) -> Polynomial:
+    return tuple(float(c) for c in np.convolve(p, q))
+
+
+def _near(p: Polynomial, q: Polynomial) -> bool:
+    size = max(map(abs, (*p, *q)), default=0.0)
+    return len(p) == len(q) and all(abs(a - b) <= _CLOSE * max(abs(a), abs(b)) + 1e-9 * size for a, b in zip(p, q, strict=True))
+
+
+def _known(form: _Form) -> tuple[str, Mapping[str, Any]] | None:
+    """The function that a product of x is, and its attributes."""
+    if len(form.factor) != 2 or form.factor[0] != 0:
+        return None
+    k = form.factor[1]
+    scale, shift, inner = k * form.scale, k * form.shift, form.inner
+    outer = math.sqrt(2 / math.pi)
+    tanh = (0.0, outer, 0.0, outer * _CUBIC)
+    half = _near((scale, shift), (0.5, 0.5))
+    one = _near((scale, 1.0), (1.0, 1.0)) and abs(shift) <= 1e-9
+    if form.function == "Erf" and half and _near(inner, (0.0, math.sqrt(0.5))):
+        return "Gelu", {"approximate": "none"}
+    if form.function == "Tanh" and half and _near(inner, tanh):
+        return "Gelu", {"approximate": "tanh"}
+    if form.function == "Tanh" and half and len(inner) == 2 and inner[0] == 0 and inner[1] > 0:
+        return "Swish", {"alpha": 2 * inner[1]}  # (1 + tanh(z)) / 2 is the logistic function of 2 z
+    if form.function == "Sigmoid" and one and _near(inner, _scaled(tanh, 2.0)):
+        return "Gelu", {"approximate": "tanh"}
+    if form.function == "Sigmoid" and one and len(inner) == 2 and inner[0] == 0 and inner[1] > 0:
+        return "Swish", {"alpha": inner[1]}
+    if form.function == "Clip" and one and _near(inner, (0.5, 1 / 6)):
+        return "HardSwish", {}
+    if form.function == "TanhSoftplus" and one and inner == (0.0, 1.0):
+        return "Mish", {}
+    return None
