@@ -26,6 +26,9 @@ _SPACES: tuple[tuple[float, float, float | None, float | None], ...] = (
 """Lower and upper end of the domain, mean and std."""
 
 
+_ALL = (*ACTIVATIONS, "Softplus", "Softsign", "Erf", "Elu", "Selu", "Celu")
+
+
 @dataclass(frozen=True, eq=False)
 class Setting:
     """A network and where it is asked about.
@@ -54,9 +57,9 @@ def random_setting(seed: int) -> Setting:
     if draw < 0.62:
         kind, plain = "small", small_model(rng)
     elif draw < 0.78:
-        kind, plain = "dense", random_model(seed, activations=PIECEWISE if rng.random() < 0.7 else ACTIVATIONS, kind="dense")
+        kind, plain = "dense", random_model(seed, activations=PIECEWISE if rng.random() < 0.7 else _ALL, kind="dense")
     elif draw < 0.93:
-        activations = PIECEWISE if rng.random() < 0.6 else ACTIVATIONS
+        activations = PIECEWISE if rng.random() < 0.6 else _ALL
         kind, plain = "graph", random_dag(seed, activations=activations, steps=int(rng.integers(2, 6)))
     else:
         kind, plain = "conv", random_model(seed, activations=PIECEWISE, kind=str(rng.choice(["conv", "residual"])))

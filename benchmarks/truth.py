@@ -18,6 +18,7 @@ import onnx
 from onnx import ModelProto, NodeProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from scipy.optimize import linprog
+from scipy.special import erf
 
 from benchmarks.sampling import Anchor
 
@@ -25,8 +26,18 @@ __all__ = ["Pieces", "TooLarge", "distance", "pieces_of"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_ACTIVATIONS = ("Relu", "LeakyRelu", "PRelu", "Clip", "Abs", "Sigmoid", "Tanh")
-_SMOOTH: dict[str, Callable[[Array], Array]] = {"Sigmoid": lambda p: 0.5 * (1 + np.tanh(p / 2)), "Tanh": np.tanh}
+_SMOOTH: dict[str, Callable[[Array], Array]] = {
+    "Sigmoid": lambda p: 0.5 * (1 + np.tanh(p / 2)),
+    "Tanh": np.tanh,
+    "Softplus": lambda p: np.logaddexp(p, 0),
+    "Softsign": lambda p: p / (1 + np.abs(p)),
+    "Erf": erf,
+    "Elu": lambda p: np.where(p > 0, p, np.expm1(np.minimum(p, 0))),
+    "Selu": lambda p: 1.0507009873554805 * np.where(p > 0, p, 1.6732632423543772 * np.expm1(np.minimum(p, 0))),
+    "Celu": lambda p: np.where(p > 0, p, np.expm1(np.minimum(p, 0))),
+    "HardSwish": lambda p: p * np.clip(p / 6 + 0.5, 0, 1),
+}
+_ACTIVATIONS = ("Relu", "LeakyRelu", "PRelu", "Clip", "Abs", *_SMOOTH)
 
 
 class TooLarge(Exception):  # noqa: N818 - no fault: another method has to say what is true
