@@ -22,6 +22,10 @@ _SLACK = 16.0
 """Bounds are widened by this many units in the last place of the largest number that enters them."""
 
 
+_FAR = 1e6
+"""Where the tangent of an infinite point is drawn: what is straight out there has one line."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Curve(Activation, abc.ABC):
     """A continuously differentiable `s`."""
@@ -35,6 +39,7 @@ class Curve(Activation, abc.ABC):
         return False
 
     def tangent(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        z = z.nan_to_num(nan=torch.nan, posinf=_FAR, neginf=-_FAR)  # a line at infinity has no offset
         slope = self.derivative(z)
         return slope, self.forward(z) - slope * z
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -296,3 +298,18 @@ def test_substituted_checks_its_arrays() -> None:
         Substituted.of(base, np.ones(UNITS, dtype=bool), np.zeros(SHAPE), np.zeros(SHAPE))
     with pytest.raises(ValueError, match="finite"):
         Substituted.of(base, np.ones(SHAPE, dtype=bool), np.full(SHAPE, np.nan), np.zeros(SHAPE))
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_the_line_of_a_straight_piece_that_has_no_end(name: str) -> None:
+    """Bounds may be infinite: a unit that is affine on all of such an interval is replaced by numbers."""
+    op = OPS[name]
+    for lower, upper in ((0.0, math.inf), (4.0, math.inf), (-math.inf, -4.0), (-math.inf, math.inf)):
+        l, u = (torch.full((1, *SHAPE), v, dtype=torch.float64) for v in (lower, upper))
+        slope, offset = op.tangent((l + u) / 2)
+        stable = op.affine_on(l, u)
+        assert slope[stable].isfinite().all()
+        assert offset[stable].isfinite().all()
+        for z in (lower, upper):
+            at = torch.full((1, *SHAPE), min(max(z, -50.0), 50.0), dtype=torch.float64)
+            torch.testing.assert_close((slope * at + offset)[stable], op.forward(at)[stable], rtol=1e-12, atol=1e-9)
