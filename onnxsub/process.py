@@ -41,9 +41,8 @@ def reserve_standard_output() -> None:
 
 def leave(code: int) -> NoReturn:
     """Ends the process like `sys.exit`, but libraries in C are not taken apart."""
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+    # as the interpreter does: pools of threads are told to end, threads are joined
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):

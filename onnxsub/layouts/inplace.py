@@ -16,7 +16,7 @@ import onnx_graphsurgeon as gs
 from onnx import ModelProto, helper
 
 from onnxsub.budget import Budget
-from onnxsub.errors import ModelError
+from onnxsub.errors import ModelError, UnsupportedOperatorError
 from onnxsub.model import Model
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
@@ -69,9 +69,15 @@ def _element_types(model: Model) -> dict[str, np.dtype[Any]] | None:
 
 def _replace(graph: gs.Graph, node: gs.Node, op: Substituted, dtype: np.dtype[Any]) -> None:
     output = node.outputs[0]
-    z = node.inputs[0]
     stem = f"{output.name}/onnxsub"
-    taken = set(graph.tensors())
+    tensors = graph.tensors()
+    taken = set(tensors)
+    # not an input of the node: a function that the file spells out ends in a node that reads something else
+    z = tensors.get(op.inputs[0])
+    if z is None:
+        raise UnsupportedOperatorError(
+            f"{op.op_type} (node {op.node!r}) reads a value that is no tensor of the file; use --layout compact"
+        )
     while any(name.startswith(stem) for name in taken):
         stem += "_"
     terms: list[gs.Tensor] = []

@@ -174,7 +174,7 @@ def _pieces(op: Activation, z: Tensor) -> Facets:
     far = torch.full_like(z, torch.inf)
     bent = ~op.affine_on(-far, far)
     kinks = op.kinks(z)
-    if not kinks and bool(bent.any()):
+    if not op.piecewise_linear and bool(bent.any()):
         raise op.missing("linear region: it is not piecewise linear")
     low, high = -far, far
     for kink in kinks:

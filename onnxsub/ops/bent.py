@@ -77,7 +77,8 @@ class Bent(Curve):
         first, last = self.derivative(lower), self.derivative(upper)
         low, high = first, first
         for bend in self.bends:
-            before, behind = (self.derivative(torch.full_like(lower, z)) for z in (math.nextafter(bend, -math.inf), bend))
+            at_bend = torch.full_like(lower, bend)
+            before, behind = (self.derivative(z) for z in (torch.nextafter(at_bend, at_bend - 1), at_bend))
             last = torch.where((upper == bend) & (lower < bend), before, last)
             for inside, at in ((~((lower >= bend) | (upper < bend)), before), (~((lower > bend) | (upper <= bend)), behind)):
                 low, high = torch.where(inside, torch.minimum(low, at), low), torch.where(inside, torch.maximum(high, at), high)
@@ -112,7 +113,7 @@ class Bent(Curve):
             away = torch.maximum(*((self.derivative(z) - slope).abs() for z in (a, c)))
             near = (c - a) * away
             inner, room = error(a), torch.where(torch.isfinite(near), near, math.inf)
-            below, above = self.widened(inner - room, inner + room, size)
+            below, above = self.widened(inner - room, inner + room, size + inner.abs())
             low, high = torch.where(reached, torch.minimum(low, below), low), torch.where(reached, torch.maximum(high, above), high)
         return low, high
 

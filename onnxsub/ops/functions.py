@@ -267,8 +267,11 @@ class HardSwish(Bent):
         return (torch.full_like(like, -3.0), torch.full_like(like, 3.0))
 
     def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
-        share = writer.step("HardSigmoid", inputs, output, "share", alpha=1 / 6, beta=0.5)
-        writer.node("Mul", (inputs[0], share), output)
+        """With a Clip, which runs in float64 too."""
+        line = writer.step("Mul", (inputs[0], _number(writer, output, "sixth", 1 / 6)), output, "scaled")
+        line = writer.step("Add", (line, _number(writer, output, "half", 0.5)), output, "line")
+        ends = (_number(writer, output, "zero", 0.0), _number(writer, output, "one", 1.0))
+        writer.node("Mul", (inputs[0], writer.step("Clip", (line, *ends), output, "share")), output)
 
 
 def read_elu(node: Node) -> tuple[Operator, ...]:

@@ -2,14 +2,14 @@ r"""Functions that files spell out in several nodes: Gelu (with erf or tanh), Si
 
 Each is a product `k u (c F(p(x)) + d)` of one tensor x with a function of it: u and p polynomials of x, F one node. What a product
 is made of is read back from its nodes through additions and multiplications by single numbers; where the numbers are those of a
-known function, to 1e-6, which is what float32 rounds them by at the most, the last node becomes one node of that function. The
-nodes before it stay for whoever else reads them, and are dropped where nobody does.
+known function, to 2.4e-7, which is what float32 rounds a product of two of them by at the most, the last node becomes one node
+of that function. The nodes before it stay for whoever else reads them, and are dropped where nobody does.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ __all__ = ["recognised"]
 Polynomial = tuple[float, ...]
 """Coefficients, the constant first; without zeros at the end."""
 
-_CLOSE = 1e-6
+_CLOSE = 2.0**-22  # two numbers of float32, each rounded, multiplied
 _DEPTH = 12  # nodes between a product and the tensor that it is a function of
 _CUBIC = 0.044715
 
@@ -60,8 +60,8 @@ def _match(node: Node, by_output: Mapping[str, Node], shapes: Mapping[str, Shape
     """Function, attributes and source of a node that ends a spelled function."""
     output = node.outputs[0]
     for source in _sources(node, by_output):
-        if shapes[source] != shapes[output]:
-            continue
+        if output not in shapes or shapes.get(source) != shapes[output]:
+            continue  # shapes are unknown behind operators that ONNX does not know
         form = _form(output, source, by_output, _DEPTH)
         if form is not None and form.function is not None and (known := _known(form)) is not None:
             return *known, source
@@ -89,7 +89,12 @@ _PASSED = (*_FUNCTIONS, "Add", "Sub", "Mul", "Div", "Neg", "Pow", "Identity", "S
 
 
 def _form(tensor: str, source: str, by_output: Mapping[str, Node], depth: int) -> _Form | None:
-    """The tensor as a function of the source."""
+    """The tensor as a function of the source; None also where it does not depend on it, or only as a number that came out so."""
+    form = _read(tensor, source, by_output, depth)
+    return None if form is None or (form.function is None and len(form.factor) < 2) or form.factor[-1] == 0 else form
+
+
+def _read(tensor: str, source: str, by_output: Mapping[str, Node], depth: int) -> _Form | None:
     if tensor == source:
         return _Form((0.0, 1.0))
     node = by_output.get(tensor)
@@ -163,7 +168,9 @@ def _times(a: float | _Form, b: float | _Form | None) -> _Form | None:
     if not isinstance(a, _Form) or b is None:
         return None
     if isinstance(b, float):
-        return replace(a, factor=_scaled(a.factor, b)) if a.factor != (1.0,) else replace(a, scale=a.scale * b, shift=a.shift * b)
+        if a.function is None or a.factor != (1.0,):
+            return replace(a, factor=_scaled(a.factor, b))
+        return replace(a, scale=a.scale * b, shift=a.shift * b)
     if a.function is None:
         a, b = b, a
     if b.function is not None:
@@ -191,20 +198,23 @@ def _sum(a: float | _Form, b: float | _Form | None) -> _Form | None:
     return None
 
 
+def _trimmed(p: Sequence[float]) -> Polynomial:
+    size = len(p)
+    while size > 1 and p[size - 1] == 0:
+        size -= 1
+    return tuple(float(c) for c in p[:size])
+
+
 def _scaled(p: Polynomial, k: float) -> Polynomial:
-    return tuple(c * k for c in p)
+    return _trimmed([c * k for c in p])
 
 
 def _plus(p: Polynomial, q: Polynomial) -> Polynomial:
-    size = max(len(p), len(q))
-    total = [sum(r[i] for r in (p, q) if i < len(r)) for i in range(size)]
-    while len(total) > 1 and total[-1] == 0:
-        total.pop()
-    return tuple(total)
+    return _trimmed([sum(r[i] for r in (p, q) if i < len(r)) for i in range(max(len(p), len(q)))])
 
 
 def _product(p: Polynomial, q: Polynomial) -> Polynomial:
-    return tuple(float(c) for c in np.convolve(p, q))
+    return _trimmed(np.convolve(p, q).tolist())
 
 
 def _near(p: Polynomial, q: Polynomial) -> bool:

@@ -68,9 +68,14 @@ def in_row_units(rows: RowSet, y: Array, least: float) -> RowSet:
     least `least`. So rows of one kind, the margins of classes for instance, keep their ratios: which one is nearest to zero guides
     searches, and the smallest of several rows is bounded worse where they are stretched apart.
     """
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
         terms, sizes = np.abs(rows.b) + np.abs(rows.A) @ np.abs(y), np.abs(rows.b - rows.A @ y)
         own = np.array([exponent_of(float(t)) for t in terms])
-        shares = np.nan_to_num(np.maximum(np.ldexp(sizes, -own), least), nan=0.0)
-    factor = np.exp2(-(own + exponent_of(float(shares.max(initial=0.0)))).astype(np.float64))
-    return replace(rows, A=rows.A * factor[:, None], b=rows.b * factor)
+        shares = np.nan_to_num(np.maximum(np.ldexp(sizes, -own), least), nan=0.0, posinf=0.0)
+        total = own + exponent_of(float(shares.max(initial=0.0)))
+        whole = np.column_stack([rows.A, rows.b])
+        moved = np.ldexp(whole, -total[:, None])
+        # a row whose numbers would leave the range of float64 stays as it is
+        lost = ~(np.isfinite(moved) & (np.ldexp(moved, total[:, None]) == whole)).all(1)
+        found = np.where(lost[:, None], whole, moved)
+    return replace(rows, A=found[:, :-1], b=found[:, -1])

@@ -236,3 +236,15 @@ def test_the_end_of_a_process_runs_what_waits_for_it_and_nothing_behind() -> Non
     assert (done.returncode, done.stderr) == (3, "")
     assert sorted(done.stdout.split()) == ["atexit", "result", "thread"]
     assert done.stdout.split()[-1] == "atexit"
+
+
+def test_a_pool_that_nobody_closed_does_not_hold_up_the_end() -> None:
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from onnxsub.process import leave\n"
+        "pool = ThreadPoolExecutor(1)\n"
+        "pool.submit(print, 'worked').result()\n"
+        "leave(3)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "worked\n", "")

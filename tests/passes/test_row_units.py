@@ -64,3 +64,25 @@ def test_rows_without_any_term_stay() -> None:
     found = in_row_units(rows, np.array([1.0, np.inf, np.nan]), LEAST)
     assert np.array_equal(found.A, rows.A)
     assert np.array_equal(found.b, rows.b)
+
+
+@pytest.mark.parametrize(
+    ("A", "b", "y"),
+    [
+        ([[1e300, 1e-300]], [0.0], [0.0, 1.0]),
+        ([[1e300, 0.0], [0.0, 1e300]], [0.0, -1e300], [1e10, 1e-10]),
+        ([[1e300, 0.0], [0.0, 1.0]], [0.0, -1e-10], [1e10, 1.0]),
+        ([[5e-324, 0.0], [1.0, -1.0]], [1e-320, 0.5], [1e5, 1.0]),
+        ([[1.0, -1.0]], [0.0], [np.inf, 1.0]),
+    ],
+)
+def test_rows_at_the_ends_of_float64_stay_what_they_are(A: list[list[float]], b: list[float], y: list[float]) -> None:
+    """Scaling loses no row: each is still its multiple by one power of two, number by number."""
+    rows = RowSet(np.array(A), np.array(b), tuple((i,) for i in range(len(b))))
+    found = in_row_units(rows, np.array(y), LEAST)
+    for before, after in zip(np.column_stack([rows.A, rows.b]), np.column_stack([found.A, found.b]), strict=True):
+        assert np.isfinite(after).all()
+        assert np.array_equal(before == 0, after == 0)
+        exponents = (np.frexp(after)[1] - np.frexp(before)[1])[before != 0]
+        assert (exponents == exponents[0]).all()
+        assert np.array_equal(np.frexp(after)[0], np.frexp(before)[0])

@@ -65,9 +65,7 @@ def _scores(bounder: Bounder, found: Bounded) -> _Scores:
             height = torch.where(a > 0, torch.zeros_like(a), -a * lines.upper_offset).clamp(min=0)
             open_ = ~op.affine_on(l, u)
             theta = _thresholds(op, l, u)
-            # ends at rest are rounded to float32, which a threshold other than 0 may not survive: it must lie well inside
-            room = torch.where(theta == 0, torch.zeros_like(theta), _INSIDE * (l.abs() + u.abs()))
-            open_ = open_ & (theta > l + room) & (theta < u - room)
+            open_ = open_ & _well_inside(theta, l, u)
             closed = torch.full_like(a, -1.0)
             heights.append(flattened(torch.where(open_, height, closed), 1))
             losses.append(flattened(torch.where(open_, loss, closed), 1))
@@ -77,11 +75,19 @@ def _scores(bounder: Bounder, found: Bounded) -> _Scores:
 
 def _thresholds(op: Activation, lower: Tensor, upper: Tensor) -> Tensor:
     """Where a unit is split: at the kink that lies inside, else (smooth functions) in the middle."""
-    middle = (lower + upper) / 2
-    for kink in op.kinks(lower):
-        inside = (kink > lower) & (kink < upper)
-        middle = torch.where(inside, kink, middle)
-    return middle
+    kinks = op.kinks(lower)
+    # a function of straight pieces is split at kinks alone; one with curved pieces also between them
+    found = (lower + upper) / 2
+    for kink in kinks:
+        inside = _well_inside(kink, lower, upper) if not op.piecewise_linear else (kink > lower) & (kink < upper)
+        found = torch.where(inside, kink, found)
+    return found
+
+
+def _well_inside(theta: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """Ends at rest are rounded to float32, which a threshold other than 0 may not survive."""
+    room = torch.where(theta == 0, torch.zeros_like(theta), _INSIDE * (lower.abs() + upper.abs()))
+    return (theta > lower + room) & (theta < upper - room)
 
 
 def choose(bounder: Bounder, found: Bounded, close: float, look: int) -> Splits:
