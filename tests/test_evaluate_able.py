@@ -26,9 +26,9 @@ def _save(folder: Path, kind: str) -> tuple[str, str]:
     """A model of a kind, and data for it."""
     path = folder / f"{kind}.onnx"
     proto = random_model(5, kind="dense", classes=3)
-    if kind in ("erf", "sigmoid"):
+    if kind in ("cos", "sigmoid"):
         relu = next(n for n in proto.graph.node if n.op_type == "Relu")
-        relu.op_type = {"erf": "Erf", "sigmoid": "Sigmoid"}[kind]
+        relu.op_type = {"cos": "Cos", "sigmoid": "Sigmoid"}[kind]
     if kind == "sub":  # nothing for Marabou
         first = proto.graph.node[0]
         name = proto.graph.input[0].name
@@ -51,9 +51,9 @@ def _tool(folder: Path, word: str) -> str:
 
 
 _REFUSED = {
-    "operator inside the graph": ("erf", [], "Erf"),
-    "operator inside the graph, accuracy": ("erf", ["--metric", "accuracy"], "Erf"),
-    "operator inside the graph, security": ("erf", ["--metric", "security"], "Erf"),
+    "operator inside the graph": ("cos", [], "Cos"),
+    "operator inside the graph, accuracy": ("cos", ["--metric", "accuracy"], "Cos"),
+    "operator inside the graph, security": ("cos", ["--metric", "security"], "Cos"),
     "operator that the tool does not read": ("sub", ["--verifier", f"marabou:{sys.executable}"], "not for Marabou"),
     "operator that nnenum does not read": ("sigmoid", ["--verifier", "nnenum:/bin/true"], "not for nnenum"),
     "lr through a command": ("plain", ["--property", "lr", "--lipschitz", "2", "--verifier", "command:/bin/true"], "property lr"),
@@ -106,7 +106,7 @@ def test_a_solver_that_is_not_installed(
 @pytest.mark.parametrize(
     ("kind", "options", "words"),
     [
-        ("erf", [], "Erf"),
+        ("cos", [], "Cos"),
         ("plain", ["--verifier", "command:no-such-verifier"], "no-such-verifier"),
         ("sigmoid", ["--methods", "act"], "--method act"),
     ],
