@@ -44,9 +44,9 @@ def run(name: str, *args: object) -> subprocess.CompletedProcess[str]:
 
 def test_the_three_answers(instance: Path, capfd: pytest.CaptureFixture[str]) -> None:
     net, results = str(instance / "net.onnx"), instance / "out.txt"
-    assert run_instance(net, str(instance / "safe.vnnlib"), str(results), 1000) == 0
+    assert run_instance(net, str(instance / "safe.vnnlib"), str(results), 100_000) == 0
     assert results.read_text() == "unsat\n"
-    assert run_instance(net, str(instance / "bad.vnnlib"), str(results), 1000) == 4
+    assert run_instance(net, str(instance / "bad.vnnlib"), str(results), 100_000) == 4
     assert results.read_text() == "error\n"
     assert "bad.vnnlib:1:1: no output is declared" in capfd.readouterr().err
     assert main([net, str(instance / "none.vnnlib"), str(results), "1000"]) == 4
@@ -60,7 +60,7 @@ def test_a_sat_answer_replays_from_the_file_alone(instance: Path) -> None:
     model = load_model(instance / "net.onnx")
     question = load_property(instance / "unsafe.vnnlib", model)
     results = instance / "out.txt"
-    assert run_instance(str(instance / "net.onnx"), str(instance / "unsafe.vnnlib"), str(results), 1000) == 0
+    assert run_instance(str(instance / "net.onnx"), str(instance / "unsafe.vnnlib"), str(results), 100_000) == 0
     text = results.read_text()
     assert text.startswith("sat\n((X_0 ")
     x, y = read_witness(text, question)
