@@ -1,4 +1,4 @@
-"""Elementwise functions of today's networks: Elu and its kin, Softplus, Gelu, Swish, Mish, HardSwish; and HardSigmoid as a Clip."""
+"""Elementwise functions of today's networks: Elu and its kin, Softplus, Gelu, Swish, Mish, HardSwish."""
 
 from __future__ import annotations
 
@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxsub.ops.base import Operator
 from onnxsub.ops.bent import Bent
-from onnxsub.ops.broadcast import only_variable
-from onnxsub.ops.clip import Clip
-from onnxsub.ops.elementwise import Scale
-from onnxsub.ops.node import Node
 
 if TYPE_CHECKING:
     import torch
@@ -23,10 +18,7 @@ if TYPE_CHECKING:
 else:
     from onnxsub.lazy import torch
 
-__all__ = [
-    "Elu", "Gelu", "HardSwish", "Mish", "Softplus", "Swish", "read_celu", "read_elu", "read_gelu", "read_hard_sigmoid",
-    "read_hard_swish", "read_mish", "read_selu", "read_softplus", "read_swish",
-]  # fmt: skip
+__all__ = ["Elu", "Gelu", "HardSwish", "Mish", "Softplus", "Swish"]
 
 _SATURATED = 40.0
 """Beyond, the normal distribution is 0 or 1 in float64, and so are its products with z."""
@@ -272,68 +264,3 @@ class HardSwish(Bent):
         line = writer.step("Add", (line, _number(writer, output, "half", 0.5)), output, "line")
         ends = (_number(writer, output, "zero", 0.0), _number(writer, output, "one", 1.0))
         writer.node("Mul", (inputs[0], writer.step("Clip", (line, *ends), output, "share")), output)
-
-
-def read_elu(node: Node) -> tuple[Operator, ...]:
-    """Elu: `alpha (exp(z) - 1)` below 0."""
-    return (Elu(**node.common(), amplitude=float(node.attributes.get("alpha", 1.0))),)
-
-
-def read_selu(node: Node) -> tuple[Operator, ...]:
-    """Selu: `gamma` times an Elu."""
-    alpha = float(node.attributes.get("alpha", 1.67326319217681884765625))
-    gamma = float(node.attributes.get("gamma", 1.05070102214813232421875))
-    if gamma == 0:
-        raise node.refuse("its gamma is 0")
-    return (Elu(**node.common(), above=gamma, amplitude=gamma * alpha),)
-
-
-def read_celu(node: Node) -> tuple[Operator, ...]:
-    """Celu: `alpha (exp(z / alpha) - 1)` below 0."""
-    alpha = float(node.attributes.get("alpha", 1.0))
-    if not alpha > 0:
-        raise node.refuse(f"its alpha is {alpha}; only positive ones are read")
-    return (Elu(**node.common(), amplitude=alpha, rate=alpha),)
-
-
-def read_softplus(node: Node) -> tuple[Operator, ...]:
-    """Softplus."""
-    return (Softplus(**node.common()),)
-
-
-def read_gelu(node: Node) -> tuple[Operator, ...]:
-    """Gelu of opset 20, exact or with tanh."""
-    kind = str(node.attributes.get("approximate", "none"))
-    if kind not in ("none", "tanh"):
-        raise node.refuse(f"approximate = {kind!r}")
-    return (Gelu(**node.common(), tanh=kind == "tanh"),)
-
-
-def read_swish(node: Node) -> tuple[Operator, ...]:
-    """Swish of opset 24."""
-    alpha = float(node.attributes.get("alpha", 1.0))
-    if not alpha > 0:
-        raise node.refuse(f"its alpha is {alpha}; only positive ones are read")
-    return (Swish(**node.common(), alpha=alpha),)
-
-
-def read_mish(node: Node) -> tuple[Operator, ...]:
-    """Mish of opset 18."""
-    return (Mish(**node.common()),)
-
-
-def read_hard_swish(node: Node) -> tuple[Operator, ...]:
-    """HardSwish of opset 14."""
-    return (HardSwish(**node.common()),)
-
-
-def read_hard_sigmoid(node: Node) -> tuple[Operator, ...]:
-    """HardSigmoid: `min(max(alpha z + beta, 0), 1)`, a Clip of an affine function."""
-    source, output = only_variable(node), node.outputs[0]
-    shape = node.sample_shape(source)
-    inner = f"{output}:affine"
-    names = {"op_type": node.op_type, "node": node.name, "in_shapes": (shape,), "out_shape": shape}
-    alpha, beta = float(node.attributes.get("alpha", 0.2)), float(node.attributes.get("beta", 0.5))
-    scale, shift = (np.full((1,) * len(shape), v) for v in (alpha, beta))
-    line = Scale(**names, inputs=(source,), output=inner, scale=scale, shift=shift)  # type: ignore[arg-type]
-    return (line, Clip(**names, inputs=(inner,), output=output, lo=0.0, hi=1.0))  # type: ignore[arg-type]
