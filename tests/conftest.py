@@ -6,12 +6,18 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning workers make parallel test runs crawl
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 DATA = Path(os.environ.get("ONNXSUB_DATA", Path(__file__).resolve().parents[1].parent / "shared" / "data"))
+
+
+# a shell starts background jobs with SIGINT ignored, which children inherit: tests of Ctrl-C would wait for ever
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
