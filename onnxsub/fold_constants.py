@@ -209,6 +209,8 @@ class _Folder:
         except (InferenceError, ValidationError) as error:
             shapes = ", ".join(f"{n!r} {list(self.shapes[n])}" for n in node.input if n in self.shapes)
             raise ModelError(f"{self.at(node)} does not fit its inputs {shapes}: {one_line(error)}; check the model") from error
+        if node.op_type == "GroupNormalization":  # a function, for which nothing is inferred
+            found = {node.output[0]: self.types[node.input[0]]}
         for name, kind in found.items():
             self.types[name] = kind
             dims = kind.tensor_type.shape.dim

@@ -241,7 +241,14 @@ class Nonlinear(Operator):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Activation(Nonlinear):
-    """An elementwise function `s` of one tensor: the operator that has *units*."""
+    """An elementwise function `s` of one tensor: the operator that has *units*.
+
+    Attributes:
+        inner: it is one step of what an ONNX node computes, a normalisation for instance. Its units are split by the verifiers
+            like others, but are no units of the model: they are neither counted nor pruned.
+    """
+
+    inner: bool = False
 
     @property
     def piecewise_linear(self) -> bool:

@@ -1,4 +1,4 @@
-r"""Two convex functions by which scores and norms become outputs of a network. No ONNX node is read as one of them.
+r"""Convex functions: the exponential, the square, and the odds by which scores become outputs of a network.
 
 A chord bounds a convex function from above and a tangent from below; both touch it where the interval is one point. So a tree
 that splits these units too decides about softmax scores and Euclidean norms as it does about logits.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 else:
     from onnxsub.lazy import torch
 
-__all__ = ["Convex", "Odds", "Square"]
+__all__ = ["Convex", "Exp", "Odds", "Square"]
 
 _NARROW = 1e-6
 """On shorter intervals, relative to their ends, a difference quotient loses its digits; the slope at the middle serves."""
@@ -51,9 +51,11 @@ class Convex(Curve, abc.ABC):
     def line_error(self, lower: Tensor, upper: Tensor, slope: Tensor, offset: Tensor) -> Box:
         # s(z) - line(z) is convex: largest at an end, smallest where s' equals the slope, or at the end that is nearer to it
         points = (lower, upper, self.stationary(slope).clamp(min=lower, max=upper))
-        errors = torch.stack([self.forward(p) - slope * p - offset for p in points])
-        ends = torch.maximum(lower.abs(), upper.abs())
-        size = 1 + offset.abs() + slope.abs() * ends + torch.maximum(self.forward(lower), self.forward(upper)).abs()
+        # a flat line has no term in z, not even where z is infinite
+        flat, zero = slope == 0, torch.zeros_like(lower)
+        errors = torch.stack([self.forward(p) - torch.where(flat, zero, slope * p) - offset for p in points])
+        ends = torch.where(flat, zero, slope.abs() * torch.maximum(lower.abs(), upper.abs()))
+        size = 1 + offset.abs() + ends + torch.maximum(self.forward(lower), self.forward(upper)).abs()
         return self.widened(errors.amin(0), errors.amax(0), size)
 
     def relax(self, lower: Tensor, upper: Tensor, mode: str, alpha: Tensor | None = None) -> Elementwise:
@@ -68,6 +70,8 @@ class Convex(Curve, abc.ABC):
         at_middle = self.derivative(middle)
         above = torch.where(narrow, at_middle, rise / torch.where(narrow, torch.ones_like(width), width))
         zero = torch.zeros_like(lower)
+        # where the chord or the middle is none, any slope is sound
+        above, at_middle = (torch.where(torch.isfinite(t), t, zero) for t in (above, at_middle))
         high = self.line_error(lower, upper, above, zero)
         if mode == "fastlin":
             return Elementwise(above, high[0], above, high[1])
@@ -75,6 +79,23 @@ class Convex(Curve, abc.ABC):
 
     def slopes(self, lower: Tensor, upper: Tensor) -> Box:
         return outward(self.derivative(lower), self.derivative(upper), lower <= upper)  # s' does not fall
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Exp(Convex):
+    """`exp(z)`."""
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        return torch.exp(xs[0])
+
+    def derivative(self, z: Tensor) -> Tensor:
+        return torch.exp(z)
+
+    def stationary(self, slope: Tensor) -> Tensor:
+        return slope.clamp(min=torch.finfo(slope.dtype).tiny).log()
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        writer.node("Exp", inputs, output)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

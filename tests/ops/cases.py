@@ -199,4 +199,63 @@ def _movement() -> list[Case]:
     return found
 
 
-CASES = [*_dense(), *_conv(), *_conv_transpose(), *_elementwise(), *_activations(), *_pooling(), *_movement()]
+def _arithmetic() -> list[Case]:
+    shape = (2, 3, 4)
+    found = []
+    for op, positive in (("Mul", False), ("Div", True)):
+        found += [
+            Case(op, (shape, shape), opsets=(7, 13, 14), positive=positive),
+            Case(op, ((2, 3, 1), (2, 1, 4)), opsets=(13,), positive=positive),
+            Case(op, ((2, 1, 1), shape), opsets=(13,), positive=positive),
+        ]
+    found += [
+        Case("Div", (np.array(1.7, F32), shape), opsets=(7, 13), positive=True),
+        Case("Div", (random((3, 1)), shape), opsets=(13,), note="c", positive=True),
+        Case("MatMul", ((3, 5), (5, 4)), opsets=(7, 9, 13)),
+        Case("MatMul", ((2, 3, 5), (2, 5, 4)), opsets=(13,)),
+        Case("MatMul", ((1, 3, 5), (2, 5, 4)), opsets=(13,)),
+        Case("Exp", (shape,), opsets=(7, 13)),
+    ]
+    for op, version in (("Log", 7), ("Sqrt", 7), ("Reciprocal", 7)):
+        found.append(Case(op, (shape,), opsets=(version, 13), positive=True))
+    for p in (2.0, 3.0, 4.0, 1.0):
+        found.append(Case("Pow", (shape, np.array(p, F32)), opsets=(7, 13, 15), note=f"{p}"))
+    for p in (0.5, 1.5, -1.0, -2.0, -0.5):
+        found.append(Case("Pow", (shape, np.array([p], F32)), opsets=(7, 13), note=f"{p}", positive=True))
+    return found
+
+
+def _normalisations() -> list[Case]:
+    shape = (4, 3, 5)
+    gamma, beta = random((4,), 1), random((4,), 2)
+    found = [
+        Case("LayerNormalization", ((3, 6), random((6,)), random((6,), 1)), opsets=(17,)),
+        Case("LayerNormalization", ((3, 6), random((6,))), {"epsilon": 1e-2}, (17,)),
+        Case("LayerNormalization", ((3, 6), random((3, 6)), random((3, 6), 1)), {"axis": 1}, (17,)),
+        Case("RMSNormalization", ((3, 6), random((6,))), {"epsilon": 1e-3}, (23,)),
+        Case("InstanceNormalization", (shape, gamma, beta), {"epsilon": 1e-3}, (7, 22)),
+        Case("GroupNormalization", (shape, random((2,), 1), random((2,), 2)), {"num_groups": 2}, (18,)),
+        Case("GroupNormalization", (shape, gamma, beta), {"num_groups": 2}, (21,)),
+        Case("LpNormalization", (shape,), opsets=(7, 22)),
+        Case("LpNormalization", (shape,), {"axis": 1, "p": 1}, (7, 22)),
+        Case("LRN", (shape,), {"size": 3, "alpha": 0.3, "beta": 0.6, "bias": 1.5}, (7, 13)),
+        Case("LRN", ((7, 2, 2),), {"size": 5, "alpha": 0.3}, (13,)),
+    ]
+    for op in ("Softmax", "LogSoftmax"):
+        found += [
+            Case(op, (shape,), opsets=(7, 11, 13)),
+            Case(op, (shape,), {"axis": 2}, (7, 11, 13)),
+            Case(op, (shape,), {"axis": -1}, (11, 13)),
+        ]
+    for op in ("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp"):
+        found += [
+            Case(op, (shape,), {"axes": [2, 3], "keepdims": 0}, (7, 11, 13)),
+            Case(op, (shape, ints(-1)), opsets=(18,)),
+        ]
+    return found
+
+
+CASES = [
+    *_dense(), *_conv(), *_conv_transpose(), *_elementwise(), *_activations(), *_pooling(), *_movement(), *_arithmetic(),
+    *_normalisations(),
+]  # fmt: skip

@@ -20,8 +20,8 @@ from onnxsub.ops.base import Array
 from tests.ops.tools import nodes_of
 
 ELEMENTWISE = {
-    "Abs", "Add", "Celu", "Clip", "Div", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Mish", "Mul",
-    "Neg", "PRelu", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Sub", "Swish", "Tanh",
+    "Abs", "Add", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log",
+    "Mish", "Mul", "Neg", "PRelu", "Reciprocal", "Sqrt", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Sub", "Swish", "Tanh",
 }  # fmt: skip
 
 LEAST_RUN = 180
@@ -117,9 +117,11 @@ def test_onnx_node_cases() -> None:
     assert not [outcome for outcome in counts if outcome.startswith("badly")]
     assert counts["run"] >= LEAST_RUN, counts
     # operators for which onnx has a case with the batch axis in front
-    assert set(READERS) - ran <= {"Cast", "Concat", "Reshape"}, sorted(set(READERS) - ran)
+    # (cases of LayerNormalization use all three outputs, those of ReduceLogSumExp are in float64)
+    missing = set(READERS) - ran
+    assert missing <= {"Cast", "Concat", "LayerNormalization", "ReduceLogSumExp", "Reshape"}, sorted(missing)
 
 
-@pytest.mark.parametrize("op", ["Min", "Max", "Pow", "Exp", "Softmax", "Upsample", "Resize", "LSTM", "Where"])
+@pytest.mark.parametrize("op", ["Min", "Max", "Upsample", "Resize", "LSTM", "Where"])
 def test_operators_outside_the_table(op: str) -> None:
     assert op not in READERS

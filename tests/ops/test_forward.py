@@ -8,14 +8,14 @@ import torch
 
 from onnxsub.ops import READERS
 from tests.ops.cases import CASES
-from tests.ops.tools import Case, random, run
+from tests.ops.tools import Case, run
 
 TABLE = [pytest.param(case, opset, id=f"{case}@{opset}") for case in CASES for opset in case.opsets]
 
 
 @pytest.mark.parametrize(("case", "opset"), TABLE)
 def test_value_equals_onnxruntime(case: Case, opset: int) -> None:
-    feeds = {n: random((3, *s), seed=i, scale=2.0) for i, (n, s) in enumerate(case.variables.items())}
+    feeds = case.feeds(3)
     one = case.model(opset)
     samples = [run(one, {n: v[k : k + 1] for n, v in feeds.items()}) for k in range(3)]
     expected = [np.concatenate(parts) for parts in zip(*samples, strict=True)]

@@ -32,6 +32,13 @@ class Case:
     outputs: int = 1
     dynamic: bool = True
     note: str = ""
+    positive: bool = False
+    """Whether the node is defined for positive numbers only."""
+
+    def feeds(self, batch: int, scale: float = 2.0) -> dict[str, Array]:
+        """Random numbers for the variable tensors."""
+        found = {n: random((batch, *s), seed=i, scale=scale) for i, (n, s) in enumerate(self.variables.items())}
+        return {n: np.abs(v) + np.float32(0.1) for n, v in found.items()} if self.positive else found
 
     def __str__(self) -> str:
         parts = ["x".join(map(str, i)) if isinstance(i, tuple) else "-" if i is None else f"c{list(i.shape)}" for i in self.inputs]
@@ -72,6 +79,8 @@ def nodes_of(model: onnx.ModelProto) -> tuple[Node, ...]:
     infos = {v.name: v for v in (*graph.value_info, *graph.input, *graph.output)}
     shapes = {n: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for n, v in infos.items()}
     shapes |= {n: c.shape for n, c in constants.items()}
+    # a function, for which nothing is inferred
+    shapes |= {n.output[0]: shapes[n.input[0]] for n in graph.node if n.op_type == "GroupNormalization"}
     opset = next(o.version for o in model.opset_import if o.domain == "")
     return tuple(
         Node(
