@@ -1,6 +1,6 @@
 """Random questions against what is true: is any answer of any verifier, by any door, wrong?
 
-    python -m benchmarks.differential 10000 [--seed 0] [--timeout 5] [--failures DIR]
+    python -m benchmarks.differential 10000 [--seed 0] [--timeout 5] [--failures DIR] [--modern]
     python -m benchmarks.differential --replay FILE.json
 
 Networks over the operator table (`random_questions.py`), two of five with a hidden layer times 2^k and the next times 2^-k, k in
@@ -63,17 +63,19 @@ def stored(path: Path) -> tuple[Bench, Asked]:
 
 
 def run(
-    count: int, seed: int, timeout: float, failures: Path | None, *, show: bool = True, loose: bool | None = None
+    count: int, seed: int, timeout: float, failures: Path | None, *, show: bool = True, loose: bool | None = None,
+    modern: bool = False,
 ) -> Counter[str]:
     """Asks `count` questions and tallies grades, and grades per door and verifier.
 
     Args:
         loose: only questions with infinite ends (True), only those without (False), both (None).
+        modern: networks of today's operators only.
     """
     tally: Counter[str] = Counter()
     began, number = time.perf_counter(), seed * 1_000_000
     while tally["asked"] < count:
-        bench = Bench(random_setting(number))
+        bench = Bench(random_setting(number, modern=modern))
         number += 1
         if bench.query.misclassified or worst(bench.logits(bench.at.fed(bench.at.x0[None])), bench.at.label)[0] >= 0:
             continue
@@ -111,6 +113,7 @@ def main() -> int:
     parser.add_argument(
         "--failures", type=Path, default=Path("differential-failures"), help="folder for questions answered wrongly"
     )
+    parser.add_argument("--modern", action="store_true", help="networks with products, Softmax, normalisations, powers")
     parser.add_argument("--replay", type=Path, help="ask a stored question again")
     parser.add_argument("--eps", type=float, help="with --replay: another radius")
     args = parser.parse_args()
@@ -120,7 +123,7 @@ def main() -> int:
         print(q, bench.truth, *asked_and_graded(bench, q, args.timeout), sep="\n")
         return 0
     print(load_note())
-    tally = run(args.count, args.seed, args.timeout, args.failures)
+    tally = run(args.count, args.seed, args.timeout, args.failures, modern=args.modern)
     for key, value in sorted(tally.items()):
         print(f"{key:45} {value}")
     return 1 if tally["wrong"] or tally["crash"] else 0

@@ -13,6 +13,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from tests.random_dags import random_dag
 from tests.random_models import ACTIVATIONS, PIECEWISE, Builder, random_model
+from tests.random_modern import random_modern
 
 __all__ = ["Setting", "loosened", "random_setting", "scaled", "small_model"]
 
@@ -50,11 +51,17 @@ class Setting:
     std: float | None
 
 
-def random_setting(seed: int) -> Setting:
-    """One network, its copy scaled by a power of two in two of five cases, a domain and an anchor."""
+def random_setting(seed: int, *, modern: bool = False) -> Setting:
+    """One network, its copy scaled by a power of two in two of five cases, a domain and an anchor.
+
+    Args:
+        modern: a network of today's operators, in its own units and in a domain not wider than 2.
+    """
     rng = np.random.default_rng([seed, 14])
     draw = rng.random()
-    if draw < 0.62:
+    if modern:
+        kind, plain = "modern", random_modern(seed, steps=int(rng.integers(1, 5)))
+    elif draw < 0.62:
         kind, plain = "small", small_model(rng)
     elif draw < 0.78:
         kind, plain = "dense", random_model(seed, activations=PIECEWISE if rng.random() < 0.7 else _ALL, kind="dense")
@@ -63,8 +70,9 @@ def random_setting(seed: int) -> Setting:
         kind, plain = "graph", random_dag(seed, activations=activations, steps=int(rng.integers(2, 6)))
     else:
         kind, plain = "conv", random_model(seed, activations=PIECEWISE, kind=str(rng.choice(["conv", "residual"])))
-    power = int(rng.integers(-100, 101)) if rng.random() < 0.4 else 0
-    lower, upper, mean, std = _SPACES[int(rng.integers(len(_SPACES)))]
+    power = int(rng.integers(-100, 101)) if rng.random() < 0.4 and not modern else 0
+    spaces = [s for s in _SPACES if s[1] - s[0] <= 2] if modern else _SPACES
+    lower, upper, mean, std = spaces[int(rng.integers(len(spaces)))]
     n = int(np.prod([d.dim_value for d in plain.graph.input[0].type.tensor_type.shape.dim][1:]))
     x0 = (lower + (upper - lower) * rng.random(n)).astype(np.float32)
     return Setting(seed, kind, plain, scaled(plain, power, rng) if power else plain, power, x0, lower, upper, mean, std)

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from onnxsub.ops.base import Box, Nonlinear, Shape
+from onnxsub.ops.base import Box, Shape
 from onnxsub.ops.broadcast import sum_to
 from onnxsub.ops.interval_rows import Rows
 from onnxsub.ops.relaxation import Relaxation, Window, check_mode
+from onnxsub.ops.splitting import Splittable
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +41,9 @@ __all__ = ["Bilinear", "MatrixProduct", "Planes", "Product"]
 
 _ULPS = 16
 """Bounds are widened by this many units in the last place of what enters them, and one more per term of a sum."""
+
+_FAR = 1e30
+"""The radius of an interval without an end, where intervals are ranked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +90,7 @@ class Planes(Relaxation):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Bilinear(Nonlinear, abc.ABC):
+class Bilinear(Splittable, abc.ABC):
     """A sum of products of elements of a first and a second tensor, which stand joined in the one input (`joined.py`).
 
     Attributes:
@@ -173,6 +177,22 @@ class Bilinear(Nonlinear, abc.ABC):
         spread = (spread + self._rounded(size)).masked_fill(self._unbounded(known, ends), math.inf)
         shape = (-1, *self.out_shape)
         return Planes(self, x, y, spread.reshape(shape), value.reshape(shape))
+
+    def affine_on(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """An element is settled where it is one number, or all numbers that it is multiplied by are."""
+        wide = (upper > lower) | ~torch.isfinite(lower) | ~torch.isfinite(upper)
+        one = lower.new_ones((lower.shape[0], 1, *self.out_shape))
+        x, y = (t.to(lower.dtype).unsqueeze(1) for t in self.split(wide))
+        met = torch.cat([self.from_first(one, y)[:, 0].flatten(1), self.from_second(one, x)[:, 0].flatten(1)], 1)
+        return ~wide | (met == 0)
+
+    def losses(self, a: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+        """`sum |a| r_x r_y` over the products that an element is in."""
+        rx, ry = self.split((upper / 2 - lower / 2).nan_to_num(nan=_FAR, posinf=_FAR))
+        size = a.abs().unsqueeze(1)
+        first = self.from_first(size, ry.unsqueeze(1))[:, 0] * rx
+        second = self.from_second(size, rx.unsqueeze(1))[:, 0] * ry
+        return torch.cat([first.flatten(1), second.flatten(1)], 1)
 
     def encode(self, encoder: Encoder, *xs: LinExpr) -> LinExpr:
         raise self.missing("milp")

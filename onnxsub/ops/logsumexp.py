@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
-from onnxsub.ops.base import Box, Nonlinear
+from onnxsub.ops.base import Box
 from onnxsub.ops.interval_rows import Rows, outward, times
 from onnxsub.ops.relaxation import Relaxation, Window, check_mode
+from onnxsub.ops.splitting import Splittable
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +37,9 @@ __all__ = ["GroupLines", "LogSumExp"]
 
 _NARROW = 1e-4
 """On shorter intervals a difference quotient loses its digits; the slope at the middle serves. Any slope is sound."""
+
+_FAR = 1e30
+"""The radius of an interval without an end, where intervals are ranked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +65,7 @@ class GroupLines(Relaxation):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class LogSumExp(Nonlinear):
+class LogSumExp(Splittable):
     """`y = log(sum of exp(x))` over axes of the sample, which stay with length 1."""
 
     axes: tuple[int, ...]
@@ -127,6 +131,16 @@ class LogSumExp(Nonlinear):
         lost, bad = endless | ~torch.isfinite(high), ~torch.isfinite(low)
         steep, share = torch.where(lost, zero, steep), torch.where(bad, zero, share)
         return GroupLines(share, low.masked_fill(bad, -math.inf), steep, high.masked_fill(lost, math.inf))
+
+    def affine_on(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """An element is settled where it is one number, or the only one of its group."""
+        return (upper <= lower) | (self._count == 1)
+
+    def losses(self, a: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+        """`|a| p r^2`, p the largest probability; r for wide intervals."""
+        radius = (upper / 2 - lower / 2).nan_to_num(nan=_FAR, posinf=_FAR)
+        share = self.probabilities(lower, upper)[1].nan_to_num(nan=1.0)
+        return a.abs() * share * radius * radius.clamp(max=1)
 
     def encode(self, encoder: Encoder, *xs: LinExpr) -> LinExpr:
         raise self.missing("milp")

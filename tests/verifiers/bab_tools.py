@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from onnxsub.network import Network
-from onnxsub.ops.base import Array
+from onnxsub.ops.base import Activation, Array
 from onnxsub.verifiers.bab.bound import Bounded, Bounder
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.nodes import Nodes
@@ -47,7 +47,7 @@ class Sample:
 
     Attributes:
         offsets: `x - x0`, `(N, n)`.
-        values: pre-activations, flat, by activation.
+        values: what each operator that is split reads, flat.
         margins: `f_t - f_y`, `(N, classes)`.
     """
 
@@ -78,7 +78,7 @@ class Sample:
         x = np.concatenate([far, outside, moved])
         x = x[(margins_of(frame.network, frame.label, x).amax(1) >= 0).numpy()]
         with torch.no_grad():
-            values = [v.flatten(1) for v in frame.network.preactivations(torch.as_tensor(x))]
+            values = [v.flatten(1) for v in frame.values(torch.as_tensor(x))]
         return Sample(torch.as_tensor(x).flatten(1) - frame.x0, values, margins_of(frame.network, frame.label, x))
 
     def of_node(self, frame: Frame, nodes: Nodes, i: int) -> Tensor:
@@ -124,13 +124,14 @@ def random_split(bounder: Bounder, nodes: Nodes, rng: np.random.Generator) -> No
     """Both children of a random split per node: at a kink or anywhere in the unit's interval."""
     layers, units, thresholds = [], [], []
     for i in range(len(nodes)):
-        number = int(rng.integers(len(bounder.activations)))
-        op = bounder.activations[number]
+        number = int(rng.integers(len(bounder.splits)))
+        op = bounder.splits[number]
         lower, upper = (ends[number][i].flatten() for ends in (nodes.lower, nodes.upper))
         wide = torch.nonzero(upper > lower)[:, 0].numpy()
         unit = int(rng.choice(wide)) if len(wide) else 0
         l, u = float(lower[unit]), float(upper[unit])
-        inner = [float(k[unit]) for k in op.kinks(lower) if l < float(k[unit]) < u]
+        kinks = op.kinks(lower) if isinstance(op, Activation) else ()
+        inner = [float(k[unit]) for k in kinks if l < float(k[unit]) < u]
         layers.append(number)
         units.append(unit)
         thresholds.append(float(rng.choice(inner)) if inner and rng.random() < 0.7 else l + (u - l) * rng.random())

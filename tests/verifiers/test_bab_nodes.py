@@ -16,6 +16,7 @@ from onnxsub.verifiers.bab.narrow import narrowed
 from onnxsub.verifiers.bab.nodes import pack, unpack
 from tests.random_dags import random_dag
 from tests.random_models import ACTIVATIONS, PIECEWISE
+from tests.random_modern import random_modern
 from tests.verifiers.bab_tools import Sample, check_nodes, frame_of, random_multipliers, random_split
 from tests.verifiers.nets import anchor, balanced, random_network
 
@@ -28,7 +29,7 @@ def attacked(network: Network, seed: int, radius: float, tight: bool, fold: str)
     """Random nodes of one network, checked at every stage; how many (node, point) pairs were looked at."""
     x0, label = anchor(network, seed)
     frame = frame_of(network, x0, label, radius, tight=tight, fold=fold)
-    if frame is None or not frame.activations:
+    if frame is None or not frame.splits:
         return 0
     rng = np.random.default_rng(seed)
     x = Sample.of(frame, seed)
@@ -57,6 +58,7 @@ KINDS: dict[str, tuple[Callable[[int], Network], float]] = {
     "all": (lambda seed: random_network(seed, activations=ACTIVATIONS), 0.5),
     "smooth": (lambda seed: random_network(seed, activations=("Sigmoid", "Tanh"), kind="dense"), 1.0),
     "dag": (dag, 0.2),
+    "modern": (lambda seed: balanced(lower(load_model(random_modern(seed)))), 0.3),
 }
 
 

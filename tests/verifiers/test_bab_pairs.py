@@ -76,7 +76,7 @@ def with_cuts(network: Network, seed: int, radius: float, fold: str) -> tuple[Fr
     """A frame with cuts, made at a random node of every target."""
     x0, label = anchor(network, seed)
     frame = frame_of(network, x0, label, radius, tight=seed % 2 == 0, fold=fold)
-    if frame is None or not frame.activations:
+    if frame is None or not frame.splits:
         return None
     bounder = Bounder(frame)
     root = bounder.bound(bounder.roots(), 10, radius)
@@ -95,7 +95,7 @@ def test_cuts_hold_where_the_target_is_reached(seed: int, fold: str) -> None:
     frame, bounder = found
     x = Sample.of(frame, seed)
     checked = 0
-    for number, op in enumerate(frame.activations):
+    for number, op in enumerate(frame.splits):
         if op.output not in frame.cuts:
             continue
         cuts = frame.cuts[op.output]
@@ -132,7 +132,7 @@ def test_rows_over_fronts_are_rows_pulled_back(seed: int, room: bool) -> None:
     relaxations = bounder.relaxations(roots, roots.alpha, roots.beta, roots.gamma, torch.float64)
     fronts = Fronts(frame.network, frame.x0, 2**29 if room else 0)
     rng = np.random.default_rng(seed)
-    for op in frame.activations:
+    for op in frame.splits:
         size = math.prod(op.in_shapes[0])
         for _ in range(2):  # the second time some units are known
             units = torch.as_tensor(rng.integers(size, size=(7, 2)))

@@ -28,6 +28,7 @@ from onnxsub.device import ieee_float32
 from onnxsub.geometry import halfspace_radius
 from onnxsub.ops.base import Activation
 from onnxsub.ops.relaxation import Elementwise, Relaxation
+from onnxsub.ops.splitting import Splittable
 from onnxsub.propagate.adam import Adam
 from onnxsub.propagate.backward import Coefficients, flattened, pull_back
 from onnxsub.verifiers.bab.cuts.planes import Cuts
@@ -118,9 +119,9 @@ class Bounder:
     def __init__(self, frame: Frame, budget: Budget | None = None) -> None:
         self.frame = frame
         self.budget = budget
-        self.activations = frame.activations
-        self.shapes = [op.in_shapes[0] for op in self.activations]
-        self.cut_counts = [len(frame.cuts[op.output]) if op.output in frame.cuts else 0 for op in self.activations]
+        self.splits = frame.splits
+        self.shapes = [op.in_shapes[0] for op in self.splits]
+        self.cut_counts = [len(frame.cuts[op.output]) if op.output in frame.cuts else 0 for op in self.splits]
         self.evaluations = 0
         rows = torch.zeros((len(frame.targets), frame.network.classes), dtype=torch.float64)  # put together on the processor
         rows[:, frame.label] = 1.0
@@ -131,13 +132,13 @@ class Bounder:
         """One node per target."""
         f = self.frame
         count = len(f.targets)
-        alpha = tuple((f.upper[op.output] > -f.lower[op.output]).float() for op in self.activations)
+        alpha = tuple((f.upper[op.output] > -f.lower[op.output]).float() for op in self.splits)
         empty = torch.zeros((count, 0), dtype=torch.long, device=f.device)
         return Nodes(
             torch.arange(count, device=f.device), empty, empty, empty, empty.double(), alpha, empty.float(),
             torch.zeros((count, sum(self.cut_counts)), device=f.device),
             torch.zeros(count, dtype=torch.float64, device=f.device), f.low, f.high,
-            tuple(f.lower[op.output] for op in self.activations), tuple(f.upper[op.output] for op in self.activations),
+            tuple(f.lower[op.output] for op in self.splits), tuple(f.upper[op.output] for op in self.splits),
         )  # fmt: skip
 
     def relaxations(
@@ -147,7 +148,7 @@ class Bounder:
         beta: Tensor,
         gamma: Tensor,
         dtype: torch.dtype,
-        turning: Mapping[str, Turning] | None = None,
+        turning: Mapping[str, Turning | Relaxation] | None = None,
         cuts: Mapping[str, Cuts] | None = None,
     ) -> dict[str, Relaxation]:
         """Lines on the intervals of the nodes.
@@ -161,13 +162,14 @@ class Bounder:
         found: dict[str, Relaxation] = {}
         number = 0
         for op in self.frame.network.nonlinear:
-            if not isinstance(op, Activation):
+            if not isinstance(op, Activation | Splittable):
                 ends = (self.frame.lower[op.output], self.frame.upper[op.output])
                 l, u = (e[nodes.target].to(dtype) for e in ends)
                 found[op.output] = op.relax(l, u, "crown")
                 continue
             if turning is not None:
-                inner = turning[op.output].at(alpha[number])
+                turned = turning[op.output]
+                inner = turned.at(alpha[number]) if isinstance(turned, Turning) else turned
             else:
                 ends = (nodes.lower[number].to(dtype), nodes.upper[number].to(dtype))
                 inner = op.relax(*ends, "crown", alpha[number].to(dtype) if op.takes_alpha else None)
@@ -224,21 +226,22 @@ class Bounder:
             # a line that is no number is attained nowhere: its point is the anchor
             point = farthest(line.c, low, high, torch.minimum(radius, torch.full_like(radius, f.radius))).nan_to_num(nan=0.0)
         seen = []
-        for op, l in zip(self.activations, nodes.lower, strict=True):
+        for op, l in zip(self.splits, nodes.lower, strict=True):
             split = found[op.output]
             assert isinstance(split, Pushed)
             # nothing comes back to an activation that the output does not depend on
-            a = torch.zeros_like(l) if split.seen is None else split.seen[:, 0].expand_as(l)
-            seen.append(a)
+            shape = (len(l), *op.out_shape)
+            seen.append(l.new_zeros(shape) if split.seen is None else split.seen[:, 0].expand(shape))
         better = replace(nodes, alpha=alpha, beta=beta, gamma=gamma, radius=torch.maximum(radius, nodes.radius))
         return Bounded(better, line, point, tuple(seen))
 
     def _optimise(self, nodes: Nodes, steps: int, close: float, rate: float) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
         dtype = torch.float32
         low, high = nodes.low.to(dtype), nodes.high.to(dtype)
-        turning = {}
-        for op, l, u in zip(self.activations, nodes.lower, nodes.upper, strict=True):
-            turning[op.output] = Turning.of(op, l.to(dtype), u.to(dtype))
+        turning: dict[str, Turning | Relaxation] = {}
+        for op, l, u in zip(self.splits, nodes.lower, nodes.upper, strict=True):
+            ends = (l.to(dtype), u.to(dtype))
+            turning[op.output] = Turning.of(op, *ends) if isinstance(op, Activation) else op.relax(*ends, "crown")
         free = [a.clone().requires_grad_() for a in nodes.alpha]
         beta, gamma = (t.clone().requires_grad_() for t in (nodes.beta, nodes.gamma))
         cuts = self._cuts(nodes, dtype)

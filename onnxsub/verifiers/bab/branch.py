@@ -8,6 +8,7 @@ multipliers, and the split whose worse child is best is made (filtered smart bra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from onnxsub.device import ieee_float32
 from onnxsub.ops.base import Activation
+from onnxsub.ops.splitting import Splittable
 from onnxsub.propagate.backward import flattened
 from onnxsub.verifiers.bab.bound import Bounded, Bounder, farthest
 from onnxsub.verifiers.bab.nodes import Nodes
@@ -23,7 +25,7 @@ from onnxsub.verifiers.bab.nodes import Nodes
 __all__ = ["Splits", "choose"]
 
 _Place = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Number among all units to activation and flat unit."""
+"""Number among all elements that may be split to operator and flat element."""
 
 _INSIDE = 1e-6  # of the size of an interval's ends: how far inside a threshold other than 0 must lie
 _TIE = 1e-3  # weight of the better child where the worse ones are alike
@@ -49,12 +51,21 @@ class _Scores:
 
 def _scores(bounder: Bounder, found: Bounded) -> _Scores:
     frame, nodes = bounder.frame, found.nodes
-    heights, losses, thresholds = [], [], []
+    heights: list[Tensor] = []
+    losses: list[Tensor] = []
+    thresholds: list[Tensor] = []
     x = (frame.x0 + found.point).reshape(-1, *frame.network.input_shape)
     with torch.no_grad():
-        values = frame.network.preactivations(x)
-        for number, op in enumerate(bounder.activations):
+        values = frame.values(x)
+        for number, op in enumerate(bounder.splits):
             l, u, a = nodes.lower[number], nodes.upper[number], found.seen[number]
+            if isinstance(op, Splittable):
+                theta = l / 2 + u / 2
+                loss = op.losses(a, l, u)
+                loss = torch.where(~op.affine_on(l, u) & _well_inside(theta, l, u), loss, torch.full_like(loss, -1.0))
+                for kept, t in ((heights, loss), (losses, loss), (thresholds, theta)):
+                    kept.append(flattened(t, 1))
+                continue
             alpha = nodes.alpha[number].double() if op.takes_alpha else None
             lines = op.relax(l, u, "crown", alpha)
             z = torch.minimum(torch.maximum(values[number], l), u)
@@ -97,7 +108,7 @@ def choose(bounder: Bounder, found: Bounded, close: float, look: int) -> Splits:
         close: the radius at which a node is done.
         look: how many candidates are tried, half of them by each score; 1: the best by both scores together is taken as it is.
     """
-    if not bounder.activations:
+    if not bounder.splits:
         nothing = torch.zeros_like(found.nodes.target)
         return Splits(nothing - 1, nothing, nothing.double())
     with ieee_float32(bounder.frame.device):
@@ -107,7 +118,7 @@ def choose(bounder: Bounder, found: Bounded, close: float, look: int) -> Splits:
 def _choose(bounder: Bounder, found: Bounded, close: float, look: int) -> Splits:
     scores = _scores(bounder, found)
     height, loss = scores.height, scores.loss
-    sizes = torch.tensor([0, *(op.out_size for op in bounder.activations)], device=height.device).cumsum(0)
+    sizes = torch.tensor([0, *(math.prod(op.in_shapes[0]) for op in bounder.splits)], device=height.device).cumsum(0)
 
     def place(flat: Tensor) -> tuple[Tensor, Tensor]:
         layer = torch.bucketize(flat, sizes[1:], right=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from onnxsub.device import free_memory
 from onnxsub.network import Network
-from onnxsub.ops.base import Activation, Nonlinear
+from onnxsub.ops.base import Activation
+from onnxsub.ops.splitting import Splittable
 from onnxsub.verifiers.bab.cuts.planes import Cuts
 from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.options import BabOptions
@@ -85,24 +87,30 @@ class Frame:
         if self.device.type == "cpu":
             return batch
         shapes = self.network.shapes.values()
-        units = sum(op.out_size for op in self.activations)
+        units = sum(math.prod(op.in_shapes[0]) for op in self.splits)
         # both children of every candidate, with intervals, lines and the coefficients of a pass (`branch.py`)
         child = _LINES * units + _PASS * max(math.prod(s) for s in shapes) + _BOX * self.network.input_size
         each = 2 * options.look * (child + _PLANE * sum(len(c) for c in self.cuts.values()))
         room = min(options.memory, free_memory(self.device)) / 2
         return max(batch, min(_MORE * batch, int(room / each)))
 
-    @property
-    def activations(self) -> tuple[Activation, ...]:
-        return self.network.activations
+    @cached_property
+    def splits(self) -> tuple[Activation | Splittable, ...]:
+        """The operators whose inputs' intervals a search splits."""
+        return tuple(op for op in self.network.nonlinear if isinstance(op, Activation | Splittable))
 
-    def unstable(self, op: Nonlinear) -> Tensor:
-        """`(T, *in_shape)`: units whose function is not affine on their interval."""
-        assert isinstance(op, Activation)
+    def values(self, x: Tensor) -> list[Tensor]:
+        """What the operators of `splits` read at points `(B, *input_shape)`."""
+        names = tuple(op.inputs[0] for op in self.splits)
+        values = self.network.values(x, names)
+        return [values[n] for n in names]
+
+    def unstable(self, op: Activation | Splittable) -> Tensor:
+        """`(T, *in_shape)`: elements of the input on whose interval the operator is not affine."""
         return ~op.affine_on(self.lower[op.output], self.upper[op.output])
 
     @property
     def open_units(self) -> int:
         """Most unstable units of any target."""
-        counts = sum(self.unstable(op).flatten(1).sum(1) for op in self.activations)
-        return int(torch.as_tensor(counts).max()) if self.activations else 0
+        counts = sum(self.unstable(op).flatten(1).sum(1) for op in self.splits)
+        return int(torch.as_tensor(counts).max()) if self.splits else 0

@@ -153,7 +153,7 @@ class Frontier:
     def can_split(self, node: Waiting) -> bool:
         """Whether any unit of the node is open for a split."""
         nodes = unpack([node], self.bounder.shapes, self.frame.device)
-        ends = zip(self.bounder.activations, nodes.lower, nodes.upper, strict=True)
+        ends = zip(self.bounder.splits, nodes.lower, nodes.upper, strict=True)
         return any(bool((~op.affine_on(l, u)).any()) for op, l, u in ends)
 
     @property

@@ -19,7 +19,7 @@ __all__ = ["node_model", "region_model"]
 def _node_ends(frame: Frame, node: Waiting) -> dict[str, tuple[Array, Array]]:
     """Intervals of the node, float64."""
     found, at = {}, 0
-    for op in frame.activations:
+    for op in frame.splits:
         size = int(np.prod(op.in_shapes[0]))
         lower, upper = (node.ends[k, at : at + size].astype(np.float64) for k in (0, 1))
         # the stored ends are rounded outward; the frame's are not
@@ -48,7 +48,7 @@ def region_model(frame: Frame, model: ClauseModel, point: Array) -> ClauseModel 
     with torch.no_grad():
         values = frame.network.preactivations(x)
     ends = {}
-    for op, z in zip(frame.activations, values, strict=True):
+    for op, z in zip(frame.network.activations, values, strict=True):
         lower, upper = (e[op.output][row : row + 1].clone().cpu() for e in (frame.lower, frame.upper))
         for kink in op.kinks(z):
             lower = torch.where(z >= kink, torch.maximum(lower, kink), lower)
@@ -68,7 +68,7 @@ def _restricted(frame: Frame, model: ClauseModel, ends: dict[str, tuple[Array, A
     """A model with narrower intervals, as rows where they decide a unit that the ball leaves open."""
     enforced = {}
     ends = {name: _no_sliver(new, model.intervals[name]) for name, new in ends.items()}
-    for op in frame.activations:
+    for op in frame.network.activations:
         lower, upper = (torch.as_tensor(e).reshape(op.in_shapes[0]) for e in ends[op.output])
         on_ball = op.affine_on(*(e[0] for e in model.local.bounds.pre[op.output]))
         enforced[op.output] = torch.nonzero((op.affine_on(lower, upper) & ~on_ball).flatten())[:, 0].numpy()

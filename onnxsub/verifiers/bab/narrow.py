@@ -45,7 +45,7 @@ def _narrowed(bounder: Bounder, nodes: Nodes, line: Line) -> Nodes:
     lower, upper = list(nodes.lower), list(nodes.upper)
     dtype = torch.float64
     with torch.no_grad():
-        for number, op in enumerate(bounder.activations):
+        for number, op in enumerate(bounder.splits):
             l, u = flattened(lower[number], 1).clone(), flattened(upper[number], 1).clone()
             open_ = ~flattened(op.affine_on(lower[number], upper[number]), 1)
             index = torch.nonzero(open_.any(0))[:, 0]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from onnxsub.ops.base import Activation
+from onnxsub.ops.base import Nonlinear
 from onnxsub.ops.relaxation import Elementwise, Relaxation, Window
 from onnxsub.verifiers.bab.nodes import Nodes
 
@@ -46,8 +46,8 @@ class Pushed(Relaxation):
         return data, low
 
 
-def split_push(nodes: Nodes, number: int, beta: Tensor, op: Activation) -> Push:
-    """What the multipliers of the splits of one activation add."""
+def split_push(nodes: Nodes, number: int, beta: Tensor, op: Nonlinear) -> Push:
+    """What the multipliers of the splits of one operator add."""
     mine = nodes.layer == number
     signed = beta * nodes.side * mine
     push = signed.new_zeros((len(nodes), math.prod(op.in_shapes[0]))).scatter_add(1, nodes.unit * mine, signed)

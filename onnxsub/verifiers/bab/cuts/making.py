@@ -83,7 +83,7 @@ def _drop_idle(tree: Frontier) -> None:
     used = np.max(gammas, axis=0) > _IDLE
     parts = np.split(used, np.cumsum(tree.bounder.cut_counts)[:-1])
     cuts = {}
-    for op, part in zip(tree.bounder.activations, parts, strict=True):
+    for op, part in zip(tree.bounder.splits, parts, strict=True):
         if part.any():
             cuts[op.output] = tree.frame.cuts[op.output].take(torch.from_numpy(np.flatnonzero(part)).to(tree.frame.device))
     waiting = [replace(w, gamma=w.gamma[used]) if len(w.gamma) else w for w in tree.all_open()]

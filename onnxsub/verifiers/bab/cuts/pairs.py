@@ -26,7 +26,7 @@ from torch import Tensor
 
 from onnxsub.budget import Budget
 from onnxsub.device import ieee_float32
-from onnxsub.ops.base import Activation
+from onnxsub.ops.base import Nonlinear
 from onnxsub.ops.relaxation import Relaxation
 from onnxsub.ops.relu import Relu
 from onnxsub.propagate.backward import flattened
@@ -87,11 +87,11 @@ def paired(
                         part.setdefault(p.number, []).extend(source.planes(p))
         for (t, _, _), part in zip(nodes, planes, strict=True):
             for n in [n for n, found in part.items() if found]:
-                cuts = _Planes.joined(part[n]).cuts(bounder.activations[n])
+                cuts = _Planes.joined(part[n]).cuts(bounder.splits[n])
                 made[t][n] = Cuts.joined([made[t][n], cuts]) if n in made[t] else cuts
     empty = _none(frame)
     numbers = sorted({n for part in made for n in part})
-    return {bounder.activations[n].output: Cuts.stacked([part.get(n, empty) for part in made]) for n in numbers}, 0.0
+    return {bounder.splits[n].output: Cuts.stacked([part.get(n, empty) for part in made]) for n in numbers}, 0.0
 
 
 def _none(frame: Frame) -> Cuts:
@@ -125,7 +125,7 @@ class _Planes:
     def joined(parts: list[_Planes]) -> _Planes:
         return _Planes(*(torch.cat([getattr(p, n) for p in parts]) for n in ("units", "weights", "slope", "offset")))
 
-    def cuts(self, op: Activation) -> Cuts:
+    def cuts(self, op: Nonlinear) -> Cuts:
         """Scaled so that multipliers of 1 for all cuts of a unit from one source take up its coefficient: `(1, C, 2)`."""
         share = 1 / torch.bincount(self.units.flatten(), minlength=op.out_size)[self.units].amax(1).double()
         weights = self.weights * share[:, None]
@@ -157,14 +157,14 @@ class _Root:
         nodes = root.nodes.take(torch.tensor([t], device=bounder.frame.device))
         line = Line(root.line.c[t : t + 1], root.line.k[t : t + 1])
         x = (bounder.frame.x0 + node.point[k]).reshape(1, *bounder.frame.network.input_shape)
-        values = [flattened(v, 1)[0] for v in bounder.frame.network.preactivations(x)]
+        values = [flattened(v, 1)[0] for v in bounder.frame.values(x)]
         relaxations = bounder.relaxations(nodes, nodes.alpha, nodes.beta, nodes.gamma, torch.float64)
         seen = [flattened(s[k : k + 1], 1)[0] for s in node.seen]
         return _Root(bounder, nodes, line, *cut_box(nodes.low, nodes.high, line), seen, values, relaxations, fronts)
 
     def chosen(self, most: int) -> list[list[_Pairs]]:
         """The most promising pairs of this target, by activation, in slices of falling worth."""
-        relus = [n for n, op in enumerate(self.bounder.activations) if isinstance(op, Relu)]
+        relus = [n for n, op in enumerate(self.bounder.splits) if isinstance(op, Relu)]
         parts = [p for n in relus if (p := self._promising(n)) is not None]
         if not parts:
             return [[] for _ in range(_SLICES)]
@@ -182,13 +182,13 @@ class _Root:
         """Rows that are pulled back at once."""
         return max(1, _VALUES // max(math.prod(shape) for shape in self.bounder.frame.network.shapes.values()))
 
-    def _rows(self, op: Activation, units: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+    def _rows(self, op: Nonlinear, units: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
         """Linear lower bounds of `sum_k factors_k z_k`: `(1, R, n)` and `(1, R)`."""
         return self.fronts.lines(op, units, factors, self.relaxations, self.bounder.frame.x0)
 
     def _promising(self, number: int) -> _Pairs | None:
         """Pairs whose octagon cuts corners off both diagonals of their box: what is common to both inputs must pull both ways."""
-        op = self.bounder.activations[number]
+        op = self.bounder.splits[number]
         lower, upper = self._ends(number)
         weight = -self.seen[number]
         height = torch.where((lower < 0) & (upper > 0), weight * -lower * upper / (upper - lower).clamp(min=1e-300), 0 * weight)
@@ -223,7 +223,7 @@ class _Root:
         """The planes that say more than both units' own lines."""
         if not len(pairs.units):
             return []
-        op = self.bounder.activations[pairs.number]
+        op = self.bounder.splits[pairs.number]
         lower, upper = (e[pairs.units] * pairs.weights for e in self._ends(pairs.number))
         diagonals = torch.stack([self._largest(op, pairs, s, t) for s, t in ((1, 1), (-1, -1), (1, -1), (-1, 1))], 1)
         corners = octagon(lower, upper, diagonals)
@@ -234,7 +234,7 @@ class _Root:
         good = torch.nonzero(saved > _WORTH * (-upper * lower / (upper - lower)).sum(1))[:, 0]
         return [_Planes(pairs.units[good], pairs.weights[good], slope[good], offset[good])] if len(good) else []
 
-    def _largest(self, op: Activation, pairs: _Pairs, s: int, t: int) -> Tensor:
+    def _largest(self, op: Nonlinear, pairs: _Pairs, s: int, t: int) -> Tensor:
         """Upper bounds of `s p + t q` at the points of the root where the target is reached: `(P,)`."""
         found = []
         scale = (torch.maximum(*(e.abs() for e in self._ends(pairs.number)))[pairs.units] * pairs.weights.abs()).sum(1)

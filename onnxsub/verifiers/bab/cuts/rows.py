@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from onnxsub.network import Network
-from onnxsub.ops.base import Activation
+from onnxsub.ops.base import Nonlinear
 from onnxsub.ops.relaxation import Relaxation
 from onnxsub.propagate.backward import Coefficients, Front, flattened, pull_back, pull_front, to_front
 from onnxsub.propagate.chunks import unit_rows
@@ -34,7 +34,7 @@ class Fronts:
         self._known: dict[str, tuple[Tensor, Front]] = {}  # place of every unit, -1 for those that are not known
 
     def lines(
-        self, op: Activation, units: Tensor, factors: Tensor, relaxations: Mapping[str, Relaxation], x0: Tensor
+        self, op: Nonlinear, units: Tensor, factors: Tensor, relaxations: Mapping[str, Relaxation], x0: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Linear lower bounds `a . (x - x0) + b` of `sum_k factors_k z_k`, z the pre-activations: `(1, R, n)` and `(1, R)`.
 
@@ -54,7 +54,7 @@ class Fronts:
         a = flattened(bound.coefficients.full(network.input_shape), 2)
         return a, bound.lower_bias + a @ x0
 
-    def _sums(self, op: Activation, units: Tensor, factors: Tensor) -> Front | None:
+    def _sums(self, op: Nonlinear, units: Tensor, factors: Tensor) -> Front | None:
         found = self._of(op, units)
         if found is None:
             return None
@@ -69,7 +69,7 @@ class Fronts:
             coefficients[name] = Coefficients(whole[None])
         return Front(coefficients, (single.bias[0][places] * factors).sum(1)[None])
 
-    def _of(self, op: Activation, units: Tensor) -> tuple[Tensor, Front] | None:
+    def _of(self, op: Nonlinear, units: Tensor) -> tuple[Tensor, Front] | None:
         """The places of these units in a front of single units, None where it has no room."""
         tensor = op.inputs[0]
         if tensor in self._known:
@@ -92,7 +92,7 @@ class Fronts:
         assert front is not None
         return place[units], front
 
-    def _single(self, op: Activation, units: Tensor) -> Front | None:
+    def _single(self, op: Nonlinear, units: Tensor) -> Front | None:
         """One whole row per unit; the tensors that they reach are the same for every unit."""
         tensor, shapes = op.inputs[0], self._network.shapes
         one = to_front(self._network, tensor, unit_rows(units[:1], op.in_shapes[0], self._like))

@@ -1,0 +1,58 @@
+"""Today's operators in random graphs: values equal onnxruntime's, every interval and every linear bound holds at samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from onnxsub.lower import lower
+from onnxsub.model import load_model
+from onnxsub.propagate import METHODS, compute_bounds
+from tests.ops.tools import run
+from tests.random_modern import random_modern
+
+
+def check(seed: int, methods: tuple[str, ...], samples: int) -> int:
+    """Asserts that the bounds of one graph hold; how many of its tensors' elements were looked at."""
+    model = random_modern(seed)
+    network = lower(load_model(model))
+    rng = np.random.default_rng(seed)
+    x0 = rng.random(network.input_shape)
+    eps = float(rng.choice([1e-6, 1e-3, 0.02, 0.2, 1.0]))
+    lower_end, upper_end = np.clip(x0 - eps, 0, 1), np.clip(x0 + eps, 0, 1)
+    points = lower_end + (upper_end - lower_end) * rng.random((samples, *network.input_shape))
+    corners = rng.random((samples, *network.input_shape)) < 0.5
+    points = np.concatenate([points, np.where(corners, lower_end, upper_end), [x0]])
+    values = network.values(torch.as_tensor(points))
+    with torch.no_grad():
+        (want,) = run(model, {"x": points.astype(np.float32)})
+    got = values[network.output].numpy()
+    np.testing.assert_allclose(got, want, rtol=2e-3, atol=2e-4 * (1 + np.abs(want).max()))
+    seen = 0
+    for method in methods:
+        bounds = compute_bounds(network, lower_end, upper_end, method)
+        for op in network.nonlinear:
+            low, high = bounds.pre[op.output]
+            z = values[op.inputs[0]]
+            assert (z >= low - 1e-12).all(), (method, op.op_type)
+            assert (z <= high + 1e-12).all(), (method, op.op_type)
+            seen += z.shape[1:].numel()
+        seen += network.classes
+        low, high = bounds.output
+        f = values[network.output].flatten(1)
+        assert (f >= low).all(), method
+        assert (f <= high).all(), method
+    return seen
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_bounds_of_random_graphs(seed: int) -> None:
+    methods = tuple(m for m in METHODS if m != "alpha-crown" or seed % 8 == 0)
+    assert check(seed, methods, 50) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", range(8))
+def test_bounds_of_many_random_graphs(block: int) -> None:
+    assert sum(check(1000 + 40 * block + k, ("ibp", "fastlin-ibp", "crown"), 200) for k in range(40)) > 0
