@@ -85,13 +85,15 @@ class Elu(Bent):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Softplus(Bent):
-    """`log(1 + exp(z))`."""
+    """`log(1 + exp(beta z)) / beta`, beta > 0."""
+
+    beta: float = 1.0
 
     def forward(self, *xs: Tensor) -> Tensor:
-        return xs[0].clamp(min=0) + torch.log1p(torch.exp(-xs[0].abs()))
+        return xs[0].clamp(min=0) + torch.log1p(torch.exp(-self.beta * xs[0].abs())) / self.beta
 
     def derivative(self, z: Tensor) -> Tensor:
-        return torch.sigmoid(z)
+        return torch.sigmoid(self.beta * z)
 
     @property
     def bends(self) -> tuple[float, ...]:
@@ -102,7 +104,12 @@ class Softplus(Bent):
         return (True,)
 
     def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
-        writer.node("Softplus", inputs, output)
+        if self.beta == 1:
+            writer.node("Softplus", inputs, output)
+            return
+        scaled = writer.step("Mul", (inputs[0], _number(writer, output, "beta", self.beta)), output, "scaled")
+        smooth = writer.step("Softplus", (scaled,), output, "smooth")
+        writer.node("Mul", (smooth, _number(writer, output, "inverse", 1 / self.beta)), output)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -40,8 +40,8 @@ def read_celu(node: Node) -> tuple[Operator, ...]:
 
 
 def read_softplus(node: Node) -> tuple[Operator, ...]:
-    """Softplus."""
-    return (Softplus(**node.common()),)
+    """Softplus; `beta` comes from one that is spelled out (`spelled.py`)."""
+    return (Softplus(**node.common(), beta=float(node.attributes.get("beta", 1.0))),)
 
 
 def read_gelu(node: Node) -> tuple[Operator, ...]:

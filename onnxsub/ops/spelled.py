@@ -1,9 +1,10 @@
-r"""Functions that files spell out in several nodes: Gelu (with erf or tanh), SiLU and Swish, HardSwish, Mish.
+r"""Functions that files spell out in several nodes: Gelu (with erf or tanh), SiLU and Swish, HardSwish, Mish, Softplus.
 
 Each is a product `k u (c F(p(x)) + d)` of one tensor x with a function of it: u and p polynomials of x, F one node. What a product
 is made of is read back from its nodes through additions and multiplications by single numbers; where the numbers are those of a
 known function, to 2.4e-7, which is what float32 rounds a product of two of them by at the most, the last node becomes one node
-of that function. The nodes before it stay for whoever else reads them, and are dropped where nobody does.
+of that function. The nodes before it stay for whoever else reads them, and are dropped where nobody does. A Softplus that gives way to x beyond a
+threshold (a Where, as PyTorch writes it) is one where both agree to the same 2.4e-7.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ Polynomial = tuple[float, ...]
 _CLOSE = 2.0**-22  # two numbers of float32, each rounded, multiplied
 _DEPTH = 12  # nodes between a product and the tensor that it is a function of
 _CUBIC = 0.044715
+_LARGE = 700.0  # exp of its negative is a number
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def recognised(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
         shapes |= node.shapes
     found = []
     for node in nodes:
-        match = _match(node, by_output, shapes) if node.op_type in ("Mul", "Div") else None
+        match = _match(node, by_output, shapes) if node.op_type in ("Mul", "Div", "Where") else None
         if match is not None:
             kind, attributes, source = match
             own = {t: shapes[t] for t in (source, node.outputs[0])}
@@ -62,7 +64,7 @@ def _match(node: Node, by_output: Mapping[str, Node], shapes: Mapping[str, Shape
     for source in _sources(node, by_output):
         if output not in shapes or shapes.get(source) != shapes[output]:
             continue  # shapes are unknown behind operators that ONNX does not know
-        form = _form(output, source, by_output, _DEPTH)
+        form = _form(output, source, by_output, _DEPTH) if node.op_type != "Where" else _switched(node, source, by_output)
         if form is not None and form.function is not None and (known := _known(form)) is not None:
             return *known, source
     return None
@@ -198,6 +200,22 @@ def _sum(a: float | _Form, b: float | _Form | None) -> _Form | None:
     return None
 
 
+def _switched(node: Node, source: str, by_output: Mapping[str, Node]) -> _Form | None:
+    """`x` where `beta x` is greater than a threshold, `Softplus(beta x) / beta` elsewhere: both are alike beyond the threshold."""
+    test = by_output.get(node.inputs[0])
+    if test is None or test.op_type not in ("Greater", "GreaterOrEqual") or test.inputs[1] not in test.constants:
+        return None
+    forms = [_form(t, source, by_output, _DEPTH) for t in (test.inputs[0], *node.inputs[1:])]
+    threshold, (asked, line, curve) = _number(test, 1), forms
+    if asked is None or line is None or curve is None or threshold is None:
+        return None
+    plain = asked.function is None and line.function is None and line.factor == (0.0, 1.0)
+    if not plain or curve.function != "Softplus" or curve.inner != asked.factor or not threshold > 0:
+        return None
+    # the difference is largest at the threshold
+    return curve if math.log1p(math.exp(-min(threshold, _LARGE))) <= _CLOSE * threshold else None
+
+
 def _trimmed(p: Sequence[float]) -> Polynomial:
     size = len(p)
     while size > 1 and p[size - 1] == 0:
@@ -224,10 +242,14 @@ def _near(p: Polynomial, q: Polynomial) -> bool:
 
 def _known(form: _Form) -> tuple[str, Mapping[str, Any]] | None:
     """The function that a product of x is, and its attributes."""
+    inner = form.inner
+    if form.function == "Softplus" and form.factor == (1.0,):
+        same = len(inner) == 2 and inner[0] == 0 and inner[1] > 0 and form.shift == 0 and _near((form.scale,), (1 / inner[1],))
+        return ("Softplus", {"beta": inner[1]}) if same else None
     if len(form.factor) != 2 or form.factor[0] != 0:
         return None
     k = form.factor[1]
-    scale, shift, inner = k * form.scale, k * form.shift, form.inner
+    scale, shift = k * form.scale, k * form.shift
     outer = math.sqrt(2 / math.pi)
     tanh = (0.0, outer, 0.0, outer * _CUBIC)
     half = _near((scale, shift), (0.5, 0.5))

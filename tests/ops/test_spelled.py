@@ -16,7 +16,7 @@ from onnxsub.layouts.inplace import inplace
 from onnxsub.lower import lower, lower_nodes
 from onnxsub.model import load_model
 from onnxsub.ops.base import Activation
-from onnxsub.ops.functions import Gelu, HardSwish, Mish, Swish
+from onnxsub.ops.functions import Gelu, HardSwish, Mish, Softplus, Swish
 from onnxsub.ops.spelled import recognised
 from onnxsub.ops.substituted import Substituted
 from tests.ops.tools import nodes_of, run
@@ -131,11 +131,22 @@ def elu(g: Graph) -> str:
 
 NATIVE = (hard_sigmoid, elu)
 GELU = (gelu_torch, gelu_keras, gelu_halved_share, gelu_divided, gelu_sum, tanh_pow, tanh_product, tanh_logistic)
+def softplus_torch(g: Graph) -> str:
+    """As the exporter of torch writes it: x itself beyond the threshold 20."""
+    return g("Where", g("Greater", "x", 20.0), "x", g("Softplus", "x"))
+
+
+def softplus_beta(g: Graph) -> str:
+    scaled = g("Mul", "x", 2.0)
+    return g("Where", g("Greater", scaled, 20.0), "x", g("Div", g("Softplus", scaled), 2.0))
+
+
 SPELLINGS: list[tuple[Callable[[Graph], str], type[Activation]]] = [
     *((f, Gelu) for f in GELU),
     *((f, Swish) for f in (silu, quick_gelu, silu_tanh)),
     *((f, HardSwish) for f in (hard_swish_sigmoid, hard_swish_relu6, hard_swish_late)),
     (mish, Mish),
+    (softplus_torch, Softplus), (softplus_beta, Softplus),
 ]
 
 
@@ -243,6 +254,27 @@ def wrong_cubic(g: Graph) -> str:
 
 def wrong_clip(g: Graph) -> str:
     return g("Mul", "x", g("Div", g("Clip", g("Add", "x", 3.0), 0.0, 5.0), 6.0))
+
+
+def early_threshold(g: Graph) -> str:
+    """At 2 a Softplus is not yet x."""
+    return g("Where", g("Greater", "x", 2.0), "x", g("Softplus", "x"))
+
+
+def other_scale(g: Graph) -> str:
+    return g("Where", g("Greater", "x", 20.0), "x", g("Div", g("Softplus", g("Mul", "x", 2.0)), 2.0))
+
+
+def below_threshold(g: Graph) -> str:
+    return g("Where", g("Less", "x", 20.0), "x", g("Softplus", "x"))
+
+
+@pytest.mark.parametrize("spell", [early_threshold, other_scale, below_threshold], ids=lambda f: f.__name__)
+def test_what_only_looks_like_a_softplus_is_refused(spell: Callable[[Graph], str]) -> None:
+    g = Graph()
+    model = g.model(spell(g))
+    with pytest.raises(UnsupportedOperatorError, match=r"operator (Where|Greater|Less) "):
+        lower_nodes(nodes_of(model), "x", SHAPE, "y")
 
 
 def two_constants(g: Graph) -> str:
