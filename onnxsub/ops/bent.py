@@ -29,7 +29,10 @@ else:
 __all__ = ["Bent"]
 
 _STEPS = 52
-"""Halvings of the bracket of an extreme."""
+"""Most halvings of the bracket of an extreme."""
+
+_LOOKS = frozenset({6, 10, 14, 20, 28, 40})
+"""After how many halvings it is asked whether the extremes are known well enough: what is not known falls with the width's square."""
 
 _POINTS = 16
 """Samples of an interval, between which the best chord is looked for; an even number, so that none is the middle."""
@@ -97,7 +100,7 @@ class Bent(Curve):
         size = 1 + offset.abs() + torch.maximum(self.forward(lower).abs(), self.forward(upper).abs())
         size = size + torch.where(flat, zero, slope.abs() * torch.maximum(lower.abs(), upper.abs()))
         low, high = self.widened(errors.amin(0), errors.amax(0), size)
-        edges = (-math.inf, *self.bends, math.inf)
+        edges, eps = (-math.inf, *self.bends, math.inf), torch.finfo(lower.dtype).eps
         far = math.sqrt(torch.finfo(lower.dtype).max)  # the middle of an infinite interval is no number; no extreme lies beyond
         start, end = lower.clamp(min=-far), upper.clamp(max=far)
         for first, last, rising in zip(edges, edges[1:], self.rises, strict=False):
@@ -105,13 +108,17 @@ class Bent(Curve):
             reached = a < c
             if not bool(reached.any()):
                 continue
-            for _ in range(_STEPS):
+            near = size
+            for step in range(1, _STEPS + 1):
                 z = a + (c - a) / 2
                 before = self.derivative(z) < slope
                 before = before if rising else ~before
                 a, c = torch.where(before, z, a), torch.where(before, c, z)
-            away = torch.maximum(*((self.derivative(z) - slope).abs() for z in (a, c)))
-            near = (c - a) * away
+                if step in _LOOKS or step == _STEPS:
+                    away = torch.maximum(*((self.derivative(z) - slope).abs() for z in (a, c)))
+                    near = (c - a) * away
+                    if bool((near <= eps * size).all()):
+                        break
             inner, room = error(a), torch.where(torch.isfinite(near), near, math.inf)
             below, above = self.widened(inner - room, inner + room, size + inner.abs())
             low, high = torch.where(reached, torch.minimum(low, below), low), torch.where(reached, torch.maximum(high, above), high)

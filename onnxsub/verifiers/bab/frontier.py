@@ -262,15 +262,17 @@ class Frontier:
         if not waiting:
             return
         found = self._bound(self.batch(waiting), 0)
-        splits = choose(self.bounder, found, self._radius, o.look)
+        splits = None if self.budget.over else choose(self.bounder, found, self._radius, o.look)
+        if splits is None or self.budget.over:  # a step of a network with costly lines takes seconds
+            self.put(waiting)
+            return self.done()
         able = splits.layer >= 0
         for i in torch.nonzero(~able)[:, 0].tolist():
             self.leaves.append(waiting[i])
         rows = torch.nonzero(able)[:, 0]
         parents = torch.tensor([waiting[i].key for i in rows.tolist()] * 2, dtype=torch.float64, device=self.frame.device)
         if len(rows) == 0:
-            self.done()
-            return
+            return self.done()
         children = found.nodes.take(rows).children(splits.layer[rows], splits.unit[rows], splits.threshold[rows])
         if self._narrow:
             before = self.bounder.bound(children, 0, self._radius)
