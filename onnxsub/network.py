@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from onnxsub.ops.base import Activation, Nonlinear, Operator, Shape
 from onnxsub.ops.conv import Conv, ConvTranspose
 from onnxsub.ops.dense import Dense
+from onnxsub.ops.substituted_max import SubstitutedMax
+from onnxsub.ops.windows import Windows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,12 +79,32 @@ class Network:
 
     @cached_property
     def nonlinear(self) -> tuple[Nonlinear, ...]:
-        """Every operator whose linear bounds need an interval of its input: the activations and MaxPool."""
+        """Every operator whose linear bounds need an interval of its input: the activations and windows."""
         return tuple(op for op in self.ops if isinstance(op, Nonlinear))
+
+    @cached_property
+    def windowed(self) -> tuple[Windows | SubstitutedMax, ...]:
+        """The operators that have windows (MaxPool, ReduceMax, ...), in topological order."""
+        return tuple(op for op in self.ops if isinstance(op, Windows | SubstitutedMax))
+
+    @cached_property
+    def prunable(self) -> tuple[Activation | Windows | SubstitutedMax, ...]:
+        """The operators whose outputs a substitute may replace by lines: activations and windows, in topological order."""
+        return tuple(op for op in self.ops if isinstance(op, Activation | Windows | SubstitutedMax))
 
     @property
     def units(self) -> int:
+        """Units of activations."""
         return sum(a.out_size for a in self.activations)
+
+    @property
+    def windows(self) -> int:
+        return sum(op.out_size for op in self.windowed)
+
+    @property
+    def units_and_windows(self) -> int:
+        """All that gamma counts."""
+        return self.units + self.windows
 
     def ancestors(self, tensor: str) -> tuple[Operator, ...]:
         """The operators that `tensor` depends on, the one that writes it included, in topological order."""

@@ -27,6 +27,7 @@ from onnxsub.device import ieee_float32
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Affine, Array, Box, Nonlinear, Operator
 from onnxsub.ops.relaxation import Relaxation
+from onnxsub.ops.substituted_max import SubstitutedMax
 from onnxsub.propagate.backward import flattened
 from onnxsub.propagate.chunks import MEMORY
 from onnxsub.propagate.linear import linear_range, per_domain, row_range
@@ -235,6 +236,8 @@ def _only_elementwise(network: Network, tensor: str) -> bool:
 def _wanted(op: Nonlinear, box: Box, units: Mapping[str, Tensor] | None, only_unstable: bool) -> Tensor:
     index = torch.arange(box[0][0].numel()) if units is None or op.output not in units else units[op.output]
     index = index.to(box[0].device)
+    if isinstance(op, SubstitutedMax) and (units is None or op.output not in units):
+        index = torch.from_numpy(op.read).to(index)  # no other input's interval matters
     if only_unstable and isinstance(op, Activation) and len(index):
         stable = flattened(op.affine_on(*box), 1).all(0)
         index = index[~stable[index]]

@@ -23,6 +23,7 @@ from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackResult, attack
 from onnxsub.passes.select import margin_gradients, select
 from onnxsub.passes.substitute import check_method, lines, substitute
+from onnxsub.pruning.notes import file_notes, too_many
 from onnxsub.pruning.provenance import provenance
 from onnxsub.pruning.result import Adversarial, PruneOptions, PruneResult, Substitute
 from onnxsub.query import Query, two_classes
@@ -51,7 +52,7 @@ def prune(
     options = options or PruneOptions()
     budget = budget or Budget()
     check_method(query.network, options.method)
-    options.select.pruned_of(query.network.units)  # before the attack: bad input must not cost a minute
+    options.select.pruned_of(query.network.units_and_windows)  # before the attack: bad input must not cost a minute
     if query.misclassified:
         raise InputError(
             f"the anchor is predicted as class {query.predicted}, not {query.label}: its distance is 0, nothing is to be pruned; "
@@ -65,7 +66,7 @@ def prune(
     g = build_substitute(query, options, adversarial, budget=budget, progress=_part(progress, 0.5, 0.9))
     built = time.perf_counter()
     with budget.stage("layout"):
-        layout, proto, cut = _file(query, options, g, budget, _part(progress, 0.9, 1.0))
+        layout, proto, cut, notes = _file(query, options, g, budget, _part(progress, 0.9, 1.0))
         options = replace(options, layout=layout)
         proto = annotate(proto, provenance(query, options, g), {})
         budget.check()
@@ -78,9 +79,10 @@ def prune(
         options,
         preserves,
         query.json_head(),
-        query.network.units,
+        query.network.units_and_windows,
         {"attack": attacked - start, **g.time_s, "layout": end - built, "total": end - start},
         stage=cut if g.selection.complete else "select",
+        notes=notes + file_notes(query.model, g.network, proto, layout),
     )
 
 
@@ -95,10 +97,10 @@ def _attacked(query: Query, options: PruneOptions, budget: Budget, progress: Pro
 
 def _file(
     query: Query, options: PruneOptions, g: Substitute, budget: Budget, progress: Progress | None
-) -> tuple[str, ModelProto, str | None]:
-    """The layout, the file in it, and `layout` where the time did not suffice for the one that every verifier reads."""
+) -> tuple[str, ModelProto, str | None, tuple[str, ...]]:
+    """The layout, the file in it, `layout` where the time did not suffice for the one that every verifier reads, and notes."""
     raw = substitute(lower(query.model), g.lines, g.selection.kept)
-    context = LayoutContext.of(query.space, query.x0, g.eps, g.x_adv, flat_input=options.flat_input)
+    context = LayoutContext.of(query.space, query.x0, g.eps, g.x_adv, flat_input=options.flat_input, exact_on=options.exact_on)
 
     def written(layout: str, budget: Budget) -> ModelProto:
         if progress is not None:
@@ -107,15 +109,19 @@ def _file(
 
     free = options.best_effort and options.layout is None
     if free and not g.selection.complete:
-        return "inplace", written("inplace", budget), None
+        return "inplace", written("inplace", budget), None, ()
     layout = options.layout or _layout_for(g.network)
-    if not free:
-        return layout, written(layout, budget), None
     try:
-        return layout, written(layout, budget.part(_SHARE * budget.remaining)), None
+        proto = written(layout, budget.part(_SHARE * budget.remaining) if free else budget)
     except OutOfTime:
+        if not free:
+            raise
         budget.check()
-        return "inplace", written("inplace", budget), "layout"
+        return "inplace", written("inplace", budget), "layout", ()
+    worse = too_many(proto, g.network) if layout == "chain" and options.layout is None and g.windows else None
+    if worse is not None:
+        return "compact", written("compact", budget), None, (f"{worse}: layout compact was written",)
+    return layout, proto, None, ()
 
 
 def _layout_for(network: Network) -> str:

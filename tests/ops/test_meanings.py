@@ -139,7 +139,6 @@ REFUSED = [
     (Case("MaxPool", (IMAGE,), {"kernel_shape": [2, 2]}, outputs=2), "Indices"),
     (Case("Exp", (IMAGE,)), "operator table"),
     (Case("Pow", (IMAGE, np.array(2, F32))), "operator table"),
-    (Case("Max", (IMAGE, np.array(2, F32))), "operator table"),
     (Case("Softmax", (IMAGE,)), "operator table"),
 ]
 
