@@ -17,6 +17,7 @@ from onnxsub.model import Model, load_model
 from onnxsub.ops import READERS
 from onnxsub.ops.base import Activation, Operator, Shape
 from onnxsub.ops.node import Node
+from onnxsub.ops.windows import Windows
 from onnxsub.provenance import Provenance, read_provenance
 from onnxsub.results import VERSION
 
@@ -31,6 +32,16 @@ class ActivationInfo:
     operator: str
     shape: Shape
     units: int
+
+
+@dataclass(frozen=True)
+class WindowInfo:
+    """One operator with windows (MaxPool, ReduceMax, Max of tensors, ...): its node, type, per-sample shape, number of windows."""
+
+    name: str
+    operator: str
+    shape: Shape
+    windows: int
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,7 @@ class InfoResult:
         limits: meanings that single operators lack.
         time_s: seconds in all.
         provenance: where a substitute comes from; None for other models.
+        windowed: operators with windows, which are pruned like units, in topological order.
     """
 
     model: Model
@@ -66,10 +78,15 @@ class InfoResult:
     limits: tuple[Limit, ...]
     time_s: float
     provenance: Provenance | None = None
+    windowed: tuple[WindowInfo, ...] = ()
 
     @property
     def units(self) -> int:
         return sum(a.units for a in self.activations)
+
+    @property
+    def windows(self) -> int:
+        return sum(w.windows for w in self.windowed)
 
     @property
     def classes(self) -> int:
@@ -98,6 +115,10 @@ class InfoResult:
                 {"name": a.name, "operator": a.operator, "shape": list(a.shape), "units": a.units} for a in self.activations
             ],
             "units": self.units,
+            "windowed": [
+                {"name": w.name, "operator": w.operator, "shape": list(w.shape), "windows": w.windows} for w in self.windowed
+            ],
+            "windows": self.windows,
             "parameters": self.parameters,
             "unsupported": list(self.unsupported),
             "limits": [{"operator": x.operator, "node": x.node, "meaning": x.meaning, "reason": x.reason} for x in self.limits],
@@ -127,19 +148,29 @@ def info(model: Model | str | os.PathLike[str]) -> InfoResult:
         refused += (f"{hidden} nodes behind that cannot be judged: their shapes are unknown",)
     else:
         refused = unsupported(known, model.output)
-    ops = tuple(op for node in known for op in _single(node))
+    if refused:  # what can be said of the others, one by one
+        ops = tuple(op for node in known for op in (_single(node) or _several(node)))
+    else:
+        ops = lower_nodes(model.nodes, model.input, model.input_shape, model.output).ops
     constants = {name: value.size for node in model.nodes for name, value in node.constants.items() if _is_float(value)}
     return InfoResult(
         model=model,
         operators=dict(sorted(Counter(n.op_type for n in model.nodes).items())),
         activations=tuple(
-            ActivationInfo(op.node, op.op_type, op.out_shape, op.out_size) for op in ops if isinstance(op, Activation)
+            ActivationInfo(op.node, op.op_type, op.out_shape, op.out_size)
+            for op in ops
+            if isinstance(op, Activation) and not op.inner
         ),
         parameters=sum(constants.values()),
         unsupported=refused,
-        limits=tuple(Limit(op.op_type, op.node, meaning, why) for op in ops for meaning, why in op.unsupported.items()),
+        limits=tuple(dict.fromkeys(Limit(op.op_type, op.node, m, why) for op in ops for m, why in op.unsupported.items())),
         time_s=time.perf_counter() - start,
         provenance=read_provenance(model),
+        windowed=tuple(
+            WindowInfo(op.node, op.op_type, op.out_shape, op.out_size)
+            for op in ops
+            if isinstance(op, Windows)
+        ),
     )
 
 
@@ -151,6 +182,16 @@ def _single(node: Node) -> tuple[Operator, ...]:
     source = node.variables[0]
     try:
         return lower_nodes((node,), source, node.sample_shape(source), _written(node)).ops
+    except UnsupportedOperatorError:
+        return ()
+
+
+def _several(node: Node) -> tuple[Operator, ...]:
+    """The operators of a node that reads several tensors and has windows; () for any other and for one that is refused."""
+    if node.op_type not in ("Max", "Min"):
+        return ()
+    try:
+        return READERS[node.op_type](node)
     except UnsupportedOperatorError:
         return ()
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from onnxsub.ops.base import Activation, Nonlinear, Operator, Shape
 from onnxsub.ops.conv import Conv, ConvTranspose
 from onnxsub.ops.dense import Dense
+from onnxsub.ops.substituted_max import SubstitutedMax
+from onnxsub.ops.windows import Windows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,17 +74,41 @@ class Network:
 
     @cached_property
     def activations(self) -> tuple[Activation, ...]:
-        """The operators that have units, in topological order. Unit i of activation a is `(a, i)`, i in the flattened tensor."""
+        """The elementwise functions, in topological order. Unit i of activation a is `(a, i)`, i in the flattened tensor."""
         return tuple(op for op in self.ops if isinstance(op, Activation))
 
     @cached_property
     def nonlinear(self) -> tuple[Nonlinear, ...]:
-        """Every operator whose linear bounds need an interval of its input: the activations and MaxPool."""
+        """Every operator whose linear bounds need an interval of its input: the activations and windows."""
         return tuple(op for op in self.ops if isinstance(op, Nonlinear))
+
+    @cached_property
+    def windowed(self) -> tuple[Windows | SubstitutedMax, ...]:
+        """The operators that have windows (MaxPool, ReduceMax, ...), in topological order."""
+        return tuple(op for op in self.ops if isinstance(op, Windows | SubstitutedMax))
+
+    @cached_property
+    def prunable(self) -> tuple[Activation | Windows | SubstitutedMax, ...]:
+        """The operators whose outputs a substitute may replace by lines: activations and windows, in topological order.
+
+        The steps that one ONNX node is read as (`Activation.inner`) are none.
+        """
+        kinds = Activation | Windows | SubstitutedMax
+        return tuple(op for op in self.ops if isinstance(op, kinds) and not (isinstance(op, Activation) and op.inner))
 
     @property
     def units(self) -> int:
-        return sum(a.out_size for a in self.activations)
+        """Units of activations."""
+        return sum(a.out_size for a in self.activations if not a.inner)
+
+    @property
+    def windows(self) -> int:
+        return sum(op.out_size for op in self.windowed)
+
+    @property
+    def units_and_windows(self) -> int:
+        """All that gamma counts."""
+        return self.units + self.windows
 
     def ancestors(self, tensor: str) -> tuple[Operator, ...]:
         """The operators that `tensor` depends on, the one that writes it included, in topological order."""

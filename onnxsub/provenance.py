@@ -16,10 +16,12 @@ from onnx import ModelProto
 from onnxsub.errors import ModelError
 from onnxsub.model import Model
 
-__all__ = ["PREFIX", "Provenance", "numbers", "read_provenance", "warn_if_other_anchor"]
+__all__ = ["PREFIX", "VALID_RADIUS", "Provenance", "numbers", "read_provenance", "warn_if_other_anchor"]
 
 PREFIX = "onnxsub."
 _VALID_RADIUS = "chain.valid_radius"
+VALID_RADIUS = PREFIX + _VALID_RADIUS
+"""The metadata key of a chain that is exact on a ball only."""
 
 
 @dataclass(frozen=True)

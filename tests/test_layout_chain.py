@@ -55,7 +55,7 @@ def one_thread() -> Iterator[None]:
 def context(network: Network, space: InputSpace = SPACE, *, flat_input: bool = False, seed: int = 0) -> LayoutContext:
     rng = np.random.default_rng(seed)
     x0, x_adv = rng.uniform(space.lower, space.upper, (2, *network.input_shape))
-    return LayoutContext.of(space, x0, 0.1, x_adv, flat_input=flat_input)
+    return LayoutContext.of(space, x0, 0.1, x_adv, flat_input=flat_input, exact_on="domain")
 
 
 def pruned(network: Network, method: str, share: float, seed: int = 0) -> Network:

@@ -34,6 +34,7 @@ def command(model: str, out: Output) -> int:
         ("operators", ", ".join(f"{name} {count}" for name, count in result.operators.items())),
         ("parameters", f"{result.parameters:,}"),
         ("units", f"{result.units:,}"),
+        *([("windows", f"{result.windows:,}")] if result.windowed else ()),
         *(() if result.provenance is None else _origin(result.provenance)),
         *[("note", note) for note in m.notes],
         *[("limit", f"{x.operator} (node {x.node!r}) has no {x.meaning}: {x.reason}") for x in result.limits],
@@ -43,7 +44,8 @@ def command(model: str, out: Output) -> int:
         rows.append(("supported", "yes: every operator is in the operator table"))
     table = [("activation", "operator", "shape", "units")]
     table += [(a.name, a.operator, "x".join(map(str, a.shape)), f"{a.units:,}") for a in result.activations]
-    out.result(result, rows, table if result.activations else ())
+    table += [(w.name, w.operator, "x".join(map(str, w.shape)), f"{w.windows:,} windows") for w in result.windowed]
+    out.result(result, rows, table if len(table) > 1 else ())
     return Exit.DONE
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,6 +18,7 @@ __all__ = ["GAMMA", "LAYOUTS", "RANKS", "SUBSTITUTES", "command"]
 SUBSTITUTES = ("con", "lin", "act")
 RANKS = ("width", "influence")
 LAYOUTS = ("inplace", "compact", "chain")
+EXACT_ON = ("domain", "ball", "auto")
 GAMMA = 0.99
 
 
@@ -41,6 +43,10 @@ GAMMA = 0.99
     help="The original graph (inplace), folded (compact), or folded to Gemm and Relu only (chain).  "
     "[default: chain, or compact where smooth units are kept]",
 )
+@click.option(
+    "--exact-on", type=click.Choice(EXACT_ON), default="auto", show_default=True, help="Layout chain: where it equals the "
+    "substitute. auto: the ball of radius --eps where MaxPool would make the file ten times the model, else the domain.",
+)  # fmt: skip
 @click.option("--flat-input", is_flag=True, help="Layout chain: the file takes rows (1, n) and has no Flatten.")
 @click.option(
     "--best-effort", is_flag=True, help="At the time limit write what whole rounds have pruned by then, in place of nothing."
@@ -57,6 +63,7 @@ def command(
     eps: float | None,
     bounds: str,
     layout: str | None,
+    exact_on: str,
     flat_input: bool,
     best_effort: bool,
     output: str | None,
@@ -82,6 +89,7 @@ def command(
         method=method,
         select=SelectOptions(gamma=gamma, keep=keep, gamma0=gamma0, rank=rank, bounds=bounds),
         layout=layout,
+        exact_on=exact_on,
         flat_input=flat_input,
         eps=eps,
         attack=AttackOptions(seed=request.seed, timeout=request.timeout, device=request.device, threads=request.threads),
@@ -106,16 +114,23 @@ def command(
     rows = [
         ("anchor", request.anchor_line(query)),
         ("d_adv", f"{keys['d_adv']:.6g}" if result.substitute.x_adv is not None else "no adversarial point found"),
-        ("pruned", f"{pruned:,} of {total:,} units, {method}, ranked by {rank} in {keys['rounds']} rounds"),
+        ("pruned", f"{pruned:,} of {total:,} {_kinds(keys)}, {method}, ranked by {rank} in {keys['rounds']} rounds"),
         ("kept", " + ".join(map(str, keys["kept_per_layer"])) + f" = {total - pruned}"),
         ("preserves", ", ".join(f"|g - f| {error:.2g} at the {errors[point]}" for point, error in keys["preserves"].items())),
         ("written", f"{output}  (layout {result.layout}, {Path(output).stat().st_size / 1024:.1f} kB)"),
         ("time", f"{keys['time_s']['total']:.2f} s"),
     ]
     request.out.result(result, rows)
+    for note in result.notes:
+        request.out.note(note)
     if not result.complete:
         rest = f"{pruned:,} of {total:,} units are pruned after {keys['rounds']} whole rounds, fewer than was asked for"
         request.out.note(f"the time limit ended the selection: {rest}; give more time (--timeout)")
     elif result.stage is not None:
         request.out.note(f"the time did not suffice for a layout that every verifier reads: {result.layout} was written")
     return Exit.DONE
+
+
+def _kinds(keys: dict[str, Any]) -> str:
+    """`units`, or what of the total are windows."""
+    return f"units and windows ({keys['windows_total']:,} windows)" if keys["windows_total"] else "units"

@@ -32,4 +32,4 @@ def probe(model: Model, space: InputSpace) -> Query:
 def check_substitute(network: Network, method: str, select: SelectOptions) -> None:
     """Raises InputError where no substitute of this kind exists, whatever the sample."""
     check_method(network, method)
-    select.pruned_of(network.units)
+    select.pruned_of(network.units_and_windows)

@@ -23,7 +23,8 @@ __all__ = ["find_attack", "find_original", "find_substitute"]
 def find_attack(task: Task, query: Query) -> Done:
     """`d_adv` of a sample."""
     result, x = _attack(_settings(task), task.threads, query)
-    facts = {"label": query.label, "predicted": query.predicted, "units_total": query.network.units, "shape": query.x0.shape}
+    total = query.network.units_and_windows
+    facts = {"label": query.label, "predicted": query.predicted, "units_total": total, "shape": query.x0.shape}
     return Done({**result, **facts}, x, query.x0)
 
 
@@ -75,7 +76,7 @@ def find_substitute(task: Task, query: Query) -> Done:
         answer, x = paper_distance(query, g.network, found, s, task.threads)
         kept = g.selection.kept_per_layer
         answer["time_s"] = {"prune": pruned, "hat": answer["time_s"]["bnd"]}
-        return Done(answer | {"kept_per_layer": kept, "units_pruned": query.network.units - sum(kept)}, x)
+        return Done(answer | {"kept_per_layer": kept, "units_pruned": query.network.units_and_windows - sum(kept)}, x)
     result = distance(query, _options(task, via), found=_found(task.attacked))
     t = result.time_s
     times = {"prune": t.get("prune", 0.0), "hat": t.get("verify", 0.0), "refine": t.get("attack", 0.0)}

@@ -1,7 +1,8 @@
 """Layout `chain`: `Flatten, Gemm, Relu, Gemm, ..., Relu, Gemm` and nothing else, which every known verifier reads.
 
 Opset 13, IR 8, batch 1, `alpha = beta = 1`, weights and biases as initializers, everything in the element type of the
-original's input. Exact on the domain of the inputs: what a later layer needs of the input or of earlier units travels through
+original's input. Exact on the domain of the inputs, or on the ball where the file of a network with windows (MaxPool) would
+become far larger than the model; the metadata says which. What a later layer needs of the input or of earlier units travels through
 each Relu with a shift that keeps it non-negative there. The file is compared with layout `compact` under onnxruntime before it
 is handed out.
 """
@@ -15,7 +16,7 @@ from onnx import ModelProto, helper
 
 from onnxsub.budget import Budget
 from onnxsub.errors import ModelError
-from onnxsub.layouts.chain_rows import relu_rows_on
+from onnxsub.layouts.chain_rows import TooManyError, relu_rows_on
 from onnxsub.layouts.chain_stages import Stage, stages
 from onnxsub.layouts.compact import OPSET, compact
 from onnxsub.layouts.context import LayoutContext
@@ -36,11 +37,12 @@ TOLERANCE = 1e-4
 """The logits may differ from those of layout `compact` by this share of `1 + max |logit|`."""
 
 _IR = 8
+_GROWTH, _SMALL = 10, 2**16  # times the model's bytes, and bytes in any case, that exactness on the whole domain may cost
 _SAMPLES = 24  # of each kind: inside the domain, at its corners, inside the ball, at its corners
 
 
 def chain(model: Model, network: Network, context: LayoutContext, *, budget: Budget | None = None) -> ModelProto:
-    """`network` as a chain that equals it on the context's box.
+    """`network` as a chain that equals it on the context's box, or on its ball where the box is not affordable.
 
     Raises:
         UnsupportedOperatorError: a kept unit is smooth.
@@ -49,8 +51,23 @@ def chain(model: Model, network: Network, context: LayoutContext, *, budget: Bud
         OutOfTime: the budget ended.
     """
     budget = budget or Budget()
+    if network.windows and context.fallback is not None:
+        # a form that travels and a unit have a row each, so the first Gemm alone has as many weights as rows times inputs
+        room = max(_GROWTH * model.source.ByteSize(), _SMALL)
+        most = min(network.units_and_windows, room // model.input_dtype.itemsize // network.input_size)
+        try:
+            proto = _on_box(model, network, context, budget, most)
+        except TooManyError:
+            proto = None
+        if proto is not None and proto.ByteSize() <= room:
+            return proto
+        context = context.on_ball(context.fallback)
+    return _on_box(model, network, context, budget, None)
+
+
+def _on_box(model: Model, network: Network, context: LayoutContext, budget: Budget, most: int | None) -> ModelProto:
     box = context.exact_box(network.input_shape)
-    rows = relu_rows_on(network, context.fed(box[0]), context.fed(box[1]), budget=budget)
+    rows = relu_rows_on(network, context.fed(box[0]), context.fed(box[1]), budget=budget, most=most)
     tries = tuple(_points(context, box))
     reference = Runtime(load_model(compact(model, network, budget=budget)), threads=1)
     samples = np.concatenate([context.fed(x) for _, x in tries]).reshape(-1, network.input_size)

@@ -4,7 +4,7 @@ r"""Every non-linear operator as Relus and affine operators: the same function, 
 |---|---|
 | LeakyRelu, PRelu, Abs (slope n below 0) | `n z + (1 - n) r(z)` |
 | Clip to [lo, hi] | `lo + r(z - lo) - r(z - hi)`, one term where the other end is infinite: `lo + r(z - lo)`, `hi - r(hi - z)` |
-| MaxPool | `max(a, b) = b + r(a - b)`, as a tree over the elements of each window |
+| MaxPool, ReduceMax, Max (`unpool.py`) | `max(a, b) = b + r(a - b)`, as a tree over the elements of each window |
 
 Units that a substitute has replaced by lines stay lines.
 """
@@ -23,11 +23,12 @@ from onnxsub.ops.clip import Clip
 from onnxsub.ops.combine import Sum
 from onnxsub.ops.elementwise import Scale
 from onnxsub.ops.leaky import Leaky
-from onnxsub.ops.maxpool import MaxPool
-from onnxsub.ops.movement import Gather, Reshape, flatten
 from onnxsub.ops.relu import Relu
 from onnxsub.ops.substituted import Substituted
+from onnxsub.ops.substituted_max import SubstitutedMax
+from onnxsub.ops.windows import Windows
 from onnxsub.passes.substitute import original_activation
+from onnxsub.passes.unpool import unpooled
 
 __all__ = ["with_relus_only"]
 
@@ -46,8 +47,8 @@ def with_relus_only(network: Network) -> Network:
 
 
 def _rewritten(op: Nonlinear, names: set[str]) -> list[Operator]:
-    if isinstance(op, MaxPool):
-        return _Pieces(op, names).pooled(op)
+    if isinstance(op, Windows | SubstitutedMax):
+        return unpooled(op, names)
     if not isinstance(op, Activation):
         raise op.missing("form with Relu only")
     base = original_activation(op)
@@ -105,27 +106,6 @@ class _Pieces:
             total = self._sum(total, bent, output=op.output if i == len(terms) - 1 else None)
         return self.ops
 
-    def pooled(self, op: MaxPool) -> list[Operator]:
-        index, present = _windows(op)
-        values = flatten(op.inputs[0], op.in_shapes[0], next(self._names))
-        self.ops.append(values)
-        source = values.output
-        while index.shape[1] > 1:
-            first = index[:, 0::2]
-            second, pair = first.copy(), np.zeros(first.shape, dtype=np.bool_)
-            half = index.shape[1] // 2
-            second[:, :half], pair[:, :half] = index[:, 1::2], present[:, 1::2]
-            a, b = self._gather(source, second), self._gather(source, first)
-            # an element without a partner is carried on: its difference is the line 0
-            bent = self._relu(self._sum(a, b, signs=(1, -1)), pair.reshape(-1))
-            source = self._sum(b, bent)
-            present = present[:, 0::2]
-            index = np.arange(first.size).reshape(first.shape)
-        if index.size != self._size(source) or not np.array_equal(index.reshape(-1), np.arange(index.size)):
-            source = self._gather(source, index)
-        self._add(Reshape, "Reshape", (source,), op.output, op.out_shape)
-        return self.ops
-
     def _line(self, op: Activation, slope: Array, offset: float) -> str:
         """`slope z + offset` for kept units, their own lines for the others."""
         shift = np.full(op.out_shape, offset)
@@ -148,9 +128,6 @@ class _Pieces:
     def _sum(self, *sources: str, signs: tuple[int, ...] | None = None, output: str | None = None) -> str:
         return self._add(Sum, "Add", sources, output, signs=signs or (1,) * len(sources))
 
-    def _gather(self, source: str, index: Array) -> str:
-        return self._add(Gather, "Gather", (source,), None, (index.size,), indices=(index.reshape(-1),))
-
     def _add(
         self,
         kind: type[Operator],
@@ -172,9 +149,6 @@ class _Pieces:
     def _shape(self, name: str) -> Shape:
         return next((op.out_shape for op in self.ops if op.output == name), self.op.in_shapes[0])
 
-    def _size(self, name: str) -> int:
-        return math.prod(self._shape(name))
-
     def _fresh(self, names: set[str]) -> Iterator[str]:
         stem = f"{self.op.output}/chain"
         while any(name.startswith(stem) for name in names):
@@ -183,13 +157,3 @@ class _Pieces:
         while True:
             yield f"{stem}:{count}"
             count += 1
-
-
-def _windows(op: MaxPool) -> tuple[Array, Array]:
-    """Flat input positions of every window, `(windows, K)`, and which of them are there (padding is not); those come first."""
-    channels, size = op.in_shapes[0][0], math.prod(op.sliding.in_spatial)
-    inside = np.tile(op.index >= 0, (channels, 1))
-    flat = (op.index[None] + (np.arange(channels) * size)[:, None, None]).reshape(-1, op.index.shape[1])
-    order = np.argsort(~inside, axis=1, kind="stable")
-    flat, inside = np.take_along_axis(flat, order, axis=1), np.take_along_axis(inside, order, axis=1)
-    return np.where(inside, flat, flat[:, :1]), inside

@@ -24,7 +24,11 @@ from onnxsub.ops.substituted import Substituted
 from onnxsub.passes.fold import fold, stabilise
 from onnxsub.propagate import compute_bounds
 
-__all__ = ["ReluRows", "relu_rows_on"]
+__all__ = ["ReluRows", "TooManyError", "relu_rows_on"]
+
+
+class TooManyError(Exception):
+    """More Relus than the caller has use for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,20 +66,29 @@ class ReluRows:
         return level
 
 
-def relu_rows_on(network: Network, lower: Array, upper: Array, *, budget: Budget | None = None) -> ReluRows:
+def relu_rows_on(
+    network: Network, lower: Array, upper: Array, *, budget: Budget | None = None, most: int | None = None
+) -> ReluRows:
     """The rows of a network on a box of its inputs.
 
     Args:
         lower, upper: `(*input_shape)`.
+        most: units beyond which the rows are of no use.
 
     Raises:
         UnsupportedOperatorError: a kept unit has no form with Relus.
+        TooManyError: there are more than `most` units.
         OutOfTime: the budget ended.
     """
     budget = budget or Budget()
+    if network.windows:  # first who can win where; then Relus for those alone
+        bounds = compute_bounds(network, lower, upper, "crown", only_unstable=True, output=False, budget=budget)
+        network = stabilise(network, bounds).without_dead()
     relus = with_relus_only(network).without_dead()
     bounds = compute_bounds(relus, lower, upper, "crown", only_unstable=True, output=False, budget=budget)
     stable = stabilise(relus, bounds).without_dead()
+    if most is not None and sum(len(_kept(op)) for op in stable.activations) > most:
+        raise TooManyError
     ends = [bounds.arrays(op.output)[1][_kept(op)] for op in stable.activations]
     over_input, over_units, bias = _read(fold(stable, budget=budget))
     return ReluRows(over_input, over_units, bias, np.concatenate([np.zeros(0), *ends]), lower.reshape(-1), upper.reshape(-1))

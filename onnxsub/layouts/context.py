@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,7 +11,10 @@ from onnxsub.errors import InputError
 from onnxsub.ops.base import Array, Shape
 from onnxsub.region import InputSpace
 
-__all__ = ["LayoutContext"]
+__all__ = ["EXACT_ON", "LayoutContext"]
+
+EXACT_ON = ("domain", "ball", "auto")
+"""Where layout `chain` equals the substitute: auto is the domain where that is affordable, else the ball."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +28,7 @@ class LayoutContext:
         box: lower and upper end of the inputs on which the file must be exact; None: the whole domain.
         valid_radius: radius of the ball that `box` is, where it is less than the domain.
         flat_input: the file takes `(1, n)` rows (layout `chain`).
+        fallback: the ball's radius where the file may be exact on that alone, if exactness on the domain is not affordable.
     """
 
     space: InputSpace
@@ -33,15 +37,30 @@ class LayoutContext:
     box: tuple[Array, Array] | None = None
     valid_radius: float | None = None
     flat_input: bool = False
+    fallback: float | None = None
 
     @staticmethod
-    def of(space: InputSpace, x0: Array, radius: float, x_adv: Array | None = None, *, flat_input: bool = False) -> LayoutContext:
-        """The context of an anchor: exact on the domain; where that is unbounded, on the ball of the radius only."""
+    def of(
+        space: InputSpace,
+        x0: Array,
+        radius: float,
+        x_adv: Array | None = None,
+        *,
+        flat_input: bool = False,
+        exact_on: str = "auto",
+    ) -> LayoutContext:
+        """The context of an anchor: exact where `exact_on` says; where the domain is unbounded, on the ball of the radius only."""
         points = np.stack([x0] if x_adv is None else [x0, x_adv]).astype(np.float64)
+        far = float(np.abs(points[-1] - points[0]).max())
+        radius = far if far > radius * (1 + 1e-6) else radius  # what the substitute is built to is inside
         ball = space.ball(x0, radius)
-        if math.isfinite(space.lower) and math.isfinite(space.upper):
-            return LayoutContext(space, points, ball, flat_input=flat_input)
+        if math.isfinite(space.lower) and math.isfinite(space.upper) and exact_on != "ball":
+            return LayoutContext(space, points, ball, flat_input=flat_input, fallback=radius if exact_on == "auto" else None)
         return LayoutContext(space, points, ball, ball, radius, flat_input)
+
+    def on_ball(self, radius: float) -> LayoutContext:
+        """The same with the ball, of that radius, as the box."""
+        return replace(self, box=self.ball, valid_radius=radius, fallback=None)
 
     def exact_box(self, shape: Shape) -> tuple[Array, Array]:
         """Lower and upper end, float64, of the inputs on which the file must be exact, un-normalised.

@@ -3,6 +3,7 @@
 A partly pruned activation becomes `Relu(z) * kept + z * slope + offset`, with the terms that are zero left out; a wholly pruned one
 keeps its affine part only, or an Identity. The products are elementwise (`Mul` by a constant of the tensor's shape): as a
 `MatMul` the diagonal of a convolution's output would take billions of weights. Kept units are exact: times one, plus zero.
+MaxPool and the like keep their node for kept windows; the others become a `Gather` of two elements (`inplace_windows.py`).
 Shapes, names, inputs, outputs, metadata and a trailing Softmax are as in the original.
 """
 
@@ -17,10 +18,12 @@ from onnx import ModelProto, helper
 
 from onnxsub.budget import Budget
 from onnxsub.errors import ModelError, UnsupportedOperatorError
+from onnxsub.layouts.inplace_windows import replace_windows
 from onnxsub.model import Model
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.ops.substituted import Substituted
+from onnxsub.ops.substituted_max import SubstitutedMax
 from onnxsub.surgery import edit
 
 __all__ = ["inplace"]
@@ -34,13 +37,17 @@ def inplace(model: Model, network: Network, *, budget: Budget | None = None) -> 
         OutOfTime: the budget ended; it is looked at before every activation.
     """
     budget = budget or Budget()
-    touched = [op for op in network.activations if isinstance(op, Substituted)]
+    touched = [op for op in network.prunable if isinstance(op, Substituted | SubstitutedMax)]
     types = _element_types(model)
 
     def change(graph: gs.Graph) -> None:
         writers = {tensor.name: node for node in graph.nodes for tensor in node.outputs}
         for op in touched:
             budget.check()
+            if isinstance(op, SubstitutedMax):
+                kind = model.input_dtype if types is None else types.get(op.output, model.input_dtype)
+                replace_windows(graph, network, op, kind)
+                continue
             node = writers.get(op.output)
             if node is None:
                 raise ModelError(

@@ -22,9 +22,10 @@ import torch
 
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Array, Operator, Shape
-from onnxsub.ops.maxpool import Chosen, MaxPool
+from onnxsub.ops.maxpool import Chosen
 from onnxsub.ops.relaxation import Elementwise, Relaxation
 from onnxsub.ops.substituted import Substituted
+from onnxsub.ops.windows import Windows
 from onnxsub.propagate.backward import Coefficients, pull_back
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Cell:
         facets = []
         for op in network.nonlinear:
             z = values[op.inputs[0]]
-            if isinstance(op, MaxPool):
+            if isinstance(op, Windows):
                 pieces[op.output], found = _pool(op, z)
             elif isinstance(op, Activation):
                 slope, offset = op.tangent(z)
@@ -189,10 +190,10 @@ def _pieces(op: Activation, z: Tensor) -> Facets:
     )  # fmt: skip
 
 
-def _pool(op: MaxPool, z: Tensor) -> tuple[Chosen, Facets]:
+def _pool(op: Windows, z: Tensor) -> tuple[Chosen, Facets]:
     """The element that every window takes, and that no other exceeds it."""
     value = z.flatten().numpy()
-    windows = op.candidates()
+    windows = op.table
     inside = windows >= 0
     score = np.where(inside, value[windows], -np.inf)
     best = score.argmax(axis=1)

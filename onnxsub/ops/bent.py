@@ -32,7 +32,7 @@ _STEPS = 52
 """Most halvings of the bracket of an extreme."""
 
 _LOOKS = frozenset({6, 10, 14, 20, 28, 40})
-"""After how many halvings it is asked whether the extremes are known well enough: what is not known falls with the width's square."""
+"""After how many halvings it is asked whether extremes are known well enough: what is not known falls with the width's square."""
 
 _POINTS = 16
 """Samples of an interval, between which the best chord is looked for; an even number, so that none is the middle."""

@@ -10,19 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxsub.errors import UnsupportedOperatorError
-from onnxsub.ops.base import Array, Box, Nonlinear
+from onnxsub.ops.base import Array
 from onnxsub.ops.broadcast import only_variable
-from onnxsub.ops.interval_rows import Rows, times
 from onnxsub.ops.movement import Selection
 from onnxsub.ops.node import Node
 from onnxsub.ops.relaxation import Relaxation, Window, check_mode, cropped
 from onnxsub.ops.sliding import Sliding, read_sliding
+from onnxsub.ops.windows import Windows, chords
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from onnxsub.ops.encoding import Encoder, LinExpr
     from onnxsub.ops.onnx_writer import OnnxWriter
 else:
     from onnxsub.lazy import torch
@@ -67,12 +66,8 @@ class MaxPoolRelaxation(Relaxation):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class MaxPool(Nonlinear):
-    """`y[c, o] = max_k x[c, o stride + k dilation - before]`, padding left out.
-
-    Linear bounds: below the element with the largest lower end; above, with k the element of the largest upper end and M the
-    largest upper end of the others, the chord of `max(x_k, M)` (x_k itself where `l_k >= M`).
-    """
+class MaxPool(Windows):
+    """`y[c, o] = max_k x[c, o stride + k dilation - before]`, padding left out."""
 
     sliding: Sliding
 
@@ -91,97 +86,17 @@ class MaxPool(Nonlinear):
         result: Tensor = pool(s.padded(xs[0], -math.inf), s.kernel, s.strides, 0, s.dilations)
         return result
 
-    def interval(self, *boxes: Box) -> Box:
-        lower, upper = boxes[0]
-        return self.forward(lower), self.forward(upper)
-
     def relax(self, lower: Tensor, upper: Tensor, mode: str, alpha: Tensor | None = None) -> MaxPoolRelaxation:
         check_mode(mode)
         index: Tensor = self.cached(("index", lower.device), lambda: torch.as_tensor(self.index, device=lower.device))
         low, high = (_windows(t, index) for t in (lower, upper))
-        # ties of lower ends go to the larger upper end: that element is the exact maximum whenever one is
-        below = high.masked_fill(low < low.amax(-1, keepdim=True), -math.inf).argmax(-1, keepdim=True)
-        # a lower end may be -inf, which must still win against padding
-        known = low.clamp(min=torch.finfo(low.dtype).min)
-        above = known.masked_fill(high < high.amax(-1, keepdim=True), -math.inf).argmax(-1, keepdim=True)
-        others = high.scatter(-1, above, -math.inf).amax(-1)
-        l, u = low.gather(-1, above).squeeze(-1), high.gather(-1, above).squeeze(-1)
-        exact = l >= others
-        split = ~exact & (u > others)
-        # halves: the width of an interval may overflow where its ends do not
-        width = torch.where(split, u / 2 - l / 2, torch.ones_like(u))
-        endless = ~torch.isfinite(width)
-        zero = torch.zeros_like(u)
-        slope = torch.where(split, torch.where(endless, zero, (u / 2 - others / 2) / width), exact.to(u.dtype))
-        # through (l, M) and (u, u); M itself where the upper ends tie; u where the interval has no end
-        offset = torch.where(split, torch.where(endless, u, others - slope * l), torch.where(exact, zero, others))
+        found = chords(low, high)
         positions = index.expand(*low.shape)
+        below, above = (positions.gather(-1, k.unsqueeze(-1)).squeeze(-1) for k in (found.below, found.above))
         return MaxPoolRelaxation(
-            below=positions.gather(-1, below).squeeze(-1), above=positions.gather(-1, above).squeeze(-1),
-            slope=slope, offset=offset,
+            below=below, above=above, slope=found.slope, offset=found.offset,
             in_spatial=self.sliding.in_spatial, out_spatial=self.sliding.out_spatial,
         )  # fmt: skip
-
-    def encode(self, encoder: Encoder, *xs: LinExpr) -> LinExpr:
-        """Per window `y >= x_j`, `y <= x_j + (max_{k != j} u_k - l_j) (1 - a_j)`, `sum a = 1`, a binary (Tjeng et al. 2019).
-
-        Elements that another one always exceeds are left out; a window with one element left is that element.
-        """
-        lower, upper = encoder.bounds(self.output)
-        candidates = self.candidates()
-        low = np.where(candidates < 0, -np.inf, lower[candidates])
-        high = np.where(candidates < 0, -np.inf, upper[candidates])
-        rows = np.arange(len(candidates))
-        floor = low.max(axis=1)
-        first = np.where(low == floor[:, None], high, -np.inf).argmax(axis=1)
-        alive = high > floor[:, None]
-        alive[rows, first] = True
-        high = np.where(alive, high, -np.inf)
-        single = np.flatnonzero(alive.sum(axis=1) == 1)
-        open_ = np.flatnonzero(alive.sum(axis=1) > 1)
-        y = xs[0].take(candidates[single, first[single]]).spread(single, len(candidates))
-        if len(open_) == 0:
-            return y
-        high, alive = high[open_], alive[open_]
-        window, element = np.nonzero(alive)
-        position = candidates[open_][window, element]
-        used = np.unique(position)
-        x = encoder.variables(xs[0].take(used), lower[used], upper[used]).take(np.searchsorted(used, position))
-        most = high.max(axis=1)
-        result = encoder.continuous(floor[open_], most)
-        switch = encoder.binary(len(window))
-        # the largest upper end among the others: the second largest for the element that has the largest
-        best = high.argmax(axis=1)
-        rest = high.copy()
-        rest[np.arange(len(rest)), best] = -np.inf
-        bound = np.where(element == best[window], rest.max(axis=1)[window], most[window]) - lower[position]
-        gap = result.take(window) - x
-        encoder.rows(gap, 0.0, np.inf)
-        encoder.rows(gap + switch.scale(bound), -np.inf, bound)
-        import scipy.sparse as sp
-
-        sums = sp.csr_array((np.ones(len(window)), (window, np.arange(len(window)))), shape=(len(open_), len(window)))
-        encoder.rows(switch.apply(sums), 1.0, 1.0)
-        return y + result.spread(open_, len(candidates))
-
-    def transpose_slopes(self, rows: Rows, *boxes: Box) -> tuple[Rows, ...]:
-        """The slope of a window's element is 1 where no other one can be the largest, 0 where it cannot be, else in [0, 1]."""
-        ((lower, upper),) = boxes
-        index = torch.as_tensor(self.index)
-        low, high = (_windows(t, index)[0] for t in (lower, upper))
-        able = ~(high < low.amax(-1, keepdim=True))  # also where an end is not a number
-        sole = able & (able.sum(-1, keepdim=True) == 1)
-        count, channels = rows[0].shape[:2]
-        centre, radius = (t.reshape(count, channels, -1, 1) for t in rows)
-        products = times((centre, radius), sole.to(lower.dtype), able.to(lower.dtype))
-        size = math.prod(self.sliding.in_spatial)
-        where = torch.where(index < 0, size, index).reshape(1, 1, -1).expand(count, channels, -1)
-        found = []
-        for t in products:
-            whole = t.new_zeros((count, channels, size + 1))
-            whole.scatter_add_(-1, where, t.reshape(count, channels, -1))
-            found.append(whole[..., :size].reshape(count, *self.in_shapes[0]))
-        return ((found[0], found[1]),)
 
     def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
         """MaxPool with the padding that its windows meet, written out."""
@@ -201,8 +116,8 @@ class MaxPool(Nonlinear):
             dilations=None if s.dilations == (1,) * len(s.kernel) else list(s.dilations), ceil_mode=1 if any(short) else None,
         )  # fmt: skip
 
-    def candidates(self) -> Array:
-        """Flat input positions of every window of the whole tensor, `(C P, K)`; -1 for padding."""
+    @cached_property
+    def table(self) -> Array:
         channels, size = self.in_shapes[0][0], math.prod(self.sliding.in_spatial)
         shifted = self.index[None] + (np.arange(channels) * size)[:, None, None]
         return np.where(self.index[None] < 0, -1, shifted).reshape(-1, self.index.shape[1])

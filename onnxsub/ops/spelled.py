@@ -3,8 +3,8 @@ r"""Functions that files spell out in several nodes: Gelu (with erf or tanh), Si
 Each is a product `k u (c F(p(x)) + d)` of one tensor x with a function of it: u and p polynomials of x, F one node. What a product
 is made of is read back from its nodes through additions and multiplications by single numbers; where the numbers are those of a
 known function, to 2.4e-7, which is what float32 rounds a product of two of them by at the most, the last node becomes one node
-of that function. The nodes before it stay for whoever else reads them, and are dropped where nobody does. A Softplus that gives way to x beyond a
-threshold (a Where, as PyTorch writes it) is one where both agree to the same 2.4e-7.
+of that function. The nodes before it stay for whoever else reads them, and are dropped where nobody does. A Softplus that gives
+way to x beyond a threshold (a Where, as PyTorch writes it) is one where both agree to the same 2.4e-7.
 """
 
 from __future__ import annotations

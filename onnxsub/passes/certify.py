@@ -19,9 +19,11 @@ import torch
 from onnxsub.budget import Budget, OutOfTime
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Affine, Array, Operator
-from onnxsub.ops.maxpool import MaxPool
 from onnxsub.ops.relaxation import Elementwise, Relaxation
 from onnxsub.ops.substituted import Substituted
+from onnxsub.ops.substituted_max import SubstitutedMax
+from onnxsub.ops.windows import Windows
+from onnxsub.passes.certify_windows import past_windows, with_window_lines
 from onnxsub.passes.substitute import original_activation
 from onnxsub.propagate import Bounds, compute_bounds, margin_bounds
 
@@ -77,7 +79,10 @@ def worst_margin_bound(
 def _with_lines(network: Network, substitute: Network, bounds: Bounds) -> Bounds:
     """The bounds of f in which the relaxation of every pruned unit that is not stable is its line plus its error interval."""
     relaxations: dict[str, Relaxation] = dict(bounds.relaxations)
-    for op in substitute.activations:
+    for op in substitute.prunable:
+        if isinstance(op, SubstitutedMax):
+            found = with_window_lines(op, *bounds.pre[op.output])
+            relaxations[op.output] = relaxations[op.output] if found is None else found
         if not isinstance(op, Substituted):
             continue
         l, u = bounds.pre[op.output]
@@ -203,14 +208,17 @@ def _changes(original: Network, substitute: Network, bounds: Bounds) -> torch.Te
         read = [apart[n] for n in op.inputs]
         if isinstance(op, Affine):
             apart[op.output] = op.magnitude(*read)
-        elif isinstance(op, MaxPool):
-            apart[op.output] = op.forward(*read)
+            continue
+        there = substitute.producers[op.output]
+        if isinstance(op, Windows):
+            lower, upper = (end[:1].double() for end in bounds.pre[op.output])
+            found = past_windows(op, there, lower, upper, read[0], _UNIT * bounds.scales[op.inputs[0]][:1].double())
         else:
             assert isinstance(op, Activation)  # no other operator has an interval
-            found = _past_units(op, substitute.producers[op.output], bounds, read[0])
-            if found is None:
-                return None
-            apart[op.output] = found
+            found = _past_units(op, there, bounds, read[0])
+        if found is None:
+            return None
+        apart[op.output] = found
     return apart[original.output].flatten()
 
 

@@ -10,6 +10,7 @@ from onnxsub.ops.base import Operator
 from onnxsub.ops.combine import Sum
 from onnxsub.ops.movement import flatten
 from onnxsub.ops.substituted import Substituted
+from onnxsub.ops.substituted_max import SubstitutedMax
 
 __all__ = ["difference_network", "renamed"]
 
@@ -24,6 +25,8 @@ def _rename(op: Operator, names: dict[str, str]) -> Operator:
     inputs, output = tuple(names[n] for n in op.inputs), names[op.output]
     if isinstance(op, Substituted):
         return replace(op, inputs=inputs, output=output, base=replace(op.base, inputs=inputs, output=output))
+    if isinstance(op, SubstitutedMax):
+        return op.renamed(inputs, output)
     return replace(op, inputs=inputs, output=output)
 
 

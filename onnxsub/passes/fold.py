@@ -5,8 +5,8 @@ With `K_l` kept units in activation l, a network is
     z_l = A_l x + sum_{k<l} B_lk h_k + b_l,    h_l = s_l(z_l),    logits likewise,
 
 and that is what `fold` returns, as `Concat`, `Dense` and activation operators: thousands of units become dozens. The rows come
-from backward products (`propagate.pull_back`) and never from a product of dense layers. Max pooling is kept as it is: its
-inputs become rows, its outputs count as `h`.
+from backward products (`propagate.pull_back`) and never from a product of dense layers. A window that is kept has a row for
+each of its elements; a MaxPool that is wholly kept stays what it is.
 """
 
 from __future__ import annotations
@@ -26,19 +26,28 @@ from onnxsub.ops.dense import Dense
 from onnxsub.ops.movement import Reshape, flatten
 from onnxsub.ops.relaxation import Relaxation, Window
 from onnxsub.ops.substituted import Substituted
+from onnxsub.ops.substituted_max import SubstitutedMax
+from onnxsub.ops.windows import WindowMax, Windows
+from onnxsub.passes.fold_windows import WindowRecorder, few_windows, rows_of
 from onnxsub.passes.substitute import Lines, original_activation, substitute
+from onnxsub.passes.windows import narrowed
 from onnxsub.propagate import Bounds, pull_back
 from onnxsub.propagate.backward import flattened
 from onnxsub.propagate.chunks import MEMORY, row_chunks, unit_rows
 
-__all__ = ["fold", "stabilise"]
+__all__ = ["fold", "folded_weights", "stabilise"]
 
 _WORK = 1e9
 """Multiplications of one chunk of rows under a time limit: up to half a second of one core in float64."""
 
 
 def stabilise(network: Network, bounds: Bounds) -> Network:
-    """The network in which every unit that `bounds` prove stable is its affine piece: the same function on the box of `bounds`."""
+    """The network in which every unit that `bounds` prove stable is its affine piece: the same function on the box of `bounds`.
+
+    Windows that are fixed there are their winners, the others are left with the elements that can win there.
+    """
+    few = {op.output: narrowed(op, (bounds.pre[op.output][0][0], bounds.pre[op.output][1][0])) for op in network.windowed}
+    network = network.replace(few)
     slopes, offsets, kept = {}, {}, {}
     for op in network.activations:
         l, u = (t[0].double() for t in bounds.pre[op.output])
@@ -82,7 +91,7 @@ class _Block:
 
     @property
     def width(self) -> int:
-        return len(self.kept) if isinstance(self.op, Activation) else self.op.out_size
+        return len(self.kept)
 
 
 def fold(
@@ -109,14 +118,14 @@ def fold(
     flat = flatten(network.input, network.input_shape, _fresh("folded:x", names))
     ops: list[Operator] = [flat]
     blocks: list[_Block] = []
-    recorders: dict[str, _Recorder] = {}
+    recorders: dict[str, _Recorder | WindowRecorder] = {}
     for number, op in enumerate(network.nonlinear):
         kept = _kept(op)
         recorders[op.output] = _recorder(op, kept)
         if len(kept) == 0:
             continue
         stem = _fresh(f"folded:{number}", names)
-        index = torch.from_numpy(kept if isinstance(op, Activation) else np.arange(int(np.prod(op.in_shapes[0]))))
+        index = torch.from_numpy(rows_of(op, kept))
         rows = _rows(network, op.inputs[0], index, recorders, blocks, memory, budget)
         ops += _dense(rows, flat.output, blocks, f"{stem}:z", f"{stem}:all", op)
         ops += _nonlinear(op, kept, stem)
@@ -126,6 +135,17 @@ def fold(
     return Network(network.input, network.input_shape, network.output, tuple(ops))
 
 
+def folded_weights(network: Network) -> int:
+    """How many weights the rows of the folded form have, zeros included: that many it takes where everything is connected."""
+    before, total = network.input_size, 0
+    for op in network.without_dead().nonlinear:
+        kept = _kept(op)
+        if len(kept):
+            total += len(rows_of(op, kept)) * before
+            before += len(kept)
+    return total + network.classes * before
+
+
 def _fresh(name: str, names: set[str]) -> str:
     while any(n == name or n.startswith(f"{name}:") for n in names):
         name = f"{name}_"
@@ -133,13 +153,17 @@ def _fresh(name: str, names: set[str]) -> str:
 
 
 def _kept(op: Nonlinear) -> Array:
-    if isinstance(op, Substituted):
+    if isinstance(op, Substituted | SubstitutedMax):
         return np.flatnonzero(op.kept)
     return np.arange(op.out_size)
 
 
-def _recorder(op: Nonlinear, kept: Array) -> _Recorder:
+def _recorder(op: Nonlinear, kept: Array) -> _Recorder | WindowRecorder:
     index = torch.from_numpy(kept)
+    if isinstance(op, SubstitutedMax):
+        return WindowRecorder(index, op.picked, [])
+    if isinstance(op, Windows):
+        return WindowRecorder(index, None, [])
     if isinstance(op, Substituted):
         slope, offset = (torch.from_numpy(np.where(op.kept, 0.0, a)) for a in (op.slope, op.offset))
         return _Recorder(index, slope, offset, [])
@@ -159,7 +183,7 @@ def _rows(
     network: Network,
     tensor: str,
     index: Tensor,
-    recorders: Mapping[str, _Recorder],
+    recorders: Mapping[str, _Recorder | WindowRecorder],
     blocks: list[_Block],
     memory: int,
     budget: Budget,
@@ -237,6 +261,8 @@ def _nonlinear(op: Nonlinear, kept: Array, stem: str) -> list[Operator]:
     if isinstance(op, Activation):
         base = original_activation(op)
         return [base.take(kept, node=base.node, inputs=(f"{stem}:z",), output=f"{stem}:h")]
+    if isinstance(op, SubstitutedMax | WindowMax):
+        return [few_windows(op, kept, f"{stem}:z", f"{stem}:h")]
     shape = op.in_shapes[0]
     image = Reshape(
         op_type="Reshape",

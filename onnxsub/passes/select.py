@@ -10,7 +10,8 @@ first, because widths grow with depth. After k rounds a share of `(1-gamma0)^k` 
 | `width` | `u - l`, the published measure |
 | `influence` | the largest error of its own line on `[l, u]` times `|d margin / d output|`; zero where the line is exact |
 
-The derivative is the larger of the two at the anchor and at the adversarial point.
+The derivative is the larger of the two at the anchor and at the adversarial point. Windows (MaxPool and the like) are ranked with
+the units: the width is that of what a window writes, the error that of its line against the window (`windows.py`).
 
 Ties are broken by layer, then by index, so that runs repeat.
 """
@@ -28,7 +29,10 @@ from onnxsub.budget import Budget, OutOfTime
 from onnxsub.errors import InputError
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Array
+from onnxsub.ops.substituted_max import SubstitutedMax
+from onnxsub.ops.windows import Windows
 from onnxsub.passes.substitute import Lines, substitute
+from onnxsub.passes.windows import original_windows, read_by, window_cost
 from onnxsub.propagate import METHODS as BOUNDS
 from onnxsub.propagate import Bounds, compute_bounds
 
@@ -89,7 +93,7 @@ class Selection:
     """What Algorithm 1 kept.
 
     Attributes:
-        kept: boolean per unit, in the activation's shape, by the name of the tensor that the activation writes.
+        kept: boolean per unit, in the activation's shape, by the name of the tensor that the activation writes; windows likewise.
         rounds: how often bounds were computed.
         unstable: how many of the kept units were unstable when bounds were last computed.
         complete: whether as many units were pruned as was asked for; else the time ended it after `rounds` whole rounds.
@@ -132,8 +136,8 @@ def select(
     budget = budget or Budget()
     if options.rank == "influence" and gradients is None:
         raise InputError("--rank influence needs the margin's gradients at the anchor")
-    kept = {a.output: np.ones(a.out_shape, dtype=bool) for a in network.activations}
-    remaining = network.units
+    kept = {op.output: np.ones(op.out_shape, dtype=bool) for op in network.prunable}
+    remaining = network.units_and_windows
     goal = remaining - options.pruned_of(remaining)
     total = max(1, remaining - goal)
     half = budget.part(budget.remaining / 2) if best_effort else budget
@@ -151,7 +155,7 @@ def select(
         order = np.argsort(cost, kind="stable")  # units stand in order of layer and index: ties go to the first
         gone = order[:count]
         unstable = int(is_open[order[count:]].sum())
-        for number, op in enumerate(network.activations):
+        for number, op in enumerate(network.prunable):
             kept[op.output].reshape(-1)[unit[gone[layer[gone] == number]]] = False
         remaining -= count
         if progress is not None:
@@ -172,7 +176,7 @@ def _ranking(
     budget.check()
     bounds = _bounds(substitute(network, chosen, kept), ball, kept, options, budget)
     names, index, costs, open_units = [], [], [], []
-    for number, op in enumerate(network.activations):
+    for number, op in enumerate(network.prunable):
         budget.check()
         units = np.flatnonzero(kept[op.output])
         cost, is_open = _cost(op, bounds, units, chosen, options.rank, gradients)
@@ -186,17 +190,26 @@ def _ranking(
 def _bounds(
     network: Network, ball: tuple[Array, Array], kept: Mapping[str, Array], options: SelectOptions, budget: Budget
 ) -> Bounds:
-    units = {name: torch.from_numpy(np.flatnonzero(mask)) for name, mask in kept.items()}
+    units = {op.output: torch.from_numpy(read_by(op, kept.get(op.output))) for op in network.prunable}
     dtype = torch.float64 if options.double else torch.float32
     return compute_bounds(network, *ball, options.bounds, dtype=dtype, units=units, output=False, budget=budget)
 
 
 def _cost(
-    op: Activation, bounds: Bounds, units: Array, chosen: Lines, rank: str, gradients: Mapping[str, Array] | None
+    op: Activation | Windows | SubstitutedMax,
+    bounds: Bounds,
+    units: Array,
+    chosen: Lines,
+    rank: str,
+    gradients: Mapping[str, Array] | None,
 ) -> tuple[Array, Array]:
     """Cost of the units (flat positions) of one activation, and which of them are unstable."""
     box = bounds.pre[op.output]
     l, u = box[0][0].double(), box[1][0].double()
+    if not isinstance(op, Activation):
+        line = chosen.windows[op.output] if rank == "influence" else None
+        gradient = None if gradients is None else gradients[op.output]
+        return window_cost(original_windows(op), (l.numpy(), u.numpy()), units, line, gradient)
     is_open = ~op.affine_on(l, u).numpy().reshape(-1)[units]
     if rank == "width":
         return (u - l).numpy().reshape(-1)[units], is_open
@@ -223,12 +236,12 @@ def margin_gradients(
     budget = budget or Budget()
     x = torch.as_tensor(points, dtype=torch.float64).requires_grad_()
     values = network.values(x, budget=budget)
-    names = [a.output for a in network.activations]
+    names = [op.output for op in network.prunable]
     if not names:
         return {}
     logits = values[network.output].flatten(1)
     margin = (logits[:, target] - logits[:, label]).sum()
     budget.check()
     grads = torch.autograd.grad(margin, [values[n] for n in names], allow_unused=True)
-    shapes = [a.out_shape for a in network.activations]
+    shapes = [op.out_shape for op in network.prunable]
     return {n: np.zeros(s) if g is None else g.abs().amax(0).numpy() for n, g, s in zip(names, grads, shapes, strict=True)}

@@ -1,4 +1,4 @@
-r"""The three substitutes of a unit with activation s: `con`, `lin`, `act`.
+r"""The three substitutes of a unit with activation s: `con`, `lin`, `act`. Those of a window are in `windows.py`.
 
 | method | function of the pre-activation z | exact at |
 |---|---|---|
@@ -13,7 +13,7 @@ r"""The three substitutes of a unit with activation s: `con`, `lin`, `act`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,8 +21,12 @@ import torch
 from onnxsub.budget import Budget
 from onnxsub.errors import InputError
 from onnxsub.network import Network
-from onnxsub.ops.base import Activation, Array
+from onnxsub.ops.base import Activation, Array, Operator
+from onnxsub.ops.picked import Picked
 from onnxsub.ops.substituted import Substituted
+from onnxsub.ops.substituted_max import SubstitutedMax
+from onnxsub.ops.windows import Windows
+from onnxsub.passes.windows import original_windows, window_line
 
 __all__ = ["METHODS", "Lines", "check_method", "lines", "original_activation", "substitute"]
 
@@ -37,11 +41,15 @@ class Lines:
     """The line `slope z + offset` of every unit of every activation, by the name of the tensor that the activation writes.
 
     Arrays are float64 in the activation's per-sample shape.
+
+    Attributes:
+        windows: the line of every window in its elements, by the name of the tensor that MaxPool and the like write.
     """
 
     method: str
     slope: Mapping[str, Array]
     offset: Mapping[str, Array]
+    windows: Mapping[str, Picked] = field(default_factory=dict)
 
 
 def lines(
@@ -63,22 +71,28 @@ def lines(
         raise InputError("--method lin needs an adversarial point and none was found; use con or act with --eps, or attack longer")
     points = [x0] if method != "lin" or x_adv is None else [x0, x_adv]
     with torch.no_grad():
-        z = network.preactivations(torch.as_tensor(np.stack(points), dtype=torch.float64), budget=budget)
+        names = tuple(op.inputs[0] for op in network.prunable)
+        values = network.values(torch.as_tensor(np.stack(points), dtype=torch.float64), names, budget=budget)
         slopes: dict[str, Array] = {}
         offsets: dict[str, Array] = {}
-        for op, at in zip(network.activations, z, strict=True):
+        windows: dict[str, Picked] = {}
+        for op in network.prunable:
             budget.check()
+            at = values[op.inputs[0]]
+            if not isinstance(op, Activation):
+                windows[op.output] = window_line(original_windows(op), method, at.numpy())
+                continue
             slope, offset = _line(op, method, at)
             slopes[op.output], offsets[op.output] = slope.numpy(), offset.numpy()
-    return Lines(method, slopes, offsets)
+    return Lines(method, slopes, offsets, windows)
 
 
 def check_method(network: Network, method: str) -> None:
     """Raises InputError where the method is unknown or does not exist for an activation of the network."""
     if method not in METHODS:
         raise InputError(f"--method {method!r} is unknown; choose one of {', '.join(METHODS)}")
-    for op in network.activations:
-        if method == "act" and not op.piecewise_linear:
+    for op in network.prunable:
+        if method == "act" and isinstance(op, Activation) and not op.piecewise_linear:
             raise InputError(
                 f"--method act needs piecewise-linear units; {op.op_type} (node {op.node!r}) is smooth: use lin or con"
             )
@@ -103,16 +117,19 @@ def _line(op: Activation, method: str, z: torch.Tensor) -> tuple[torch.Tensor, t
 
 
 def substitute(network: Network, chosen: Lines, kept: Mapping[str, Array]) -> Network:
-    """The network g in which every unit that is not kept is its line.
+    """The network g in which every unit and window that is not kept is its line.
 
     Args:
         kept: boolean per unit, in the activation's shape, by the name of the tensor that the activation writes; activations
-            that are not named stay whole.
+            that are not named stay whole. Windows likewise.
     """
-    new = {}
-    for op in network.activations:
+    new: dict[str, Operator] = {}
+    for op in network.prunable:
         mask = kept.get(op.output)
         if mask is None or bool(mask.all()):
+            continue
+        if isinstance(op, Windows | SubstitutedMax):
+            new[op.output] = SubstitutedMax.of(original_windows(op), mask.copy(), chosen.windows[op.output])
             continue
         slope, offset = np.where(mask, 0.0, chosen.slope[op.output]), np.where(mask, 0.0, chosen.offset[op.output])
         new[op.output] = Substituted.of(original_activation(op), mask.copy(), slope, offset)

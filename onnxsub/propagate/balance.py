@@ -23,11 +23,13 @@ from onnxsub.ops.conv import Conv, ConvTranspose
 from onnxsub.ops.dense import Dense, LeftProduct
 from onnxsub.ops.elementwise import Scale
 from onnxsub.ops.leaky import Leaky
-from onnxsub.ops.maxpool import MaxPool
 from onnxsub.ops.movement import Pad, Selection
+from onnxsub.ops.picked import Picked
 from onnxsub.ops.reduce import Reduce
 from onnxsub.ops.relu import Relu
 from onnxsub.ops.substituted import Substituted
+from onnxsub.ops.substituted_max import SubstitutedMax
+from onnxsub.ops.windows import Windows
 from onnxsub.propagate.rounding import Scales
 
 __all__ = ["NEAR", "InexactError", "balancing", "groups", "scaled"]
@@ -41,7 +43,7 @@ class InexactError(ArithmeticError):
 
 
 _FREE = (Dense, LeftProduct, Conv, ConvTranspose, Scale)  # their output may have a unit of its own
-_TIED = (Selection, Sum, Concat, AveragePool, Reduce, Relu, Leaky, Clip, MaxPool)  # all that they touch has one unit
+_TIED = (Selection, Sum, Concat, AveragePool, Reduce, Relu, Leaky, Clip, Picked, Windows)  # all that they touch has one unit
 
 
 def groups(network: Network) -> list[tuple[str, ...]]:
@@ -55,7 +57,7 @@ def groups(network: Network) -> list[tuple[str, ...]]:
 
     fixed = [network.input, network.output]
     for op in network.ops:
-        kind = op.base if isinstance(op, Substituted) else op
+        kind = op.base if isinstance(op, Substituted | SubstitutedMax) else op
         touched = (*op.inputs, op.output)
         if isinstance(kind, _TIED):
             for name in touched:
@@ -121,6 +123,10 @@ def _scaled(op: Operator, exponents: Mapping[str, int]) -> Operator:
         return replace(op, scale=None if scale.ndim == 0 and scale == 1 else scale, shift=shift) if e or d else op
     if not e:
         return op
+    if isinstance(op, SubstitutedMax):
+        return replace(op, picked=replace(op.picked, shift=_times(op.picked.shift, e)))
+    if isinstance(op, Picked):
+        return replace(op, shift=_times(op.shift, e))
     if isinstance(op, Clip):
         return replace(op, lo=float(_times(op.lo, e)), hi=float(_times(op.hi, e)))
     if isinstance(op, Sum):

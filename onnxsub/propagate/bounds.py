@@ -27,8 +27,10 @@ from onnxsub.device import ieee_float32
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Affine, Array, Box, Nonlinear, Operator
 from onnxsub.ops.relaxation import Relaxation
+from onnxsub.ops.substituted_max import SubstitutedMax
 from onnxsub.propagate.backward import flattened
 from onnxsub.propagate.chunks import MEMORY
+from onnxsub.propagate.known import Known
 from onnxsub.propagate.linear import linear_range, per_domain, row_range
 from onnxsub.propagate.rounding import Scales, absolute_product, after, settled, slack
 
@@ -170,7 +172,7 @@ def _propagate(
 ) -> Bounds:
     boxes: dict[str, Box] = {network.input: (lower, upper)}
     scales = Scales({network.input: torch.maximum(lower.abs(), upper.abs())})
-    exact = {network.input}  # tensors whose interval no linear bound can improve
+    known = Known(network)
     pre: dict[str, Box] = {}
     relaxations: dict[str, Relaxation] = {}
     for op in network.ops:
@@ -180,21 +182,22 @@ def _propagate(
             budget.check()
         if isinstance(op, Nonlinear):
             name = op.inputs[0]
-            if kind.mode is not None and name not in exact:
-                wanted = _wanted(op, boxes[name], units, only_unstable)
+            if kind.mode is not None:
+                wanted = known.left(name, _wanted(op, boxes[name], units, only_unstable))
                 if len(wanted):
                     found = linear_range(network, name, wanted, relaxations, lower, upper, memory, scales=scales, budget=budget)
                     boxes[name] = _merge(boxes[name], wanted, found, intersect=kind.intersect)
+                    known.bounded(name, wanted)
             pre[op.output] = boxes[name]
             if kind.mode is not None:
                 relaxations[op.output] = op.relax(*boxes[name], kind.mode)
             if isinstance(op, Activation):
-                exact.add(op.output)  # the image of an interval under one monotone piece after the other
-        elif isinstance(op, Affine) and len(op.inputs) == 1 and _stays_exact(network, op, exact):
-            exact.add(op.output)
+                known.image(op.output)
+        elif isinstance(op, Affine):
+            known.affine(op)
         boxes[op.output], scales[op.output] = _step(op, [boxes[n] for n in op.inputs], [scales[n] for n in op.inputs])
     name = network.output
-    if output and kind.mode is not None and name not in exact:
+    if output and kind.mode is not None and not known.exact(name):
         everything = torch.arange(network.classes, device=lower.device)
         found = linear_range(network, name, everything, relaxations, lower, upper, memory, scales=scales, budget=budget)
         boxes[name] = _merge(boxes[name], everything, found, intersect=kind.intersect)
@@ -211,30 +214,11 @@ def _step(op: Operator, read: list[Box], scales: list[Tensor]) -> tuple[Box, Ten
     return settled(l - s, u + s), scale
 
 
-def _stays_exact(network: Network, op: Affine, exact: set[str]) -> bool:
-    """Interval arithmetic is exact for an affine image of a box: of the input itself, or by way of elementwise operators."""
-    source = op.inputs[0]
-    if source == network.input:
-        return True
-    if source not in exact:
-        return False
-    before = network.producers.get(source)
-    # behind a mixing operator or an activation the elements depend on each other, so only elementwise steps keep exactness
-    return not op.mixing or (isinstance(before, Affine) and not before.mixing and _only_elementwise(network, source))
-
-
-def _only_elementwise(network: Network, tensor: str) -> bool:
-    while tensor != network.input:
-        op = network.producers[tensor]
-        if not isinstance(op, Affine) or op.mixing or len(op.inputs) != 1:
-            return False
-        tensor = op.inputs[0]
-    return True
-
-
 def _wanted(op: Nonlinear, box: Box, units: Mapping[str, Tensor] | None, only_unstable: bool) -> Tensor:
     index = torch.arange(box[0][0].numel()) if units is None or op.output not in units else units[op.output]
     index = index.to(box[0].device)
+    if isinstance(op, SubstitutedMax) and (units is None or op.output not in units):
+        index = torch.from_numpy(op.read).to(index)  # no other input's interval matters
     if only_unstable and isinstance(op, Activation) and len(index):
         stable = flattened(op.affine_on(*box), 1).all(0)
         index = index[~stable[index]]

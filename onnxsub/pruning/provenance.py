@@ -18,7 +18,7 @@ __all__ = ["provenance", "reached_gamma"]
 def provenance(query: Query, options: PruneOptions, substitute: Substitute) -> dict[str, str]:
     """The metadata of a substitute that `prune` writes, keys with their prefix."""
     kept = sum(substitute.selection.kept_per_layer)
-    gamma = reached_gamma(options.select, substitute.selection, query.network.units)
+    gamma = reached_gamma(options.select, substitute.selection, query.network.units_and_windows)
     space = query.space
     values = {
         "method": options.method,

@@ -19,10 +19,14 @@ from onnxsub.layouts import LAYOUTS, LayoutContext
 from onnxsub.lower import lower
 from onnxsub.model import load_model
 from onnxsub.network import Network
-from onnxsub.ops.base import Array
+from onnxsub.ops.base import Activation, Array
+from onnxsub.ops.substituted_max import SubstitutedMax
+from onnxsub.ops.windows import Windows
 from onnxsub.passes.attack import AttackResult, attack
+from onnxsub.passes.fold import folded_weights
 from onnxsub.passes.select import margin_gradients, select
 from onnxsub.passes.substitute import check_method, lines, substitute
+from onnxsub.pruning.notes import file_notes, too_many
 from onnxsub.pruning.provenance import provenance
 from onnxsub.pruning.result import Adversarial, PruneOptions, PruneResult, Substitute
 from onnxsub.query import Query, two_classes
@@ -33,6 +37,7 @@ __all__ = ["Adversarial", "PruneOptions", "PruneResult", "Substitute", "build_su
 
 Progress = Callable[[float, str], None]
 
+_BYTES, _GROWTH = 4, 10  # of a weight; times the model's bytes that a layout may take that nobody asked for
 _SHARE = 0.5  # of the time that is left: what a layout may take where something is to be written in any case
 
 
@@ -51,7 +56,7 @@ def prune(
     options = options or PruneOptions()
     budget = budget or Budget()
     check_method(query.network, options.method)
-    options.select.pruned_of(query.network.units)  # before the attack: bad input must not cost a minute
+    options.select.pruned_of(query.network.units_and_windows)  # before the attack: bad input must not cost a minute
     if query.misclassified:
         raise InputError(
             f"the anchor is predicted as class {query.predicted}, not {query.label}: its distance is 0, nothing is to be pruned; "
@@ -65,7 +70,7 @@ def prune(
     g = build_substitute(query, options, adversarial, budget=budget, progress=_part(progress, 0.5, 0.9))
     built = time.perf_counter()
     with budget.stage("layout"):
-        layout, proto, cut = _file(query, options, g, budget, _part(progress, 0.9, 1.0))
+        layout, proto, cut, notes = _file(query, options, g, budget, _part(progress, 0.9, 1.0))
         options = replace(options, layout=layout)
         proto = annotate(proto, provenance(query, options, g), {})
         budget.check()
@@ -78,9 +83,10 @@ def prune(
         options,
         preserves,
         query.json_head(),
-        query.network.units,
+        query.network.units_and_windows,
         {"attack": attacked - start, **g.time_s, "layout": end - built, "total": end - start},
         stage=cut if g.selection.complete else "select",
+        notes=notes + file_notes(query.model, g.network, proto, layout),
     )
 
 
@@ -95,10 +101,10 @@ def _attacked(query: Query, options: PruneOptions, budget: Budget, progress: Pro
 
 def _file(
     query: Query, options: PruneOptions, g: Substitute, budget: Budget, progress: Progress | None
-) -> tuple[str, ModelProto, str | None]:
-    """The layout, the file in it, and `layout` where the time did not suffice for the one that every verifier reads."""
+) -> tuple[str, ModelProto, str | None, tuple[str, ...]]:
+    """The layout, the file in it, `layout` where the time did not suffice for the one that every verifier reads, and notes."""
     raw = substitute(lower(query.model), g.lines, g.selection.kept)
-    context = LayoutContext.of(query.space, query.x0, g.eps, g.x_adv, flat_input=options.flat_input)
+    context = LayoutContext.of(query.space, query.x0, g.eps, g.x_adv, flat_input=options.flat_input, exact_on=options.exact_on)
 
     def written(layout: str, budget: Budget) -> ModelProto:
         if progress is not None:
@@ -107,20 +113,27 @@ def _file(
 
     free = options.best_effort and options.layout is None
     if free and not g.selection.complete:
-        return "inplace", written("inplace", budget), None
-    layout = options.layout or _layout_for(g.network)
-    if not free:
-        return layout, written(layout, budget), None
+        return "inplace", written("inplace", budget), None, ()
+    layout = options.layout or _layout_for(g.network, query.model.source.ByteSize())
     try:
-        return layout, written(layout, budget.part(_SHARE * budget.remaining)), None
+        proto = written(layout, budget.part(_SHARE * budget.remaining) if free else budget)
     except OutOfTime:
+        if not free:
+            raise
         budget.check()
-        return "inplace", written("inplace", budget), "layout"
+        return "inplace", written("inplace", budget), "layout", ()
+    worse = too_many(proto, g.network) if layout == "chain" and options.layout is None and g.windows else None
+    if worse is not None:
+        return "compact", written("compact", budget), None, (f"{worse}: layout compact was written",)
+    return layout, proto, None, ()
 
 
-def _layout_for(network: Network) -> str:
-    """`chain`, which every verifier reads; `compact` where a kept unit is smooth and has no form in Relus."""
-    return "chain" if all(op.piecewise_linear for op in network.activations) else "compact"
+def _layout_for(network: Network, model_bytes: int) -> str:
+    """`chain`, which every verifier reads; `compact` where what is left has no form in Relus, `inplace` where that is huge."""
+    others = [op for op in network.nonlinear if not isinstance(op, Windows | SubstitutedMax)]
+    if all(isinstance(op, Activation) and op.piecewise_linear for op in others):
+        return "chain"
+    return "compact" if folded_weights(network) * _BYTES <= _GROWTH * model_bytes else "inplace"
 
 
 def build_substitute(

@@ -10,12 +10,14 @@ from onnx import ModelProto
 
 from onnxsub.errors import InputError
 from onnxsub.layouts import LAYOUTS
+from onnxsub.layouts.context import EXACT_ON
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackOptions, AttackResult
 from onnxsub.passes.bounds import check_eps
 from onnxsub.passes.select import Selection, SelectOptions
 from onnxsub.passes.substitute import METHODS, Lines
+from onnxsub.provenance import VALID_RADIUS
 from onnxsub.pruning.provenance import reached_gamma
 from onnxsub.results import VERSION
 
@@ -33,6 +35,8 @@ class PruneOptions:
             (Sigmoid, Tanh) are kept.
         eps: radius of the ball whose bounds rank the units; default: `d_adv`.
         attack: how the adversarial point is searched.
+        exact_on: where layout `chain` equals the substitute: `domain`, `ball` (of radius eps), or `auto`: the ball for a network
+            with windows (MaxPool) whose file would be ten times the model's bytes or have more Relus than it, else the domain.
         flat_input: layout `chain` takes flat `(1, n)` rows, for readers that know only Gemm and Relu.
         best_effort: where the time ends during Algorithm 1, write what the whole rounds left, in layout `inplace` unless one is
             asked for; half of the time is kept for writing.
@@ -45,12 +49,17 @@ class PruneOptions:
     attack: AttackOptions = field(default_factory=AttackOptions)
     flat_input: bool = False
     best_effort: bool = False
+    exact_on: str = "auto"
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError(f"--method {self.method!r} is unknown; choose one of {', '.join(METHODS)}")
         if self.layout is not None and self.layout not in LAYOUTS:
             raise InputError(f"--layout {self.layout!r} is unknown; choose one of {', '.join(LAYOUTS)}")
+        if self.exact_on not in EXACT_ON:
+            raise InputError(f"--exact-on {self.exact_on!r} is unknown; choose one of {', '.join(EXACT_ON)}")
+        if self.exact_on != "auto" and self.layout not in ("chain", None):
+            raise InputError(f"--exact-on is for --layout chain; layout {self.layout} is exact everywhere")
         if self.flat_input and self.layout not in ("chain", None):
             raise InputError(f"--flat-input is for --layout chain; layout {self.layout} keeps the shape of the model's input")
         if self.eps is not None:
@@ -97,6 +106,15 @@ class Substitute:
     eps: float
     time_s: Mapping[str, float]
 
+    @property
+    def windows(self) -> int:
+        """Windows of the model."""
+        return sum(line.out_size for line in self.lines.windows.values())
+
+    @property
+    def windows_pruned(self) -> int:
+        return sum(int((~self.selection.kept[name]).sum()) for name in self.lines.windows)
+
 
 @dataclass(frozen=True, eq=False)
 class PruneResult:
@@ -107,6 +125,7 @@ class PruneResult:
         preserves: largest `|g - f|` over the logits at the anchor and, where there is one, at the adversarial point, both files
             under onnxruntime.
         output: path that it was written to, None before.
+        notes: what whoever uses the file should know: that it is exact on the ball only, large, or in another layout, and why.
         stage: what a time limit cut short: `select` (fewer rounds), `layout` (`inplace` in place of the layout that reads best).
     """
 
@@ -119,6 +138,14 @@ class PruneResult:
     time_s: Mapping[str, float]
     output: str | None = None
     stage: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def exact_on(self) -> str:
+        """Where the file equals the substitute: `ball` of radius eps or `domain` (layout `chain`), `everywhere` (the others)."""
+        if self.layout != "chain":
+            return "everywhere"
+        return "ball" if any(p.key == VALID_RADIUS for p in self.proto.metadata_props) else "domain"
 
     @property
     def complete(self) -> bool:
@@ -153,12 +180,16 @@ class PruneResult:
             "gamma": reached_gamma(o.select, s.selection, self.units_total),
             "units_total": self.units_total,
             "units_pruned": self.units_total - sum(kept),
+            "windows_total": s.windows,
+            "windows_pruned": s.windows_pruned,
             "kept_per_layer": kept,
             "d_adv": s.d_adv,
             "rounds": s.selection.rounds,
             "complete": self.complete,
             "stage": self.stage,
             "layout": self.layout,
+            "exact_on": self.exact_on,
+            "notes": list(self.notes),
             "output": self.output,
             "preserves": dict(self.preserves),
             "time_s": dict(self.time_s),

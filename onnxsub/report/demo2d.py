@@ -223,7 +223,7 @@ def _plane(query: Query, found: AttackResult, via: PruneOptions | None) -> Plane
     result: DistanceResult = distance(query, DistanceOptions(limits=Limits(threads=1), via=via, attack=_attack(0)), found=found)
     witness = None if result.witness is None or not result.witness.confirmed else result.witness.x
     if via is None:
-        return Plane(None, None, query.network, result.upper, witness, query.network.units)
+        return Plane(None, None, query.network, result.upper, witness, query.network.units_and_windows)
     g = build_substitute(query, via, Adversarial.of(found))
     return Plane(via.method, via.select.gamma, g.network, result.upper, witness, sum(g.selection.kept_per_layer))
 

@@ -16,11 +16,13 @@ from onnxsub.instance import Instance
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.ops.substituted import Substituted
+from onnxsub.ops.substituted_max import SubstitutedMax
 from onnxsub.passes.attack import AttackOptions, attack_network
 from onnxsub.passes.attack.tangent import tangent_steps
 from onnxsub.passes.certify import certified_radius
 from onnxsub.passes.fold import fold
 from onnxsub.passes.rescale import rescaled
+from onnxsub.passes.unpool import without_windows
 from onnxsub.query import worst_margin
 from onnxsub.verifiers.box.by_programs import LP_SHARE
 from onnxsub.verifiers.box.clause import ROOM, ClauseModel
@@ -55,9 +57,11 @@ def in_margin_units(network: Network, x0: Array, label: int) -> Network:
 
 
 def _folded(network: Network, budget: Budget) -> Network:
-    """The folded form of a substitute with few units left: everything after it costs a fraction."""
-    kept = sum(int(op.kept.sum()) if isinstance(op, Substituted) else op.out_size for op in network.activations)
-    return fold(network, budget=budget) if kept * _MOSTLY_AFFINE < network.units else network
+    """The folded form of a substitute with few units left, its windows as Relus, which are split: all after it costs a fraction."""
+    kept = sum(int(op.kept.sum()) if isinstance(op, Substituted | SubstitutedMax) else op.out_size for op in network.prunable)
+    if kept * _MOSTLY_AFFINE >= network.units_and_windows:
+        return network
+    return fold(without_windows(network) if network.windows else network, budget=budget)
 
 
 class Bracket:

@@ -63,7 +63,7 @@ def distance_via(
     assert via is not None
     spent = dict.fromkeys(("attack", "prune", "verify", "original"), 0.0)
     check_method(query.network, via.method)
-    via.select.pruned_of(query.network.units)
+    via.select.pruned_of(query.network.units_and_windows)
     if found is None:
         with _booked(budget, spent, "attack"):
             found = attack(query, via.attack, budget=budget.part(budget.remaining / 3))
@@ -165,7 +165,8 @@ def _measured(
         instance = Instance(g.network, query.x0, query.label, query.space, _replay(query, g, budget))
         return measure(instance, options.exact, options.verifier, budget, start=start, progress=progress)
     raw = substitute(lower(query.model), g.lines, g.selection.kept)
-    file = load_model(LAYOUTS["chain"](query.model, raw, LayoutContext.of(query.space, query.x0, g.eps, g.x_adv), budget=budget))
+    context = LayoutContext.of(query.space, query.x0, g.eps, g.x_adv, exact_on="domain")
+    file = load_model(LAYOUTS["chain"](query.model, raw, context, budget=budget))
     return distance_external(file, query, tool, options.limits.within(budget), start=start, progress=progress)
 
 
@@ -234,8 +235,10 @@ def _facts(query: Query, via: PruneOptions, g: Substitute, d_adv: float, rounds:
         "gamma": via.select.gamma,
         "keep": via.select.keep,
         "rank": via.select.rank,
-        "units_total": query.network.units,
-        "units_pruned": query.network.units - sum(kept),
+        "units_total": query.network.units_and_windows,
+        "units_pruned": query.network.units_and_windows - sum(kept),
+        "windows_total": g.windows,
+        "windows_pruned": g.windows_pruned,
         "kept_per_layer": kept,
         "d_adv": d_adv,
         "refinements": rounds - 1,

@@ -46,7 +46,7 @@ def all_rows(query: Query) -> tuple[Array, Array]:
         jacobian = torch.autograd.functional.jacobian(lambda x, name=name: network.values(x)[name].flatten(), x0)
         J, z = jacobian.reshape(-1, n).numpy(), values[name].flatten().numpy()
         if isinstance(op, MaxPool):
-            for window in op.candidates():
+            for window in op.table:
                 inside = window[window >= 0]
                 best = inside[z[inside].argmax()]
                 rows.append(J[inside] - J[best])

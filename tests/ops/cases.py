@@ -255,7 +255,33 @@ def _normalisations() -> list[Case]:
     return found
 
 
+def _extremes() -> list[Case]:
+    image, far = (2, 3, 4), random((1, 2, 3, 4), 7)
+    found = [
+        Case("Max", (image, (2, 3, 4)), opsets=(7, 8, 12, 13), dynamic=False),
+        Case("Max", (image, (2, 1, 4), (1, 3, 1)), opsets=(8, 13), dynamic=False),
+        Case("Max", ((5,), (5,), random((1, 5))), opsets=(7, 13), dynamic=False),
+        Case("Max", ((2, 1, 4), random((3, 1), 3)), opsets=(13,), dynamic=False),
+        Case("Max", ((5,), np.zeros((1, 5), F32)), opsets=(7, 13), dynamic=False),
+        Case("Max", ((5,), np.full((1,), 0.25, F32)), opsets=(8, 13)),
+        Case("Max", (image, far), opsets=(7, 13), dynamic=False),
+        Case("Max", (image,), opsets=(7, 13)),
+        Case("Min", (image, (2, 3, 4)), opsets=(7, 13), dynamic=False),
+        Case("Min", ((5,), np.full((1,), 0.25, F32), np.full((5,), 0.5, F32)), opsets=(8, 13)),
+        Case("Min", (image, far), opsets=(7, 13), dynamic=False),
+        Case("Min", ((2, 1, 4), random((3, 1), 3)), opsets=(13,), dynamic=False),
+    ]
+    for op in ("ReduceMax", "ReduceMin"):
+        found += [
+            Case(op, (image,), {"axes": [2, 3]}, (7, 11, 13)),
+            Case(op, (image,), {"axes": [-1, 1], "keepdims": 0}, (11, 12, 13)),
+            Case(op, (image, ints(1, 3)), {"keepdims": 0}, (18, 20)),
+            Case(op, ((7,), ints(1)), opsets=(18,)),
+        ]
+    return [*found, Case("ReduceMax", (image,), {"axes": [1], "keepdims": 0}, (7, 13))]
+
+
 CASES = [
     *_dense(), *_conv(), *_conv_transpose(), *_elementwise(), *_activations(), *_pooling(), *_movement(), *_arithmetic(),
-    *_normalisations(),
+    *_normalisations(), *_extremes(),
 ]  # fmt: skip

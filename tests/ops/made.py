@@ -7,8 +7,10 @@ import numpy as np
 from onnxsub.ops.base import Activation, Operator
 from onnxsub.ops.convex import Odds, Square
 from onnxsub.ops.maxpool import Chosen, MaxPool
+from onnxsub.ops.picked import Picked
 from onnxsub.ops.relu import Relu
 from onnxsub.ops.substituted import Substituted
+from onnxsub.ops.substituted_max import SubstitutedMax
 from tests.ops.tools import Case, random
 
 __all__ = ["MADE"]
@@ -24,11 +26,19 @@ def _made() -> dict[str, Operator]:
     assert isinstance(pool, MaxPool)
     chosen = Chosen(
         op_type=pool.op_type, node=pool.node, inputs=pool.inputs, output=pool.output, in_shapes=pool.in_shapes,
-        out_shape=pool.out_shape, index=pool.candidates()[:, 2].reshape(pool.out_shape),
+        out_shape=pool.out_shape, index=pool.table[:, 2].reshape(pool.out_shape),
+    )  # fmt: skip
+    few = np.arange(pool.out_size).reshape(pool.out_shape) % 3 == 0
+    second = pool.table[:, 1].reshape(pool.out_shape)
+    picked = Picked(
+        op_type=pool.op_type, node=pool.node, inputs=pool.inputs, output=pool.output, in_shapes=pool.in_shapes,
+        out_shape=pool.out_shape, first=chosen.index, second=second, weight=random(pool.out_shape, 3).astype(np.float64),
+        other=random(pool.out_shape, 4).astype(np.float64) * (second % 2), shift=random(pool.out_shape, 5).astype(np.float64),
     )  # fmt: skip
     units: list[Activation] = [Odds(**common), Square(**common)]  # type: ignore[arg-type]
     return {"Substituted": Substituted.of(relu, kept, random(SHAPE, 3), random(SHAPE, 4)),
-            "Chosen": chosen, **{type(op).__name__: op for op in units}}  # fmt: skip
+            "Chosen": chosen, "Picked": picked, "SubstitutedMax": SubstitutedMax.of(pool, few, picked),
+            **{type(op).__name__: op for op in units}}  # fmt: skip
 
 
 MADE = _made()

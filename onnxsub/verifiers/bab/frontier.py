@@ -263,16 +263,16 @@ class Frontier:
             return
         found = self._bound(self.batch(waiting), 0)
         splits = None if self.budget.over else choose(self.bounder, found, self._radius, o.look)
-        if splits is None or self.budget.over:  # a step of a network with costly lines takes seconds
-            self.put(waiting)
-            return self.done()
+        if splits is None or self.budget.over:
+            return  # costly lines: a step may take seconds; what was taken out goes back
         able = splits.layer >= 0
         for i in torch.nonzero(~able)[:, 0].tolist():
             self.leaves.append(waiting[i])
         rows = torch.nonzero(able)[:, 0]
         parents = torch.tensor([waiting[i].key for i in rows.tolist()] * 2, dtype=torch.float64, device=self.frame.device)
         if len(rows) == 0:
-            return self.done()
+            self.done()
+            return
         children = found.nodes.take(rows).children(splits.layer[rows], splits.unit[rows], splits.threshold[rows])
         if self._narrow:
             before = self.bounder.bound(children, 0, self._radius)
