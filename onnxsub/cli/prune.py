@@ -13,12 +13,13 @@ from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Command, Request, anchor_options
 from onnxsub.cli.points import check_writable
 
-__all__ = ["GAMMA", "LAYOUTS", "RANKS", "SUBSTITUTES", "command"]
+__all__ = ["GAMMA", "LAYOUTS", "RANKERS", "RANKS", "SUBSTITUTES", "command"]
 
 SUBSTITUTES = ("con", "lin", "act")
 RANKS = ("width", "influence")
 LAYOUTS = ("inplace", "compact", "chain")
 EXACT_ON = ("domain", "ball", "auto")
+RANKERS = ("auto", "estimate", *BOUND_METHODS)
 GAMMA = 0.99
 
 
@@ -35,7 +36,8 @@ GAMMA = 0.99
 )
 @click.option("--eps", type=float, metavar="E", help="Radius of the ball whose bounds rank the units.  [default: d_adv]")
 @click.option(
-    "--bounds", type=click.Choice(BOUND_METHODS), default="fastlin-ibp", show_default=True, help="Bounds that rank the units."
+    "--bounds", type=click.Choice(RANKERS), default="auto", show_default=True,
+    help="Bounds that rank the units; auto: fastlin-ibp, and estimate (no bounds) in networks of more than 20,000 units.",
 )
 @click.option(
     "--layout",
@@ -110,11 +112,12 @@ def command(
 
     keys = result.to_json()
     pruned, total = keys["units_pruned"], keys["units_total"]
+    estimated = " on estimated widths" if keys["settings"]["bounds"] == "estimate" else ""
     errors = {"x0": "anchor", "x_adv": "adversarial point"}
     rows = [
         ("anchor", request.anchor_line(query)),
         ("d_adv", f"{keys['d_adv']:.6g}" if result.substitute.x_adv is not None else "no adversarial point found"),
-        ("pruned", f"{pruned:,} of {total:,} {_kinds(keys)}, {method}, ranked by {rank} in {keys['rounds']} rounds"),
+        ("pruned", f"{pruned:,} of {total:,} {_kinds(keys)}, {method}, ranked by {rank}{estimated} in {keys['rounds']} rounds"),
         ("kept", " + ".join(map(str, keys["kept_per_layer"])) + f" = {total - pruned}"),
         ("preserves", ", ".join(f"|g - f| {error:.2g} at the {errors[point]}" for point, error in keys["preserves"].items())),
         ("written", f"{output}  (layout {result.layout}, {Path(output).stat().st_size / 1024:.1f} kB)"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from onnxsub.evaluate.paper import paper_distance
+from onnxsub.evaluate.paper import BOUNDS, paper_distance
 from onnxsub.evaluate.settings import Settings, is_paper
 from onnxsub.evaluate.task import Attacked, Done, Task
 from onnxsub.ops.base import Array
@@ -65,7 +65,7 @@ def find_substitute(task: Task, query: Query) -> Done:
     assert task.method is not None
     via = PruneOptions(
         method=task.method,
-        select=SelectOptions(gamma=task.gamma, rank=s.rank or ""),
+        select=SelectOptions(gamma=task.gamma, rank=s.rank or "", bounds=BOUNDS if is_paper(s.protocol) else "auto"),
         attack=AttackOptions(seed=s.seed, device=s.device, threads=task.threads),
     )
     if is_paper(s.protocol):

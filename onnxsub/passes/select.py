@@ -14,6 +14,9 @@ The derivative is the larger of the two at the anchor and at the adversarial poi
 the units: the width is that of what a window writes, the error that of its line against the window (`windows.py`).
 
 Ties are broken by layer, then by index, so that runs repeat.
+
+Networks of many units are ranked on estimates (`estimate.py`): rounds that leave far more units than are kept in the end take a
+quarter of the directions, and a round removes all units that cost nothing, since their lines change nothing that is estimated next.
 """
 
 from __future__ import annotations
@@ -28,17 +31,23 @@ import torch
 from onnxsub.budget import Budget, OutOfTime
 from onnxsub.errors import InputError
 from onnxsub.network import Network
-from onnxsub.ops.base import Activation, Array
+from onnxsub.ops.base import Activation, Array, Box
 from onnxsub.ops.substituted_max import SubstitutedMax
 from onnxsub.ops.windows import Windows
+from onnxsub.passes.estimate import DIRECTIONS, estimate_widths
 from onnxsub.passes.substitute import Lines, substitute
 from onnxsub.passes.windows import original_windows, read_by, window_cost
 from onnxsub.propagate import METHODS as BOUNDS
-from onnxsub.propagate import Bounds, compute_bounds
+from onnxsub.propagate import compute_bounds
 
-__all__ = ["RANKS", "SelectOptions", "Selection", "margin_gradients", "select"]
+__all__ = ["LARGE", "RANKERS", "RANKS", "SelectOptions", "Selection", "margin_gradients", "select"]
 
 RANKS = ("width", "influence")
+RANKERS = ("auto", "estimate", *BOUNDS)
+"""What units may be ranked on; `auto`: `fastlin-ibp`, and `estimate` in networks of more than `LARGE` units."""
+LARGE = 20_000
+
+_ROUGH = 8  # times as many units left as are kept in the end: until then few of the latter can fall to the error of a width
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ class SelectOptions:
         gamma: share of all units to prune; `keep` states the number kept instead.
         gamma0: share of the remaining units that one round removes.
         rank: `width` or `influence`.
-        bounds: method of `onnxsub.propagate` whose intervals rank the units.
+        bounds: method of `onnxsub.propagate` whose intervals rank the units, `estimate`, or `auto`.
         double: float64 bounds; float32 is enough for a ranking.
     """
 
@@ -57,7 +66,7 @@ class SelectOptions:
     keep: int | None = None
     gamma0: float = 0.3
     rank: str = "influence"
-    bounds: str = "fastlin-ibp"
+    bounds: str = "auto"
     double: bool = False
 
     def __post_init__(self) -> None:
@@ -71,8 +80,14 @@ class SelectOptions:
             raise InputError(f"--gamma0 {self.gamma0} is outside (0, 1]; it is the share of what remains that one round prunes")
         if self.rank not in RANKS:
             raise InputError(f"--rank {self.rank!r} is unknown; choose one of {', '.join(RANKS)}")
-        if self.bounds not in BOUNDS:
-            raise InputError(f"--bounds {self.bounds!r} is unknown; choose one of {', '.join(BOUNDS)}")
+        if self.bounds not in RANKERS:
+            raise InputError(f"--bounds {self.bounds!r} is unknown; choose one of {', '.join(RANKERS)}")
+
+    def bounds_for(self, units: int) -> str:
+        """`bounds`, decided for a network of so many units."""
+        if self.bounds != "auto":
+            return self.bounds
+        return "estimate" if units > LARGE else "fastlin-ibp"
 
     def pruned_of(self, units: int) -> int:
         """How many of `units` are pruned.
@@ -151,7 +166,8 @@ def select(
                 raise
             return Selection(kept, rounds, unstable, complete=False)
         rounds += 1
-        count = min(remaining - goal, max(1, math.ceil(options.gamma0 * remaining)))
+        free = int((cost == 0).sum()) if options.bounds_for(network.units_and_windows) == "estimate" else 0
+        count = min(remaining - goal, max(1, math.ceil(options.gamma0 * remaining), free))
         order = np.argsort(cost, kind="stable")  # units stand in order of layer and index: ties go to the first
         gone = order[:count]
         unstable = int(is_open[order[count:]].sum())
@@ -174,12 +190,12 @@ def _ranking(
 ) -> tuple[Array, Array, Array, Array]:
     """Activation, flat position and cost of every unit that is kept, and whether it is unstable; bounds are those of one round."""
     budget.check()
-    bounds = _bounds(substitute(network, chosen, kept), ball, kept, options, budget)
+    pre = _intervals(substitute(network, chosen, kept), ball, kept, options, budget)
     names, index, costs, open_units = [], [], [], []
     for number, op in enumerate(network.prunable):
         budget.check()
         units = np.flatnonzero(kept[op.output])
-        cost, is_open = _cost(op, bounds, units, chosen, options.rank, gradients)
+        cost, is_open = _cost(op, pre[op.output], units, chosen, options.rank, gradients)
         names.append(np.full(len(units), number))
         index.append(units)
         costs.append(cost)
@@ -187,24 +203,29 @@ def _ranking(
     return np.concatenate(names), np.concatenate(index), np.concatenate(costs), np.concatenate(open_units)
 
 
-def _bounds(
+def _intervals(
     network: Network, ball: tuple[Array, Array], kept: Mapping[str, Array], options: SelectOptions, budget: Budget
-) -> Bounds:
+) -> Mapping[str, Box]:
+    """Input interval of every non-linear operator, by the name of the tensor that it writes: for the ranking only."""
     units = {op.output: torch.from_numpy(read_by(op, kept.get(op.output))) for op in network.prunable}
+    method, total = options.bounds_for(network.units_and_windows), network.units_and_windows
+    if method == "estimate":
+        left, goal = sum(int(mask.sum()) for mask in kept.values()), total - options.pruned_of(total)
+        directions = DIRECTIONS // 4 if left > _ROUGH * goal else DIRECTIONS
+        return estimate_widths(network, *ball, units=units, directions=directions, budget=budget).pre
     dtype = torch.float64 if options.double else torch.float32
-    return compute_bounds(network, *ball, options.bounds, dtype=dtype, units=units, output=False, budget=budget)
+    return compute_bounds(network, *ball, method, dtype=dtype, units=units, output=False, budget=budget).pre
 
 
 def _cost(
     op: Activation | Windows | SubstitutedMax,
-    bounds: Bounds,
+    box: Box,
     units: Array,
     chosen: Lines,
     rank: str,
     gradients: Mapping[str, Array] | None,
 ) -> tuple[Array, Array]:
     """Cost of the units (flat positions) of one activation, and which of them are unstable."""
-    box = bounds.pre[op.output]
     l, u = box[0][0].double(), box[1][0].double()
     if not isinstance(op, Activation):
         line = chosen.windows[op.output] if rank == "influence" else None

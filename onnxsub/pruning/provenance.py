@@ -25,7 +25,7 @@ def provenance(query: Query, options: PruneOptions, substitute: Substitute) -> d
         "gamma": repr(float(gamma)),
         "keep": str(kept),
         "rank": options.select.rank,
-        "bounds": options.select.bounds,
+        "bounds": options.select.bounds_for(query.network.units_and_windows),
         "anchor.sha256": query.anchor_sha256,
         "model.sha256": query.model.sha256,
         "d_adv": repr(float(substitute.d_adv)),

@@ -23,6 +23,7 @@ from onnxsub.ops.base import Activation, Array
 from onnxsub.ops.substituted_max import SubstitutedMax
 from onnxsub.ops.windows import Windows
 from onnxsub.passes.attack import AttackResult, attack
+from onnxsub.passes.attack.effort import affordable
 from onnxsub.passes.fold import folded_weights
 from onnxsub.passes.select import margin_gradients, select
 from onnxsub.passes.substitute import check_method, lines, substitute
@@ -47,7 +48,8 @@ def prune(
     """Builds the local substitute of the query's model at its anchor, as an ONNX file in memory.
 
     Args:
-        budget: of all of it. The attack gets a third of the time, and more only where it has found no point by then.
+        budget: of all of it. The attack gets a third of the time, and more only where it has found no point by then; on a network
+            whose gradients are dear it does less (`affordable`).
 
     Raises:
         InputError: the anchor is misclassified (its distance is 0), or no adversarial point is found and no `eps` is given.
@@ -56,6 +58,8 @@ def prune(
     options = options or PruneOptions()
     budget = budget or Budget()
     check_method(query.network, options.method)
+    effort = min(options.attack.effort, affordable(query.network.multiplications))
+    options = replace(options, attack=replace(options.attack, effort=effort))
     options.select.pruned_of(query.network.units_and_windows)  # before the attack: bad input must not cost a minute
     if query.misclassified:
         raise InputError(

@@ -171,7 +171,7 @@ class PruneResult:
                 "keep": o.select.keep,
                 "gamma0": o.select.gamma0,
                 "rank": o.select.rank,
-                "bounds": o.select.bounds,
+                "bounds": o.select.bounds_for(self.units_total),
                 "eps": s.eps,
                 "best_effort": o.best_effort,
                 "attack": o.attack.to_json(),

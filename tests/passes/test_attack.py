@@ -23,6 +23,7 @@ from onnxsub.ops.dense import Dense
 from onnxsub.ops.relu import Relu
 from onnxsub.passes.attack import Attacker, AttackOptions, AttackResult, attack, attack_network, walk_back
 from onnxsub.passes.attack.descent import Objective
+from onnxsub.passes.attack.effort import Effort, affordable
 from onnxsub.passes.attack.polish import as_points
 from onnxsub.passes.attack.walk import float64_confirm
 from onnxsub.query import Query, make_query
@@ -422,6 +423,8 @@ def test_points_stay_inside_a_domain_that_float32_cannot_hold() -> None:
         ({"method": "cw"}, "method"),
         ({"steps": 0}, "steps"),
         ({"restarts": 0}, "restarts"),
+        ({"effort": 0.0}, "effort"),
+        ({"effort": 1.5}, "effort"),
         ({"rounds": 0}, "rounds"),
         ({"threads": 0}, "threads"),
         ({"timeout": 0.0}, "timeout"),
@@ -433,6 +436,25 @@ def test_points_stay_inside_a_domain_that_float32_cannot_hold() -> None:
 def test_options_that_cannot_be_used_are_refused(options: dict[str, Any], word: str) -> None:
     with pytest.raises(InputError, match=word):
         AttackOptions(**options)
+
+
+def test_less_effort_evaluates_less_and_still_finds() -> None:
+    network = random_net(3, (20, 40, 40, 8))
+    x0 = np.random.default_rng(3).random(20).astype(np.float32)
+    label = label_of(network, x0)
+    whole, less = (attack_network(network, x0, label, SPACE, AttackOptions(threads=1, effort=e)) for e in (1.0, 0.1))
+    check(less, network, x0, label)
+    assert less.evaluations <= 0.25 * whole.evaluations
+    assert whole.d_adv <= less.d_adv <= 1.5 * whole.d_adv
+    assert less.to_json()["settings"]["effort"] == 0.1
+
+
+def test_what_is_affordable_falls_with_the_root_of_the_size() -> None:
+    assert affordable(0) == affordable(1_000_000) == 1.0
+    assert affordable(4 * 10**9) == pytest.approx(0.1)
+    assert Effort.of(1.0, 32) == Effort(targets=64, signs=10, scouted=64, restarts=32, finalists=6)
+    assert Effort.of(1e-9, 32) == Effort(targets=2, signs=2, scouted=2, restarts=2, finalists=2)
+    assert Effort.of(1e-9, 1).restarts == 1
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")

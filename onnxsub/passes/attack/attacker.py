@@ -20,6 +20,7 @@ from onnxsub.geometry import halfspace_radius
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack.descent import Objective, Schedule, Track, descend
+from onnxsub.passes.attack.effort import Effort
 from onnxsub.passes.attack.fgsm import sign_search
 from onnxsub.passes.attack.polish import AdversarialPoint, Confirm, settle, sharpen
 from onnxsub.passes.attack.result import AttackOptions, AttackResult
@@ -31,13 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Attacker", "attack", "attack_network"]
 
-_MOST_TARGETS = 64  # classes tried at all, the most promising ones by the logits at the anchor
-_SIGN_TARGETS = 10  # classes whose gradient's sign is searched along
 _SCOUT_STEPS = 16
 _WORTH = 0.15  # a target whose scouted radius is larger than the best one by more than this share is dropped
 _TEMPERATURE = 0.05  # restarts are shared out by exp(-excess / temperature)
-_FINALISTS = 6
-_CONFIRMED = 3  # of them, at most, are taken to the judge at a time
+_CONFIRMED = 3  # of the best rows, at most, are taken to the judge at a time
 _SMALL = 50_000  # up to so many values per point a second thread gains nothing, and costs tenfold beside a busy process
 _GAIN = 0.001  # a batch of restarts that gains less than this share is the last
 
@@ -100,6 +98,7 @@ class Attacker:
         if not 0 <= label < network.classes:
             raise InputError(f"label {label} is out of range: the classes are 0 to {network.classes - 1}")
         self.options = options
+        self._effort = Effort.of(options.effort, options.restarts)
         self._x0 = np.asarray(x0, dtype=np.float32)
         self._space = space
         self._confirm = confirm or float64_confirm(network, label)
@@ -166,8 +165,8 @@ class Attacker:
             targets, gradients, estimates = self._probe()
         if options.method != "pgd":
             with self._stage("fgsm", 0.02):
-                signs = gradients[:_SIGN_TARGETS].sign()
-                self._offer(sign_search(objective, targets[:_SIGN_TARGETS], signs, self._upper, budget))
+                count = self._effort.signs
+                self._offer(sign_search(objective, targets[:count], gradients[:count].sign(), self._upper, budget))
                 self._settle()
                 budget.check()
         if self._start is not None:
@@ -177,7 +176,8 @@ class Attacker:
         if options.method == "fgsm":
             return
         with self._stage("scout", 0.1):
-            scouted = self._scout(targets, gradients, estimates)
+            count = self._effort.scouted
+            scouted = self._scout(targets[:count], gradients[:count], estimates[:count])
             budget.check()
             if self._pool is None:
                 scouted = scouted.join(self._random_points())
@@ -209,10 +209,10 @@ class Attacker:
         o = self._objective
         targets = torch.tensor([t for t in range(o.classes) if t != o.label], device=o.x0.device)
         zero = torch.zeros((1, o.n), dtype=o.x0.dtype, device=o.x0.device)
-        if len(targets) > _MOST_TARGETS:
+        if len(targets) > self._effort.targets:
             with torch.no_grad():
                 f = o.logits(zero)[0]
-            targets = targets[f[targets].topk(_MOST_TARGETS).indices]
+            targets = targets[f[targets].topk(self._effort.targets).indices]
         margins, gradients, _ = o.gradient(zero.expand(len(targets), -1), targets, self._budget)
         estimates = halfspace_radius(gradients, margins, o.low, o.high)
         order = estimates.argsort(stable=True)
@@ -234,7 +234,7 @@ class Attacker:
         targets = torch.unique(scouted.targets[excess <= _WORTH])
         smallest = torch.stack([excess[scouted.targets == t].min() for t in targets])
         weights = torch.exp(-smallest / _TEMPERATURE)
-        count = (weights / weights.sum() * self.options.restarts).round().clamp(min=1).to(torch.int64)
+        count = (weights / weights.sum() * self._effort.restarts).round().clamp(min=1).to(torch.int64)
         aims = targets.repeat_interleave(count)
         radius = ((smallest + 1) * score.min()).repeat_interleave(count)
         return self._run(Track.begin(aims, self._cloud(len(aims)), radius), Schedule(steps=self.options.steps))
@@ -242,7 +242,7 @@ class Attacker:
     def _random_points(self) -> Track:
         """For networks whose gradient leads nowhere: random points and corners of the largest ball, and its two extreme corners."""
         o = self._objective
-        directions = self._cloud(2 * self.options.restarts)
+        directions = self._cloud(2 * self._effort.restarts)
         directions[::2] = directions[::2].sign()
         directions[0], directions[1] = 1.0, -1.0
         radius = torch.full((len(directions),), self._upper, dtype=directions.dtype, device=directions.device)
@@ -268,7 +268,7 @@ class Attacker:
         pool = track if self._pool is None else self._pool.join(track)
         rows = torch.arange(len(pool.best), device=pool.best.device)[pool.best.isfinite()]
         if len(rows):
-            self._pool = pool.take(rows[pool.best[rows].argsort(stable=True)][:_FINALISTS])
+            self._pool = pool.take(rows[pool.best[rows].argsort(stable=True)][: self._effort.finalists])
 
     def _settle(self) -> None:
         """Confirms the best rows, if they are better than what was confirmed before."""

@@ -25,6 +25,7 @@ class AttackOptions:
         steps: gradient steps of one descent.
         restarts: descents in one batch, shared out over the promising targets.
         rounds: batches at most; a batch that gains less than 0.1 % ends it.
+        effort: share of all that, and of the classes that are tried, in (0, 1]; `affordable` states one for large networks.
         seed: of the random starts. One seed gives one result on one device and number of threads.
         timeout: seconds, None for no limit; the best point so far is returned. A part of the budget of what the attack serves.
         device: `cpu`, `cuda` or `cuda:N`.
@@ -37,6 +38,7 @@ class AttackOptions:
     steps: int = 60
     restarts: int = 32
     rounds: int = 3
+    effort: float = 1.0
     seed: int = 0
     timeout: float | None = None
     device: str = "cpu"
@@ -50,6 +52,8 @@ class AttackOptions:
         for name in ("steps", "restarts", "rounds"):
             if getattr(self, name) < 1:
                 raise InputError(f"attack: {name} is {getattr(self, name)}; give at least 1")
+        if not 0 < self.effort <= 1:
+            raise InputError(f"attack: effort is {self.effort}; give a share of the usual work, above 0 and at most 1")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"attack: threads is {self.threads}; give at least 1")
         if self.timeout is not None and not self.timeout > 0:
@@ -60,7 +64,7 @@ class AttackOptions:
 
     def to_json(self) -> dict[str, Any]:
         """The settings, without the start points."""
-        names = ("method", "steps", "restarts", "rounds", "seed", "timeout", "device", "threads", "upper")
+        names = ("method", "steps", "restarts", "rounds", "effort", "seed", "timeout", "device", "threads", "upper")
         return {n: getattr(self, n) for n in names} | {"start": 0 if self.start is None else len(self.start)}
 
 
