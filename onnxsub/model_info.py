@@ -127,7 +127,10 @@ def info(model: Model | str | os.PathLike[str]) -> InfoResult:
         refused += (f"{hidden} nodes behind that cannot be judged: their shapes are unknown",)
     else:
         refused = unsupported(known, model.output)
-    ops = tuple(op for node in known for op in _single(node))
+    if refused:  # what can be said of the others, one by one
+        ops = tuple(op for node in known for op in _single(node))
+    else:
+        ops = lower_nodes(model.nodes, model.input, model.input_shape, model.output).ops
     constants = {name: value.size for node in model.nodes for name, value in node.constants.items() if _is_float(value)}
     return InfoResult(
         model=model,

@@ -214,6 +214,8 @@ def margin_gradients(
 ) -> dict[str, Array]:
     """`max over points |d (f_target - f_label) / d h_i|` for every unit's output h_i, in the activation's shape.
 
+    0 where rounding chooses the value of a unit at one of the points: kept, it would not be the file's there, so a line goes first.
+
     Args:
         points: `(N, *input_shape)`.
 
@@ -230,5 +232,9 @@ def margin_gradients(
     margin = (logits[:, target] - logits[:, label]).sum()
     budget.check()
     grads = torch.autograd.grad(margin, [values[n] for n in names], allow_unused=True)
-    shapes = [a.out_shape for a in network.activations]
-    return {n: np.zeros(s) if g is None else g.abs().amax(0).numpy() for n, g, s in zip(names, grads, shapes, strict=True)}
+    found = {}
+    for op, g in zip(network.activations, grads, strict=True):
+        zero = np.zeros(op.out_shape)
+        unsure = op.unsure(values[op.inputs[0]].detach()).any(0).numpy()
+        found[op.output] = zero if g is None else np.where(unsure, zero, g.abs().amax(0).numpy())
+    return found

@@ -63,14 +63,54 @@ def lines(
         raise InputError("--method lin needs an adversarial point and none was found; use con or act with --eps, or attack longer")
     points = [x0] if method != "lin" or x_adv is None else [x0, x_adv]
     with torch.no_grad():
-        z = network.preactivations(torch.as_tensor(np.stack(points), dtype=torch.float64), budget=budget)
+        x = torch.as_tensor(np.stack(points), dtype=torch.float64)
+        jumps = any("slopes" in op.unsupported for op in network.activations)
+        made = _through(network, method, x, budget) if jumps else _plain(network, method, x, budget)
         slopes: dict[str, Array] = {}
         offsets: dict[str, Array] = {}
-        for op, at in zip(network.activations, z, strict=True):
-            budget.check()
-            slope, offset = _line(op, method, at)
+        for op, (slope, offset) in zip(network.activations, made, strict=True):
             slopes[op.output], offsets[op.output] = slope.numpy(), offset.numpy()
     return Lines(method, slopes, offsets)
+
+
+def _plain(network: Network, method: str, x: torch.Tensor, budget: Budget) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    found = []
+    for op, at in zip(network.activations, network.preactivations(x, budget=budget), strict=True):
+        budget.check()
+        found.append(_line(op, method, at))
+    return found
+
+
+def _through(network: Network, method: str, x: torch.Tensor, budget: Budget) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The lines of a network whose units jump: their values are those of float32, in which the file runs.
+
+    Where float64 sees a pre-activation on the other side of a jump, the line leads from what it sees to what the file has there.
+    Where both pre-activations are the same but for rounding and the values are not, the line is the constant between these, and
+    the next layer's lines begin at what that makes of its pre-activations.
+    """
+    names = tuple(a.output for a in network.activations)
+    executed = network.values(x.float(), names, budget=budget)
+    values, found = {network.input: x}, []
+    for op in network.ops:
+        budget.check()
+        read = [values[n] for n in op.inputs]
+        if isinstance(op, Activation):
+            slope, offset = _between(op, method, read[0], executed[op.output].double())
+            found.append((slope, offset))
+            values[op.output] = slope * read[0] + offset
+        else:
+            values[op.output] = op.forward(*read)
+    return found
+
+
+def _between(op: Activation, method: str, z: torch.Tensor, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Slope and offset of the line through pre-activations and values at anchor and adversarial point."""
+    if method == "con":
+        return torch.zeros_like(z[0]), s[0]
+    step = z[1] - z[0]
+    apart = step.abs() > torch.maximum(_COINCIDE * z.abs().amax(0), op.grain(z[0]))
+    slope = torch.where(apart, (s[1] - s[0]) / torch.where(apart, step, torch.ones_like(step)), torch.zeros_like(step))
+    return slope, torch.where(apart, s[0] - slope * z[0], (s[0] + s[1]) / 2)
 
 
 def check_method(network: Network, method: str) -> None:

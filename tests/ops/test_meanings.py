@@ -92,7 +92,7 @@ def test_every_meaning_is_there_or_declared(op: Operator, meaning: str) -> None:
 def test_only_activations_have_units() -> None:
     units = {n for n, op in EXAMPLES.items() if isinstance(op, Activation)}
     smooth = {"Sigmoid", "Tanh", "Softsign", "Erf", "Elu", "Softplus", "Gelu", "Swish", "Mish", "HardSwish"}
-    assert units == {"Relu", "Leaky", "Clip", "Substituted", "Odds", "Square"} | smooth
+    assert units == {"Relu", "Leaky", "Clip", "Substituted", "Odds", "Square", "Quantise"} | smooth
 
 
 @pytest.mark.parametrize("op", [op for op in EXAMPLES.values() if isinstance(op, Nonlinear)], ids=lambda op: type(op).__name__)
