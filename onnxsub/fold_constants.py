@@ -21,6 +21,7 @@ from onnx import GraphProto, NodeProto, TensorProto, TypeProto, helper, numpy_he
 from onnx.checker import ValidationError
 from onnx.shape_inference import InferenceError, infer_node_outputs
 
+from onnxsub.contrib import standard_form
 from onnxsub.errors import ModelError
 from onnxsub.files import one_line
 from onnxsub.ops.base import Array, Shape
@@ -37,7 +38,7 @@ _COMPUTED = (
     | {"Expand", "Floor", "Gather", "GatherElements", "Gemm", "Greater", "Less", "Log", "MatMul", "Max", "Min", "Mod", "Mul", "Neg"}
     | {"NonZero", "Not", "Or", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"}
     | {"Relu", "Round", "ScatterND", "Sigmoid", "Sign", "Slice", "Split", "Sqrt", "Sub", "Sum", "Tanh", "Tile", "Transpose"}
-    | {"Trilu", "Where"}
+    | {"QuantizeLinear", "Trilu", "Where"}
 )
 """What the reference implementation is trusted with: the tests hold each against onnxruntime at every opset. It is not right for
 all operators (the Softmax of opset 7 to 12, for one); a constant by another one stays in the graph, and is refused there."""
@@ -198,11 +199,12 @@ class _Folder:
 
     def infer(self, node: NodeProto) -> None:
         """Record the outputs' types, as far as ONNX knows the operator and its inputs' types are known."""
-        if any(name and name not in self.types for name in node.input) or not onnx.defs.has(node.op_type, self.opset, node.domain):
+        node, known, element = standard_form(node, self.types)
+        if any(name and name not in known for name in node.input) or not onnx.defs.has(node.op_type, self.opset, node.domain):
             return
         schema = onnx.defs.get_schema(node.op_type, self.opset, node.domain)
         # subgraphs see every tensor of the graph around them
-        types = self.types if any(a.HasField("g") for a in node.attribute) else {n: self.types[n] for n in node.input if n}
+        types = dict(known) if any(a.HasField("g") for a in node.attribute) else {n: known[n] for n in node.input if n}
         values = {n: self.small[n] for n in node.input if n in self.small}
         try:
             found = infer_node_outputs(schema, node, types, values, opset_imports=self.imports, ir_version=self.ir_version)
@@ -212,6 +214,7 @@ class _Folder:
         if node.op_type == "GroupNormalization":  # a function, for which nothing is inferred
             found = {node.output[0]: self.types[node.input[0]]}
         for name, kind in found.items():
+            kind.tensor_type.elem_type = element or kind.tensor_type.elem_type
             self.types[name] = kind
             dims = kind.tensor_type.shape.dim
             if kind.tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in dims):

@@ -11,6 +11,7 @@ from onnxsub.ops import READERS
 from onnxsub.ops.base import Operator, Shape
 from onnxsub.ops.node import Node
 from onnxsub.ops.spelled import recognised
+from onnxsub.quantised import joined
 
 if TYPE_CHECKING:
     from onnxsub.model import Model
@@ -32,7 +33,7 @@ def lower_nodes(nodes: tuple[Node, ...], source: str, shape: Shape, output: str)
     ops: list[Operator] = []
     for node in _alive(recognised(nodes), output):
         ops.extend(_read(node))
-    return Network(source, shape, output, tuple(ops))
+    return Network(source, shape, output, joined(tuple(ops), output))
 
 
 def unsupported(nodes: tuple[Node, ...], output: str) -> tuple[str, ...]:

@@ -144,6 +144,7 @@ def analysis_network(model: Model, space: InputSpace) -> Network:
     from onnxsub.lower import lower
     from onnxsub.ops.dense import Dense
     from onnxsub.ops.elementwise import Scale
+    from onnxsub.quantised import with_room
 
     network = lower(model)
     taken = set(network.shapes)
@@ -166,7 +167,7 @@ def analysis_network(model: Model, space: InputSpace) -> Network:
             out_shape=(2,), weight=np.array([[0.0], [1.0]]), bias=np.zeros(2),
         )  # fmt: skip
         network = network.then((flat, two))
-    return network
+    return with_room(network, space.lower, space.upper)
 
 
 def _fresh(name: str, taken: set[str]) -> str:

@@ -52,6 +52,8 @@ CASES: list[tuple[str, list[Array], dict[str, Any]]] = [
         [np.array([[1, -2], [3, 4]], np.int8), np.array([0.5, 2], np.float32), np.array([1, 0], np.int8)],
         {"axis": 0},
     ),
+    ("QuantizeLinear", [X, np.array(0.5, np.float32), np.array(1, np.int8)], {}),
+    ("QuantizeLinear", [X[:, :2], np.array([0.25, 2], np.float32), np.array([1, 200], np.uint8)], {"axis": 1}),
     ("Expand", [X[:, :1], ints(3, 5)], {}),
     ("Expand", [X[:, :1], ints(2, 1, 1)], {}),
     ("Flatten", [X[None]], {"axis": 2}),

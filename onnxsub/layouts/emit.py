@@ -68,9 +68,9 @@ class Writer:
         """An initializer of the file's element type, called after the tensor `output` that it is for."""
         return self._initializer(output, name, np.asarray(values, dtype=self.dtype, order="C"))
 
-    def integers(self, output: str, name: str, values: Array) -> str:
-        """An initializer of 64-bit integers: shapes, axes, positions."""
-        return self._initializer(output, name, np.asarray(values, dtype=np.int64, order="C"))
+    def integers(self, output: str, name: str, values: Array, kind: type[np.integer[Any]] = np.int64) -> str:
+        """An initializer of integers: of 64 bits (shapes, axes, positions), or of another type (zero points)."""
+        return self._initializer(output, name, np.asarray(values, dtype=kind, order="C"))
 
     def _initializer(self, output: str, name: str, values: Array) -> str:
         full = self.fresh(f"{output}/{name}")

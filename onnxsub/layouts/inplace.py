@@ -22,6 +22,7 @@ from onnxsub.layouts.inplace_windows import replace_windows
 from onnxsub.model import Model
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
+from onnxsub.ops.quantize import Quantise
 from onnxsub.ops.substituted import Substituted
 from onnxsub.ops.substituted_max import SubstitutedMax
 from onnxsub.surgery import edit
@@ -76,6 +77,11 @@ def _element_types(model: Model) -> dict[str, np.dtype[Any]] | None:
 
 def _replace(graph: gs.Graph, node: gs.Node, op: Substituted, dtype: np.dtype[Any]) -> None:
     output = node.outputs[0]
+    if isinstance(op.base, Quantise) and op.base.stored:
+        raise UnsupportedOperatorError(
+            f"{op.op_type} (node {op.node!r}) writes integers that not only DequantizeLinear reads, and a line has none; "
+            "use --layout compact"
+        )
     stem = f"{output.name}/onnxsub"
     tensors = graph.tensors()
     taken = set(tensors)

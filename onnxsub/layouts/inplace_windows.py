@@ -106,8 +106,8 @@ class _GraphWriter:
     def weight(self, output: str, name: str, values: Array) -> str:
         return self._constant(name, np.asarray(values, dtype=self.dtype, order="C"))
 
-    def integers(self, output: str, name: str, values: Array) -> str:
-        return self._constant(name, np.asarray(values, dtype=np.int64, order="C"))
+    def integers(self, output: str, name: str, values: Array, kind: type[np.integer[Any]] = np.int64) -> str:
+        return self._constant(name, np.asarray(values, dtype=kind, order="C"))
 
     def _constant(self, name: str, values: Array) -> str:
         full = f"{self._stem}/{name}"

@@ -278,6 +278,18 @@ class Activation(Nonlinear):
         """Where `s` passes from one affine piece to the next, each shaped like `like`; () for smooth functions."""
         return (torch.zeros_like(like),) if self.piecewise_linear else ()
 
+    def middle(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """Where a unit without a kink inside `[lower, upper]` is split."""
+        return (lower + upper) / 2
+
+    def unsure(self, z: Tensor) -> Tensor:
+        """Boolean per unit: rounding of z, not z, decides between values that are far apart."""
+        return torch.zeros_like(z, dtype=torch.bool)
+
+    def grain(self, z: Tensor) -> Tensor:
+        """How far apart two pre-activations must lie for a line through both: nearer ones are the same but for rounding."""
+        return torch.zeros_like(z)
+
     @abc.abstractmethod
     def line_error(self, lower: Tensor, upper: Tensor, slope: Tensor, offset: Tensor) -> Box:
         """Smallest interval `[e_lo, e_hi]` with `s(z) - (slope z + offset)` inside for all `lower <= z <= upper`."""

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from onnxsub.ops.base import Array
 
-__all__ = ["Encoder", "LinExpr"]
+__all__ = ["Encoder", "LinExpr", "integers"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,3 +104,15 @@ class Encoder(Protocol):
     def rows(self, expression: LinExpr, lower: Array | float, upper: Array | float) -> None:
         """`lower <= expression <= upper`, infinite ends allowed."""
         ...
+
+
+def integers(encoder: Encoder, lower: Array, upper: Array) -> LinExpr:
+    """New columns that are integers within `[lower, upper]`: the lower end and binary digits of what is above it."""
+    count = (upper - lower).astype(np.int64)
+    m = encoder.continuous(lower, upper)
+    left = m
+    for digit in range(int(count.max()).bit_length()):
+        has = np.flatnonzero(count >= 2**digit)
+        left = left - encoder.binary(len(has)).scale(np.full(len(has), 2.0**digit)).spread(has, len(lower))
+    encoder.rows(left, lower, lower)
+    return m

@@ -35,8 +35,8 @@ class OnnxWriter(Protocol):
         """An initializer of the file's element type, called after the tensor `output` that it is for."""
         ...
 
-    def integers(self, output: str, name: str, values: Array) -> str:
-        """An initializer of 64-bit integers: shapes, axes, positions."""
+    def integers(self, output: str, name: str, values: Array, kind: type[np.integer[Any]] = np.int64) -> str:
+        """An initializer of integers: of 64 bits (shapes, axes, positions), or of another type (zero points)."""
         ...
 
     def reshape(self, source: str, output: str, shape: Shape) -> None:

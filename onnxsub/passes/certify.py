@@ -225,7 +225,8 @@ def _changes(original: Network, substitute: Network, bounds: Bounds) -> torch.Te
 def _past_units(op: Activation, there: Operator, bounds: Bounds, before: torch.Tensor) -> torch.Tensor | None:
     """`_changes` behind one activation, which `there` is in the substitute."""
     lower, upper = (end[:1].double() for end in bounds.pre[op.output])
-    after = before * _steepest(op, lower - before, upper + before)
+    # no difference stays none, whatever the slope
+    after = torch.where(before > 0, before * _steepest(op, lower - before, upper + before), torch.zeros_like(before))
     if not isinstance(there, Substituted):
         return after
     slope, offset = torch.from_numpy(there.slope)[None], torch.from_numpy(there.offset)[None]
@@ -239,6 +240,8 @@ def _past_units(op: Activation, there: Operator, bounds: Bounds, before: torch.T
 
 
 def _steepest(op: Activation, lower: torch.Tensor, upper: torch.Tensor) -> torch.Tensor:
-    """The largest slope that an activation has on an interval."""
+    """The largest slope that an activation has on an interval; of one that jumps there, infinity."""
+    if "slopes" in op.unsupported:
+        return torch.where(op.affine_on(lower, upper), 0.0, torch.inf).to(lower)
     low, high = op.slopes(lower, upper)
     return torch.maximum(low.abs(), high.abs())

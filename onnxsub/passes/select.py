@@ -248,6 +248,8 @@ def margin_gradients(
 ) -> dict[str, Array]:
     """`max over points |d (f_target - f_label) / d h_i|` for every unit's output h_i, in the activation's shape.
 
+    0 where rounding chooses the value of a unit at one of the points: kept, it would not be the file's there, so a line goes first.
+
     Args:
         points: `(N, *input_shape)`.
 
@@ -264,5 +266,10 @@ def margin_gradients(
     margin = (logits[:, target] - logits[:, label]).sum()
     budget.check()
     grads = torch.autograd.grad(margin, [values[n] for n in names], allow_unused=True)
-    shapes = [op.out_shape for op in network.prunable]
-    return {n: np.zeros(s) if g is None else g.abs().amax(0).numpy() for n, g, s in zip(names, grads, shapes, strict=True)}
+    found = {}
+    for op, g in zip(network.prunable, grads, strict=True):
+        found[op.output] = np.zeros(op.out_shape) if g is None else g.abs().amax(0).numpy()
+        if isinstance(op, Activation):
+            unsure = op.unsure(values[op.inputs[0]].detach()).any(0).numpy()
+            found[op.output] = np.where(unsure, 0.0, found[op.output])
+    return found

@@ -71,20 +71,65 @@ def lines(
         raise InputError("--method lin needs an adversarial point and none was found; use con or act with --eps, or attack longer")
     points = [x0] if method != "lin" or x_adv is None else [x0, x_adv]
     with torch.no_grad():
-        names = tuple(op.inputs[0] for op in network.prunable)
-        values = network.values(torch.as_tensor(np.stack(points), dtype=torch.float64), names, budget=budget)
-        slopes: dict[str, Array] = {}
-        offsets: dict[str, Array] = {}
-        windows: dict[str, Picked] = {}
-        for op in network.prunable:
-            budget.check()
-            at = values[op.inputs[0]]
-            if not isinstance(op, Activation):
-                windows[op.output] = window_line(original_windows(op), method, at.numpy())
-                continue
-            slope, offset = _line(op, method, at)
-            slopes[op.output], offsets[op.output] = slope.numpy(), offset.numpy()
-    return Lines(method, slopes, offsets, windows)
+        x = torch.as_tensor(np.stack(points), dtype=torch.float64)
+        jumps = any("slopes" in op.unsupported for op in network.activations)
+        made = _through(network, method, x, budget) if jumps else _plain(network, method, x, budget)
+    units = {n: line for n, line in made.items() if not isinstance(line, Picked)}
+    windows = {n: line for n, line in made.items() if isinstance(line, Picked)}
+    return Lines(method, {n: s.numpy() for n, (s, _) in units.items()}, {n: o.numpy() for n, (_, o) in units.items()}, windows)
+
+
+_Made = dict[str, tuple[torch.Tensor, torch.Tensor] | Picked]
+"""Slope and offset of units, or the line of windows, by the tensor that the operator writes."""
+
+
+def _plain(network: Network, method: str, x: torch.Tensor, budget: Budget) -> _Made:
+    values = network.values(x, tuple(op.inputs[0] for op in network.prunable), budget=budget)
+    found: _Made = {}
+    for op in network.prunable:
+        budget.check()
+        at = values[op.inputs[0]]
+        found[op.output] = _line(op, method, at) if isinstance(op, Activation) else _window_line(op, method, at)
+    return found
+
+
+def _window_line(op: Windows | SubstitutedMax, method: str, at: torch.Tensor) -> Picked:
+    return window_line(original_windows(op), method, at.numpy())
+
+
+def _through(network: Network, method: str, x: torch.Tensor, budget: Budget) -> _Made:
+    """The lines of a network whose units jump: their values are those of float32, in which the file runs.
+
+    Where float64 sees a pre-activation on the other side of a jump, the line leads from what it sees to what the file has there.
+    Where both pre-activations are the same but for rounding and the values are not, the line is the constant between these, and
+    the next layer's lines begin at what that makes of its pre-activations.
+    """
+    names = tuple(op.output for op in network.prunable)
+    executed = network.values(x.float(), names, budget=budget)
+    values = {network.input: x}
+    found: _Made = {}
+    for op in network.ops:
+        budget.check()
+        read = [values[n] for n in op.inputs]
+        if isinstance(op, Activation) and not op.inner:
+            slope, offset = _between(op, method, read[0], executed[op.output].double())
+            found[op.output] = slope, offset
+            values[op.output] = slope * read[0] + offset
+            continue
+        if isinstance(op, Windows | SubstitutedMax):
+            found[op.output] = _window_line(op, method, read[0])
+        values[op.output] = op.forward(*read)
+    return found
+
+
+def _between(op: Activation, method: str, z: torch.Tensor, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Slope and offset of the line through pre-activations and values at anchor and adversarial point."""
+    if method == "con":
+        return torch.zeros_like(z[0]), s[0]
+    step = z[1] - z[0]
+    apart = step.abs() > torch.maximum(_COINCIDE * z.abs().amax(0), op.grain(z[0]))
+    slope = torch.where(apart, (s[1] - s[0]) / torch.where(apart, step, torch.ones_like(step)), torch.zeros_like(step))
+    return slope, torch.where(apart, s[0] - slope * z[0], (s[0] + s[1]) / 2)
 
 
 def check_method(network: Network, method: str) -> None:

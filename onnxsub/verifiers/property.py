@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+
 from onnxsub.lower import lower
 from onnxsub.model import Model
 from onnxsub.properties.fit import check_fits, logit_clause
 from onnxsub.properties.property import Property
 from onnxsub.properties.rows import row_set
+from onnxsub.quantised import with_room
 from onnxsub.runtime import Runtime
 from onnxsub.verifiers.conclude import concluded, work
 from onnxsub.verifiers.decision import Decision, Spec, SpecBox
@@ -68,4 +71,5 @@ def property_spec(model: Model, question: Property) -> Spec:
         rows = row_set(tuple(logit_clause(c, model, question.where) for c in case.clauses))
         judge = CaseJudge(runtime, case, number)
         boxes.append(SpecBox(lower_end, upper_end, rows, judge, judge.margins))
-    return Spec(lower(model), tuple(boxes))
+    low, high = np.minimum.reduce([b.lower for b in boxes]), np.maximum.reduce([b.upper for b in boxes])
+    return Spec(with_room(lower(model), low, high), tuple(boxes))

@@ -102,6 +102,8 @@ def _activations() -> list[Case]:
     found += [Case("Gelu", (shape,), a, (20,)) for a in ({}, {"approximate": "tanh"}, {"approximate": "none"})]
     found += [Case("Erf", (shape,), opsets=(9, 13)), Case("Mish", (shape,), opsets=(18, 22))]
     found += [Case("HardSwish", (shape,), opsets=(14, 22))]
+    found += [Case("Round", (shape,), opsets=(11, 22))]
+    found += [Case("QuantizeLinear", (shape, np.array(0.1, F32), np.array(3, np.int8)), opsets=(10, 13, 19, 21, 23))]
     found += [Case("Swish", (shape,), a, (24,)) for a in ({}, {"alpha": 1.7})]
     found += [Case("LeakyRelu", (shape,), {"alpha": a}, (7, 16)) for a in (0.1, 0.0, 1.0, 2.5, -0.5)]
     found += [Case("LeakyRelu", (shape,), opsets=(7, 16))]

@@ -85,10 +85,10 @@ def _scores(bounder: Bounder, found: Bounded) -> _Scores:
 
 
 def _thresholds(op: Activation, lower: Tensor, upper: Tensor) -> Tensor:
-    """Where a unit is split: at the kink that lies inside, else (smooth functions) in the middle."""
+    """Where a unit is split: at the kink that lies inside, else (smooth functions) in the middle, or where it says."""
     kinks = op.kinks(lower)
     # a function of straight pieces is split at kinks alone; one with curved pieces also between them
-    found = (lower + upper) / 2
+    found = op.middle(lower, upper)
     for kink in kinks:
         inside = _well_inside(kink, lower, upper) if not op.piecewise_linear else (kink > lower) & (kink < upper)
         found = torch.where(inside, kink, found)

@@ -1,0 +1,48 @@
+"""Operators of onnxruntime's own domain, whose shapes ONNX does not know: the standard operators that have the same shapes.
+
+`onnxruntime.quantization` writes them (QOperator format), and onnxruntime stores them when it saves an optimised model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from onnx import NodeProto, TensorProto, TypeProto, helper
+
+__all__ = ["DOMAIN", "standard_form"]
+
+DOMAIN = "com.microsoft"
+
+_FORMS: Mapping[str, tuple[str, tuple[int, ...], tuple[str, ...], int]] = {
+    "QGemm": ("Gemm", (0, 3), ("transA", "transB"), 8),
+    "QLinearAdd": ("Add", (0, 3), (), 7),
+    "QLinearAveragePool": (
+        "AveragePool", (0,), ("auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides"), 4
+    ),
+    "QLinearGlobalAveragePool": ("GlobalAveragePool", (0,), (), 4),
+}  # fmt: skip
+"""Standard operator, which inputs are its own, which attributes it shares, and the zero point whose type the output has."""
+
+
+def standard_form(node: NodeProto, types: Mapping[str, TypeProto]) -> tuple[NodeProto, Mapping[str, TypeProto], int | None]:
+    """A standard node with the same output, types of its inputs, and the element type of the output.
+
+    Any other node is handed back as it is, with the types as they are and None. It stays so where types are missing: nothing is
+    known of its output then.
+    """
+    if node.domain != DOMAIN or node.op_type not in _FORMS:
+        return node, types, None
+    kind, own, shared, zero = _FORMS[node.op_type]
+    inputs = [node.input[i] for i in own]
+    given = node.input[zero] if zero < len(node.input) else ""
+    if any(n not in types for n in (*inputs, *([given] if given else []))):
+        return node, types, None
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name in shared}
+    # a QGemm without a scale for its output writes real numbers
+    default = TensorProto.FLOAT if node.op_type == "QGemm" else TensorProto.UINT8
+    element = types[given].tensor_type.elem_type if given else default
+    real = {n: TypeProto() for n in inputs}
+    for n, made in real.items():
+        made.CopyFrom(types[n])
+        made.tensor_type.elem_type = TensorProto.FLOAT
+    return helper.make_node(kind, inputs, [node.output[0]], name=node.name, **attributes), real, element

@@ -1,0 +1,192 @@
+r"""Quantisers in a network: put together with what undoes them, and given room for what float32 rounds before them.
+
+A file stores integers between QuantizeLinear and DequantizeLinear. Where nothing else reads them, both are one operator on real
+numbers. A quantiser whose input already lies on its steps is the identity, in float32 too.
+
+**Room.** Float32 execution of what a quantiser reads is off by at most E, which near the middle of two steps is a whole step.
+With u = 2^-24, an interval of every tensor on the domain, and M the size of its ends plus E,
+
+    input              E = 0 (the file is fed float32 numbers)
+    affine, n terms    E = |L| E_in + (n + 8) u (|L| M_in + |c|) / (1 - (n + 8) u)
+    activation         E = s E_in + 64 u M, s its steepest slope there
+    quantiser          E = 2 u M: what it may jump is in its own relation already
+    anything else      E = the width of its interval
+
+which holds for every order of summation, for fused multiply-add, and for sums of integers (Higham 2002, 3.5). E / step is added to
+the room of the quantiser: its bounds hold for every execution.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxsub.network import Network
+from onnxsub.ops.average import AveragePool
+from onnxsub.ops.base import Activation, Affine, Array, Operator
+from onnxsub.ops.combine import Concat, Sum
+from onnxsub.ops.conv import Conv, ConvTranspose
+from onnxsub.ops.dense import Dense, LeftProduct
+from onnxsub.ops.elementwise import Scale
+from onnxsub.ops.maxpool import MaxPool
+from onnxsub.ops.movement import Pad, Reshape, Selection
+from onnxsub.ops.quantize import Quantise
+from onnxsub.ops.reduce import Reduce
+from onnxsub.ops.substituted import Substituted
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    from onnxsub.lazy import torch
+
+__all__ = ["joined", "with_room"]
+
+_UNIT = 2.0**-24
+_MORE = 8  # roundings of an affine operator beside its terms: scales that are multiplied in, a bias, a sum
+_FUNCTION = 64  # units in the last place that a runtime's Sigmoid, Tanh and the like may be off by
+
+
+def joined(ops: tuple[Operator, ...], output: str) -> tuple[Operator, ...]:
+    """The operators, quantisers joined with what undoes them; those that change nothing are views.
+
+    Args:
+        output: of the network, which is read from outside.
+    """
+    readers: dict[str, list[Operator]] = {}
+    for op in ops:
+        for name in op.inputs:
+            readers.setdefault(name, []).append(op)
+    quantisers = {op.output: op for op in ops if isinstance(op, Quantise) and op.stored and math.isfinite(op.low)}
+    whole = {
+        name: op for name, op in quantisers.items() if name != output and all(_undoes(r, op) for r in readers.get(name, []))
+    }  # fmt: skip
+    found: list[Operator] = []
+    grids: dict[str, Quantise] = {}  # tensors whose elements lie on the steps of a quantiser
+    for op in ops:
+        before = whole.get(op.inputs[0])
+        if op.output in whole:
+            continue
+        if before is not None:
+            op = replace(before, output=op.output, out_shape=op.out_shape, stored=False)
+            grid = grids.get(op.inputs[0])
+            if grid is not None and _same(grid, op):
+                op = Reshape(
+                    op_type=op.op_type, node=op.node, inputs=op.inputs, output=op.output, in_shapes=op.in_shapes,
+                    out_shape=op.out_shape,
+                )  # fmt: skip
+        if isinstance(op, Quantise) and not op.stored:
+            if _uniform(op):
+                grids[op.output] = op
+        elif op.inputs[0] in grids and (isinstance(op, MaxPool) or (isinstance(op, Selection) and not isinstance(op, Pad))):
+            grids[op.output] = grids[op.inputs[0]]
+        found.append(op)
+    return tuple(found)
+
+
+def _undoes(op: Operator, quantiser: Quantise) -> bool:
+    """Whether an operator is `step (m - zero)` of the integers of a quantiser."""
+    if not isinstance(op, Scale) or op.in_shapes[0] != op.out_shape:
+        return False
+    scale = np.ones(()) if op.scale is None else op.scale
+    shift = np.zeros(()) if op.shift is None else op.shift
+    return _equal(scale, quantiser.step) and _equal(shift, -quantiser.step * quantiser.zero)
+
+
+def _equal(a: Array, b: Array) -> bool:
+    first, second = np.broadcast_arrays(a, b)
+    return a.ndim <= max(b.ndim, 1) and bool((first == second).all())
+
+
+def _same(a: Quantise, b: Quantise) -> bool:
+    return _uniform(b) and (a.step, a.zero, a.low, a.high) == (b.step, b.zero, b.low, b.high)
+
+
+def _uniform(op: Quantise) -> bool:
+    """Whether all units have the same steps, so that their order does not matter."""
+    return op.step.ndim == op.zero.ndim == 0
+
+
+def with_room(network: Network, lower: Array | float, upper: Array | float) -> Network:
+    """The network whose quantisers have room for what float32 rounds before them on a domain, beside what they have.
+
+    Args:
+        lower, upper: ends of every input that will be asked about, `(*input_shape)` or one number.
+    """
+    if not any(isinstance(_function(op), Quantise) for op in network.ops):
+        return network
+    boxes = {network.input: _ends(network, lower, upper)}
+    errors = {network.input: torch.zeros_like(boxes[network.input][0])}
+    new: dict[str, Operator] = {}
+    with torch.no_grad():
+        for op in network.ops:
+            read = [errors[n] for n in op.inputs]
+            ends = [(l - e, u + e) for (l, u), e in zip((boxes[n] for n in op.inputs), read, strict=True)]
+            function = _function(op)
+            if isinstance(function, Quantise):
+                wider = _roomier(function, read[0])
+                op = wider if op is function else replace(op, base=wider)  # type: ignore[call-arg]
+                new[op.output] = op
+            boxes[op.output] = op.interval(*ends)
+            errors[op.output] = _rounded(op, read, ends, boxes[op.output]).nan_to_num(nan=math.inf, posinf=math.inf)
+    return network.replace(new)
+
+
+def _function(op: Operator) -> Operator:
+    return op.base if isinstance(op, Substituted) else op
+
+
+def _ends(network: Network, lower: Array | float, upper: Array | float) -> tuple[Tensor, Tensor]:
+    shape = network.input_shape
+    low, high = (torch.as_tensor(np.broadcast_to(np.asarray(e, dtype=np.float64), shape).copy())[None] for e in (lower, upper))
+    return low, high
+
+
+def _roomier(op: Quantise, error: Tensor) -> Quantise:
+    """The quantiser with the room of every unit that it reads."""
+    needed = error[0].numpy() / op.step
+    return replace(op, room=np.asarray(needed + op.room))
+
+
+def _rounded(op: Operator, errors: list[Tensor], ends: list[tuple[Tensor, Tensor]], box: tuple[Tensor, Tensor]) -> Tensor:
+    """E of what an operator writes."""
+    low, high = box
+    size = torch.maximum(low.abs(), high.abs())
+    if isinstance(op, Affine):
+        sizes = [torch.maximum(l.abs(), u.abs()) for l, u in ends]
+        if isinstance(op, Selection):
+            return op.magnitude(*errors)
+        n = (_terms(op) + _MORE) * _UNIT
+        terms = op.magnitude(*sizes)
+        c = op.offset(terms)
+        terms = terms if c is None else terms + c.abs()
+        return op.magnitude(*errors) + n / (1 - n) * terms
+    if isinstance(op, MaxPool):
+        return op.forward(*errors)
+    if isinstance(op, Quantise):
+        return 2 * _UNIT * size
+    if isinstance(op, Activation) and "slopes" not in _function(op).unsupported:
+        least, most = op.slopes(*ends[0])
+        steepest = torch.maximum(least.abs(), most.abs())
+        return torch.where(errors[0] > 0, steepest * errors[0], errors[0]) + _FUNCTION * _UNIT * size
+    return high - low + _FUNCTION * _UNIT * size
+
+
+def _terms(op: Affine) -> int:
+    """The largest number of terms of a sum."""
+    if isinstance(op, Conv):
+        return math.prod(op.weight.shape[1:])
+    if isinstance(op, ConvTranspose):
+        return int(np.prod(op.weight.shape[2:]) * op.weight.shape[0]) // op.groups
+    if isinstance(op, Dense | LeftProduct):
+        return int(op.weight.shape[-1])
+    if isinstance(op, AveragePool):
+        return math.prod(op.sliding.kernel)
+    if isinstance(op, Reduce):
+        return math.prod(op.in_shapes[0]) // max(1, math.prod(op.out_shape))
+    if isinstance(op, Sum | Concat):
+        return len(op.inputs)
+    return 2 if not op.mixing else sum(math.prod(s) for s in op.in_shapes)

@@ -1,0 +1,494 @@
+"""Quantisers and integer operators: the values of onnxruntime, bounds of every execution, rows, files, whole networks."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from onnxsub.errors import UnsupportedOperatorError
+from onnxsub.layouts.emit import Writer
+from onnxsub.lower import lower, lower_nodes
+from onnxsub.model import load_model
+from onnxsub.network import Network
+from onnxsub.ops.base import Array
+from onnxsub.ops.quantize import Quantise
+from onnxsub.propagate import compute_bounds
+from onnxsub.quantised import with_room
+from onnxsub.query import make_query
+from onnxsub.runtime import Runtime
+from tests.ops.test_encode import encoded
+from tests.ops.tools import Case, nodes_of, normal, random, run
+
+F32 = np.float32
+SHAPE = (2, 3, 4)
+
+
+def pair(step: Array, zero: Array | None, opset: int = 13, shape: tuple[int, ...] = SHAPE, **attributes: Any) -> ModelProto:
+    """QuantizeLinear and DequantizeLinear."""
+    constants = {"s": step} | ({} if zero is None else {"z": zero})
+    nodes = [helper.make_node("QuantizeLinear", ["x", *constants], ["q"], name="q", **attributes),
+             helper.make_node("DequantizeLinear", ["q", *constants], ["y"], name="dq", **attributes)]  # fmt: skip
+    return graph(nodes, {"x": shape}, "y", constants, opset)
+
+
+def graph(
+    nodes: list[Any], inputs: dict[str, tuple[int, ...]], output: str, constants: dict[str, Array], opset: int = 13,
+    batch: int | str = 1,
+) -> ModelProto:  # fmt: skip
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [batch, *s]) for n, s in inputs.items()]
+    last = [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)]
+    made = helper.make_graph(nodes, "g", ends, last, [numpy_helper.from_array(v, k) for k, v in constants.items()])
+    imports = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(made, opset_imports=imports, ir_version=10)
+
+
+def quantiser(model: ModelProto, shape: tuple[int, ...] = SHAPE) -> Quantise:
+    network = lower_nodes(nodes_of(model), "x", shape, "y")
+    (op,) = network.ops
+    assert isinstance(op, Quantise)
+    return op
+
+
+def scalar(value: float, kind: Any = F32) -> Array:
+    return np.array(value, kind)
+
+
+PAIRS = {
+    "int8": (scalar(0.05), scalar(3, np.int8), (10, 13, 19, 21, 23)),
+    "int8, odd steps": (scalar(1 / 3), scalar(-127, np.int8), (13,)),
+    "uint8": (scalar(0.1), scalar(128, np.uint8), (10, 13, 19, 21, 23)),
+    "a Relu": (scalar(0.02), scalar(0, np.uint8), (13,)),
+    "without zero point": (scalar(0.03), None, (13,)),
+    "int16": (scalar(1e-3), scalar(-100, np.int16), (21, 23)),
+    "uint16": (scalar(1e-3), scalar(30000, np.uint16), (21,)),
+    "per axis": (np.array([0.1, 0.02, 0.7], F32), np.array([0, 5, -128], np.int8), (13, 19, 21)),
+    "coarse": (scalar(1.7), scalar(0, np.int8), (13,)),
+}
+
+
+def made(name: str) -> tuple[ModelProto, list[ModelProto]]:
+    step, zero, opsets = PAIRS[name]
+    attributes = {"axis": 2} if step.ndim else {}
+    models = [pair(step, zero, opset, **attributes) for opset in opsets]
+    return models[-1], models
+
+
+OPS = {name: quantiser(made(name)[0]) for name in PAIRS}
+OPS["Round"] = Case("Round", (SHAPE,), opsets=(11,)).op1()  # type: ignore[assignment]
+OPS["stored"] = replace(OPS["per axis"], stored=True)
+OPS["with room"] = replace(OPS["coarse"], room=np.array(0.1))
+ALL = pytest.mark.parametrize("op", OPS.values(), ids=OPS.keys())
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_values_are_those_of_onnxruntime(name: str) -> None:
+    step = PAIRS[name][0]
+    x = np.concatenate([random((3, *SHAPE), 1, 2.0).ravel(), random((3, *SHAPE), 2, 60.0).ravel()]).reshape(6, *SHAPE)
+    # exact middles between two steps: half to even
+    middles = (np.arange(-12, 12) + 0.5).astype(F32).reshape(1, *SHAPE) * (step.reshape(-1, 1) if step.ndim else step)
+    x = np.concatenate([x, middles.astype(F32)])
+    for model in made(name)[1]:
+        op = quantiser(model)
+        with torch.no_grad():
+            found = op.forward(torch.from_numpy(x)).numpy()
+        for i, point in enumerate(x):
+            np.testing.assert_array_equal(found[i], run(model, {"x": point[None]})[0][0])
+
+
+def test_round_is_half_to_even() -> None:
+    x = np.array([[-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 0.49999997, 1e30]], F32)
+    case = Case("Round", ((8,),), opsets=(11, 22))
+    for opset in case.opsets:
+        np.testing.assert_array_equal(case.op1(opset).forward(torch.from_numpy(x)).numpy(), run(case.model(opset), {"x0": x})[0])
+
+
+def intervals(op: Quantise, scale: float, count: int = 40) -> tuple[Tensor, Tensor]:
+    """Of all kinds, some of which end at jumps: `(count, *SHAPE)`; scale in steps."""
+    step = torch.as_tensor(np.array(op.step))
+    a, b = normal((count, *SHAPE), 1) * scale, normal((count, *SHAPE), 2) * scale
+    b[5:10] = a[5:10] + b[5:10].abs() * 1e-9
+    b[10:14] = a[10:14]
+    a[14:20] = torch.round(a[14:20]) + 0.5
+    b[20:24] = torch.round(b[20:24]) + 0.5
+    a[24:28], b[28:30] = -1e6, 1e6
+    return torch.minimum(a, b) * step, torch.maximum(a, b) * step
+
+
+def executions(op: Quantise, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """Points of every interval, and values that executions may give there: their t is off by up to the room."""
+    share = torch.linspace(0, 1, 41, dtype=lower.dtype).reshape(-1, *[1] * lower.dim())
+    z = (lower + share * (upper - lower)).clamp(min=lower, max=upper)
+    step, room = (torch.as_tensor(np.array(v)) for v in (op.step, op.room))
+    jump = torch.round(z / step - 0.5) + 0.5  # jumps themselves, and either side of them
+    z = torch.cat([z, *((step * (jump + d)).clamp(min=lower, max=upper) for d in (-1e-12, 0.0, 1e-12))])
+    found = [op.forward(z + d * room * step) for d in (-0.999, 0.0, 0.999)]
+    return torch.cat([z] * 3), torch.cat(found)
+
+
+SCALES = (0.05, 0.6, 3.0, 200.0)
+
+
+@ALL
+@pytest.mark.parametrize("scale", SCALES)
+def test_bounds_hold_for_every_execution(op: Quantise, scale: float) -> None:
+    lower, upper = intervals(op, scale)
+    z, y = executions(op, lower, upper)
+    low, high = op.interval((lower, upper))
+    assert ((y >= low) & (y <= high)).all()
+    size = 1e-12 * (1 + y.abs())
+    alphas = (None, torch.zeros_like(lower), torch.ones_like(lower), torch.rand_like(lower))
+    lines = [op.relax(lower, upper, "fastlin"), *(op.relax(lower, upper, "crown", a) for a in alphas)]
+    assert lines[0].parallel
+    for line in lines:
+        assert (line.lower_slope * z + line.lower_offset <= y + size).all()
+        assert (line.upper_slope * z + line.upper_offset >= y - size).all()
+        stable = op.affine_on(lower, upper)
+        assert (line.upper_offset == line.lower_offset)[stable].all()
+    slope, offset = normal(tuple(lower.shape), 5), normal(tuple(lower.shape), 6)
+    slope[::3] = 0.0
+    least, most = op.line_error(lower, upper, slope, offset)
+    error = y - slope * z - offset
+    room = 1e-9 * (1 + error.abs())
+    assert ((error >= least - room) & (error <= most + room)).all()
+    assert (op.interval((lower, upper))[0] == op.interval((lower, upper))[1])[op.affine_on(lower, upper)].all()
+
+
+@ALL
+def test_lines_are_as_tight_as_steps_allow(op: Quantise) -> None:
+    """Neither line is farther from the relation than a step (and the room) anywhere, where no limit is near."""
+    lower, upper = intervals(op, 3.0, 14)
+    inner = replace(op, low=-math.inf, high=math.inf)
+    line = inner.relax(lower, upper, "crown")
+    step, unit = (torch.as_tensor(np.array(v)) for v in (op.step, op.unit))
+    width = 2 * torch.as_tensor(np.array(op.room)) + 1.0 + 1e-9
+    for z in (lower, (lower + upper) / 2, upper):
+        gap = (line.upper_slope - line.lower_slope) * z + line.upper_offset - line.lower_offset
+        assert (gap <= unit * (width + (upper - lower) / step).clamp(max=2.0 + 2 * width)).all()
+
+
+@ALL
+def test_no_end_and_no_number_bound_nothing_wrongly(op: Quantise) -> None:
+    inf, one = math.inf, torch.ones((1, *SHAPE), dtype=torch.float64)
+    for l, u in ((-inf, inf), (-inf, 0.1), (0.1, inf), (-1e300, 1e300), (0.0, 0.0)):
+        lower, upper = l * one, u * one
+        low, high = op.interval((lower, upper))
+        assert (low <= high).all()
+        for mode in ("fastlin", "crown"):
+            line = op.relax(lower, upper, mode)
+            z = one * min(max(0.1, l), u)
+            y = op.forward(z)
+            assert (line.lower_slope * z + line.lower_offset <= y + 1e-12).all()
+            assert (line.upper_slope * z + line.upper_offset >= y - 1e-12).all()
+    assert not op.affine_on(math.nan * one, one).any()
+
+
+@ALL
+def test_the_gradient_passes_straight_through(op: Quantise) -> None:
+    z = torch.tensor(np.tile(op.step, SHAPE) if op.step.ndim == 0 else np.broadcast_to(op.step, SHAPE).copy()) * 0.4
+    z = z.reshape(1, *SHAPE).requires_grad_()
+    y = op.forward(z)
+    assert torch.equal(y.detach(), op.forward(z.detach()))
+    (gradient,) = torch.autograd.grad(y.sum(), z)
+    inside = (z.detach() / torch.as_tensor(np.array(op.step)) > torch.as_tensor(np.array(op.least))).double()
+    torch.testing.assert_close(gradient, inside * torch.as_tensor(np.array(op.unit / op.step)).expand_as(z))
+
+
+@ALL
+def test_splits_make_progress(op: Quantise) -> None:
+    lower, upper = intervals(op, 3.0, 14)
+    open_ = ~op.affine_on(lower, upper) & (upper - lower > 1e-2 * torch.as_tensor(np.array(op.step)))
+    at = op.middle(lower, upper)
+    assert ((at > lower) & (at < upper))[open_].all()
+    whole = op.interval((lower, upper))
+    halves = [op.interval(h) for h in ((lower, at), (at, upper))]
+    fewer = torch.stack([h[1] - h[0] < whole[1] - whole[0] for h in halves]).any(0)
+    roomy = torch.as_tensor(np.array(op.room)).expand_as(lower) < 0.05
+    assert fewer[open_ & roomy].all()
+
+
+@ALL
+def test_some_units_of_it(op: Quantise) -> None:
+    index = np.array([3, 17, 4, 23, 0])
+    part = op.take(index, node="part", inputs=("a",), output="b")
+    z = normal((7, *SHAPE)) * 3
+    assert torch.equal(part.forward(z.reshape(7, -1)[:, index]), op.forward(z).reshape(7, -1)[:, index])
+    lower, upper = intervals(op, 2.0)
+    found = part.relax(*(t.reshape(40, -1)[:, index] for t in (lower, upper)), "crown")
+    assert torch.equal(found.upper_offset, op.relax(lower, upper, "crown").upper_offset.reshape(40, -1)[:, index])
+
+
+@pytest.mark.parametrize("name", ["int8", "a Relu", "per axis", "coarse", "with room", "stored", "Round"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_rows_are_the_relation(name: str, seed: int) -> None:
+    op = OPS[name].take(np.array([0, 5, 9, 23]), node="n", inputs=("x0",), output="y0")
+    step = torch.as_tensor(np.array(op.step))
+    limit = 40.0 if name == "a Relu" else 4.0
+    ends = torch.sort(normal((2, 1, 4), seed) * limit * step, dim=0).values
+    box = ends[0], ends[1]
+    low, high = op.interval(box)
+    recorder, result = encoded(op, box, None)
+    lines = op.relax(*box, "crown")
+    for i in range(4):
+        row = result.take(np.array([i]))
+        assert recorder.optimum(row, 1)[0] == pytest.approx(float(low[0, i]), abs=1e-6)
+        assert recorder.optimum(row, -1)[0] == pytest.approx(float(high[0, i]), abs=1e-6)
+    x = box[0] + 0.37 * (box[1] - box[0])
+    t = x / step
+    clear = ((t - torch.floor(t) - 0.5).abs() > 0.11)[0]
+    fixed, value = encoded(op, box, x)
+    for i in np.flatnonzero(clear.numpy()):
+        row = value.take(np.array([i]))
+        for sense in (1, -1):
+            assert fixed.optimum(row, sense)[0] == pytest.approx(float(op.forward(x)[0, i]), abs=1e-6)
+    loose, free = encoded(op, box, x)
+    total = float((lines.upper_slope * x + lines.upper_offset).sum())
+    assert loose.optimum(free, -1, integer=False)[0] <= total + 1e-6
+    total = float((lines.lower_slope * x + lines.lower_offset).sum())
+    assert loose.optimum(free, 1, integer=False)[0] >= total - 1e-6
+
+
+@ALL
+@pytest.mark.parametrize("dtype", [F32, np.float64])
+def test_the_file_computes_it_and_is_read_back(op: Quantise, dtype: type) -> None:
+    writer = Writer(np.dtype(dtype), ("x", "y"))
+    writer.add(op, ("x",), "y")
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    ends = [helper.make_tensor_value_info(n, kind, ["N", *SHAPE]) for n in ("x", "y")]
+    file = helper.make_graph(writer.nodes, "g", ends[:1], ends[1:], initializer=writer.weights)
+    model = helper.make_model(file, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    x = (random((5, *SHAPE), 3) * 40 * np.asarray(op.step)).astype(dtype)
+    with torch.no_grad():
+        np.testing.assert_allclose(run(model, {"x": x})[0], op.forward(torch.from_numpy(x)).numpy(), rtol=1e-6, atol=1e-6)
+        if dtype is F32:
+            for value in (*model.graph.input, *model.graph.output):
+                value.type.tensor_type.shape.dim[0].dim_value = 1
+            network = lower_nodes(nodes_of(model), "x", SHAPE, "y")
+            found = network.values(torch.from_numpy(x.astype(np.float64)))["y"].numpy()
+            np.testing.assert_allclose(found, op.forward(torch.from_numpy(x.astype(np.float64))).numpy(), rtol=1e-6, atol=1e-6)
+
+
+def test_slopes_are_declared_missing() -> None:
+    with pytest.raises(UnsupportedOperatorError, match="slopes: it jumps"):
+        OPS["int8"].slopes(torch.zeros((1, *SHAPE)), torch.ones((1, *SHAPE)))
+
+
+INT8 = {"s": scalar(0.04), "z": scalar(5, np.int8), "t": scalar(0.11), "u": scalar(-7, np.int8)}
+
+
+def _integers(kind: str, constants: dict[str, Array], tail: list[str], domain: str = "", **attributes: Any) -> ModelProto:
+    """x, quantised to int8; the operator on it; back to real numbers where it writes integers of a scale."""
+    shape = (3, 5, 4) if "Conv" in kind or "Pool" in kind else (6,)
+    nodes = [helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], name="quantise"),
+             helper.make_node(kind, tail, ["i"], name="inner", domain=domain, **attributes)]  # fmt: skip
+    if kind.endswith("Integer"):
+        nodes.append(helper.make_node("Cast", ["i"], ["y"], to=1))
+    elif "t" in tail:
+        nodes.append(helper.make_node("DequantizeLinear", ["i", "t", "u"], ["y"], name="back"))
+    else:
+        nodes[1].output[0] = "y"
+    nodes.append(helper.make_node("Flatten", ["y"], ["flat"]))
+    return graph(nodes, {"x": shape}, "flat", INT8 | constants)
+
+
+def _int8(shape: tuple[int, ...], seed: int = 0) -> Array:
+    return np.random.default_rng(seed).integers(-128, 128, shape).astype(np.int8)
+
+
+W, B = _int8((4, 3, 3, 2)), np.array([100, -2000, 7, 500], np.int32)
+INTEGER = {
+    "QLinearConv": _integers(
+        "QLinearConv", {"w": W, "ws": scalar(0.01), "wz": scalar(0, np.int8), "b": B},
+        ["q", "s", "z", "w", "ws", "wz", "t", "u", "b"], pads=[1, 0, 1, 1], strides=[2, 1],
+    ),
+    "QLinearConv, per channel": _integers(
+        "QLinearConv", {"w": W, "ws": np.array([0.01, 0.02, 0.005, 0.03], F32), "wz": np.zeros(4, np.int8), "b": B},
+        ["q", "s", "z", "w", "ws", "wz", "t", "u", "b"],
+    ),
+    "ConvInteger": _integers(
+        "ConvInteger", {"w": W.astype(np.int16).clip(0, 127).astype(np.uint8), "wz": scalar(9, np.uint8)}, ["q", "w", "z", "wz"],
+        pads=[1, 1, 1, 1],
+    ),
+    "QLinearMatMul": _integers(
+        "QLinearMatMul", {"w": _int8((6, 5)), "ws": scalar(0.02), "wz": scalar(3, np.int8)},
+        ["q", "s", "z", "w", "ws", "wz", "t", "u"],
+    ),
+    "QLinearMatMul, per column": _integers(
+        "QLinearMatMul", {"w": _int8((6, 2)), "ws": np.array([0.02, 0.05], F32), "wz": np.array([3, -4], np.int8)},
+        ["q", "s", "z", "w", "ws", "wz", "t", "u"],
+    ),
+    "MatMulInteger": _integers("MatMulInteger", {"w": _int8((6, 5)), "wz": scalar(2, np.int8)}, ["q", "w", "z", "wz"]),
+    "QGemm": _integers(
+        "QGemm", {"w": _int8((5, 6)), "ws": scalar(0.02), "wz": scalar(0, np.int8), "b": _int8((5,), 1).astype(np.int32) * 50},
+        ["q", "s", "z", "w", "ws", "wz", "b", "t", "u"], "com.microsoft", transB=1,
+    ),
+    "QGemm, real": _integers(
+        "QGemm", {"w": _int8((6, 5)), "ws": scalar(0.02), "wz": scalar(0, np.int8)}, ["q", "s", "z", "w", "ws", "wz"],
+        "com.microsoft",
+    ),
+    "QLinearAdd": _integers("QLinearAdd", {}, ["q", "s", "z", "q", "s", "z", "t", "u"], "com.microsoft"),
+    "QLinearAveragePool": _integers(
+        "QLinearAveragePool", {}, ["q", "s", "z", "t", "u"], "com.microsoft", kernel_shape=[2, 3], strides=[1, 2],
+    ),
+    "QLinearGlobalAveragePool": _integers("QLinearGlobalAveragePool", {}, ["q", "s", "z", "t", "u"], "com.microsoft"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", INTEGER)
+def test_integer_operators_and_their_bounds(name: str) -> None:
+    model = load_model(INTEGER[name])
+    shape = model.input_shape
+    network = with_room(lower(model), -3.0, 3.0)
+    rng = np.random.default_rng(0)
+    runtime = Runtime(model)
+    x = rng.uniform(-3, 3, (40, *shape)).astype(F32)
+    with torch.no_grad():
+        found = network.forward(torch.from_numpy(x.astype(np.float64))).numpy()
+    want = runtime.logits(x)
+    step = 0.11 if name != "QGemm, real" and not name.endswith("Integer") else 1e-4 * (1 + np.abs(want).max())
+    # sums that lie in the middle of two steps go either way, by one step and seldom
+    difference = np.abs(found - want)
+    assert difference.max() <= 1.0001 * step
+    assert (difference > 0.01 * step).mean() <= 0.05
+    for width in (0.01, 0.3):
+        centre = rng.uniform(-2, 2, shape)
+        for method in ("ibp", "crown"):
+            bounds = compute_bounds(network, centre - width, centre + width, method)
+            y = runtime.logits((centre + rng.uniform(-width, width, (40, *shape))).astype(F32))
+            low, high = (e[0].numpy() for e in bounds.output)
+            assert (y >= low - 1e-5).all()
+            assert (y <= high + 1e-5).all()
+
+
+REFUSED = {
+    "block_size": pair(np.full((1, 2, 3, 2), 0.1, F32), np.zeros((1, 2, 3, 2), np.int8), 21, axis=3, block_size=2),
+    "not positive": pair(scalar(-0.1), scalar(0, np.int8)),
+    "its scale depends on the input": graph(
+        [helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"], name="dynamic"),
+         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"])], {"x": (6,)}, "y", {},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_refusals(reason: str) -> None:
+    model = REFUSED[reason]
+    shape = tuple(d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim)[1:]
+    with pytest.raises(UnsupportedOperatorError, match=reason) as raised:
+        lower_nodes(nodes_of(model), "x", shape, "y")
+    assert "\n" not in str(raised.value)
+
+
+def test_weights_that_are_dequantised_are_constants() -> None:
+    constants = {"w": _int8((5, 6)), "s": np.array([0.1, 0.2, 0.3, 0.4, 0.5], F32), "z": np.arange(5).astype(np.int8)}
+    nodes = [helper.make_node("DequantizeLinear", ["w", "s", "z"], ["v"], axis=0),
+             helper.make_node("Gemm", ["x", "v"], ["y"], transB=1)]  # fmt: skip
+    model = load_model(graph(nodes, {"x": (6,)}, "y", constants))
+    assert [type(op).__name__ for op in lower(model).ops] == ["Dense"]
+    x = random((3, 6))
+    with torch.no_grad():
+        found = lower(model).forward(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(found, np.concatenate([Runtime(model).logits(v[None]) for v in x]), rtol=1e-5, atol=1e-4)
+
+
+def test_what_lies_on_the_steps_already_is_a_view() -> None:
+    twice = pair(scalar(0.05), scalar(3, np.int8))
+    again = [helper.make_node("MaxPool", ["y"], ["p"], kernel_shape=[2, 2]),
+             helper.make_node("QuantizeLinear", ["p", "s", "z"], ["r"]),
+             helper.make_node("DequantizeLinear", ["r", "s", "z"], ["out"])]  # fmt: skip
+    twice.graph.node.extend(again)
+    twice.graph.output[0].name = "out"
+    network = lower_nodes(nodes_of(twice), "x", SHAPE, "out")
+    assert [type(op).__name__ for op in network.ops] == ["Quantise", "MaxPool", "Reshape"]
+    x = random((1, *SHAPE), 2, 9.0)
+    np.testing.assert_array_equal(network.values(torch.from_numpy(x))["out"].numpy(), run(twice, {"x": x})[0])
+
+
+@functools.cache
+def _node_cases() -> list[tuple[str, ModelProto, list[Array], list[Array]]]:
+    import warnings
+
+    from onnx.backend.test.loader import load_model_tests
+
+    kinds = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        every = load_model_tests(kind="node")
+    found = []
+    for case in every:
+        assert case.model is not None
+        nodes = case.model.graph.node
+        if len(nodes) == 1 and nodes[0].op_type in kinds:
+            for given, wanted in case.data_sets or ():
+                if all(isinstance(a, np.ndarray | np.generic) for a in (*given, *wanted)):
+                    found.append((case.name, case.model, [np.asarray(a) for a in given], [np.asarray(a) for a in wanted]))
+    return found
+
+
+def test_onnx_node_cases() -> None:
+    ran, refused, others = set(), 0, 0
+    for name, model, given, wanted in _node_cases():
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        names = [v.name for v in copy.graph.input]
+        node = copy.graph.node[0]
+        source = names[0]
+        kind = copy.graph.input[0].type.tensor_type.elem_type
+        x = given[0].astype(np.float64)
+        # the whole case is one sample: the axis of scales moves by one
+        shape = list(x.shape) if x.ndim > 1 and x.shape[0] == 1 else [1, *x.shape]
+        if shape != list(x.shape):
+            if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+                shape = list(x.shape)
+            for a in node.attribute:
+                if a.name == "axis" and a.i >= 0 and shape != list(x.shape):
+                    a.i += 1
+        del copy.graph.input[:]
+        copy.graph.input.append(helper.make_tensor_value_info(source, kind, shape))
+        copy.graph.output[0].type.tensor_type.ClearField("shape")
+        copy.graph.initializer.extend(numpy_helper.from_array(v, n) for v, n in zip(given[1:], names[1:], strict=True) if n)
+        try:
+            (read,) = nodes_of(copy)
+            network = lower_nodes((read,), source, tuple(shape[1:]), read.outputs[0])
+        except UnsupportedOperatorError as error:
+            others += node.op_type not in str(error)
+            refused += 1
+            continue
+        got = network.values(torch.from_numpy(x.reshape(shape)))[read.outputs[0]].numpy()
+        np.testing.assert_allclose(got.reshape(wanted[0].shape), wanted[0].astype(np.float64), rtol=1e-3, atol=1e-6, err_msg=name)
+        ran.add(node.op_type)
+    assert ran >= {"QuantizeLinear", "DequantizeLinear", "ConvInteger", "QLinearConv"}
+    assert others == 0
+    assert refused < len(_node_cases()) / 2
+
+
+def _network(path: Path) -> Network:
+    return make_query(path, np.random.default_rng(0).random(load_model(path).input_shape).astype(F32)).network
+
+
+def test_a_real_quantised_file(data_dir: Path) -> None:
+    path = data_dir / "models" / "qdq_int8.onnx"
+    model = load_model(path)
+    x = np.random.default_rng(0).random((8, *model.input_shape)).astype(F32)
+    with torch.no_grad():
+        found = lower(model).forward(torch.from_numpy(x)).numpy()
+    step = 0.00087
+    assert np.abs(found - Runtime(model).logits(x)).max() <= 1.01 * step
+    network = _network(path)
+    assert network.units == 784 + 6272 + 3136 + 784 + 10  # pooled and flattened values lie on their steps already
+    rng = np.random.default_rng(1)
+    for eps in (1e-3, 1e-2):
+        low, high = np.clip(x[0] - eps, 0, 1), np.clip(x[0] + eps, 0, 1)
+        bounds = compute_bounds(network, low, high, "ibp")
+        y = Runtime(model).logits(rng.uniform(low, high, (32, *model.input_shape)).astype(F32))
+        assert (y >= bounds.output[0].numpy() - 1e-6).all()
+        assert (y <= bounds.output[1].numpy() + 1e-6).all()
