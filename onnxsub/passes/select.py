@@ -110,7 +110,7 @@ class Selection:
     Attributes:
         kept: boolean per unit, in the activation's shape, by the name of the tensor that the activation writes; windows likewise.
         rounds: how often bounds were computed.
-        unstable: how many of the kept units were unstable when bounds were last computed.
+        unstable: how many of the kept units were unstable when bounds were last computed; with `estimate` that is an estimate too.
         complete: whether as many units were pruned as was asked for; else the time ended it after `rounds` whole rounds.
     """
 
@@ -190,7 +190,7 @@ def _ranking(
 ) -> tuple[Array, Array, Array, Array]:
     """Activation, flat position and cost of every unit that is kept, and whether it is unstable; bounds are those of one round."""
     budget.check()
-    pre = _intervals(substitute(network, chosen, kept), ball, kept, options, budget)
+    pre = _bounds(substitute(network, chosen, kept), ball, kept, options, budget)
     names, index, costs, open_units = [], [], [], []
     for number, op in enumerate(network.prunable):
         budget.check()
@@ -203,7 +203,7 @@ def _ranking(
     return np.concatenate(names), np.concatenate(index), np.concatenate(costs), np.concatenate(open_units)
 
 
-def _intervals(
+def _bounds(
     network: Network, ball: tuple[Array, Array], kept: Mapping[str, Array], options: SelectOptions, budget: Budget
 ) -> Mapping[str, Box]:
     """Input interval of every non-linear operator, by the name of the tensor that it writes: for the ranking only."""

@@ -14,6 +14,7 @@ from torch import Tensor
 __all__ = ["cut_minimum"]
 
 _BISECTIONS = 12
+_AT_ONCE = 2**18  # coefficients that a bisection goes over: what stays in a core's cache
 _BELOW, _ABOVE = 5.0, 3.0  # natural logarithm of the bracket of v, round the ratio of what both functions range over
 
 
@@ -32,10 +33,18 @@ def cut_minimum(a: Tensor, b: Tensor, c: Tensor, k: Tensor, low: Tensor, high: T
     cut_width = (c.abs() * half).sum(1)[:, None]
     # both functions range over 2 once divided by their widths: float32 sees neither their scale nor that of the half-space
     row, line = _inverse(width), _inverse(cut_width)
-    v = _multipliers((a * row[..., None]).float(), (c * line).float(), half.float(), (cut_middle * line).float(), width)
-    v = v.to(b.dtype) * (width * line)
-    d = a - v[..., None] * c[:, None, :]
-    value = middle - v * cut_middle - torch.matmul(d.abs(), half[..., None])[..., 0]
+    step = max(1, _AT_ONCE // max(1, c.numel()))
+    values = []
+    for start in range(0, a.shape[1], step):
+        rows = slice(start, start + step)
+        part, wide = a[:, rows], width[:, rows]
+        v = _multipliers(
+            (part * row[:, rows, None]).float(), (c * line).float(), half.float(), (cut_middle * line).float(), wide
+        )
+        v = v.to(b.dtype) * (wide * line)
+        d = part - v[..., None] * c[:, None, :]
+        values.append(middle[:, rows] - v * cut_middle - torch.matmul(d.abs_(), half[..., None])[..., 0])
+    value = torch.cat(values, 1) if values else middle
     # a multiplier that overflows proves nothing, and must not hide what plain bounds prove
     return torch.fmax(middle - width, value).nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
 
@@ -50,9 +59,11 @@ def _multipliers(a: Tensor, c: Tensor, half: Tensor, cut_middle: Tensor, like: T
     reach = (c * half)[..., None]
     below, above = (torch.full_like(like, end, dtype=torch.float32) for end in (-_BELOW, _ABOVE))
     line = c[:, None, :]
+    room = torch.empty((len(c), *a.shape[1:]), dtype=a.dtype, device=a.device)
     for _ in range(_BISECTIONS):
         point = (below + above) / 2
-        side = cut_middle - torch.matmul((a - point.exp()[..., None] * line).sign_(), reach)[..., 0]
+        torch.addcmul(a, point.exp()[..., None], line, value=-1, out=room)
+        side = cut_middle - torch.matmul(room.sign_(), reach)[..., 0]
         # the minimiser lies outside the half-space: v must grow
         outside = side < 0
         below, above = torch.where(outside, point, below), torch.where(outside, above, point)

@@ -17,7 +17,7 @@ import onnxsub as package
 from onnxsub.budget import OutOfTime
 from onnxsub.cli.bounds import BOUND_METHODS
 from onnxsub.cli.bounds import command as bounds_command
-from onnxsub.cli.prune import GAMMA, LAYOUTS, RANKS, SUBSTITUTES
+from onnxsub.cli.prune import GAMMA, LAYOUTS, RANKERS, RANKS, SUBSTITUTES
 from onnxsub.cli.prune import command as prune_command
 from tests.clock import Clock
 
@@ -99,6 +99,18 @@ def test_prune_table_and_the_file_is_read_again(digits: Path, onnxsub: Run) -> N
     assert onnxsub("info", "digits.lin-keep5.onnx", "--json").json["units"] == 5
 
 
+def test_units_ranked_on_estimates_are_said_to_be(digits: Path, onnxsub: Run) -> None:
+    words = ("prune", "digits.onnx", "--x0", "seven.npy", "--keep", 5, "--threads", 1, "--bounds", "estimate", "-o", "g.onnx")
+    ran = onnxsub(*words)
+    assert ran.code == 0
+    assert "827 of 832 units, lin, ranked by influence on estimated widths in" in ran.out
+    document = onnxsub(*words, "--json").json
+    assert document["settings"]["bounds"] == "estimate"
+    assert document["settings"]["attack"]["effort"] == 1.0
+    assert document["preserves"]["x_adv"] < 1e-4
+    assert onnxsub("info", "g.onnx", "--json").json["substitute"]["bounds"] == "estimate"
+
+
 @pytest.mark.parametrize(("gamma", "pruned"), [(0, 0), (1, 832)])
 def test_the_ends_of_gamma_are_legal(digits: Path, onnxsub: Run, gamma: int, pruned: int) -> None:
     ran = onnxsub("prune", "digits.onnx", "--x0", "seven.npy", "--gamma", gamma, "--threads", 1, "--json", "-o", "g.onnx")
@@ -119,6 +131,7 @@ def test_the_options_are_those_of_the_library() -> None:
     """The command line repeats names and defaults, so as to answer `--help` without importing torch."""
     from onnxsub.layouts import LAYOUTS as KNOWN_LAYOUTS
     from onnxsub.passes.bounds import BoundsOptions
+    from onnxsub.passes.select import RANKERS as KNOWN_RANKERS
     from onnxsub.passes.select import RANKS as KNOWN_RANKS
     from onnxsub.passes.select import SelectOptions
     from onnxsub.passes.substitute import METHODS as KNOWN_SUBSTITUTES
@@ -128,6 +141,7 @@ def test_the_options_are_those_of_the_library() -> None:
     assert set(BOUND_METHODS) == set(KNOWN_BOUNDS)
     assert set(LAYOUTS) == set(KNOWN_LAYOUTS)
     assert set(RANKS) == set(KNOWN_RANKS)
+    assert set(RANKERS) == set(KNOWN_RANKERS)
     assert set(SUBSTITUTES) == set(KNOWN_SUBSTITUTES)
     prune = {p.name: p.default for p in prune_command.params}
     select = SelectOptions()
