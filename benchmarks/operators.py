@@ -15,8 +15,8 @@ from onnxsub.ops.base import MEANINGS, Operator
 from tests.ops.cases import CASES
 
 _OTHERS = {
-    "M": "Constant Identity Dropout Cast Reshape Flatten Transpose Squeeze Unsqueeze BatchNormalization MaxPool Conv Gemm Add Sub Relu "
-    "LeakyRelu MatMul Sigmoid Tanh Sign",
+    "M": "Constant Identity Dropout Cast Reshape Flatten Transpose Squeeze Unsqueeze BatchNormalization MaxPool Conv Gemm Add Sub "
+    "Relu LeakyRelu MatMul Sigmoid Tanh Sign",
     "C": "Abs Add AveragePool BatchNormalization Cast Clip Concat Conv ConvTranspose Div Dropout Exp Expand Flatten Gather "
     "GatherElements Gelu Gemm GlobalAveragePool Identity LeakyRelu Log MatMul Max MaxPool Min Mul Neg Pad Pow Reciprocal ReduceMax "
     "ReduceMean ReduceMin ReduceSum Relu Reshape Resize Sigmoid Slice Softmax Split Sqrt Squeeze Sub Tanh Transpose Unsqueeze "
