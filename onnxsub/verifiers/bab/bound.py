@@ -154,7 +154,7 @@ class Bounder:
         """Lines on the intervals of the nodes.
 
         Args:
-            turning: what `relax` gives on these intervals for any alpha, where it is known already.
+            turning: what `relax` gives on these intervals for any alpha, of operators for which it is known already.
             cuts: of the nodes, where they are picked already.
         """
         cuts = self._cuts(nodes, dtype) if cuts is None else cuts
@@ -167,8 +167,8 @@ class Bounder:
                 l, u = (e[nodes.target].to(dtype) for e in ends)
                 found[op.output] = op.relax(l, u, "crown")
                 continue
-            if turning is not None:
-                turned = turning[op.output]
+            turned = None if turning is None else turning.get(op.output)
+            if turned is not None:
                 inner = turned.at(alpha[number]) if isinstance(turned, Turning) else turned
             else:
                 ends = (nodes.lower[number].to(dtype), nodes.upper[number].to(dtype))

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from onnxsub.device import ieee_float32
 from onnxsub.ops.base import Activation
+from onnxsub.ops.curve import Curve
+from onnxsub.ops.relaxation import Elementwise
 from onnxsub.ops.splitting import Splittable
 from onnxsub.propagate.backward import flattened
 from onnxsub.verifiers.bab.bound import Bounded, Bounder, farthest
@@ -138,6 +140,18 @@ def _choose(bounder: Bounder, found: Bounded, close: float, look: int) -> Splits
     return Splits(torch.where(none, -1, layer), unit, scores.threshold.gather(1, best[:, None])[:, 0])
 
 
+def _inherited(op: Curve, number: int, nodes: Nodes, rows: Tensor, children: Nodes, layer: Tensor) -> Elementwise:
+    """The lines of children: those of their node but where it was this operator that was split, for lines are dear to find."""
+    kept, mine = torch.cat([rows, rows]), torch.nonzero(torch.cat([layer, layer]) == number)[:, 0]
+    whole = op.relax(nodes.lower[number].float(), nodes.upper[number].float(), "crown")
+    parts = [t[kept] for t in (whole.lower_slope, whole.lower_offset, whole.upper_slope, whole.upper_offset)]
+    if len(mine):
+        own = op.relax(children.lower[number][mine].float(), children.upper[number][mine].float(), "crown")
+        for part, new in zip(parts, (own.lower_slope, own.lower_offset, own.upper_slope, own.upper_offset), strict=True):
+            part[mine] = new
+    return Elementwise(*parts)
+
+
 def _left_after(bounder: Bounder, nodes: Nodes, candidates: Tensor, thresholds: Tensor, place: _Place, close: float) -> Tensor:
     """How far the worse child of each candidate is from being closed, with the slopes that it inherits: `(B, candidates)`."""
     count, width = candidates.shape
@@ -147,7 +161,13 @@ def _left_after(bounder: Bounder, nodes: Nodes, candidates: Tensor, thresholds: 
     children = nodes.take(rows).children(layer, unit, thresholds[rows, flat])
     with torch.no_grad():
         dtype = torch.float32
-        line = bounder.line(children, bounder.relaxations(children, children.alpha, children.beta, children.gamma, dtype), dtype)
+        known = {
+            op.output: _inherited(op, number, nodes, rows, children, layer)
+            for number, op in enumerate(bounder.splits)
+            if isinstance(op, Curve)
+        }
+        found = bounder.relaxations(children, children.alpha, children.beta, children.gamma, dtype, known)
+        line = bounder.line(children, found, dtype)
         point = farthest(line.c, children.low.float(), children.high.float(), torch.full_like(line.k, close))
         value = (line.k + (line.c * point).sum(1)).reshape(2, count, width)
     return value.amax(0) + _TIE * value.mean(0)
