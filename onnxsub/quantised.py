@@ -66,18 +66,20 @@ def joined(ops: tuple[Operator, ...], output: str) -> tuple[Operator, ...]:
     }  # fmt: skip
     found: list[Operator] = []
     grids: dict[str, Quantise] = {}  # tensors whose elements lie on the steps of a quantiser
+    first: dict[str, str] = {}  # by integer tensor, what the first operator that works on integers makes of it
     for op in ops:
         before = whole.get(op.inputs[0])
         if op.output in whole:
             continue
-        if before is not None:
+        if before is not None and op.inputs[0] in first and op.op_type != "DequantizeLinear":
+            op = _view(op, first[op.inputs[0]])
+        elif before is not None:
+            if op.op_type != "DequantizeLinear":  # its output is a tensor of the file, which `inplace` writes by itself
+                first[op.inputs[0]] = op.output
             op = replace(before, output=op.output, out_shape=op.out_shape, stored=False)
             grid = grids.get(op.inputs[0])
             if grid is not None and _same(grid, op):
-                op = Reshape(
-                    op_type=op.op_type, node=op.node, inputs=op.inputs, output=op.output, in_shapes=op.in_shapes,
-                    out_shape=op.out_shape,
-                )  # fmt: skip
+                op = _view(op, op.inputs[0])
         if isinstance(op, Quantise) and not op.stored:
             if _uniform(op):
                 grids[op.output] = op
@@ -85,6 +87,13 @@ def joined(ops: tuple[Operator, ...], output: str) -> tuple[Operator, ...]:
             grids[op.output] = grids[op.inputs[0]]
         found.append(op)
     return tuple(found)
+
+
+def _view(op: Operator, source: str) -> Reshape:
+    """The output of an operator where it is another tensor of the same shape."""
+    return Reshape(
+        op_type=op.op_type, node=op.node, inputs=(source,), output=op.output, in_shapes=op.in_shapes, out_shape=op.out_shape
+    )
 
 
 def _undoes(op: Operator, quantiser: Quantise) -> bool:
