@@ -31,7 +31,7 @@ class _Modern:
         steps = (
             self.dense, self.dense, self.function, self.gate, self.gated_unit, self.attention, self.layer_norm, self.rms_norm,
             self.lp_norm, self.softmax, self.quotient, self.power, self.root, self.logarithm, self.exponential, self.norm,
-            self.residual, self.local_response,
+            self.residual, self.local_response, self.extreme, self.reduced_extreme,
         )  # fmt: skip
         x, width = self.pick()
         steps[int(self.rng.integers(len(steps)))](x, width)
@@ -120,6 +120,19 @@ class _Modern:
         image = self.b.node("Unsqueeze", [x, self.b.weight(np.array([3]), np.int64)])
         y = self.b.node("LRN", [image], size=3, alpha=0.5, beta=0.75, bias=1.0)
         self.pool.append((self.b.node("Squeeze", [y, self.b.weight(np.array([3]), np.int64)]), width))
+
+
+    def extreme(self, x: str, width: int) -> None:
+        """The larger or the smaller of two tensors, one of which may be a constant or one number per row."""
+        kind = str(self.rng.choice(["Max", "Min"]))
+        draw = self.rng.random()
+        other = self.b.weight(self.rng.normal(size=width) / 2) if draw < 0.3 else self.linear(x, width, width if draw < 0.7 else 1)
+        self.pool.append((self.b.node(kind, [x, other]), width))
+
+    def reduced_extreme(self, x: str, width: int) -> None:
+        kind = str(self.rng.choice(["ReduceMax", "ReduceMin"]))
+        best = self.b.node(kind, [x, self.b.weight(np.array([int(self.rng.integers(1, 3))]), np.int64)])
+        self.pool.append((self.b.node("Sub", [x, best]), width))
 
 
 def random_modern(seed: int, steps: int = 4) -> ModelProto:
