@@ -66,13 +66,15 @@ def prepare(
     input_shape: Shape,
     input_name: str,
     where: str,
+    *,
+    bare: bool = False,
 ) -> Prepared:
-    """Fold the constants of `graph` for an input of shape `(1, *input_shape)`.
+    """Fold the constants of `graph` for an input of shape `(1, *input_shape)`; `bare`: of `input_shape` without the 1.
 
     Raises:
         ModelError: shapes that do not fit at batch 1, a constant that cannot be read or computed.
     """
-    return _Folder(graph, opset, tuple(imports), ir_version, input_name, input_shape, where).run()
+    return _Folder(graph, opset, tuple(imports), ir_version, input_name, input_shape if bare else (1, *input_shape), where).run()
 
 
 class _Folder:
@@ -90,6 +92,7 @@ class _Folder:
     ) -> None:
         self.graph, self.opset, self.ir_version, self.where = graph, opset, ir_version, where
         self.imports = [helper.make_opsetid("", opset), *(i for i in imports if i.domain not in _DEFAULT)]
+        self.versions = {i.domain: i.version for i in self.imports}
         self.types: dict[str, TypeProto] = {}
         self.shapes: dict[str, Shape] = {}
         self.constants: dict[str, Array] = {}
@@ -100,8 +103,8 @@ class _Folder:
         for tensor in graph.initializer:
             self.constant(tensor.name, self.value(tensor, f"initializer {tensor.name!r}"))
         element = next(v.type.tensor_type.elem_type for v in graph.input if v.name == input_name)
-        self.types[input_name] = helper.make_tensor_type_proto(element, (1, *input_shape))
-        self.shapes[input_name] = (1, *input_shape)
+        self.types[input_name] = helper.make_tensor_type_proto(element, input_shape)
+        self.shapes[input_name] = tuple(input_shape)
 
     def run(self) -> Prepared:
         nodes = []
@@ -188,7 +191,7 @@ class _Folder:
         return Node(
             op_type=f"{node.domain}.{op_type}" if node.domain else op_type,
             name=node.name or next((n for n in node.output if n), node.op_type),
-            opset=self.opset,
+            opset=self.version(node),
             attributes=decode_attributes(node),
             inputs=tuple(inputs),
             outputs=tuple(outputs),
@@ -198,9 +201,10 @@ class _Folder:
 
     def infer(self, node: NodeProto) -> None:
         """Record the outputs' types, as far as ONNX knows the operator and its inputs' types are known."""
-        if any(name and name not in self.types for name in node.input) or not onnx.defs.has(node.op_type, self.opset, node.domain):
+        known = (node.op_type, self.version(node), node.domain)
+        if any(name and name not in self.types for name in node.input) or not onnx.defs.has(*known):
             return
-        schema = onnx.defs.get_schema(node.op_type, self.opset, node.domain)
+        schema = onnx.defs.get_schema(*known)
         # subgraphs see every tensor of the graph around them
         types = self.types if any(a.HasField("g") for a in node.attribute) else {n: self.types[n] for n in node.input if n}
         values = {n: self.small[n] for n in node.input if n in self.small}
@@ -269,6 +273,10 @@ class _Folder:
             return numpy_helper.to_array(tensor)
         except (ValueError, TypeError, KeyError) as error:
             raise ModelError(f"{self.where}: {what} cannot be read ({one_line(error)}); export the model again") from error
+
+    def version(self, node: NodeProto) -> int:
+        """Every domain counts its own; 1 where the file does not import it."""
+        return self.opset if node.domain in _DEFAULT else int(self.versions.get(node.domain, 1))
 
     def name(self, node: NodeProto) -> str:
         return node.name or next((n for n in node.output if n), node.op_type)
