@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
@@ -21,13 +20,14 @@ from onnx import GraphProto, NodeProto, TensorProto, TypeProto, helper, numpy_he
 from onnx.checker import ValidationError
 from onnx.shape_inference import InferenceError, infer_node_outputs
 
+from onnxsub.attributes import decode_attributes
 from onnxsub.contrib import standard_form
 from onnxsub.errors import ModelError
 from onnxsub.files import one_line
 from onnxsub.ops.base import Array, Shape
 from onnxsub.ops.node import Node
 
-__all__ = ["Prepared", "decode_attributes", "prepare"]
+__all__ = ["Prepared", "prepare"]
 
 _DEFAULT = ("", "ai.onnx")
 _RESHAPING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
@@ -67,13 +67,15 @@ def prepare(
     input_shape: Shape,
     input_name: str,
     where: str,
+    *,
+    bare: bool = False,
 ) -> Prepared:
-    """Fold the constants of `graph` for an input of shape `(1, *input_shape)`.
+    """Fold the constants of `graph` for an input of shape `(1, *input_shape)`; `bare`: of `input_shape` without the 1.
 
     Raises:
         ModelError: shapes that do not fit at batch 1, a constant that cannot be read or computed.
     """
-    return _Folder(graph, opset, tuple(imports), ir_version, input_name, input_shape, where).run()
+    return _Folder(graph, opset, tuple(imports), ir_version, input_name, input_shape if bare else (1, *input_shape), where).run()
 
 
 class _Folder:
@@ -91,6 +93,7 @@ class _Folder:
     ) -> None:
         self.graph, self.opset, self.ir_version, self.where = graph, opset, ir_version, where
         self.imports = [helper.make_opsetid("", opset), *(i for i in imports if i.domain not in _DEFAULT)]
+        self.versions = {i.domain: i.version for i in self.imports}
         self.types: dict[str, TypeProto] = {}
         self.shapes: dict[str, Shape] = {}
         self.constants: dict[str, Array] = {}
@@ -101,8 +104,8 @@ class _Folder:
         for tensor in graph.initializer:
             self.constant(tensor.name, self.value(tensor, f"initializer {tensor.name!r}"))
         element = next(v.type.tensor_type.elem_type for v in graph.input if v.name == input_name)
-        self.types[input_name] = helper.make_tensor_type_proto(element, (1, *input_shape))
-        self.shapes[input_name] = (1, *input_shape)
+        self.types[input_name] = helper.make_tensor_type_proto(element, input_shape)
+        self.shapes[input_name] = tuple(input_shape)
 
     def run(self) -> Prepared:
         nodes = []
@@ -189,7 +192,7 @@ class _Folder:
         return Node(
             op_type=f"{node.domain}.{op_type}" if node.domain else op_type,
             name=node.name or next((n for n in node.output if n), node.op_type),
-            opset=self.opset,
+            opset=self.version(node),
             attributes=decode_attributes(node),
             inputs=tuple(inputs),
             outputs=tuple(outputs),
@@ -200,9 +203,10 @@ class _Folder:
     def infer(self, node: NodeProto) -> None:
         """Record the outputs' types, as far as ONNX knows the operator and its inputs' types are known."""
         node, known, element = standard_form(node, self.types)
-        if any(name and name not in known for name in node.input) or not onnx.defs.has(node.op_type, self.opset, node.domain):
+        defined = (node.op_type, self.version(node), node.domain)
+        if any(name and name not in known for name in node.input) or not onnx.defs.has(*defined):
             return
-        schema = onnx.defs.get_schema(node.op_type, self.opset, node.domain)
+        schema = onnx.defs.get_schema(*defined)
         # subgraphs see every tensor of the graph around them
         types = dict(known) if any(a.HasField("g") for a in node.attribute) else {n: known[n] for n in node.input if n}
         values = {n: self.small[n] for n in node.input if n in self.small}
@@ -275,23 +279,12 @@ class _Folder:
         except (ValueError, TypeError, KeyError) as error:
             raise ModelError(f"{self.where}: {what} cannot be read ({one_line(error)}); export the model again") from error
 
+    def version(self, node: NodeProto) -> int:
+        """Every domain counts its own; 1 where the file does not import it."""
+        return self.opset if node.domain in _DEFAULT else int(self.versions.get(node.domain, 1))
+
     def name(self, node: NodeProto) -> str:
         return node.name or next((n for n in node.output if n), node.op_type)
 
     def at(self, node: NodeProto) -> str:
         return f"{self.where}: {node.op_type} (node {self.name(node)!r})"
-
-
-def decode_attributes(node: NodeProto) -> dict[str, Any]:
-    """Attributes as `int`, `float`, `str`, lists of them and arrays; subgraphs stay protobuf messages."""
-    return {a.name: _decode(helper.get_attribute_value(a)) for a in node.attribute if not a.ref_attr_name}
-
-
-def _decode(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
-    if isinstance(value, TensorProto):
-        return numpy_helper.to_array(value)
-    if isinstance(value, str | int | float | GraphProto) or not isinstance(value, Iterable):
-        return value
-    return [_decode(v) for v in value]

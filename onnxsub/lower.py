@@ -12,6 +12,7 @@ from onnxsub.ops.base import Operator, Shape
 from onnxsub.ops.node import Node
 from onnxsub.ops.spelled import recognised
 from onnxsub.quantised import joined
+from onnxsub.reading.ml import WHY
 
 if TYPE_CHECKING:
     from onnxsub.model import Model
@@ -62,7 +63,7 @@ def _alive(nodes: tuple[Node, ...], output: str) -> tuple[Node, ...]:
 def _read(node: Node) -> tuple[Operator, ...]:
     reader = READERS.get(node.op_type)
     if reader is None:
-        raise node.refuse("it is not in the operator table (docs/adding_an_op.md says how to add it)")
+        raise node.refuse(WHY.get(node.op_type, "it is not in the operator table (docs/adding_an_op.md says how to add it)"))
     if not node.variables:
         raise node.refuse("it does not depend on the network's input; fold its value into a constant")
     return reader(node)

@@ -20,10 +20,11 @@ from onnxsub.fold_constants import Prepared, prepare
 from onnxsub.model_file import read_model_file, serialise
 from onnxsub.ops.base import Shape
 from onnxsub.ops.node import Node
+from onnxsub.reading import Feed, Own, Reading, canonical
 from onnxsub.signature import Signature, class_shape, read_signature
 from onnxsub.strip_head import strip_head
 
-__all__ = ["Model", "load_model", "save_model"]
+__all__ = ["Model", "Reading", "load_model", "save_model"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,14 +36,19 @@ class Model:
         where: how messages call it.
         sha256: of the file's bytes (with external data: of these and of each data file's digest, by file name).
         source: the model exactly as read, external data loaded into it. Not to be changed.
+        form: the model that is analysed, with one float input and the scores as its one output (`onnxsub.reading`); `source` itself
+            where nothing had to be changed. Substitutes are written from it.
         nodes: what is left after preparation, in topological order: batch 1, constants folded, a trailing Softmax, LogSoftmax or
             (for one logit) Sigmoid left out, nothing that the logits do not depend on. An operator of another domain is named
             `domain.Operator`; shapes are missing behind operators that ONNX does not know.
-        input, output: names of the input and of the logits, both tensors of `source` too.
+        input, output: names of the input and of the logits, both tensors of `form`.
         input_shape, output_shape: per-sample shapes.
-        input_dtype: float32, float64 or float16.
-        batch_fixed: the file has batch 1; False: any batch.
-        raw_output: name of the file's own output, which differs from `output` where a head was left out.
+        input_dtype: of `form`: float32, float64 or float16.
+        batch_fixed: the form has batch 1; False: any batch.
+        raw_output: name of the output of `form`, which differs from `output` where a head was left out.
+        own_output: name of the output of `source` that was read.
+        own: the tensor of `source` that has the last word on a class.
+        feed: how `source` is given its input.
         opset: version of the default operator set.
         notes: what a reader should know, one sentence each.
         metadata: the model's `metadata_props`.
@@ -52,6 +58,7 @@ class Model:
     where: str
     sha256: str
     source: ModelProto
+    form: ModelProto
     nodes: tuple[Node, ...]
     input: str
     input_shape: Shape
@@ -60,6 +67,10 @@ class Model:
     output: str
     output_shape: Shape
     raw_output: str
+    own_output: str
+    own: Own
+    feed: Feed
+    reading: Reading
     opset: int
     notes: tuple[str, ...]
     metadata: Mapping[str, str]
@@ -71,32 +82,47 @@ class Model:
 
     @property
     def stripped(self) -> bool:
-        """Whether a head was left out, so that the logits are not the file's own output."""
-        return self.output != self.raw_output
+        """Whether the logits are not the file's own word: a head was left out, or the file is asked for a class."""
+        return self.output != self.own.tensor
+
+    @property
+    def whole(self) -> bool:
+        """Whether the file takes whole numbers only."""
+        return self.feed.whole
 
 
-def load_model(source: str | os.PathLike[str] | bytes | ModelProto) -> Model:
+def load_model(source: str | os.PathLike[str] | bytes | ModelProto, reading: Reading | None = None) -> Model:
     """Read a classifier.
 
     Args:
         source: path of an `.onnx` file, its bytes, or the message (which is copied).
+        reading: which of several outputs is meant, and lengths that the file leaves open.
 
     Raises:
-        ModelError: the file is missing, corrupt, of an opset outside 7 to 26, not a classifier with one float input and one
-            output, or holds NaN or infinite weights. Operators are not judged here but when the model is lowered.
+        ModelError: the file is missing, corrupt, of an opset outside 7 to 26, not a classifier with one input and an output of
+            scores, or holds NaN or infinite weights. Operators are not judged here but when the model is lowered.
     """
     file = read_model_file(source)
-    graph, where = file.proto.graph, file.where
+    where = file.where
+    reading = reading or Reading()
+    form = canonical(file.proto, reading, file.opset, where)
+    graph = form.proto.graph
     signature = read_signature(graph, where)
-    prepared = prepare(
-        graph, file.opset, file.proto.opset_import, file.proto.ir_version, signature.input_shape, signature.input, where
-    )
+    try:
+        prepared = prepare(
+            graph, file.opset, form.proto.opset_import, form.proto.ir_version, signature.input_shape, signature.input, where
+        )
+    except ModelError as error:
+        if form.feed.copies == 1:
+            raise
+        raise ModelError(f"{error} (of its fixed batch of {form.feed.copies} one sample is read); export it with 1") from error
     if 0 in prepared.shapes.get(signature.output, ()):
         raise ModelError(
             f"{where}: output {signature.output!r} of shape {list(prepared.shapes[signature.output])} is empty; "
             "export the part of the model that ends in the logits"
         )
-    output, notes = strip_head(prepared.nodes, signature.output, prepared.shapes, where)
+    output, heads = strip_head(prepared.nodes, signature.output, prepared.shapes, where, sigmoids=reading.sigmoids)
+    notes = (*form.notes, *heads)
     nodes = _alive(prepared.nodes, output)
     if not any(signature.input in node.inputs for node in nodes):
         raise ModelError(
@@ -104,6 +130,7 @@ def load_model(source: str | os.PathLike[str] | bytes | ModelProto) -> Model:
         )
     check_finite(nodes, where)
     shape = class_shape(_output_shape(prepared, signature, nodes, output, where), output, where)
+    _check_class(form.own, prepared.shapes.get(signature.output, ()), math.prod(shape), where)
     if math.prod(shape) == 1:
         notes += (f"a single logit {output!r}: read as two classes, class 1 where it is above 0 and class 0 where it is below",)
     return Model(
@@ -111,6 +138,7 @@ def load_model(source: str | os.PathLike[str] | bytes | ModelProto) -> Model:
         where=where,
         sha256=file.sha256,
         source=file.proto,
+        form=form.proto,
         nodes=nodes,
         input=signature.input,
         input_shape=signature.input_shape,
@@ -119,6 +147,10 @@ def load_model(source: str | os.PathLike[str] | bytes | ModelProto) -> Model:
         output=output,
         output_shape=shape,
         raw_output=signature.output,
+        own_output=form.output,
+        own=form.own,
+        feed=form.feed,
+        reading=reading,
         opset=file.opset,
         notes=notes,
         metadata={p.key: p.value for p in file.proto.metadata_props},
@@ -139,6 +171,19 @@ def save_model(proto: ModelProto, path: str | os.PathLike[str]) -> None:
         why = one_line(error)
         raise ModelError(f"model {os.fspath(path)!r} was not written, it is not valid ONNX: {why}; please report this") from error
     write_atomic(path, data)
+
+
+def _check_class(own: Own, scores: Shape, classes: int, where: str) -> None:
+    """Raises ModelError where the class that a file gives is not that of all its scores."""
+    if not own.is_class:
+        return
+    if own.axis is not None and scores and scores[own.axis] != classes:
+        length = scores[own.axis]
+        raise ModelError(f"{where}: the class is chosen along an axis of {length} of the {classes} scores; export the scores")
+    if own.labels and (len(own.labels) != classes or len(set(own.labels)) != classes):
+        raise ModelError(f"{where}: {len(set(own.labels))} labels stand for {classes} classes; export the scores")
+    if classes == 1:
+        raise ModelError(f"{where}: the class is chosen among one score and always the same; export the score")
 
 
 def _alive(nodes: tuple[Node, ...], output: str) -> tuple[Node, ...]:

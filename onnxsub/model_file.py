@@ -21,6 +21,7 @@ __all__ = ["OPSETS", "ModelFile", "read_model_file", "serialise"]
 OPSETS = range(7, 27)
 """Versions of the default operator set that are read."""
 
+_OWN_OPSET = 13
 _AGAIN = "download or export it again"
 
 
@@ -117,6 +118,8 @@ def _parse(data: bytes, where: str) -> ModelProto:
 
 def _opset(proto: ModelProto, where: str) -> int:
     versions = {o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")}
+    if not versions and all(node.domain not in ("", "ai.onnx") for node in proto.graph.node):
+        return _OWN_OPSET  # nothing of it is used; operators that are written by others are of this one
     if not versions:
         raise ModelError(f"{where} imports no default operator set; export it again with an opset of {OPSETS[0]} to {OPSETS[-1]}")
     if len(versions) > 1 or (version := versions.pop()) not in OPSETS:

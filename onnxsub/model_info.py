@@ -106,10 +106,10 @@ class InfoResult:
             "input": {
                 "name": m.input,
                 "shape": list(m.input_shape),
-                "dtype": str(m.input_dtype),
+                "dtype": str(m.feed.dtype),
                 "batch": "fixed" if m.batch_fixed else "dynamic",
             },
-            "output": {"name": m.raw_output, "logits": m.output, "classes": self.classes},
+            "output": {"name": m.own_output, "logits": m.output, "classes": self.classes},
             "operators": dict(self.operators),
             "activations": [
                 {"name": a.name, "operator": a.operator, "shape": list(a.shape), "units": a.units} for a in self.activations

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxsub.anchors import fit_shape
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, ModelError
 from onnxsub.model import Model, load_model
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import os
 
 __all__ = ["Query", "analysis_network", "make_query"]
+
+
+_ROUNDING = 1e-2  # of the largest logit: what the arithmetic of half precision may change
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +74,11 @@ class Query:
         leading class gets `f_y`, the others less.
         """
         logits = self.logits(x)
+        if self.model.whole:
+            fractions = (np.rint(x) != x).reshape(len(x), -1).any(axis=1)
+            logits = np.array(logits)
+            # no input of the file, hence no witness whatever the form says there
+            logits[fractions, self.label] = 1.0 + 2.0 * np.abs(logits[fractions]).max(initial=0.0)
         if not self.model.stripped:
             return logits
         margins, leaders = worst_margin(logits, self.label)
@@ -79,12 +87,15 @@ class Query:
             return logits
         # row by row: that is what anybody gets who runs the file on the point alone
         raw = self.runtime.raw(self.space.normalise(x[ahead]), one_by_one=True)
-        strict = worst_margin(own_scores(raw, self.model.outputs), self.label)[0] > 0
+        said = worst_margin(own_scores(raw, self.model.outputs), self.label)[0]
         logits = logits.copy()
-        for i in ahead[~strict]:
+        for i, word in zip(ahead, said, strict=True):
+            if word > 0:
+                continue
             own = logits[i, self.label]
             logits[i] = np.minimum(logits[i], np.nextafter(own, -np.inf, dtype=logits.dtype))
-            logits[i, [self.label, leaders[i]]] = own
+            # the file has the class itself in front: what the logits claim counts against it by as much
+            logits[i, [self.label, leaders[i]]] = own, own if word == 0 else own - margins[i]
         return logits
 
     def margins(self, x: Array) -> tuple[Array, Array]:
@@ -98,6 +109,14 @@ class Query:
         """`|x - x0|_inf` in float64: `(N, *shape)` to `(N,)`."""
         difference = np.abs(np.asarray(x, dtype=np.float64) - self.x0.astype(np.float64))
         return np.asarray(difference.reshape(len(x), -1).max(axis=1))
+
+    def refuse_whole(self, what: str) -> None:
+        """Raises InputError where the file takes whole numbers only, and `what` looks for points between them."""
+        if self.space.whole:
+            raise InputError(
+                f"{self.model.where} takes whole numbers, and {what} looks for points between them; use distance or verify, "
+                "or export the model with a float input"
+            )
 
     @cached_property
     def anchor_sha256(self) -> str:
@@ -120,6 +139,16 @@ def worst_margin(logits: Array, label: int) -> tuple[Array, Array]:
     others[:, label] = -np.inf
     best = others.argmax(axis=1)
     return others[np.arange(len(others)), best] - own, best
+
+
+def _check_word(model: Model, logits: Array, predicted: int) -> None:
+    """Raises ModelError where the class that the file gives at the anchor is not the one that was read, by more than rounding."""
+    margin, leader = worst_margin(logits, predicted)
+    if model.form is not model.source and margin[0] > _ROUNDING * (1.0 + np.abs(logits).max()):
+        raise ModelError(
+            f"{model.where}: at the anchor the file says class {predicted}, the scores that were read say {int(leader[0])}; "
+            "export the model so that it ends in its scores"
+        )
 
 
 def own_scores(raw: Array, outputs: int) -> Array:
@@ -190,15 +219,15 @@ def make_query(
         model: a loaded model or the path of an `.onnx` file.
         x0: the anchor as an array (a path is read by `onnxsub.anchors.read_anchor`).
         label: the class to defend; default: the predicted one.
-        space: domain and normalisation; default: `[0, 1]`, none.
+        space: domain and normalisation; default: `[0, 1]`, of a model of bytes the range of its type; none.
         threads: of onnxruntime; default: all cores.
 
     Raises:
         InputError: wrong shape, type, NaN, values outside the domain, label out of range.
     """
-    space = space or InputSpace()
     if not isinstance(model, Model):
         model = load_model(model)
+    space = (space or InputSpace()).over(model.feed.dtype, stated=space is not None)
     try:
         data = np.asarray(x0)
     except (TypeError, ValueError, RuntimeError) as e:  # rows of different lengths, a tensor that needs gradients, ...
@@ -217,6 +246,7 @@ def make_query(
     classes = logits.shape[1]
     said = own_scores(runtime.raw(space.normalise(x[None])), model.outputs) if model.stripped else logits
     predicted = int(said[0].argmax())
+    _check_word(model, logits, predicted)
     if label is None:
         label = predicted
     if not isinstance(label, int | np.integer) or isinstance(label, bool):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from onnxsub.errors import InputError
 from onnxsub.ops.base import Array, Shape
+from onnxsub.reading.integers import RANGES
 
 __all__ = ["InputSpace"]
 
+_WHOLE = 2**24
+"""Whole numbers up to here are float32 numbers, each of them."""
 _FLOAT32 = float(np.finfo(np.float32).max)
 
 
@@ -25,12 +28,14 @@ class InputSpace:
     Attributes:
         lower, upper: the domain box `[lower, upper]`, the same for every input element.
         mean, std: per channel (or one value for all); None for models that take `x` as it is.
+        whole: only whole numbers are inputs (a file of uint8, int64, ...). Boxes are the same; points are rounded to them.
     """
 
     lower: float = 0.0
     upper: float = 1.0
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.lower) and math.isfinite(self.upper) and self.lower < self.upper):
@@ -47,6 +52,35 @@ class InputSpace:
                 "give the range that the inputs really have"
             )
         self.check_fed(np.dtype(np.float32))
+        if self.whole:
+            self._check_whole()
+
+    def _check_whole(self) -> None:
+        """Raises InputError where whole numbers are no inputs, or not exactly float32 numbers."""
+        if self.mean is not None:
+            raise InputError("--mean and --std make fractions, and the model takes whole numbers; leave them out")
+        if math.ceil(self.lower) > math.floor(self.upper):
+            raise InputError(f"--domain {self.lower:g} {self.upper:g} holds no whole number, which the model takes; widen it")
+        if max(abs(self.lower), abs(self.upper)) > _WHOLE:
+            raise InputError(f"--domain {self.lower:g} {self.upper:g} holds whole numbers beyond {_WHOLE}, which are not read")
+
+    def over(self, dtype: np.dtype[Any], *, stated: bool = True) -> InputSpace:
+        """The same for a file whose input is of type `dtype`; `stated`: the user gave the ends.
+
+        Raises:
+            InputError: whole numbers of a type that has no usual range, and none was given; ends beyond the type.
+        """
+        if dtype.kind not in "iu":
+            return self
+        lower, upper = self.lower, self.upper
+        if not stated:
+            if str(dtype) not in RANGES:
+                raise InputError(f"the model's input is {dtype}, which has no usual range; say the valid one with --domain LO HI")
+            lower, upper = RANGES[str(dtype)]
+        least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+        if lower < least or upper > most:
+            raise InputError(f"--domain {lower:g} {upper:g} leaves the range of the model's input, {dtype}: {least} to {most}")
+        return replace(self, lower=lower, upper=upper, whole=True)
 
     def check_fed(self, dtype: np.dtype[Any]) -> None:
         """Raises InputError where `(x - mean) / std` at an end of the domain is beyond `dtype`, the type that a model is fed."""
@@ -73,11 +107,13 @@ class InputSpace:
         return ((np.asarray(x, dtype=np.float64) - ms[0]) / ms[1]).astype(np.float32)
 
     def inside(self, x: Array) -> Array:
-        """The nearest float32 points to `x` that lie in the domain (float32(0.3) itself is above 0.3).
+        """The nearest float32 points to `x` that lie in the domain (float32(0.3) itself is above 0.3), whole ones where inputs are.
 
         Raises:
             InputError: the domain is so narrow that no float32 number lies in it.
         """
+        if self.whole:
+            return np.clip(np.rint(x), np.ceil(self.lower), np.floor(self.upper)).astype(np.float32)
         lower, upper = np.float32(self.lower), np.float32(self.upper)
         if float(lower) < self.lower:
             lower = np.nextafter(lower, np.float32(np.inf))

@@ -10,6 +10,7 @@ from onnx import GraphProto, TensorProto, TypeProto, ValueInfoProto
 
 from onnxsub.errors import ModelError
 from onnxsub.ops.base import Shape
+from onnxsub.reading.graphs import only_input
 
 __all__ = ["Signature", "class_shape", "read_signature"]
 
@@ -42,18 +43,7 @@ class Signature:
 
 def read_signature(graph: GraphProto, where: str) -> Signature:
     """Input and output of `graph`. Raises ModelError where they are not those of a classifier with one float input."""
-    initializers = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
-    inputs = [v for v in graph.input if v.name not in initializers]
-    if len(inputs) != 1:
-        names = ", ".join(repr(v.name) for v in inputs) or "none"
-        raise ModelError(f"{where} has {len(inputs)} inputs ({names}), onnxsub reads models with one; make the others constants")
-    if len(graph.output) != 1:
-        names = ", ".join(repr(v.name) for v in graph.output) or "none"
-        raise ModelError(
-            f"{where} has {len(graph.output)} outputs ({names}), onnxsub reads models with one; "
-            "keep the logits only, with onnx.utils.extract_model"
-        )
-    (value,) = inputs
+    value = only_input(graph, where)
     dims, dtype = _tensor(value, "input", where)
     if len(dims) < 2:
         raise ModelError(
@@ -64,17 +54,12 @@ def read_signature(graph: GraphProto, where: str) -> Signature:
     if any(isinstance(d, str) for d in sample):
         open_dims = ", ".join(str(d) for d in sample if isinstance(d, str))
         raise ModelError(
-            f"{where}: input {value.name!r} of shape {_show(dims)} leaves {open_dims} open; fix them to numbers, "
-            "for instance with onnxruntime.tools.make_dynamic_shape_fixed (only the first axis may be open)"
+            f"{where}: input {value.name!r} of shape {_show(dims)} leaves {open_dims} open; state its lengths with --input-shape, "
+            "for instance --input-shape 3,224,224 (only the first axis may be open)"
         )
     shape = tuple(int(d) for d in sample)
     if any(d < 1 for d in shape):
         raise ModelError(f"{where}: input {value.name!r} of shape {_show(dims)} is empty; export it with its true shape")
-    if not isinstance(batch, str) and batch > 1:
-        raise ModelError(
-            f"{where}: input {value.name!r} of shape {_show(dims)} has a fixed batch of {batch}; "
-            "export it with batch 1 or an open batch axis"
-        )
     result = graph.output[0]
     declared: tuple[int | None, ...] | None = None
     if result.type.tensor_type.HasField("shape"):

@@ -1,6 +1,7 @@
-"""Take the trailing Softmax, LogSoftmax or (for one score) Sigmoid off: they keep the order of the classes, and hence the decision.
+"""Take the trailing Softmax, LogSoftmax or Sigmoid off: they keep the order of the classes, and hence the decision.
 
-softmax(z)_t >= softmax(z)_y  <=>  z_t >= z_y, and sigmoid(z) >= 1/2  <=>  z >= 0: the boundary is that of the logits.
+softmax(z)_t >= softmax(z)_y  <=>  z_t >= z_y; of several scores sigmoid(z_t) >= sigmoid(z_y)  <=>  z_t >= z_y; of one score
+sigmoid(z) >= 1/2  <=>  z >= 0: the boundary is that of the logits.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ _SAME_VALUES = frozenset({"Cast", "Dropout", "Flatten", "Identity", "Reshape", "
 _FLOATS = frozenset({1, 10, 11, 16})
 
 
-def strip_head(nodes: tuple[Node, ...], output: str, shapes: Mapping[str, Shape], where: str) -> tuple[str, tuple[str, ...]]:
-    """The name of the logits, and one note for each node taken off."""
+def strip_head(
+    nodes: tuple[Node, ...], output: str, shapes: Mapping[str, Shape], where: str, *, sigmoids: bool = False
+) -> tuple[str, tuple[str, ...]]:
+    """The name of the logits, and one note for each node taken off; `sigmoids`: those over several scores stay."""
     producers = {name: node for node in nodes for name in node.outputs if name}
     notes: list[str] = []
     while True:
@@ -29,13 +32,17 @@ def strip_head(nodes: tuple[Node, ...], output: str, shapes: Mapping[str, Shape]
             behind.append(node.op_type)
             name = node.inputs[0]
         node = producers.get(name)
-        if node is None or not _is_head(node, shapes, where):
+        kept = sigmoids and node is not None and node.op_type == "Sigmoid" and math.prod(shapes.get(node.inputs[0], (1,))) != 1
+        if node is None or kept or not _is_head(node, shapes, where):
             return output, tuple(notes)
         also = f" and the {', '.join(reversed(behind))} behind it" if behind else ""
-        why = "the boundary 0.5 becomes logit 0" if node.op_type == "Sigmoid" else "it does not change the order of the classes"
-        notes.append(f"{node.op_type} (node {node.name!r}) at the end{also} left out: {why}")
         output = node.inputs[0]
-        if node.op_type == "Sigmoid":
+        single = math.prod(shapes[output]) == 1
+        why = "the boundary 0.5 becomes logit 0" if single else "it does not change the order of the classes"
+        if node.op_type == "Sigmoid" and not single:
+            why = "each output is read as the score of a class, and the largest one is the class"
+        notes.append(f"{node.op_type} (node {node.name!r}) at the end{also} left out: {why}")
+        if single:
             return output, tuple(notes)  # what stands before it has its boundary at 0, not at 1/2
 
 
@@ -54,7 +61,7 @@ def _is_head(node: Node, shapes: Mapping[str, Shape], where: str) -> bool:
         return False
     classes = math.prod(shape)
     if node.op_type == "Sigmoid":
-        return classes == 1
+        return True
     if node.op_type not in ("Softmax", "LogSoftmax"):
         return False
     if classes == 1:

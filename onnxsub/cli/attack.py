@@ -13,7 +13,7 @@ __all__ = ["command"]
 
 @click.command("attack", cls=Command, epilog="Example: onnxsub attack model.onnx --x0 image.npy -o x_adv.npy")
 @click.option("--method", type=click.Choice(["auto", "pgd", "fgsm"]), default="auto", show_default=True, help="How to search.")
-@click.option("-o", "--output", metavar="FILE", help="Write the adversarial point: .npy, .npz or .png (8-bit, hence rounded).")
+@click.option("-o", "--out", "output", metavar="FILE", help="Write the adversarial point: .npy, .npz or .png (8-bit, rounded).")
 @anchor_options
 def command(request: Request, method: str, output: str | None) -> int:
     """Find the nearest adversarial point: its radius d_adv is an upper bound of the distance to the decision boundary.

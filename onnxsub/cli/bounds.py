@@ -18,7 +18,7 @@ BOUND_METHODS = ("ibp", "fastlin", "fastlin-ibp", "crown", "alpha-crown")
 @click.command("bounds", cls=Command, epilog="Example: onnxsub bounds model.onnx --x0 image.npy --eps 0.05 --method crown")
 @click.option("--eps", type=float, required=True, metavar="E", help="Radius of the ball, in un-normalised input units.")
 @click.option("--method", type=click.Choice(BOUND_METHODS), default="crown", show_default=True, help="How to bound.")
-@click.option("-o", "--output", metavar="FILE", help="Write the annotated .onnx, and all arrays to the .npz of the same name.")
+@click.option("-o", "--out", "output", metavar="FILE", help="Write the annotated .onnx, and all arrays to an .npz of that name.")
 @anchor_options
 def command(request: Request, eps: float, method: str, output: str | None) -> int:
     """Bound the input of every activation on the ball of radius E around the anchor, clipped to the domain.

@@ -11,6 +11,7 @@ from onnxsub.cli.bounds import BOUND_METHODS
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Command, Request, anchor_options
 from onnxsub.cli.points import check_writable
+from onnxsub.cli.reading import read_other
 
 if TYPE_CHECKING:
     from onnxsub.model import Model
@@ -27,7 +28,7 @@ _WORDS = {"yes": "yes, at a point that was tried", "no": "no: proved for the who
 @click.option(
     "--bounds", type=click.Choice(BOUND_METHODS), default="crown", show_default=True, help="Bounds of the certified figure."
 )
-@click.option("-o", "--output", metavar="FILE", help="Write the question to other verifiers: VNN-LIB 2.0, .vnnlib.")
+@click.option("-o", "--out", "output", metavar="FILE", help="Write the question to other verifiers: VNN-LIB 2.0, .vnnlib.")
 @click.option("--delta", type=float, metavar="D", help="With -o: do they differ by D or more?  [default: the certified figure]")
 @click.option("--samples", type=int, default=1000, show_default=True, metavar="N", help="Random points.")
 @anchor_options
@@ -42,13 +43,12 @@ def command(
     """
     request.refuse_device("compare")
     check_writable(output, (".vnnlib",))
-    from onnxsub.model import load_model
     from onnxsub.passes.compare import CompareOptions, compare
 
     options = CompareOptions(eps=eps, method=bounds, samples=samples, seed=request.seed)
     budget = request.budget()
     query = request.query()
-    second = load_model(other)
+    second = read_other(request, other)
     with request.out.progress() as report:
         report(0.0, "compare: samples, attack, certified bound")
         result = compare(query, second, options, budget=budget)

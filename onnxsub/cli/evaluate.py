@@ -10,6 +10,7 @@ import click
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
+from onnxsub.cli.reading import stated
 from onnxsub.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ __all__ = ["command"]
     "--timeout", type=float, metavar="S", help="Seconds per distance; with --protocol paper per solver run.  [default: none]"
 )
 @click.option("--nodes", type=int, metavar="N", help="Nodes of the search per distance.  [default: none]")
+@click.option("--output", metavar="NAME", help="Which output of a model is meant, where it has several.")
+@click.option("--input-shape", metavar="N,N..", help="Lengths of the input, where a model leaves them open: 3,224,224.")
 @click.option("--domain", nargs=2, type=float, metavar="LO HI", help="Valid input range.  [default: 0 1]")
 @click.option("--mean", metavar="M..", help="The model wants (x - mean) / std: mean, one or per channel.")
 @click.option("--std", metavar="S..", help="The same: std.")
@@ -99,7 +102,8 @@ def command(
     else:
         given = sorted(k for k, v in experiment.items() if v not in (None, ()) and v is not False)  # 0 was given
         if given:
-            raise InputError(f"--{given[0]} is about a new run; name its models too, or go on with {folder!r} by --run alone")
+            option = given[0].replace("_", "-")
+            raise InputError(f"--{option} is about a new run; name its models too, or go on with {folder!r} by --run alone")
         plan = open_run(Path(folder))
     with out.progress() as report:
         result = evaluate(plan, Path(folder), options, progress=report)
@@ -132,6 +136,8 @@ def _plan(models: tuple[str, ...], given: dict[str, Any]) -> Plan[Settings]:
         "verifiers": given["verifier"] or None,
         "solver": given["solver"],
         "domain": given["domain"],
+        "output": given["output"],
+        "input_shape": stated(None, given["input_shape"]).input_shape,
         "mean": _numbers(given["mean"], "--mean"),
         "std": _numbers(given["std"], "--std"),
         **{k: given[k] for k in ("rank", "refine", "timeout", "nodes", "tol", "seed", "threads", "device")},

@@ -19,7 +19,7 @@ __all__ = ["command"]
 )
 @click.option("--eps", type=float, required=True, metavar="E", help="Radius of the ball, in un-normalised input units.")
 @click.option("--vnnlib", type=click.Choice(["1.0", "2.0"]), default="1.0", show_default=True, help="Version of the text.")
-@click.option("-o", "--output", metavar="FILE", help="The property: .vnnlib or .gz.  [default: standard output]")
+@click.option("-o", "--out", "output", metavar="FILE", help="The property: .vnnlib or .gz.  [default: standard output]")
 @anchor_options
 def command(request: Request, eps: float, vnnlib: str, output: str | None) -> int:
     """Write "some other class within the radius E of the anchor" as a VNN-LIB property of MODEL.
@@ -31,6 +31,8 @@ def command(request: Request, eps: float, vnnlib: str, output: str | None) -> in
     from onnxsub.properties import robustness_property, write_property
 
     query = request.query()
+    if query.model.form is not query.model.source:
+        request.out.note("the property is about the form that is analysed, which onnxsub info MODEL -o FILE.onnx writes")
     found = robustness_property(query, eps)
     ends = f"{query.space.lower:g} to {query.space.upper:g}"
     lines = [

@@ -9,28 +9,38 @@ import click
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
+from onnxsub.cli.points import check_writable
+from onnxsub.cli.reading import reading_options
 
 if TYPE_CHECKING:
+    from onnxsub.model import Model
     from onnxsub.provenance import Provenance
+    from onnxsub.reading import Reading
 
 __all__ = ["command"]
 
 
 @click.command("info", cls=Command, epilog="Example: onnxsub info model.onnx")
 @click.argument("model", metavar="MODEL")
+@click.option("-o", "--out", "output", metavar="FILE.onnx", help="Write the form that is analysed: one input, the scores.")
+@reading_options
 @output_options
-def command(model: str, out: Output) -> int:
+def command(model: str, output: str | None, reading: Reading, out: Output) -> int:
     """What MODEL holds: inputs, outputs, opset, operators, units per activation, and what of it is not supported."""
+    check_writable(output, (".onnx",))
+    from onnxsub.model import load_model, save_model
     from onnxsub.model_info import info
 
-    result = info(model)
+    result = info(load_model(model, reading))
     m = result.model
+    if output is not None:
+        save_model(m.form, output)
     rows = [
         ("model", str(m.path)),
         ("sha256", m.sha256),
         ("format", f"opset {m.opset}, IR {m.source.ir_version}"),
-        ("input", f"{m.input}  {list(m.input_shape)} {m.input_dtype}, {'batch 1' if m.batch_fixed else 'any batch'}"),
-        ("output", f"{m.raw_output}  {result.classes} classes"),
+        ("input", f"{m.input}  {list(m.input_shape)} {m.feed.dtype}, {_batch(m)}"),
+        ("output", f"{m.own_output}  {result.classes} classes"),
         ("operators", ", ".join(f"{name} {count}" for name, count in result.operators.items())),
         ("parameters", f"{result.parameters:,}"),
         ("units", f"{result.units:,}"),
@@ -39,6 +49,7 @@ def command(model: str, out: Output) -> int:
         *[("note", note) for note in m.notes],
         *[("limit", f"{x.operator} (node {x.node!r}) has no {x.meaning}: {x.reason}") for x in result.limits],
         *[("unsupported", line) for line in result.unsupported],
+        *([] if output is None else [("written", output)]),
     ]
     if not result.unsupported:
         rows.append(("supported", "yes: every operator is in the operator table"))
@@ -47,6 +58,15 @@ def command(model: str, out: Output) -> int:
     table += [(w.name, w.operator, "x".join(map(str, w.shape)), f"{w.windows:,} windows") for w in result.windowed]
     out.result(result, rows, table if len(table) > 1 else ())
     return Exit.DONE
+
+
+def _batch(model: Model) -> str:
+    """How many samples the file takes at once."""
+    if model.feed.bare:
+        return "no batch axis"
+    if model.feed.copies > 1:
+        return f"batch {model.feed.copies}"
+    return "batch 1" if model.batch_fixed else "any batch"
 
 
 def _origin(p: Provenance) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ import click
 
 from onnxsub.budget import Budget
 from onnxsub.cli.output import Output
+from onnxsub.cli.reading import READING, read_model, rounded, space_of
 from onnxsub.errors import InputError
 
 if TYPE_CHECKING:
@@ -121,11 +122,14 @@ class Request:
     """The anchor, the limits and the way out that every command with an anchor takes.
 
     Attributes:
-        model, x0: paths. index, array, label, domain, mean, std: how the anchor is read (see `onnxsub.anchors`, `InputSpace`).
+        model, x0: paths. scores, input_shape: how the file is read (`onnxsub.cli.reading`).
+        index, array, label, domain, mean, std: how the anchor is read (see `onnxsub.anchors`, `InputSpace`).
         timeout: seconds or None. threads: None for all cores. seed, device: of everything random, of torch.
     """
 
     model: str
+    scores: str | None
+    input_shape: str | None
     x0: str
     index: int | None
     array: str | None
@@ -161,17 +165,16 @@ class Request:
     def query(self) -> Query:
         """Reads model and anchor and checks them against each other."""
         from onnxsub.anchors import read_anchor
-        from onnxsub.model import load_model
         from onnxsub.provenance import warn_if_other_anchor
         from onnxsub.query import make_query
 
-        space = self.space
-        model = load_model(self.model)
-        x0 = read_anchor(self.x0, model.input_shape, index=self.index, array=self.array, domain=self.domain)
+        model = read_model(self)
+        space = space_of(model, self.space)
+        x0 = read_anchor(self.x0, model.input_shape, index=self.index, array=self.array, domain=(space.lower, space.upper))
         limit_threads(self.threads)
         query = make_query(model, x0, self.label, space=space, threads=self.threads)
         warning = warn_if_other_anchor(model, query.anchor_sha256)
-        for note in (*model.notes, *([warning] if warning else [])):
+        for note in (*model.notes, *rounded(space, x0), *([warning] if warning else [])):
             self.out.note(note)
         return query
 
@@ -213,6 +216,7 @@ _X0_HELP = "Anchor: .npy, .npz, .png, .jpg or .csv."
 
 _ANCHOR = (
     click.argument("model", metavar="MODEL"),
+    *READING,
     click.option(*_X0, required=True, metavar="FILE", help=_X0_HELP),
     click.option("--index", type=int, metavar="N", help="Row of FILE, when it holds many."),
     click.option("--array", metavar="NAME", help="Array of an .npz FILE."),
@@ -281,7 +285,8 @@ def anchor_options(function: Function, *, required: bool = True) -> Function:
         shared = {field.name: kwargs.pop(field.name) for field in dataclasses.fields(Request)}
         return function(request=Request(**shared), **kwargs)
 
-    options = _ANCHOR if required else (_ANCHOR[0], click.option(*_X0, default="", metavar="FILE", help=_X0_HELP), *_ANCHOR[2:])
+    free = click.option(*_X0, default="", metavar="FILE", help=_X0_HELP)
+    options = _ANCHOR if required else (_ANCHOR[0], *READING, free, *_ANCHOR[4:])
     return _apply(options, output_options(wrapper))
 
 

@@ -53,7 +53,7 @@ GAMMA = 0.99
 @click.option(
     "--best-effort", is_flag=True, help="At the time limit write what whole rounds have pruned by then, in place of nothing."
 )
-@click.option("-o", "--output", metavar="FILE", help="The substitute.  [default: MODEL.METHOD-GAMMA.onnx in the current folder]")
+@click.option("-o", "--out", "output", metavar="FILE", help="The substitute.  [default: MODEL.METHOD-GAMMA.onnx, right here]")
 @anchor_options
 def command(
     request: Request,

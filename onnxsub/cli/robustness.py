@@ -10,6 +10,7 @@ import click
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
+from onnxsub.cli.reading import stated
 from onnxsub.errors import InputError
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ _DATA = ("data", "array", "labels", "index", "limit", "every")
 @click.option("--solver", type=click.Choice(["highs", "gurobi", "scip"]), help="As for distance.  [default: highs]")
 @click.option("--timeout", type=float, metavar="S", help="Seconds per sample.  [default: none]")
 @click.option("--nodes", type=int, metavar="N", help="Nodes of the search per sample.  [default: none]")
+@click.option("--output", metavar="NAME", help="Which output of a model is meant, where it has several.")
+@click.option("--input-shape", metavar="N,N..", help="Lengths of the input, where a model leaves them open: 3,224,224.")
 @click.option("--domain", nargs=2, type=float, metavar="LO HI", help="Valid input range.  [default: 0 1]")
 @click.option("--mean", metavar="M..", help="The model wants (x - mean) / std: mean, one or per channel.")
 @click.option("--std", metavar="S..", help="The same: std.")
@@ -103,7 +106,7 @@ def command(
     else:
         given = sorted(k for k, v in experiment.items() if v is not None and v is not False)  # 0 was given
         if given:
-            option = {"property_": "property", "value_range": "range"}.get(given[0], given[0])
+            option = {"property_": "property", "value_range": "range", "input_shape": "input-shape"}.get(given[0], given[0])
             raise InputError(f"--{option} is about a new run; name its model too, or go on with {folder!r} by --run alone")
         plan = open_robustness(Path(folder))
     with out.progress() as report:
@@ -140,6 +143,7 @@ def _plan(model: str, given: dict[str, Any]) -> Plan[RobustnessSettings]:
     values: dict[str, Any] = {k: v for k, v in given.items() if k not in (*_DATA, "property_", "metric", "mean", "std")}
     values |= {"prop": given["property_"], "metric": given["metric"] or "satisfaction"}
     values |= {name: _numbers(given[name], name) for name in ("mean", "std")}
+    values["input_shape"] = stated(None, given["input_shape"]).input_shape
     settings = RobustnessSettings(**{k: v for k, v in values.items() if v is not None})
     index = None if given["index"] is None else parse_indices(given["index"])
     every = 1 if given["every"] is None else given["every"]

@@ -11,6 +11,7 @@ from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Command, Request, anchor_options, check_tighten, limit_threads, verifier_options
 from onnxsub.cli.output import solver_row
 from onnxsub.cli.points import POINT_FILES, check_writable, write_point
+from onnxsub.cli.reading import read_model
 from onnxsub.cli.verify_property import verify_property
 
 __all__ = ["command"]
@@ -21,7 +22,7 @@ _CODES = {"proved": Exit.DONE, "violated": Exit.VIOLATED, "unknown": Exit.UNDECI
 @click.command("verify", cls=Command, epilog="Example: onnxsub verify model.onnx --x0 image.npy --eps 0.05 --timeout 60")
 @click.option("--eps", type=float, metavar="E", help="Radius of the ball, in un-normalised input units.")
 @verifier_options
-@click.option("-o", "--output", metavar="FILE", help="Write the witness: .npy, .npz or .png (8-bit, hence rounded).")
+@click.option("-o", "--out", "output", metavar="FILE", help="Write the witness: .npy, .npz or .png (8-bit, hence rounded).")
 @click.option("--vnncomp", is_flag=True, help="With PROPERTY: print result and witness as VNN-COMP has them.")
 @functools.partial(anchor_options, required=False)
 @click.argument("prop", metavar="[PROPERTY.vnnlib]", required=False)
@@ -54,7 +55,8 @@ def command(
     options = VerifyOptions(limits, milp, BabOptions.of_gib(memory, request.device), AttackPlan(device=request.device), verifier)
     if prop is not None:
         limit_threads(request.threads)
-        return verify_property(request.model, prop, options, request.out, output=output, vnncomp=vnncomp)
+        model = read_model(request, sigmoids=True)
+        return verify_property(model, prop, options, request.out, output=output, vnncomp=vnncomp)
     assert eps is not None
     check_writable(output, POINT_FILES)
     query = request.query()

@@ -26,7 +26,7 @@ _CODES = {"proved": Exit.DONE, "violated": Exit.VIOLATED, "unknown": Exit.UNDECI
 
 
 def verify_property(
-    model_path: str, property_path: str, options: VerifyOptions, out: Output, *, output: str | None = None, vnncomp: bool = False
+    model: Model, property_path: str, options: VerifyOptions, out: Output, *, output: str | None = None, vnncomp: bool = False
 ) -> int:
     """Decides, prints and returns the exit code: 0 proved (unsat), 1 violated (sat), 3 undecided.
 
@@ -39,11 +39,9 @@ def verify_property(
         InputError: a file cannot be used, with line and column where the property is wrong.
     """
     check_writable(output, WITNESS_FILES)
-    from onnxsub.model import load_model
     from onnxsub.properties import load_property
     from onnxsub.verifiers.property import decide_property
 
-    model = load_model(model_path)
     question = load_property(property_path, model)
     for note in model.notes:
         out.note(note)

@@ -24,11 +24,12 @@ def run_instance(model_path: str, property_path: str, results: str, timeout: flo
     try:
         from onnxsub.model import load_model
         from onnxsub.properties import load_property
+        from onnxsub.reading import Reading
         from onnxsub.verifiers.options import Limits
         from onnxsub.verifiers.property import decide_property
         from onnxsub.verifiers.verify import VerifyOptions
 
-        model = load_model(model_path)
+        model = load_model(model_path, Reading(sigmoids=True))
         question = load_property(property_path, model)
         left = timeout - (time.perf_counter() - _STARTED) - min(_MARGIN, timeout / 10)
         text = "timeout\n"

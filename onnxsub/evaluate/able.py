@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnxsub.errors import InputError
 from onnxsub.model import Model
 from onnxsub.network import Network
 from onnxsub.passes.select import SelectOptions
@@ -20,10 +21,13 @@ def probe(model: Model, space: InputSpace) -> Query:
 
     Raises:
         UnsupportedOperatorError: an operator of the model is not in the table.
-        InputError: normalisation that does not fit the model's input.
+        InputError: normalisation that does not fit the model's input; whole numbers without a range.
         ModelError: onnxruntime does not accept the model.
     """
     space.check_fed(model.input_dtype)
+    if model.whole and (space.lower, space.upper) == (0.0, 1.0):
+        raise InputError(f"{model.where} takes {model.feed.dtype}; say the range of its inputs, for instance --domain 0 255")
+    space = space.over(model.feed.dtype)
     network = analysis_network(model, space)
     middle = np.full(model.input_shape, space.lower + (space.upper - space.lower) / 2)
     return Query(model, space, np.ascontiguousarray(space.inside(middle)), 0, 0, network, Runtime(model, threads=1))

@@ -15,6 +15,7 @@ from onnxsub.evaluate.samples import Choice, Samples, format_indices, parse_indi
 from onnxsub.evaluate.settings import Settings
 from onnxsub.files import one_line, write_atomic
 from onnxsub.model import Model, load_model
+from onnxsub.reading import Reading
 from onnxsub.region import InputSpace
 from onnxsub.results import VERSION
 from onnxsub.zoo.recipe import budget_text
@@ -53,6 +54,11 @@ class RunSettings(Protocol):
     @property
     def space(self) -> InputSpace:
         """Domain and normalisation."""
+        ...
+
+    @property
+    def reading(self) -> Reading:
+        """How the models are read."""
         ...
 
     def to_json(self) -> dict[str, Any]:
@@ -101,7 +107,7 @@ class Plan(Generic[S]):
         entries: list[ModelEntry] = []
         loaded = []
         for path in paths:
-            model = load_model(path)
+            model = load_model(path, settings.reading)
             if model.sha256 in (e.sha256 for e in entries):
                 raise InputError(f"model {path!r} is given twice; give each once")
             name = stem = Path(path).stem

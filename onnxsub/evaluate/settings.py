@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from onnxsub.errors import InputError
+from onnxsub.reading import Reading
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.registry import check_verifier
 
@@ -44,6 +45,7 @@ class Settings:
         tol: `exact` means upper - lower <= tol; None: 1e-6, 1e-4 with the protocol `paper`.
         seed, threads, device: as for a single distance; one thread per worker by default.
         domain, mean, std: see `onnxsub.region.InputSpace`.
+        output, input_shape: of every model, see `onnxsub.reading.Reading`.
     """
 
     SCHEMA: ClassVar[str] = "onnxsub.run/1"
@@ -65,6 +67,8 @@ class Settings:
     domain: tuple[float, float] = (0.0, 1.0)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    output: str | None = None
+    input_shape: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         paper = is_paper(self.protocol)
@@ -115,6 +119,11 @@ class Settings:
     def space(self) -> InputSpace:
         """Domain and normalisation."""
         return InputSpace(self.domain[0], self.domain[1], self.mean, self.std)
+
+    @property
+    def reading(self) -> Reading:
+        """How the models are read."""
+        return Reading(self.output, self.input_shape)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values under the names of the fields."""

@@ -102,7 +102,7 @@ def _query(task: Task) -> Query:
 
 
 def _load(task: Task) -> Model:
-    model = load_model(task.model)
+    model = load_model(task.model, task.settings.reading)
     if model.sha256 != task.sha256 and not isinstance(task.model, bytes):
         raise InputError(f"{os.fspath(task.model)!r} has changed since the run began; restore it and use --retry-failed")
     return model

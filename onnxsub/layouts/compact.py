@@ -36,7 +36,7 @@ def write(model: Model, folded: Network, *, budget: Budget | None = None) -> Mod
         OutOfTime: the budget ended; it is looked at before every operator.
     """
     budget = budget or Budget()
-    declared = np.dtype(helper.tensor_dtype_to_np_dtype(model.source.graph.output[0].type.tensor_type.elem_type))
+    declared = np.dtype(helper.tensor_dtype_to_np_dtype(model.form.graph.output[0].type.tensor_type.elem_type))
     dtype = model.input_dtype if declared == np.float16 else declared
     target = model.raw_output
     writer = Writer(dtype, (model.input, target))
@@ -63,7 +63,7 @@ def write(model: Model, folded: Network, *, budget: Budget | None = None) -> Mod
 
 
 def _input(model: Model) -> ValueInfoProto:
-    for value in model.source.graph.input:
+    for value in model.form.graph.input:
         if value.name == model.input:
             copy = ValueInfoProto()
             copy.CopyFrom(value)
@@ -72,6 +72,6 @@ def _input(model: Model) -> ValueInfoProto:
 
 
 def _output(model: Model, name: str) -> ValueInfoProto:
-    kind = model.source.graph.output[0].type.tensor_type.elem_type
+    kind = model.form.graph.output[0].type.tensor_type.elem_type
     batch = 1 if model.batch_fixed else _input(model).type.tensor_type.shape.dim[0].dim_param or None
     return helper.make_tensor_value_info(name, kind, [batch, *model.output_shape])

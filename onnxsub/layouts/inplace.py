@@ -63,14 +63,14 @@ def inplace(model: Model, network: Network, *, budget: Budget | None = None) -> 
             _replace(graph, node, op, dtype)
         graph.cleanup().toposort()
 
-    return edit(model.source, change)
+    return edit(model.form, change)
 
 
 def _element_types(model: Model) -> dict[str, np.dtype[Any]] | None:
     """Element type of every tensor of a file with casts in it; None for the others, where all are of the input's type."""
     if not any(node.op_type in ("Cast", "CastLike") for node in model.nodes):
         return None
-    graph = onnx.shape_inference.infer_shapes(model.source).graph
+    graph = onnx.shape_inference.infer_shapes(model.form).graph
     known = (v for v in (*graph.input, *graph.value_info, *graph.output) if v.type.tensor_type.elem_type)
     return {v.name: np.dtype(helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type)) for v in known}
 

@@ -56,6 +56,7 @@ def smallest_margin(
         ContradictionError: a point was replayed below what is proved.
     """
     check_eps(eps)
+    query.refuse_whole("the smallest margin")
     if not 0 <= target < query.classes:
         raise InputError(f"--targets {target} is out of range: the model has {query.classes} classes (0 to {query.classes - 1})")
     if target == query.label:

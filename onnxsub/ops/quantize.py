@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from onnxsub.ops.base import Activation, Array, Box
-from onnxsub.ops.encoding import integers
 from onnxsub.ops.quantize_onnx import Steps
 from onnxsub.ops.relaxation import Elementwise, check_mode
 
@@ -270,6 +269,8 @@ class Quantise(Activation):
             return y
         a, b, low, high, edge = a[units], b[units], low[units], high[units], 0.5 + self._flat(self.room)[units]
         t = encoder.variables(z.take(units).scale(1 / step[units]), a, b)
+        from onnxsub.ops.encoding import integers  # which imports scipy
+
         m = integers(encoder, low, high)
         gap = m - t
         for sign, near, far, end in ((1.0, low, high, a), (-1.0, high, low, b)):

@@ -73,10 +73,10 @@ def read_dropout(node: Node) -> tuple[Reshape, ...]:
 
 
 def read_cast(node: Node) -> tuple[Reshape, ...]:
-    """Identity between float32 and float64; half precision rounds too coarsely to be taken as that."""
+    """Identity over the real numbers, between all types of floats: what they round is up to the replay."""
     only_variable(node)
     to = int(node.attributes["to"])
-    if to not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
+    if to not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16):
         raise node.refuse(f"a cast to {onnx.TensorProto.DataType.Name(to)} rounds")
     return (Reshape(**node.common()),)
 

@@ -34,7 +34,8 @@ def annotate(model: Model, result: BoundsResult) -> ModelProto:
         "onnxsub.model.sha256": str(result.head["model"]["sha256"]),
         "onnxsub.anchor.sha256": str(result.head["anchor"]["sha256"]),
     }
-    return set_properties(model.source, properties, nodes)
+    written = {name for node in model.source.graph.node for name in node.output}
+    return set_properties(model.source if nodes.keys() <= written else model.form, properties, nodes)
 
 
 def save_annotated(model: Model, result: BoundsResult, path: str | os.PathLike[str]) -> Path:

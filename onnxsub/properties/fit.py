@@ -17,6 +17,11 @@ __all__ = ["check_fits", "logit_clause", "shaped_like"]
 
 def check_fits(found: Property, model: Model) -> None:
     """Raises InputError unless the property's tensors are the model's input and output."""
+    if model.own.is_class:
+        raise InputError(
+            f"{found.where}: {model.where} ends in a class, of which no property of scores speaks; "
+            "ask about the file that onnxsub info MODEL -o FILE.onnx writes"
+        )
     for what, have, shape in (
         ("input", found.input_shape, model.input_shape),
         ("output", found.output_shape, model.output_shape),

@@ -16,6 +16,7 @@ from onnxsub.verifiers.options import BabOptions, ExactOptions, Limits, MilpOpti
 from onnxsub.verifiers.registry import check_verifier, external_tool
 from onnxsub.verifiers.result import DistanceResult, Original, Progress
 from onnxsub.verifiers.via import distance_via
+from onnxsub.verifiers.whole import coarser, next_whole
 from onnxsub.verifiers.witness import Witness
 
 __all__ = ["DistanceOptions", "DistanceResult", "distance", "without_substitute"]
@@ -76,6 +77,16 @@ def distance(
         ContradictionError: a point was replayed nearer than what is proved.
     """
     options = options or DistanceOptions()
+    if query.space.whole and not query.misclassified:
+        options = replace(options, limits=coarser(options.limits))
+        return next_whole(_distance(query, options, found, progress))
+    return _distance(query, options, found, progress)
+
+
+def _distance(
+    query: Query, options: DistanceOptions, found: AttackResult | None, progress: Progress | None
+) -> DistanceResult:
+    """`distance` over the box of the domain."""
     tool = external_tool(options.verifier)
     if query.misclassified:
         return _misclassified(query, options)

@@ -26,13 +26,15 @@ class BallJudge:
     def __init__(self, instance: Instance, eps: float) -> None:
         self._instance = instance
         lower, upper = instance.ball(eps)
-        self.lower, self.upper = inside_float32(lower.reshape(-1), upper.reshape(-1))
+        self._whole = instance.space.whole
+        self.lower, self.upper = inside_float32(lower.reshape(-1), upper.reshape(-1), whole=self._whole)
         self._anchor = instance.x0.astype(np.float32).reshape(-1)
         self._clause = {t: k for k, t in enumerate(instance.targets)}
 
     def _fed(self, x: Array) -> Array:
         """Points `(N, ...)` as float32 points of the ball; a side that holds none keeps the anchor's value."""
         flat = np.asarray(x, dtype=np.float64).reshape(len(x), -1).astype(np.float32)
+        flat = np.rint(flat) if self._whole else flat
         inside = np.where(self.lower > self.upper, self._anchor, np.clip(flat, self.lower, np.maximum(self.lower, self.upper)))
         return np.asarray(inside.reshape(len(x), *self._instance.x0.shape))
 
@@ -66,8 +68,8 @@ class CaseJudge:
         self._runtime = runtime
         self._case = case
         self._number = number
-        self._dtype = runtime.model.input_dtype
-        self.lower, self.upper = inside_float32(case.lower, case.upper, self._dtype)
+        self._dtype, self._whole = runtime.model.input_dtype, runtime.model.whole
+        self.lower, self.upper = inside_float32(case.lower, case.upper, self._dtype, whole=self._whole)
         self._rows = np.concatenate([c.A for c in case.clauses])
         self._ends = np.concatenate([c.b for c in case.clauses])
         self._strict = np.concatenate([c.strict for c in case.clauses])
@@ -76,6 +78,7 @@ class CaseJudge:
     def _fed(self, x: Array) -> Array:
         with np.errstate(over="ignore"):
             flat = np.asarray(x, dtype=np.float64).reshape(len(x), -1).astype(self._dtype)
+        flat = np.rint(flat) if self._whole else flat
         return np.asarray(np.clip(flat, self.lower, self.upper))
 
     def _least(self, y: Array) -> tuple[Array, Array]:
@@ -88,7 +91,8 @@ class CaseJudge:
 
     def margins(self, points: Array) -> tuple[Array, Array]:
         """The largest over the clauses of the smallest row, and that clause, for points anywhere, `(N, *input_shape)`."""
-        y = self._runtime.raw(np.asarray(points).reshape(-1, *self._runtime.model.input_shape))
+        points = np.rint(points) if self._whole else np.asarray(points)
+        y = self._runtime.raw(points.reshape(-1, *self._runtime.model.input_shape))
         least = np.nan_to_num(self._least(y.reshape(len(y), -1))[0], nan=-math.inf)
         best = least.argmax(1)
         return least[np.arange(len(least)), best], best
@@ -97,8 +101,9 @@ class CaseJudge:
         fed = self._fed(np.asarray(x)[None])
         model = self._runtime.model
         y = self._runtime.raw(fed.reshape(1, *model.input_shape), one_by_one=True).reshape(1, -1).astype(np.float64)
-        # where a side is narrower than the grid, the point named is the end of the box that is cast to `fed`
-        point = np.clip(fed[0].astype(np.float64), self._case.lower, self._case.upper)
+        # where a side is narrower than the grid, the point named is the end of the box that is cast to `fed`; whole numbers stay
+        point = fed[0].astype(np.float64)
+        point = point if self._whole else np.clip(point, self._case.lower, self._case.upper)
         (least,), (holds,) = self._least(y)
         values = np.where(holds | ~holds.any(), np.nan_to_num(least, nan=-math.inf), -math.inf)
         best = int(values.argmax())

@@ -24,6 +24,7 @@ _FAR = 10.0  # times the tolerance of a tie
 _REAL = 1e-9  # of the margin at the anchor: what float64 inference cannot tell from zero
 
 _FLOAT32 = 2.0**-24
+_WHOLE_STEPS = np.arange(5) / 2  # of whole numbers: up to the next ones
 _STEPS = np.concatenate([[0.0], np.geomspace(1e-8, 1e-3, 21)])
 
 
@@ -117,7 +118,7 @@ class Referee:
         (gradient,) = torch.autograd.grad(logits[int(others.argmax())] - logits[self._label], t)
         sign = np.sign(gradient[0].numpy())
         radius = np.abs(base - self._x0).max()
-        steps = _STEPS.reshape(-1, *[1] * base.ndim)
+        steps = (_WHOLE_STEPS if self._space.whole else _STEPS).reshape(-1, *[1] * base.ndim)
         moved = base + sign * steps
         # rounding to float32 must not carry a point across the limit
         ball = np.minimum(radius + steps, max(limit - _FLOAT32 * (1.0 + np.abs(base).max()), 0.0))

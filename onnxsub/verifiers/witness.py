@@ -67,8 +67,18 @@ class Judge(Protocol):
         ...
 
 
-def inside_float32(lower: Array, upper: Array, dtype: np.dtype[np.generic] | type = np.float32) -> tuple[Array, Array]:
-    """The smallest and the largest number of a type inside each side of a box; twice the nearest where there is none."""
+def inside_float32(
+    lower: Array, upper: Array, dtype: np.dtype[np.generic] | type = np.float32, *, whole: bool = False
+) -> tuple[Array, Array]:
+    """The smallest and the largest number of a type inside each side of a box; twice the nearest where there is none.
+
+    Args:
+        whole: whole numbers only.
+    """
+    if whole:
+        nearest = np.rint(np.asarray(lower, dtype=np.float64))
+        low, high = np.ceil(lower), np.floor(upper)
+        return np.where(low > high, nearest, low).astype(dtype), np.where(low > high, nearest, high).astype(dtype)
     kind = np.dtype(dtype).type
     with np.errstate(over="ignore"):  # an end beyond the type becomes its largest number below
         low, high, nearest = (np.asarray(end).astype(dtype) for end in (lower, upper, lower))

@@ -141,7 +141,6 @@ REFUSED = [
     (Case("Pad", (IMAGE, ints(1, 0, 0, 0, 0, 0, 0, 0))), "batch axis"),
     (Case("ReduceSum", (IMAGE,)), "batch axis"),
     (Case("ReduceMean", (IMAGE,), {"axes": [0]}), "batch axis"),
-    (Case("Cast", (IMAGE,), {"to": int(TensorProto.FLOAT16)}), "FLOAT16"),
     (Case("Cast", (IMAGE,), {"to": int(TensorProto.INT64)}), "INT64"),
     (Case("Dropout", (IMAGE, np.array(0.4, F32), np.array(True))), "training"),
     (Case("PRelu", ((1, 4), random((3, 1)))), "wider"),

@@ -10,6 +10,7 @@ from onnxsub.errors import InputError
 from onnxsub.evaluate.settings import plain_settings
 from onnxsub.metrics.adversarial import AdversarialOptions, Targets
 from onnxsub.metrics.margin import MarginOptions
+from onnxsub.reading import Reading
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.options import BabOptions, Limits, MilpOptions
 
@@ -63,6 +64,11 @@ class PairSettings:
     def space(self) -> InputSpace:
         """Domain and normalisation."""
         return InputSpace(self.domain[0], self.domain[1], self.mean, self.std)
+
+    @property
+    def reading(self) -> Reading:
+        """As the files say."""
+        return Reading()
 
     @property
     def options(self) -> AdversarialOptions:

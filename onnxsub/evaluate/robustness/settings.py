@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from onnxsub.errors import InputError
 from onnxsub.evaluate.settings import plain_settings
 from onnxsub.metrics.intervals import check_confidence, hoeffding_samples
+from onnxsub.reading import Reading
 from onnxsub.region import InputSpace
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class RobustnessSettings:
         verifier, solver: as for a single decision. timeout: seconds per sample; None for none.
         nodes: of the search per sample; None for no limit.
         seed, threads: of everything random, of one worker. domain, mean, std: see `onnxsub.region.InputSpace`.
+        output, input_shape: see `onnxsub.reading.Reading`.
     """
 
     SCHEMA: ClassVar[str] = "onnxsub.run-robustness/1"
@@ -95,6 +97,8 @@ class RobustnessSettings:
     domain: tuple[float, float] = (0.0, 1.0)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    output: str | None = None
+    input_shape: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
@@ -141,6 +145,11 @@ class RobustnessSettings:
     def space(self) -> InputSpace:
         """Domain and normalisation."""
         return InputSpace(self.domain[0], self.domain[1], self.mean, self.std)
+
+    @property
+    def reading(self) -> Reading:
+        """How the models are read."""
+        return Reading(self.output, self.input_shape)
 
     def local_options(self, threads: int) -> LocalOptions:
         """How a verdict is found."""

@@ -44,6 +44,7 @@ def decide_local(
         UnsupportedOperatorError: an operator has no bounds.
         MissingDependencyError, LicenceError, SolverError: of the solver.
     """
+    query.refuse_whole(f"property {prop.name}")
     options = options or LocalOptions()
     clock = options.budget(budget)
     return _within_reach(query, prop, lambda near: _decide(query, near, options, clock))
@@ -75,6 +76,7 @@ def attack_local(
     query: Query, prop: LocalProperty, options: LocalOptions | None = None, *, budget: Budget | None = None
 ) -> LocalVerdict:
     """The attack alone: `violated` with a replayed point, `misclassified`, or `undecided` where it failed (constraint security)."""
+    query.refuse_whole(f"property {prop.name}")
     options = options or LocalOptions()
     clock = options.budget(budget)
     return _within_reach(query, prop, lambda near: _attack(query, near, options, clock))

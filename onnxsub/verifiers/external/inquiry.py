@@ -18,7 +18,6 @@ from onnxsub.ops.base import Array
 from onnxsub.passes.attack.walk import walk_back
 from onnxsub.properties import Property, robustness_property
 from onnxsub.query import Query, make_query
-from onnxsub.region import InputSpace
 from onnxsub.verifiers.external.reader import check_readable
 from onnxsub.verifiers.external.tool import SAT, UNKNOWN, UNSAT, Job, Tool
 from onnxsub.verifiers.referee import Referee
@@ -61,7 +60,7 @@ class Inquiry:
         self._folder = folder
         self._path = folder / "model.onnx"
         # a copy, so that what is read is what was checked
-        save_model(query.model.source, self._path)
+        save_model(query.model.form, self._path)
         logits = query.logits(query.x0[None])[0].astype(np.float64)
         self._order = sorted(query.targets, key=lambda t: logits[query.label] - logits[t])
 
@@ -159,7 +158,7 @@ def query_of(model: Model, query: Query) -> Query:
     if ms is not None and model.input_shape != query.x0.shape:
         # what was one value per channel is one per element of a flat input
         mean, std = (tuple(end.reshape(-1).tolist()) for end in ms)
-        space = InputSpace(space.lower, space.upper, mean, std)
+        space = replace(space, mean=mean, std=std)
     found = make_query(model, query.x0.reshape(model.input_shape), query.label, space=space, threads=1)
     if found.classes != query.classes:
         raise InputError(f"{model.where} has {found.classes} classes, the model {query.classes}; give a substitute of it")

@@ -61,7 +61,7 @@ class _Boxes:
             folder = Path(name)
             path = folder / "model.onnx"
             # a copy, so that what is read is what was checked
-            save_model(self._model.source, path)
+            save_model(self._model.form, path)
             for number, case in enumerate(self._question.cases):
                 if self._budget.over or self._witness is not None:
                     break

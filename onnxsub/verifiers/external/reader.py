@@ -86,7 +86,7 @@ def check_readable(model: Model, name: str | None) -> None:
     if name is None:
         return
     reader = READERS[name]
-    graph = _Graph(model.source.graph)
+    graph = _Graph(model.form.graph)
     for node in graph.nodes:
         complaint = ""
         if node.domain not in ("", "ai.onnx") or node.op_type not in reader.operators:

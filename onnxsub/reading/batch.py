@@ -1,0 +1,164 @@
+"""The batch axis: models without one, and models with a fixed one of more than one sample, as models with a batch axis of 1.
+
+*Without one* (a vector in, a vector out): every tensor t of the file becomes `t[None]`, or stays as it is where it has an axis of
+length 1 in front already, which then is the batch axis. Operators whose meaning counts axes get their numbers moved by one;
+operators for which this is not known are refused.
+
+*A fixed one* of B: the form has batch 1 and the file is run on B copies of the sample, the first row counts. Lengths B that Reshape
+states in front become 1. That rows do not mix is checked by running both on random inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnx import GraphProto, NodeProto, helper, numpy_helper
+
+from onnxsub.errors import ModelError, UnsupportedOperatorError
+from onnxsub.ops.base import Array, Shape
+from onnxsub.reading.graphs import Names, attribute, constant_value, name_of, replace_nodes
+
+__all__ = ["Feed", "bare_layout", "one_of_many", "with_batch_axis"]
+
+
+@dataclass(frozen=True)
+class Feed:
+    """How the file is given rows `(N, *shape)`.
+
+    Attributes:
+        dtype: of its input.
+        copies: how many copies of one sample it takes at once (a fixed batch); 1: rows as they are.
+        bare: it has no batch axis: one sample is given without.
+    """
+
+    dtype: np.dtype[Any]
+    copies: int = 1
+    bare: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether the input is of whole numbers."""
+        return self.dtype.kind in "iu"
+
+    @property
+    def plain(self) -> bool:
+        """Whether rows may be given as they are."""
+        return self.copies == 1 and not self.bare
+
+
+_VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+_SAME = frozenset(
+    {"Abs", "Cast", "Celu", "Clip", "Dropout", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Log", "Mish"}
+    | {"Neg", "Reciprocal", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh", "ThresholdedRelu"}
+)
+_PAIRS = frozenset({"Add", "Div", "Mul", "PRelu", "Pow", "Sub", "Sum", "Max", "Min"})
+_AXIS = frozenset({"Concat", "Softmax", "LogSoftmax", "Split"})
+_OLD_SOFTMAX = 13  # up to here all axes from `axis` on are one
+
+
+def bare_layout(outputs: Shape, batch: int | None) -> bool:
+    """Whether a file with a fixed first axis of `batch` (None: one axis only) and an output of that shape has no batch axis."""
+    if batch is None:
+        return True
+    is_list = math.prod(outputs) == max(outputs, default=1)
+    return is_list and (not outputs or outputs[0] != batch)
+
+
+def with_batch_axis(graph: GraphProto, input_name: str, shapes: Mapping[str, Shape], opset: int, where: str) -> None:
+    """Puts an axis of 1 in front of every tensor that the input leads to, in place.
+
+    Args:
+        shapes: of the tensors of the file as it is.
+
+    Raises:
+        UnsupportedOperatorError: an operator of which it is not known what that does to it.
+    """
+    # whether a tensor gets a new axis; False: its own first axis of 1 is the batch axis
+    added = {input_name: True}
+    names = Names(graph)
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        variable = [n for n in node.input if n in added]
+        if not variable:
+            nodes.append(node)
+            continue
+        if node.domain in ("", "ai.onnx") and node.op_type in _VIEWS:
+            shape = shapes[node.output[0]]
+            new = shape[:1] != (1,)
+            lengths = np.array([1, *shape] if new else shape, dtype=np.int64)
+            target = numpy_helper.from_array(lengths, names.fresh(f"{node.output[0]}/shape"))
+            graph.initializer.append(target)
+            nodes.append(helper.make_node("Reshape", [node.input[0], target.name], [node.output[0]], name=node.name))
+            added[node.output[0]] = new
+            continue
+        if len({added[n] for n in variable}) > 1:
+            raise _refuse(node, "joins a tensor with a batch axis and one without", where)
+        new = added[variable[0]]
+        nodes.append(_moved(graph, node, variable, shapes, names, opset, where) if new else node)
+        added.update(dict.fromkeys((n for n in node.output if n), new))
+    replace_nodes(graph, nodes)
+
+
+def _moved(
+    graph: GraphProto, node: NodeProto, variable: list[str], shapes: Mapping[str, Shape], names: Names, opset: int, where: str
+) -> NodeProto:
+    """The node over tensors with one more axis in front."""
+    kind = node.op_type if node.domain in ("", "ai.onnx") else ""
+    rank = len(shapes[node.input[0]])
+    if kind in _SAME:
+        return node
+    if kind in _PAIRS:
+        # numpy aligns axes from the right; a constant with more axes than the data would stand in the place of the batch axis
+        most = max(len(shapes[n]) for n in variable)
+        if any(len(shapes.get(n, ())) > most for n in node.input if n):
+            raise _refuse(node, "reads a constant with more axes than the data", where)
+        return node
+    if kind == "MatMul":
+        left, right = (constant_value(graph, n) for n in node.input)
+        if right is not None and right.ndim == 2:
+            return node
+        if left is not None and left.ndim == 2 and rank == 2 and len(shapes[node.input[1]]) == 1:
+            weight = numpy_helper.from_array(np.ascontiguousarray(left.T), names.fresh(f"{node.output[0]}/transposed"))
+            graph.initializer.append(weight)
+            return helper.make_node("MatMul", [node.input[1], weight.name], list(node.output), name=node.name)
+    if kind in _AXIS and not (kind in ("Softmax", "LogSoftmax") and opset < _OLD_SOFTMAX and rank != 1):
+        default = 0 if kind == "Split" else 1 if opset < _OLD_SOFTMAX else -1
+        axis = int(attribute(node, "axis", default))
+        axis += rank if axis < 0 else 0
+        if kind == "Softmax" and rank == 1:
+            axis = 0
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        kept = [a for a in copy.attribute if a.name != "axis"]
+        del copy.attribute[:]
+        copy.attribute.extend([*kept, helper.make_attribute("axis", axis + 1)])
+        if kind != "Concat" or not any(constant_value(graph, n) is not None for n in node.input):
+            return copy
+    raise _refuse(node, "is not known to work with a batch axis in front", where)
+
+
+def one_of_many(graph: GraphProto, batch: int) -> None:
+    """Makes a graph of a fixed batch one of batch 1, in place: the first length of the shape that a Reshape states."""
+    names = Names(graph)
+    for node in graph.node:
+        if node.op_type != "Reshape" or len(node.input) < 2:
+            continue
+        shape = constant_value(graph, node.input[1])
+        if shape is None or shape.size < 2 or int(shape.reshape(-1)[0]) != batch:
+            continue
+        new: Array = shape.copy()
+        new.reshape(-1)[0] = 1
+        tensor = numpy_helper.from_array(new, names.fresh(f"{node.output[0]}/shape"))
+        graph.initializer.append(tensor)
+        node.input[1] = tensor.name
+
+
+def _refuse(node: NodeProto, why: str, where: str) -> ModelError:
+    return UnsupportedOperatorError(
+        f"{where}: the model has no batch axis, and operator {node.op_type} (node {name_of(node)!r}) {why}; "
+        "export the model with an input of shape (1, ...)"
+    )

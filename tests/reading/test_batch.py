@@ -1,0 +1,125 @@
+"""Models without a batch axis, with a fixed one of several samples, and with open lengths."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from onnxsub.errors import ModelError
+from onnxsub.lower import lower
+from onnxsub.model import load_model
+from onnxsub.passes.attack import AttackOptions, attack
+from onnxsub.query import make_query
+from onnxsub.reading import Reading
+from onnxsub.runtime import Runtime
+from tests.reading.files import Array, body, file, mlp, points, run, tensor
+
+N = helper.make_node
+
+
+def network_values(proto: ModelProto, x: Array) -> Array:
+    model = load_model(proto)
+    with torch.no_grad():
+        return np.asarray(lower(model).forward(torch.from_numpy(x.astype(np.float64))).numpy())
+
+
+BARE: dict[str, tuple[list[NodeProto], tuple[int, ...], tuple[int, ...], dict[str, Array]]] = {
+    "vector": (body(), (6,), (4,), {}),
+    "softmax over the vector": ([*body("x", "q"), N("Softmax", ["q"], ["z"], axis=0)], (6,), (4,), {}),
+    "softmax from behind": ([*body("x", "q"), N("Softmax", ["q"], ["z"], axis=-1)], (6,), (4,), {}),
+    "matrix made a row": ([N("Reshape", ["x", "row"], ["f"]), *body("f")], (2, 3), (1, 4), {"row": np.array([1, 6])}),
+    "matrix made a vector": ([N("Reshape", ["x", "flat"], ["f"]), *body("f")], (2, 3), (4,), {"flat": np.array([-1])}),
+    "unsqueezed": ([N("Unsqueeze", ["x", "front"], ["f"]), *body("f", "q"), N("Squeeze", ["q", "front"], ["z"])], (6,), (4,),
+                   {"front": np.array([0])}),
+    "weights on the left": ([N("MatMul", ["W", "x"], ["f"]), *body("f")], (5,), (4,), {"W": points(3, 6, (5,))}),
+    "joined": ([N("Relu", ["x"], ["u"]), N("Concat", ["x", "u"], ["f"], axis=0), *body("f")], (3,), (4,), {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_without_a_batch_axis(name: str) -> None:
+    nodes, shape, out, more = BARE[name]
+    weights = mlp(1) | {k: v.astype(np.int64) if v.dtype.kind == "i" else v for k, v in more.items()}
+    proto = file(nodes, tensor("x", shape), [tensor("z", out)], weights)
+    model = load_model(proto)
+    assert model.feed.bare
+    assert model.input_shape == shape
+    x = points(2, 5, shape) - np.float32(0.5)
+    want = np.stack([run(proto, row)[0].reshape(-1) for row in x])
+    runtime = Runtime(model)
+    np.testing.assert_allclose(runtime.raw(x).reshape(5, -1), want, rtol=1e-6)
+    found = runtime.logits(x)
+    assert (found.argmax(1) == want.argmax(1)).all()
+    np.testing.assert_allclose(network_values(proto, x), found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "node", [N("ReduceMean", ["x"], ["f"], axes=[0], keepdims=0), N("Transpose", ["x"], ["f"]), N("Add", ["x", "wide"], ["f"])]
+)
+def test_what_counts_axes_is_refused_by_name(node: NodeProto) -> None:
+    shape = (6,) if node.op_type == "Add" else (6, 6)
+    out = (2, 4) if node.op_type == "Add" else (4,) if node.op_type == "ReduceMean" else (6, 4)
+    proto = file([node, *body("f")], tensor("x", shape), [tensor("z", out)], mlp(0) | {"wide": points(0, 2, (6,))}, opset=13)
+    with pytest.raises(ModelError, match=node.op_type if node.op_type != "Transpose" else "fixed batch of 6"):
+        lower(load_model(proto))
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_fixed_batch(flat: bool) -> None:
+    nodes = [N("Reshape", ["x", "s"], ["f"]), *body("f")] if flat else body()
+    shape = (5, 2, 3) if flat else (5, 6)
+    proto = file(nodes, tensor("x", shape), [tensor("z", [5, 4])], mlp(2) | {"s": np.array([5, 6], np.int64)})
+    model = load_model(proto)
+    assert model.feed.copies == 5
+    assert model.input_shape == shape[1:]
+    x = points(1, 5, shape[1:])
+    np.testing.assert_allclose(Runtime(model).logits(x), run(proto, x)[0], rtol=1e-6)
+    np.testing.assert_allclose(network_values(proto, x), run(proto, x)[0], rtol=1e-4, atol=1e-5)
+    query = make_query(model, x[0])
+    found = attack(query, AttackOptions(steps=20, restarts=4))
+    assert found.x_adv is not None
+    assert run(proto, np.repeat(found.x_adv[None], 5, axis=0))[0][0].argmax() != query.label
+
+
+def test_samples_that_mix_are_refused() -> None:
+    """A Reshape that takes rows apart, which at batch 1 looks like one that does nothing."""
+    nodes = [N("Transpose", ["x"], ["t"]), N("Reshape", ["t", "s"], ["f"]), *body("f")]
+    proto = file(nodes, tensor("x", [5, 6]), [tensor("z", [5, 4])], mlp(2) | {"s": np.array([5, 6], np.int64)})
+    model = load_model(proto)
+    with pytest.raises(ModelError, match="samples are mixed"):
+        Runtime(model)
+
+
+def test_one_score_of_several_samples_or_one_sample_of_several_classes() -> None:
+    nodes = [N("MatMul", ["x", "w"], ["z"])]
+    proto = file(nodes, tensor("x", [5, 6]), [tensor("z", [5])], {"w": points(0, 1, (6,))[0]})
+    with pytest.raises(ModelError, match="scores of 5 samples, or of 5 classes"):
+        load_model(proto)
+
+
+def pooled(dims: list[int | str | None], kind: int = TensorProto.FLOAT) -> ModelProto:
+    nodes = [N("Conv", ["x", "K"], ["c"]), N("GlobalAveragePool", ["c"], ["e"]), N("Flatten", ["e"], ["f"])]
+    weights = mlp(0) | {"K": points(5, 6, (3, 3, 3)) - np.float32(0.5)}
+    return file([*nodes, *body("f")], tensor("x", dims, kind), [tensor("z", ["n", 4])], weights)
+
+
+@pytest.mark.parametrize("dims", [["n", 3, "h", "w"], ["?", 3, "?", "?"], [None, 3, None, None], [None, None, None, None]])
+@pytest.mark.parametrize("stated", [(3, 7, 8), (1, 3, 7, 8)])
+def test_open_lengths_are_stated(dims: list[int | str | None], stated: tuple[int, ...]) -> None:
+    proto = pooled(dims)
+    with pytest.raises(ModelError, match="--input-shape"):
+        load_model(proto)
+    model = load_model(proto, Reading(input_shape=stated))
+    assert model.input_shape == (3, 7, 8)
+    x = points(1, 2, (3, 7, 8))
+    np.testing.assert_allclose(Runtime(model).logits(x), np.concatenate([run(proto, row[None])[0] for row in x]), rtol=1e-5)
+
+
+def test_lengths_that_do_not_fit_are_refused() -> None:
+    proto = pooled(["n", 3, "h", "w"])
+    with pytest.raises(ModelError, match="contradicts input 'x' of shape nx3xhxw"):
+        load_model(proto, Reading(input_shape=(1, 8, 8)))
+    with pytest.raises(ModelError, match="does not fit input 'x'"):
+        load_model(proto, Reading(input_shape=(8, 8)))
