@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from onnxsub.budget import Budget, OutOfTime
+from onnxsub.budget import OutOfTime
 from onnxsub.instance import Instance
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
