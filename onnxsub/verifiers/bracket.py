@@ -11,23 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from onnxsub.budget import Budget, OutOfTime
+from onnxsub.budget import OutOfTime
 from onnxsub.instance import Instance
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
-from onnxsub.ops.substituted import Substituted
-from onnxsub.ops.substituted_max import SubstitutedMax
 from onnxsub.passes.attack import AttackOptions, attack_network
 from onnxsub.passes.attack.tangent import tangent_steps
 from onnxsub.passes.certify import certified_radius
-from onnxsub.passes.fold import fold
 from onnxsub.passes.rescale import rescaled
-from onnxsub.passes.unpool import without_windows
 from onnxsub.query import worst_margin
 from onnxsub.verifiers.box.by_programs import LP_SHARE
 from onnxsub.verifiers.box.clause import ROOM, ClauseModel
 from onnxsub.verifiers.box.halfspaces import GAIN, MOST_UNITS
 from onnxsub.verifiers.box.model import Box, BoxModel, Building, Rows, margins_of
+from onnxsub.verifiers.few_units import folded_once, one_layer_of_windows
 from onnxsub.verifiers.proof import Claims
 from onnxsub.verifiers.referee import Referee
 from onnxsub.verifiers.result import DistanceResult, Progress, TargetResult
@@ -35,8 +32,6 @@ from onnxsub.verifiers.session import Session
 from onnxsub.verifiers.witness import Witness, grid_step, points_inside
 
 __all__ = ["OUTWARD", "Bracket", "in_margin_units"]
-
-_MOSTLY_AFFINE = 4  # a network with fewer than one unit in four left is folded once and for all
 
 _BEYOND = np.geomspace(1.02, 8.0, 60)  # how far past a point another class is looked for, as shares of its offset
 _TANGENTS = 8  # steps from there to a nearer point, which will be improved anyway
@@ -56,20 +51,13 @@ def in_margin_units(network: Network, x0: Array, label: int) -> Network:
     return rescaled(network, x0, lambda f: max(abs(float(worst_margin(f, label)[0][0])), 1e-3 * float(np.abs(f).max())))
 
 
-def _folded(network: Network, budget: Budget) -> Network:
-    """The folded form of a substitute with few units left, its windows as Relus, which are split: all after it costs a fraction."""
-    kept = sum(int(op.kept.sum()) if isinstance(op, Substituted | SubstitutedMax) else op.out_size for op in network.prunable)
-    if kept * _MOSTLY_AFFINE >= network.units_and_windows:
-        return network
-    return fold(without_windows(network) if network.windows else network, budget=budget)
-
-
 class Bracket:
     """One anchor's question. `claims.lowers[t] <= d_t` and `d_bnd <= upper` hold at every moment.
 
     Attributes:
         instance: the question as it was asked.
         network: f in units of the margin at the anchor; rows: its margins.
+        unpooled: the network is one layer of windows, as Relus.
         tol: the gap at which the bracket is exact.
         enough: a point as near as this ends the search.
     """
@@ -81,7 +69,8 @@ class Bracket:
         self.network = in_margin_units(instance.network, instance.x0, instance.label)
         if session.milp.fold != "never":
             with contextlib.suppress(OutOfTime):  # then the network as it is serves to judge points
-                self.network = _folded(self.network, self.budget)
+                self.network = folded_once(self.network, self.budget)
+        self.unpooled = not self.network.windows and one_layer_of_windows(instance.network)
         self.rows = Rows(margins_of(self.network, instance.label), instance.label)
         self.referee = Referee(replace(instance.judged, network=self.network))
         self.claims: Claims[int] = Claims(instance.targets, self.referee.over_reals, self._rounding)

@@ -148,11 +148,12 @@ def test_relus_in_place_of_windows(kind: str) -> None:
 @pytest.mark.parametrize("method", ["con", "act", "lin"])
 def test_what_a_substitute_preserves(kind: str, method: str, layout: str) -> None:
     query = question(kind)
-    result = prune(query, options(method, layout))
+    gamma = 0.99 if kind == "global" else 0.8  # three windows only, which matter most
+    result = prune(query, options(method, layout, gamma=gamma))
     total = query.network.units + query.network.windows
     kept = result.substitute.selection.kept_per_layer
     assert result.units_total == total
-    assert sum(kept) == total - round(0.8 * total)
+    assert sum(kept) == total - round(gamma * total)
     assert len(kept) == len(query.network.prunable)
     limit = 1e-4 * (1 + np.abs(query.logits(query.x0[None])).max())
     assert result.preserves["x0"] <= limit

@@ -13,7 +13,10 @@ import torch
 from onnxsub.budget import Budget
 from onnxsub.ops.base import Array
 from onnxsub.ops.encoding import LinExpr
+from onnxsub.ops.relu import Relu
+from onnxsub.ops.windows import Windows
 from onnxsub.verifiers.box.by_programs import Relaxable, tighten_by_programs
+from onnxsub.verifiers.box.one_sided import pulled_down, switched_units
 from onnxsub.verifiers.programs.encode import Encoding, encode_network
 from onnxsub.verifiers.programs.solvers import Problem, SolverOptions
 
@@ -69,8 +72,32 @@ class ClauseModel:
         count = 0
         for op in self.local.network.activations:
             ends = (torch.as_tensor(np.array(e)).reshape(op.in_shapes[0]) for e in self.intervals[op.output])
-            count += int((~op.affine_on(*ends)).sum())
+            open_ = ~op.affine_on(*ends).flatten()
+            if op.output in self.pulled:
+                open_ &= ~torch.from_numpy(self.pulled[op.output])
+            count += int(open_.sum())
         return count
+
+    @cached_property
+    def pulled(self) -> Mapping[str, Array]:
+        """Units that need no binary (`one_sided.py`), flat, by operator; of a clause with one row only."""
+        if len(self.members) > 1:
+            return {}
+        row = np.zeros(self.local.network.classes)
+        row[self.row] = 1.0
+        return pulled_down(self.local.network, row, self.intervals)
+
+    def _eased(self, encoding: Encoding, problem: Problem) -> Problem:
+        """A program without the binaries of units that the row pulls down."""
+        integer = problem.integer.copy()
+        for op in self.local.network.nonlinear:
+            mask = self.pulled.get(op.output)
+            if mask is None or not isinstance(op, Relu | Windows):
+                continue
+            columns, units = encoding.switches[op.output], switched_units(op, *self.intervals[op.output])
+            assert len(columns) == len(units)  # what `encode` makes binaries for
+            integer[columns[mask[units]]] = False
+        return replace(problem, integer=integer)
 
     @property
     def scale(self) -> float:
@@ -131,7 +158,7 @@ class ClauseModel:
         encoding = self._ball
         rows = self._rows(encoding)
         if len(rows) == 1:
-            return encoding.model.problem(-rows[0], *self._holds(rows))
+            return self._eased(encoding, encoding.model.problem(-rows[0], *self._holds(rows)))
         encoding = self._encode()  # the column t is of this question only
         rows = self._rows(encoding)
         least = encoding.model.continuous(np.array([-self.scale]), np.array([self.scale]))
@@ -140,12 +167,13 @@ class ClauseModel:
     def relaxed(self) -> tuple[Problem, Array, float]:
         """`max row` over the points of the box, whatever its sign; the columns of `(x - x0) / R`, and R."""
         ball = self._ball
-        return ball.model.problem(-self._rows(ball)[0]), ball.steps.matrix.indices, ball.radius
+        problem = self._eased(ball, ball.model.problem(-self._rows(ball)[0]))
+        return problem, ball.steps.matrix.indices, ball.radius
 
     def minimum(self) -> Problem:
         """`min |x - x0|_inf` over the points at which the clause holds; the columns of `decision` come first."""
         encoding, distance = self._measured
-        return encoding.model.problem(distance, *self._holds(self._rows(encoding)))
+        return self._eased(encoding, encoding.model.problem(distance, *self._holds(self._rows(encoding))))
 
     def point(self, solution: Array) -> Array:
         """The input of a solution of `decision` or `minimum`, `(*input_shape)`, float64."""

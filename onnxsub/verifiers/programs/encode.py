@@ -7,7 +7,7 @@ tolerances are relative to the radius R that is looked at.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -80,6 +80,11 @@ class MilpModel:
         n = len(expression)
         ends = (np.broadcast_to(np.asarray(e, dtype=np.float64), (n,)) - expression.constant for e in (lower, upper))
         self._rows.append((expression.matrix, *ends))
+
+    def binaries(self, first: int) -> Array:
+        """The binaries among the columns from `first` on."""
+        integer = np.concatenate(self._integer) if self._integer else np.zeros(0, dtype=bool)
+        return first + np.flatnonzero(integer[first:])
 
     def column_ends(self) -> tuple[Array, Array]:
         """Lower and upper end of every column so far."""
@@ -158,6 +163,7 @@ class Encoding:
         origin: where `t = 0`: the anchor, and the value of the elements that cannot move.
         radius: R.
         before: the flattened input of every non-linear operator, by the tensor that the operator writes.
+        switches: the columns of its binaries, likewise.
     """
 
     model: MilpModel
@@ -167,6 +173,7 @@ class Encoding:
     origin: Array
     radius: float
     before: Mapping[str, LinExpr]
+    switches: Mapping[str, Array] = field(default_factory=dict)
 
     def margin(self, target: int, label: int) -> LinExpr:
         """`f_t - f_y`."""
@@ -233,6 +240,7 @@ def encode_network(
     values = {network.input: x}
     box_of = _boxes(network, lo, hi, intervals)
     before: dict[str, LinExpr] = {}
+    switches: dict[str, Array] = {}
     for op in network.ops:
         if "milp" in op.unsupported:
             raise op.missing("milp")
@@ -245,8 +253,11 @@ def encode_network(
             model.rows(values[op.inputs[0]].take(index), l[index], u[index])
         if isinstance(op, Nonlinear):
             before[op.output] = values[op.inputs[0]]
+        first = model.columns
         values[op.output] = _without_zeros(op.encode(model, *[values[n] for n in op.inputs]))
-    return Encoding(model, values[network.output], steps, moving, still.reshape(x0.shape), scale, before)
+        if isinstance(op, Nonlinear):
+            switches[op.output] = model.binaries(first)
+    return Encoding(model, values[network.output], steps, moving, still.reshape(x0.shape), scale, before, switches)
 
 
 def _shortened(model: MilpModel, x: LinExpr, matrix: sp.csr_array, box: Callable[[], tuple[Array, Array]]) -> LinExpr:

@@ -240,7 +240,9 @@ class DepthFirst:
             if not isinstance(op, Relu):
                 return None
             lower, upper = self._model.intervals[op.output]
-            found.append((number, np.flatnonzero((np.asarray(lower) < 0) & (np.asarray(upper) > 0))))
+            open_ = (np.asarray(lower) < 0) & (np.asarray(upper) > 0)
+            pulled = self._model.pulled.get(op.output)
+            found.append((number, np.flatnonzero(open_ if pulled is None else open_ & ~pulled)))
         return found if sum(len(u) for _, u in found) == len(self._linear.binaries) else None
 
     def _try(self, solved: Solved, part: Array, *, integral: bool) -> bool:
