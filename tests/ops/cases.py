@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tests.ops.cases_movement import MOVEMENT
 from tests.ops.tools import Case, ints, random
 
 F32 = np.float32
@@ -199,4 +200,4 @@ def _movement() -> list[Case]:
     return found
 
 
-CASES = [*_dense(), *_conv(), *_conv_transpose(), *_elementwise(), *_activations(), *_pooling(), *_movement()]
+CASES = [*_dense(), *_conv(), *_conv_transpose(), *_elementwise(), *_activations(), *_pooling(), *_movement(), *MOVEMENT]
