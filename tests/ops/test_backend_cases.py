@@ -90,7 +90,7 @@ def _outcome(model: onnx.ModelProto, inputs: list[Array], outputs: list[Array], 
         got = values[output].numpy()
         if got.shape != want.shape and x.shape[0] != 1:
             # a fixed target shape: the same file at batch 1 is another function
-            assert node.op_type in ("Reshape", "Slice")
+            assert node.op_type in ("Reshape", "Slice", "Flatten")
             return "no meaning at batch 1"
         # the tolerance of the cases themselves: some expected values are typed in with four digits
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-7)
@@ -124,6 +124,6 @@ def test_onnx_node_cases() -> None:
     assert missing <= {"Cast", "Concat", "LayerNormalization", "ReduceLogSumExp", "Reshape"} | integer, sorted(missing)
 
 
-@pytest.mark.parametrize("op", ["Upsample", "Resize", "LSTM", "Where"])
+@pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN", "NonMaxSuppression"])
 def test_operators_outside_the_table(op: str) -> None:
     assert op not in READERS
