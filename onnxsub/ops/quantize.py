@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from onnxsub.ops.base import Activation, Array, Box
-from onnxsub.ops.encoding import integers
 from onnxsub.ops.quantize_onnx import Steps
 from onnxsub.ops.relaxation import Elementwise, check_mode
 
@@ -251,6 +250,8 @@ class Quantise(Activation):
 
         and likewise at the other end. So the rows are the relation itself, neither more nor less.
         """
+        from onnxsub.ops.encoding import integers
+
         shape = self.in_shapes[0]
         box = tuple(torch.as_tensor(np.array(e)).reshape(1, *shape) for e in (lower, upper))
         a, b, low, high = (t.reshape(-1).numpy() for t in self._ends(box[0], box[1]))
