@@ -250,6 +250,8 @@ class Quantise(Activation):
 
         and likewise at the other end. So the rows are the relation itself, neither more nor less.
         """
+        from onnxsub.ops.encoding import integers
+
         shape = self.in_shapes[0]
         box = tuple(torch.as_tensor(np.array(e)).reshape(1, *shape) for e in (lower, upper))
         a, b, low, high = (t.reshape(-1).numpy() for t in self._ends(box[0], box[1]))
