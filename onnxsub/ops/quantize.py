@@ -271,7 +271,6 @@ class Quantise(Activation):
             return y
         a, b, low, high, edge = a[units], b[units], low[units], high[units], 0.5 + self._flat(self.room)[units]
         t = encoder.variables(z.take(units).scale(1 / step[units]), a, b)
-        from onnxsub.ops.encoding import integers  # which imports scipy
 
         m = integers(encoder, low, high)
         gap = m - t
