@@ -166,7 +166,7 @@ def _shifted(node: Node) -> tuple[Mapping[str, Any], dict[int, Array]]:
     if kind in _AXIS or kind in _SOFTMAX:
         default = _AXIS.get(kind, 1 if node.opset < 13 else -1)
         # these constants have the axes of the tensor
-        also = {"Concat": range(len(node.inputs)), "GatherElements": (1,), "ScatterElements": (1, 2)}.get(kind, ())
+        also = {"Concat": range(len(node.inputs)), "GatherElements": (1,), "ScatterElements": (0, 1, 2)}.get(kind, ())
         raised = {i: value[None] for i in also if (value := node.constant(i)) is not None}
         return given | {"axis": _on(int(given.get("axis", default)))}, raised
     if kind == "Transpose":
@@ -180,7 +180,9 @@ def _shifted(node: Node) -> tuple[Mapping[str, Any], dict[int, Array]]:
     if kind == "GatherND" and (index := node.constant(1)) is not None:
         return given | {"batch_dims": int(given.get("batch_dims", 0)) + 1}, {1: index[None]}
     if kind == "ScatterND" and (index := node.constant(1)) is not None:
-        return given, {1: np.concatenate([np.zeros_like(index[..., :1]), index], axis=-1)}
+        whole = node.constant(0)
+        places = np.concatenate([np.zeros_like(index[..., :1]), index], axis=-1)
+        return given, {1: places} if whole is None else {0: whole[None], 1: places}
     if kind == "Tile":
         return given, _in_front(node, 1, 1)
     if kind in ("Resize", "Upsample") and "axes" not in given:
@@ -188,8 +190,8 @@ def _shifted(node: Node) -> tuple[Mapping[str, Any], dict[int, Array]]:
             return given | {"scales": [1.0, *given["scales"]]}, {}
         numbers = (1,) if kind == "Upsample" or node.opset == 10 else (2, 3)
         roi = node.constant(1) if numbers == (2, 3) else None
-        whole = {} if roi is None or not roi.size else {1: np.concatenate([[0], roi[:rank], [1], roi[rank:]]).astype(roi.dtype)}
-        return given, whole | {k: v for i in numbers for k, v in _in_front(node, i, 1).items()}
+        region = {} if roi is None or not roi.size else {1: np.concatenate([[0], roi[:rank], [1], roi[rank:]]).astype(roi.dtype)}
+        return given, region | {k: v for i in numbers for k, v in _in_front(node, i, 1).items()}
     if kind == "Pad" and not node.has(3):
         if not node.has(1):
             pads = [int(p) for p in given["pads"]]

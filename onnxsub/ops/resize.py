@@ -139,6 +139,8 @@ def read_resize(node: Node) -> tuple[Gather | Interpolate, ...]:
         if policy not in ("stretch", "not_larger", "not_smaller"):
             raise node.refuse(f"keep_aspect_ratio_policy {policy!r}")
         if policy != "stretch":
+            if min(given.get("axes", [0])) < 0:  # onnxruntime leaves the tensor as it is then
+                raise node.refuse(f"keep_aspect_ratio_policy {policy!r} with negative axes; count them from 0")
             ratios = [min(ratios) if policy == "not_larger" else max(ratios)] * len(ratios)
         for axis, ratio in zip(axes, ratios, strict=True):
             scales[axis] = float(ratio)

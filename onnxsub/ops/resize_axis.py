@@ -45,6 +45,9 @@ class AxisResize:
 
     def places(self, n: int, m: int, scale: float, roi: tuple[float, float], f: Any = np.float32) -> Array:
         """Where in an axis of length n the m elements of the output lie, computed in the type f."""
+        return np.asarray(self._places(n, m, scale, roi, f), dtype=f)
+
+    def _places(self, n: int, m: int, scale: float, roi: tuple[float, float], f: Any) -> Any:
         x, s = np.arange(m, dtype=f), f(scale)
         if s == 1:  # also with `tf_crop_and_resize`, whatever its region is
             return x

@@ -28,8 +28,10 @@ def _resize() -> list[Case]:
     rounds = ("ceil", "floor", "round_prefer_ceil", "round_prefer_floor")
     for place, near in itertools.product(places, rounds):
         given = {"coordinate_transformation_mode": place, "nearest_mode": near}
-        found.append(Case("Resize", (SHAPE, NONE, _scales(2.4, 0.6)), given, (11,)))
-        found.append(Case("Resize", (SHAPE, NONE, NONE, ints(1, 2, 5, 3)), given, (11,), dynamic=False))
+        # lengths at which no element lies on the border of two neighbours
+        lengths = (7, 3) if place == "asymmetric" else (8, 8)
+        found.append(Case("Resize", (SHAPE, NONE, _scales(2.3, 0.7)), given, (11,)))
+        found.append(Case("Resize", (SHAPE, NONE, NONE, ints(1, 2, *lengths)), given, (11,), dynamic=False))
     for place in (*places[:4], "half_pixel_symmetric"):
         opsets = (19,) if place == "half_pixel_symmetric" else (11, 13, 18, 19)
         for mode in ("linear", "cubic"):

@@ -132,6 +132,7 @@ REFUSED = [
     (Case("Resize", (IMAGE, None, np.array([2, 1, 1, 1], F32))), "batch axis"),
     (Case("Resize", (IMAGE, None, np.array([1, 1, 2, 2], F32)), {"antialias": 1, "mode": "linear"}, (18,)), "antialias"),
     (Case("Where", (np.zeros((4,), bool), IMAGE, np.full((4,), -np.inf, F32))), "not finite"),
+    (Case("Resize", (IMAGE, None, None, ints(7, 9)), {"axes": [-2, -1], "keep_aspect_ratio_policy": "not_larger"}, (18,)), "axes"),
     (Case("GatherND", (IMAGE, ints(0, 1).reshape(1, 2))), "batch axis"),
     (Case("GatherElements", (IMAGE, np.zeros((1, 2, 3, 4), np.int64))), "batch axis"),
     (Case("Trilu", ((4,),), {}, (14,)), "batch axis"),
