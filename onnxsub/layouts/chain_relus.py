@@ -49,8 +49,10 @@ def with_relus_only(network: Network) -> Network:
 def _rewritten(op: Nonlinear, names: set[str]) -> list[Operator]:
     if isinstance(op, Windows | SubstitutedMax):
         return unpooled(op, names)
-    if not isinstance(op, Activation):
-        raise op.missing("form with Relu only")
+    if not isinstance(op, Activation) or (op.inner and not original_activation(op).piecewise_linear):
+        raise UnsupportedOperatorError(
+            f"{op.op_type} (node {op.node!r}) has no form with Relus only; use --layout compact or --layout inplace"
+        )
     base = original_activation(op)
     kept = op.kept if isinstance(op, Substituted) else np.ones(op.out_shape, dtype=np.bool_)
     pieces = _Pieces(op, names)

@@ -101,8 +101,10 @@ class Bent(Curve):
         size = size + torch.where(flat, zero, slope.abs() * torch.maximum(lower.abs(), upper.abs()))
         low, high = self.widened(errors.amin(0), errors.amax(0), size)
         edges, eps = (-math.inf, *self.bends, math.inf), torch.finfo(lower.dtype).eps
-        far = math.sqrt(torch.finfo(lower.dtype).max)  # the middle of an infinite interval is no number; no extreme lies beyond
-        start, end = lower.clamp(min=-far), upper.clamp(max=far)
+        # the middle of an infinite interval is no number
+        far, endless = math.sqrt(torch.finfo(lower.dtype).max), (lower == -math.inf, upper == math.inf)
+        start = torch.where(endless[0], torch.full_like(lower, -far), lower)
+        end = torch.where(endless[1], torch.full_like(upper, far), upper)
         for first, last, rising in zip(edges, edges[1:], self.rises, strict=False):
             a, c = (t.clamp(min=first, max=last) for t in (start, end))
             reached = a < c
@@ -110,7 +112,7 @@ class Bent(Curve):
                 continue
             near = size
             for step in range(1, _STEPS + 1):
-                z = a + (c - a) / 2
+                z = a / 2 + c / 2
                 before = self.derivative(z) < slope
                 before = before if rising else ~before
                 a, c = torch.where(before, z, a), torch.where(before, c, z)
@@ -120,6 +122,11 @@ class Bent(Curve):
                     if bool((near <= eps * size).all()):
                         break
             inner, room = error(a), torch.where(torch.isfinite(near), near, math.inf)
+            for ends, at, edge in ((endless[0], -far, first), (endless[1], far, last)):
+                if math.isinf(edge) and bool(ends.any()):
+                    there, limit = (self.derivative(torch.full_like(lower, v)) - slope for v in (at, edge))
+                    passed = ((there < 0) & (limit > 0)) | ((there > 0) & (limit < 0))  # an extreme lies farther out
+                    room = torch.where(ends & passed, torch.full_like(room, math.inf), room)
             below, above = self.widened(inner - room, inner + room, size + inner.abs())
             low, high = torch.where(reached, torch.minimum(low, below), low), torch.where(reached, torch.maximum(high, above), high)
         return low, high

@@ -36,9 +36,9 @@ _NOT_ZERO = 2.0**-126
 
 def _epsilon(node: Node) -> float:
     value = float(node.attributes.get("epsilon", 1e-5))
-    if not 0 <= value < math.inf:
-        raise node.refuse(f"its epsilon is {value}")
-    return value or _NOT_ZERO
+    if not 0 < value < math.inf:
+        raise node.refuse(f"its epsilon is {value}; without a positive one, equal numbers have no value")
+    return value
 
 
 def _only_first_output(node: Node) -> None:
@@ -101,7 +101,7 @@ def read_instance_normalization(node: Node) -> tuple[Operator, ...]:
 
 
 def read_group_normalization(node: Node) -> tuple[Operator, ...]:
-    """GroupNormalization of opset 18 (scale and bias per group) and 21 (per channel)."""
+    """GroupNormalization of opset 21, with a scale and a bias per channel."""
     source = only_variable(node)
     shape, steps = node.sample_shape(source), Composer(node)
     groups = int(node.attributes["num_groups"])
@@ -109,11 +109,8 @@ def read_group_normalization(node: Node) -> tuple[Operator, ...]:
         raise node.refuse(f"its {shape[0]} channels make no {groups} groups")
     grouped = steps.reshape(source, (groups, math.prod(shape) // groups))
     y = _normalised(steps, grouped, (1,), _epsilon(node))
-    count = groups if node.opset < 21 else shape[0]
-    gamma, beta = (
-        np.repeat(_parameter(node, i, what, (count,)), shape[0] // count).reshape(-1, *[1] * (len(shape) - 1))
-        for i, what in ((1, "the scale"), (2, "the bias"))
-    )
+    per_channel = (shape[0], *[1] * (len(shape) - 1))
+    gamma, beta = (_parameter(node, i, what, per_channel) for i, what in ((1, "the scale"), (2, "the bias")))
     steps.scale(steps.reshape(y, shape), gamma, beta, steps.output)
     return steps.done()
 

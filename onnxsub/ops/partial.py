@@ -46,7 +46,8 @@ class Partial(Bent, abc.ABC):
         inside, lower, upper = self._inside(*boxes[0])
         values = torch.stack([self.forward(z) for z in (lower, upper, torch.zeros_like(lower).clamp(min=lower, max=upper))])
         low, high = values.amin(0), values.amax(0)
-        low, high = self.widened(low, low, low.abs())[0], self.widened(high, high, high.abs())[1]
+        tiny = torch.finfo(low.dtype).tiny  # what underflowed is 0, with no size to widen it by
+        low, high = self.widened(low, low, low.abs())[0] - tiny, self.widened(high, high, high.abs())[1] + tiny
         return low.masked_fill(~inside, -math.inf), high.masked_fill(~inside, math.inf)
 
     def line_error(self, lower: Tensor, upper: Tensor, slope: Tensor, offset: Tensor) -> Box:

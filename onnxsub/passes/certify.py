@@ -213,9 +213,10 @@ def _changes(original: Network, substitute: Network, bounds: Bounds) -> torch.Te
         if isinstance(op, Windows):
             lower, upper = (end[:1].double() for end in bounds.pre[op.output])
             found = past_windows(op, there, lower, upper, read[0], _UNIT * bounds.scales[op.inputs[0]][:1].double())
-        else:
-            assert isinstance(op, Activation)  # no other operator has an interval
+        elif isinstance(op, Activation):
             found = _past_units(op, there, bounds, read[0])
+        else:  # of others it is known only that what is the same stays the same
+            found = None if bool((read[0] != 0).any()) else torch.zeros((1, *op.out_shape), dtype=torch.float64)
         if found is None:
             return None
         apart[op.output] = found

@@ -199,3 +199,20 @@ def test_a_product_of_one_number_is_exact() -> None:
     (below, low), (above, high) = relaxation.lower(a), relaxation.lower(-a)
     torch.testing.assert_close(below, -above, rtol=0, atol=0)
     torch.testing.assert_close(low, -high, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("op", [Log(**SHAPE), Power(**SHAPE), Power(**SHAPE, exponent=0.3)], ids=["log", "root", "power"])  # type: ignore[arg-type]
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float64, 1e200), (torch.float64, 1e300), (torch.float32, 1e29)])
+def test_extremes_far_out_count(op: Partial, dtype: torch.dtype, size: float) -> None:
+    lower = torch.tensor([[1.0, 1e-3, 5.0, 1.0, 1.0, 1.0, 2.0]], dtype=dtype)
+    upper = lower * size
+    z = torch.logspace(0, math.log10(size), 400, dtype=torch.float64).reshape(-1, 1) * lower.double()
+    z = z.clamp(max=upper.double())
+    y = op.forward(z)
+    for mode in ("fastlin", "crown"):
+        lines = op.relax(lower, upper, mode)
+        above = lines.upper_slope.double() * z + lines.upper_offset.double()
+        below = lines.lower_slope.double() * z + lines.lower_offset.double()
+        room = 1e-4 * y.abs().amax(0) if dtype == torch.float32 else 1e-12 * y.abs().amax(0)
+        assert (above >= y - room).all()
+        assert (below <= y + room).all()
