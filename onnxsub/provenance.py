@@ -35,6 +35,7 @@ class Provenance:
         model_sha256: of the original file.
         d_adv: radius of the best adversarial point; infinite where none was found.
         label: the class that the substitute was built to defend.
+        target: the one class that it was built to defend it against; None: every other one.
         domain: valid input range, un-normalised.
         mean, std: normalisation of the model's inputs; empty: none.
         radius: radius of the ball whose bounds ranked the units: the substitute is meant for this ball.
@@ -59,6 +60,7 @@ class Provenance:
     version: str
     layout: str
     valid_radius: float | None = None
+    target: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The same facts in plain JSON types; an infinite `d_adv` and what is absent are null."""
@@ -68,7 +70,7 @@ class Provenance:
             "keep": self.keep,
             "rank": self.rank,
             "bounds": self.bounds,
-            "anchor": {"sha256": self.anchor_sha256, "label": self.label},
+            "anchor": {"sha256": self.anchor_sha256, "label": self.label, "target": self.target},
             "model": {"sha256": self.model_sha256},
             "d_adv": self.d_adv if math.isfinite(self.d_adv) else None,
             "domain": list(self.domain),
@@ -110,6 +112,7 @@ def read_provenance(model: Model | ModelProto) -> Provenance | None:
         version=read.text("version"),
         layout=read.text("layout"),
         valid_radius=read.number(_VALID_RADIUS) if PREFIX + _VALID_RADIUS in metadata else None,
+        target=read.integer("target") if f"{PREFIX}target" in metadata else None,
     )
 
 

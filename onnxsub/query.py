@@ -35,6 +35,7 @@ class Query:
         predicted: the class that onnxruntime gives at `x0`: that of the file's own output, its Softmax or Sigmoid included.
         network: f as analysed: from un-normalised inputs to at least two logits.
         runtime: onnxruntime on the original file; its word decides what a witness is.
+        target: the one class t whose margin `f_t - f_y` is asked about; None: every other class is.
     """
 
     model: Model
@@ -44,11 +45,23 @@ class Query:
     predicted: int
     network: Network
     runtime: Runtime = field(repr=False)
+    target: int | None = None
+
+    @cached_property
+    def misclassified(self) -> bool:
+        """Whether the anchor is not of class `label` to begin with: its distance is 0. With a target: whether that is ahead."""
+        if self.target is None:
+            return self.predicted != self.label
+        margin = float(self.margins(self.x0[None])[0][0])
+        # of two equal logits the first one is the predicted class
+        return margin > 0 or (margin == 0 and self.target < self.label)
 
     @property
-    def misclassified(self) -> bool:
-        """Whether the anchor is not of class `label` to begin with: its distance is 0."""
-        return self.predicted != self.label
+    def wrong(self) -> str:
+        """What is wrong with an anchor that is misclassified."""
+        if self.target is None:
+            return f"the anchor is predicted as class {self.predicted}, not {self.label}"
+        return f"at the anchor class {self.target} is ahead of class {self.label}"
 
     @property
     def classes(self) -> int:
@@ -56,8 +69,8 @@ class Query:
 
     @property
     def targets(self) -> tuple[int, ...]:
-        """The other classes."""
-        return tuple(t for t in range(self.classes) if t != self.label)
+        """The classes asked about: the other ones, or the one target."""
+        return other_classes(self.classes, self.label, self.target)
 
     def logits(self, x: Array) -> Array:
         """`f(x)` by onnxruntime: `(N, *shape)` in un-normalised units to `(N, classes)`."""
@@ -73,13 +86,13 @@ class Query:
         logits = self.logits(x)
         if not self.model.stripped:
             return logits
-        margins, leaders = worst_margin(logits, self.label)
+        margins, leaders = worst_margin(logits, self.label, self.target)
         ahead = np.flatnonzero(margins > 0)
         if len(ahead) == 0:
             return logits
         # row by row: that is what anybody gets who runs the file on the point alone
         raw = self.runtime.raw(self.space.normalise(x[ahead]), one_by_one=True)
-        strict = worst_margin(own_scores(raw, self.model.outputs), self.label)[0] > 0
+        strict = worst_margin(own_scores(raw, self.model.outputs), self.label, self.target)[0] > 0
         logits = logits.copy()
         for i in ahead[~strict]:
             own = logits[i, self.label]
@@ -88,11 +101,11 @@ class Query:
         return logits
 
     def margins(self, x: Array) -> tuple[Array, Array]:
-        """`max_t f_t - f_y` over the other classes, and the class t that attains it, by onnxruntime: `(N,)` each.
+        """`max_t f_t - f_y` over the targets, and the class t that attains it, by onnxruntime: `(N,)` each.
 
         Positive: strictly adversarial, in the file's own output too. Zero: a tie, which is on the decision boundary.
         """
-        return worst_margin(self.judged(x), self.label)
+        return worst_margin(self.judged(x), self.label, self.target)
 
     def radius(self, x: Array) -> Array:
         """`|x - x0|_inf` in float64: `(N, *shape)` to `(N,)`."""
@@ -109,13 +122,22 @@ class Query:
         return {
             "model": {"path": None if self.model.path is None else str(self.model.path), "sha256": self.model.sha256},
             "input": {"domain": [self.space.lower, self.space.upper], "mean": self.space.mean, "std": self.space.std},
-            "anchor": {"sha256": self.anchor_sha256, "label": self.label, "predicted": self.predicted},
+            "anchor": {
+                "sha256": self.anchor_sha256, "label": self.label, "predicted": self.predicted, "target": self.target,
+            },
         }
 
 
-def worst_margin(logits: Array, label: int) -> tuple[Array, Array]:
-    """`max_t f_t - f_label` and its t for logits `(N, classes)`."""
+def other_classes(classes: int, label: int, target: int | None = None) -> tuple[int, ...]:
+    """The classes that a question about `label` is about: the target, or all others."""
+    return tuple(t for t in range(classes) if t != label) if target is None else (target,)
+
+
+def worst_margin(logits: Array, label: int, target: int | None = None) -> tuple[Array, Array]:
+    """`max_t f_t - f_label` and its t for logits `(N, classes)`, over all t or for the target alone."""
     others = logits.astype(np.float64)
+    if target is not None:
+        return others[:, target] - others[:, label], np.full(len(others), target)
     own = others[:, label].copy()
     others[:, label] = -np.inf
     best = others.argmax(axis=1)
@@ -182,8 +204,9 @@ def make_query(
     *,
     space: InputSpace | None = None,
     threads: int | None = None,
+    target: int | None = None,
 ) -> Query:
-    """Checks model, anchor, label and domain against each other.
+    """Checks model, anchor, classes and domain against each other.
 
     Args:
         model: a loaded model or the path of an `.onnx` file.
@@ -191,9 +214,10 @@ def make_query(
         label: the class to defend; default: the predicted one.
         space: domain and normalisation; default: `[0, 1]`, none.
         threads: of onnxruntime; default: all cores.
+        target: the one other class to ask about; default: all of them.
 
     Raises:
-        InputError: wrong shape, type, NaN, values outside the domain, label out of range.
+        InputError: wrong shape, type, NaN, values outside the domain, a class out of range, a target that is the label.
     """
     space = space or InputSpace()
     if not isinstance(model, Model):
@@ -218,10 +242,18 @@ def make_query(
     predicted = int(said[0].argmax())
     if label is None:
         label = predicted
-    if not isinstance(label, int | np.integer) or isinstance(label, bool):
-        raise InputError(f"--label {label!r} is not a class; give its number (0 to {classes - 1})")
-    label = int(label)
-    if not 0 <= label < classes:
-        raise InputError(f"--label {label} is out of range: the model has {classes} classes (0 to {classes - 1})")
+    label = _class(label, classes, "--label")
+    if target is not None:
+        target = _class(target, classes, "--target")
+        if target == label:
+            raise InputError(f"--target {target} is the class to defend; give another one (0 to {classes - 1}), or another --label")
     network = analysis_network(model, space)
-    return Query(model, space, x, label, predicted, network, runtime)
+    return Query(model, space, x, label, predicted, network, runtime, target)
+
+
+def _class(value: Any, classes: int, option: str) -> int:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise InputError(f"{option} {value!r} is not a class; give its number (0 to {classes - 1})")
+    if not 0 <= value < classes:
+        raise InputError(f"{option} {value} is out of range: the model has {classes} classes (0 to {classes - 1})")
+    return int(value)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Command", "Request", "Session", "anchor_options", "check_tighten", "limit_threads", "output_options", "positive",
-    "verifier_options",
+    "target_option", "verifier_options",
 ]  # fmt: skip
 
 Function = Callable[..., Any]
@@ -158,8 +158,12 @@ class Request:
         """The clock of the command, started now: behind the imports, which do not count, and before the files are read."""
         return Budget(self.timeout)
 
-    def query(self) -> Query:
-        """Reads model and anchor and checks them against each other."""
+    def query(self, target: int | None = None) -> Query:
+        """Reads model and anchor and checks them against each other.
+
+        Args:
+            target: the one other class to ask about; None: all of them.
+        """
         from onnxsub.anchors import read_anchor
         from onnxsub.model import load_model
         from onnxsub.provenance import warn_if_other_anchor
@@ -169,7 +173,7 @@ class Request:
         model = load_model(self.model)
         x0 = read_anchor(self.x0, model.input_shape, index=self.index, array=self.array, domain=self.domain)
         limit_threads(self.threads)
-        query = make_query(model, x0, self.label, space=space, threads=self.threads)
+        query = make_query(model, x0, self.label, space=space, threads=self.threads, target=target)
         warning = warn_if_other_anchor(model, query.anchor_sha256)
         for note in (*model.notes, *([warning] if warning else [])):
             self.out.note(note)
@@ -183,8 +187,9 @@ class Request:
     def anchor_line(self, query: Query) -> str:
         """The anchor in one line of a table."""
         row = "" if self.index is None else f" row {self.index}"
-        wrong = f", but the model says {query.predicted}" if query.misclassified else ""
-        return f"{self.x0}{row}, class {query.label}{wrong}"
+        wrong = f", but the model says {query.predicted}" if query.predicted != query.label else ""
+        against = "" if query.target is None else f", against class {query.target} alone"
+        return f"{self.x0}{row}, class {query.label}{wrong}{against}"
 
 
 def _verbose(context: click.Context, _: click.Parameter, value: bool) -> bool:
@@ -229,6 +234,11 @@ _ANCHOR = (
     click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of everything random."),
     click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where torch computes."),
 )
+
+target_option = click.option(
+    "--target", type=int, metavar="K", help="The one class that counts beside it.  [default: every other class]"
+)
+"""`--target K`: only the margin `f_K - f_y` counts."""
 
 _VERIFIER = (
     click.option(

@@ -9,7 +9,7 @@ import click
 
 from onnxsub.cli.bounds import BOUND_METHODS
 from onnxsub.cli.exits import Exit
-from onnxsub.cli.options import Command, Request, anchor_options
+from onnxsub.cli.options import Command, Request, anchor_options, target_option
 from onnxsub.cli.points import check_writable
 
 __all__ = ["GAMMA", "LAYOUTS", "RANKS", "SUBSTITUTES", "command"]
@@ -45,6 +45,7 @@ GAMMA = 0.99
 @click.option(
     "--best-effort", is_flag=True, help="At the time limit write what whole rounds have pruned by then, in place of nothing."
 )
+@target_option
 @click.option("-o", "--output", metavar="FILE", help="The substitute.  [default: MODEL.METHOD-GAMMA.onnx in the current folder]")
 @anchor_options
 def command(
@@ -59,6 +60,7 @@ def command(
     layout: str | None,
     flat_input: bool,
     best_effort: bool,
+    target: int | None,
     output: str | None,
 ) -> int:
     """Write the local substitute of MODEL at the anchor: the same function there, almost all of its units affine.
@@ -89,7 +91,7 @@ def command(
     )
     budget = request.budget()
     with budget.stage("read"):
-        query = request.query()
+        query = request.query(target)
     try:
         with request.out.progress() as report:
             result = prune(query, options, budget=budget, progress=report)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import click
 
 from onnxsub.cli.exits import Exit
-from onnxsub.cli.options import Command, Request, anchor_options, check_tighten, limit_threads, verifier_options
+from onnxsub.cli.options import Command, Request, anchor_options, check_tighten, limit_threads, target_option, verifier_options
 from onnxsub.cli.output import solver_row
 from onnxsub.cli.points import POINT_FILES, check_writable, write_point
 from onnxsub.cli.verify_property import verify_property
@@ -20,14 +20,15 @@ _CODES = {"proved": Exit.DONE, "violated": Exit.VIOLATED, "unknown": Exit.UNDECI
 
 @click.command("verify", cls=Command, epilog="Example: onnxsub verify model.onnx --x0 image.npy --eps 0.05 --timeout 60")
 @click.option("--eps", type=float, metavar="E", help="Radius of the ball, in un-normalised input units.")
+@target_option
 @verifier_options
 @click.option("-o", "--output", metavar="FILE", help="Write the witness: .npy, .npz or .png (8-bit, hence rounded).")
 @click.option("--vnncomp", is_flag=True, help="With PROPERTY: print result and witness as VNN-COMP has them.")
 @functools.partial(anchor_options, required=False)
 @click.argument("prop", metavar="[PROPERTY.vnnlib]", required=False)
 def command(
-    request: Request, prop: str | None, eps: float | None, verifier: str, solver: str, nodes: int | None,
-    memory: float, tighten: str, vnncomp: bool, output: str | None,
+    request: Request, prop: str | None, eps: float | None, target: int | None, verifier: str, solver: str,
+    nodes: int | None, memory: float, tighten: str, vnncomp: bool, output: str | None,
 ) -> int:
     """Decide whether every input within the radius E of the anchor keeps its class, or whether a VNN-LIB property holds.
 
@@ -36,8 +37,8 @@ def command(
     proved (exit code 0) comes only from a proof, violated (1) only from a witness that onnxruntime confirmed on MODEL; else
     unknown (3).
     """
-    if prop is not None and (request.x0 or eps is not None):
-        raise click.UsageError("give either PROPERTY, or --x0 and --eps")
+    if prop is not None and (request.x0 or eps is not None or target is not None):
+        raise click.UsageError("give either PROPERTY, or --x0 and --eps (and --target)")
     if prop is None and (not request.x0 or eps is None):
         raise click.UsageError("give --x0 and --eps, or a PROPERTY.vnnlib")
     if vnncomp and prop is None:
@@ -57,7 +58,7 @@ def command(
         return verify_property(request.model, prop, options, request.out, output=output, vnncomp=vnncomp)
     assert eps is not None
     check_writable(output, POINT_FILES)
-    query = request.query()
+    query = request.query(target)
     with request.out.progress() as report:
         result = verify(query, eps, options, progress=lambda lower, upper, text: report(0.0, text))
     witness = result.witness if result.witness is not None and result.witness.confirmed else None

@@ -37,6 +37,8 @@ def provenance(query: Query, options: PruneOptions, substitute: Substitute) -> d
         "version": VERSION,
         "layout": options.layout or "",
     }
+    if query.target is not None:
+        values["target"] = str(query.target)
     return {PREFIX + key: value for key, value in values.items()}
 
 

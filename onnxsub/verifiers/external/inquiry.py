@@ -109,7 +109,7 @@ class Inquiry:
         witness = self.referee.settle(x, tol=eps, limit=eps)
         if witness.confirmed and witness.margin < 0:
             q = self.query
-            near = walk_back(q.network, q.x0, q.label, q.space, witness.x[None], self.referee.margins, upper=eps)
+            near = walk_back(q.network, q.x0, q.label, q.space, witness.x[None], self.referee.margins, upper=eps, target=q.target)
             better = None if near is None else self.referee.judge(near.x[None])[0]
             if better is not None and better.margin >= 0 and better.radius <= eps:
                 return better
@@ -160,7 +160,7 @@ def query_of(model: Model, query: Query) -> Query:
         # what was one value per channel is one per element of a flat input
         mean, std = (tuple(end.reshape(-1).tolist()) for end in ms)
         space = InputSpace(space.lower, space.upper, mean, std)
-    found = make_query(model, query.x0.reshape(model.input_shape), query.label, space=space, threads=1)
+    found = make_query(model, query.x0.reshape(model.input_shape), query.label, space=space, threads=1, target=query.target)
     if found.classes != query.classes:
         raise InputError(f"{model.where} has {found.classes} classes, the model {query.classes}; give a substitute of it")
     return found
