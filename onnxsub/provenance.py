@@ -36,7 +36,9 @@ class Provenance:
         d_adv: radius of the best adversarial point; infinite where none was found.
         label: the class that the substitute was built to defend.
         target: the one class that it was built to defend it against; None: every other one.
-        domain: valid input range, un-normalised.
+        domain_sha256: of a domain per feature; None: one range for all.
+        scale_sha256: of the scale in whose units `d_adv` and `radius` are; None: those of the input.
+        domain: valid input range, un-normalised; of a domain per feature, the lowest and the highest end.
         mean, std: normalisation of the model's inputs; empty: none.
         radius: radius of the ball whose bounds ranked the units: the substitute is meant for this ball.
         version: of onnxsub.
@@ -61,6 +63,8 @@ class Provenance:
     layout: str
     valid_radius: float | None = None
     target: int | None = None
+    domain_sha256: str | None = None
+    scale_sha256: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The same facts in plain JSON types; an infinite `d_adv` and what is absent are null."""
@@ -74,6 +78,8 @@ class Provenance:
             "model": {"sha256": self.model_sha256},
             "d_adv": self.d_adv if math.isfinite(self.d_adv) else None,
             "domain": list(self.domain),
+            "domain_sha256": self.domain_sha256,
+            "scale_sha256": self.scale_sha256,
             "mean": list(self.mean) or None,
             "std": list(self.std) or None,
             "radius": self.radius,
@@ -113,6 +119,8 @@ def read_provenance(model: Model | ModelProto) -> Provenance | None:
         layout=read.text("layout"),
         valid_radius=read.number(_VALID_RADIUS) if PREFIX + _VALID_RADIUS in metadata else None,
         target=read.integer("target") if f"{PREFIX}target" in metadata else None,
+        domain_sha256=metadata.get(f"{PREFIX}domain.sha256"),
+        scale_sha256=metadata.get(f"{PREFIX}scale.sha256"),
     )
 
 

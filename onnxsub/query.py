@@ -29,8 +29,8 @@ class Query:
 
     Attributes:
         model: the file.
-        space: domain and normalisation.
-        x0: the anchor, float32, per-sample shape of the model's input.
+        space: domain and normalisation; with units, everything here is in those of the scale (`InputSpace.measured`).
+        x0: the anchor, float32, per-sample shape of the model's input; 0 in a space with units.
         label: the class y to defend.
         predicted: the class that onnxruntime gives at `x0`: that of the file's own output, its Softmax or Sigmoid included.
         network: f as analysed: from un-normalised inputs to at least two logits.
@@ -114,14 +114,14 @@ class Query:
 
     @cached_property
     def anchor_sha256(self) -> str:
-        """Hash of the anchor's float32 bytes."""
-        return hashlib.sha256(np.ascontiguousarray(self.x0, dtype="<f4").tobytes()).hexdigest()
+        """Hash of the float32 bytes of the anchor as an input."""
+        return hashlib.sha256(np.ascontiguousarray(self.space.original(self.x0), dtype="<f4").tobytes()).hexdigest()
 
     def json_head(self) -> dict[str, Any]:
         """The keys `model` and `anchor` that every result of an anchor carries."""
         return {
             "model": {"path": None if self.model.path is None else str(self.model.path), "sha256": self.model.sha256},
-            "input": {"domain": [self.space.lower, self.space.upper], "mean": self.space.mean, "std": self.space.std},
+            "input": self.space.to_json(),
             "anchor": {
                 "sha256": self.anchor_sha256, "label": self.label, "predicted": self.predicted, "target": self.target,
             },
@@ -205,6 +205,7 @@ def make_query(
     space: InputSpace | None = None,
     threads: int | None = None,
     target: int | None = None,
+    scale: Any = None,
 ) -> Query:
     """Checks model, anchor, classes and domain against each other.
 
@@ -215,6 +216,8 @@ def make_query(
         space: domain and normalisation; default: `[0, 1]`, none.
         threads: of onnxruntime; default: all cores.
         target: the one other class to ask about; default: all of them.
+        scale: weights w of the input's shape (or one per channel), 0 for a fixed feature: distances and radii are then
+            `min t such that |x_i - x0_i| <= t w_i`, and the query's points `u = (x - x0) / w`; `space.original` gives inputs.
 
     Raises:
         InputError: wrong shape, type, NaN, values outside the domain, a class out of range, a target that is the label.
@@ -229,7 +232,8 @@ def make_query(
     if not (np.issubdtype(data.dtype, np.floating) or np.issubdtype(data.dtype, np.integer)):
         raise InputError(f"the anchor holds {data.dtype} values; give floats")
     data = fit_shape(data, model.input_shape, "the anchor")
-    space.check_fed(model.input_dtype)
+    space = space.fitted(model.input_shape)
+    space.check_fed(model.input_dtype, model.input_shape)
     space.check(data, "the anchor")
     x = np.ascontiguousarray(space.inside(data))
     x.setflags(write=False)
@@ -247,8 +251,19 @@ def make_query(
         target = _class(target, classes, "--target")
         if target == label:
             raise InputError(f"--target {target} is the class to defend; give another one (0 to {classes - 1}), or another --label")
+    if scale is not None:
+        space = space.measured(x, _numbers(scale))
+        x = np.zeros_like(x)
+        x.setflags(write=False)
     network = analysis_network(model, space)
     return Query(model, space, x, label, predicted, network, runtime, target)
+
+
+def _numbers(scale: Any) -> Array:
+    try:
+        return np.asarray(scale, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError("--scale is no array of numbers; give one weight per feature, 0 for a fixed one") from None
 
 
 def _class(value: Any, classes: int, option: str) -> int:

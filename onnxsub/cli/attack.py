@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from onnxsub.cli.exits import Exit
-from onnxsub.cli.options import Command, Request, anchor_options, target_option
+from onnxsub.cli.features import ball_of, scale_option, target_option
+from onnxsub.cli.options import Command, Request, anchor_options
 from onnxsub.cli.points import POINT_FILES, check_writable, write_point
 
 __all__ = ["command"]
@@ -15,8 +16,9 @@ __all__ = ["command"]
 @click.option("--method", type=click.Choice(["auto", "pgd", "fgsm"]), default="auto", show_default=True, help="How to search.")
 @click.option("-o", "--output", metavar="FILE", help="Write the adversarial point: .npy, .npz or .png (8-bit, hence rounded).")
 @target_option
+@scale_option
 @anchor_options
-def command(request: Request, method: str, target: int | None, output: str | None) -> int:
+def command(request: Request, method: str, target: int | None, scale: str | None, output: str | None) -> int:
     """Find the nearest adversarial point: its radius d_adv is an upper bound of the distance to the decision boundary.
 
     The point is one that onnxruntime confirms on MODEL, strictly beyond the boundary; with --target, class K is ahead there of the
@@ -29,7 +31,7 @@ def command(request: Request, method: str, target: int | None, output: str | Non
         method=method, seed=request.seed, timeout=request.timeout, device=request.device, threads=request.threads
     )
     budget = request.budget()
-    query = request.query(target)
+    query = request.query(target, ball_of(None, scale)[1])
     code = Exit.DONE
     with request.out.progress() as report:
         attacker = Attacker.of(query, options, budget=budget, progress=report)

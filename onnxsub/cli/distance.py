@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxsub.cli.exits import Exit
-from onnxsub.cli.options import Command, Request, anchor_options, check_tighten, target_option, verifier_options
+from onnxsub.cli.features import ball_of, scale_option, target_option
+from onnxsub.cli.options import Command, Request, anchor_options, check_tighten, verifier_options
 from onnxsub.cli.output import solver_row
 from onnxsub.cli.points import POINT_FILES, check_writable, write_point
 from onnxsub.cli.prune import RANKS
@@ -31,6 +32,7 @@ __all__ = ["command"]
 @click.option("--search", type=click.Choice(["direct", "bisect"]), default="direct", show_default=True, help="How it searches.")
 @click.option("--tol", type=float, default=1e-6, show_default=True, metavar="T", help="exact: upper - lower <= T.")
 @target_option
+@scale_option
 @click.option("-o", "--output", metavar="FILE", help="Write the witness: .npy, .npz or .png (8-bit, hence rounded).")
 @anchor_options
 def command(
@@ -47,6 +49,7 @@ def command(
     search: str,
     tol: float,
     target: int | None,
+    scale: str | None,
     output: str | None,
 ) -> int:
     """The distance from the anchor to the decision boundary of MODEL, or of its local substitute with --via.
@@ -70,7 +73,7 @@ def command(
         bab=BabOptions.of_gib(memory, request.device),
         refine=refine,
     )
-    query = request.query(target)
+    query = request.query(target, ball_of(None, scale)[1])
     with request.out.progress() as report:
         reach = query.space.reach(query.x0)
         result = distance(query, options, progress=lambda lower, upper, text: report(_share(lower, upper, reach), text))

@@ -9,7 +9,8 @@ import click
 
 from onnxsub.cli.bounds import BOUND_METHODS
 from onnxsub.cli.exits import Exit
-from onnxsub.cli.options import Command, Request, anchor_options, target_option
+from onnxsub.cli.features import ball_of, scale_option, target_option
+from onnxsub.cli.options import Command, Request, anchor_options
 from onnxsub.cli.points import check_writable
 
 __all__ = ["GAMMA", "LAYOUTS", "RANKS", "SUBSTITUTES", "command"]
@@ -46,6 +47,7 @@ GAMMA = 0.99
     "--best-effort", is_flag=True, help="At the time limit write what whole rounds have pruned by then, in place of nothing."
 )
 @target_option
+@scale_option
 @click.option("-o", "--output", metavar="FILE", help="The substitute.  [default: MODEL.METHOD-GAMMA.onnx in the current folder]")
 @anchor_options
 def command(
@@ -61,6 +63,7 @@ def command(
     flat_input: bool,
     best_effort: bool,
     target: int | None,
+    scale: str | None,
     output: str | None,
 ) -> int:
     """Write the local substitute of MODEL at the anchor: the same function there, almost all of its units affine.
@@ -91,7 +94,7 @@ def command(
     )
     budget = request.budget()
     with budget.stage("read"):
-        query = request.query(target)
+        query = request.query(target, ball_of(None, scale)[1])
     try:
         with request.out.progress() as report:
             result = prune(query, options, budget=budget, progress=report)

@@ -23,9 +23,10 @@ def probe(model: Model, space: InputSpace) -> Query:
         InputError: normalisation that does not fit the model's input.
         ModelError: onnxruntime does not accept the model.
     """
-    space.check_fed(model.input_dtype)
+    space.check_fed(model.input_dtype, model.input_shape)
     network = analysis_network(model, space)
-    middle = np.full(model.input_shape, space.lower + (space.upper - space.lower) / 2)
+    lower, upper = space.ends(model.input_shape)
+    middle = lower + (upper - lower) / 2
     return Query(model, space, np.ascontiguousarray(space.inside(middle)), 0, 0, network, Runtime(model, threads=1))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,12 +35,13 @@ class LayoutContext:
 
     @staticmethod
     def of(space: InputSpace, x0: Array, radius: float, x_adv: Array | None = None, *, flat_input: bool = False) -> LayoutContext:
-        """The context of an anchor: exact on the domain; where that is unbounded, on the ball of the radius only."""
-        points = np.stack([x0] if x_adv is None else [x0, x_adv]).astype(np.float64)
-        ball = space.ball(x0, radius)
-        if math.isfinite(space.lower) and math.isfinite(space.upper):
-            return LayoutContext(space, points, ball, flat_input=flat_input)
-        return LayoutContext(space, points, ball, ball, radius, flat_input)
+        """The context of an anchor: exact on the domain. What is said in units of a scale is that of the inputs themselves here.
+
+        Args:
+            space: that of `x0`, `radius` and `x_adv`.
+        """
+        points = space.original(np.stack([x0] if x_adv is None else [x0, x_adv])).astype(np.float64)
+        return LayoutContext(space.plain, points, space.plain_ball(x0, radius), flat_input=flat_input)
 
     def exact_box(self, shape: Shape) -> tuple[Array, Array]:
         """Lower and upper end, float64, of the inputs on which the file must be exact, un-normalised.
@@ -49,7 +49,7 @@ class LayoutContext:
         Raises:
             InputError: it is unbounded, or of another shape.
         """
-        ends = self.box or (np.full(shape, self.space.lower), np.full(shape, self.space.upper))
+        ends = self.box or self.space.ends(shape)
         lower, upper = (np.asarray(end, dtype=np.float64) for end in ends)
         if lower.shape != shape or upper.shape != shape:
             raise InputError(f"the box has ends of shape {list(lower.shape)} and {list(upper.shape)}, the input {list(shape)}")

@@ -87,7 +87,7 @@ class Bracket:
         self._progress = progress
 
     def _rounding(self, witness: Witness) -> float:
-        return max(self.tol, _RELATIVE * witness.radius, 2 * grid_step(witness.x, self.x0))
+        return max(self.tol, _RELATIVE * witness.radius, 2 * grid_step(witness.x, self.x0, self.instance.space))
 
     @property
     def x0(self) -> Array:
@@ -112,7 +112,7 @@ class Bracket:
     @property
     def finest(self) -> float:
         """The gap below which float32 has no point: a witness is float32, so nothing nearer to it can be told apart."""
-        return 0.0 if self.best is None else 2 * grid_step(self.best.x, self.x0)
+        return 0.0 if self.best is None else 2 * grid_step(self.best.x, self.x0, self.instance.space)
 
     @property
     def running(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,8 +45,9 @@ class Objective:
         self.classes = network.classes
         self.shape = network.input_shape
         self.x0 = torch.as_tensor(x0.reshape(-1).copy(), dtype=dtype, device=device)
-        self.low = (space.lower - self.x0).clamp(max=0)
-        self.high = (space.upper - self.x0).clamp(min=0)
+        ends = (torch.as_tensor(np.array(end), dtype=dtype, device=device).flatten() for end in space.ends(x0.shape))
+        self.low, self.high = (end - self.x0 for end in ends)
+        self.low, self.high = self.low.clamp(max=0), self.high.clamp(min=0)
         self.reach = max(space.reach(x0), 1e-30)
         self.evaluations = 0
         last = network.producers.get(network.output)

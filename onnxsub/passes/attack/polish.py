@@ -48,14 +48,7 @@ class AdversarialPoint:
 
 def as_points(x0: Array, offsets: Array, space: InputSpace) -> Array:
     """`x0 + offset` as float32 points inside the domain: `(N, n)` float64 to `(N, *shape)`."""
-    lower, upper = np.float32(space.lower), np.float32(space.upper)
-    # the nearest float32 may lie outside an end that float32 cannot hold
-    if float(lower) < space.lower:
-        lower = np.nextafter(lower, np.float32(np.inf))
-    if float(upper) > space.upper:
-        upper = np.nextafter(upper, np.float32(-np.inf))
-    x = x0.astype(np.float64)[None] + offsets.reshape(-1, *x0.shape)
-    return np.asarray(np.clip(x.astype(np.float32), lower, upper))
+    return space.inside(x0.astype(np.float64)[None] + offsets.reshape(-1, *x0.shape))
 
 
 def settle(

@@ -18,7 +18,6 @@ from onnxsub.ops.base import Array
 from onnxsub.passes.attack.walk import walk_back
 from onnxsub.properties import Property, robustness_property
 from onnxsub.query import Query, make_query
-from onnxsub.region import InputSpace
 from onnxsub.verifiers.external.reader import check_readable
 from onnxsub.verifiers.external.tool import SAT, UNKNOWN, UNSAT, Job, Tool
 from onnxsub.verifiers.referee import Referee
@@ -154,13 +153,11 @@ def query_of(model: Model, query: Query) -> Query:
     if math.prod(model.input_shape) != query.x0.size:
         inputs = math.prod(model.input_shape)
         raise InputError(f"{model.where} has {inputs} inputs, the anchor {query.x0.size}; give a substitute of that model")
-    space = query.space
-    ms = space.mean_std(query.x0.shape)
-    if ms is not None and model.input_shape != query.x0.shape:
-        # what was one value per channel is one per element of a flat input
-        mean, std = (tuple(end.reshape(-1).tolist()) for end in ms)
-        space = InputSpace(space.lower, space.upper, mean, std)
-    found = make_query(model, query.x0.reshape(model.input_shape), query.label, space=space, threads=1, target=query.target)
+    shape, new, units = query.x0.shape, model.input_shape, query.space.units
+    found = make_query(
+        model, query.space.original(query.x0).reshape(new), query.label, space=query.space.plain.reshaped(shape, new), threads=1,
+        target=query.target, scale=None if units is None else units.scale.reshape(new),
+    )  # fmt: skip
     if found.classes != query.classes:
         raise InputError(f"{model.where} has {found.classes} classes, the model {query.classes}; give a substitute of it")
     return found
