@@ -1,0 +1,81 @@
+"""`--domain FILE`, `--eps FILE` and `--scale FILE` on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.cli.conftest import Run
+from tests.test_features import LOW, WIDTH, X0, table
+
+ANCHOR = ("table.onnx", "--x0", "x0.npy", "--domain", "domain.npy")
+
+
+@pytest.fixture
+def mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    onnx.save(table(1, LOW, WIDTH), "table.onnx")
+    np.save("x0.npy", X0)
+    np.save("domain.npy", np.stack([LOW, LOW + WIDTH]))
+    np.save("scale.npy", WIDTH)
+    np.save("eps.npy", 0.05 * WIDTH)
+    return tmp_path
+
+
+def test_a_table_with_mixed_scales(mixed: Path, onnxsub: Run) -> None:
+    asked = (*ANCHOR, "--scale", "scale.npy", "--threads", 1, "--json")
+    attacked = onnxsub("attack", *asked, "-o", "x.npy").json
+    assert attacked["input"]["scale"]["highest"] == 1e6
+    assert attacked["input"]["domain"]["lowest"] == -5e5
+    x = np.load("x.npy")[0].astype(np.float64)
+    assert (np.abs(x - X0) <= attacked["d_adv"] * WIDTH).all()
+    assert np.max(np.abs(x - X0) / WIDTH) == pytest.approx(attacked["d_adv"], rel=1e-3)
+    found = onnxsub("distance", *asked, "--tol", 1e-4).json
+    assert found["status"] == "exact"
+    assert found["upper"] <= attacked["d_adv"] + 1e-4
+    one = onnxsub("verify", *asked, "--eps", 0.05).json
+    two = onnxsub("verify", *ANCHOR, "--eps", "eps.npy", "--json").json
+    assert one["status"] == two["status"]
+    assert two["eps"] == 1.0
+    bounded = [onnxsub("bounds", *a, "--json").json for a in ((*asked[:-1], "--eps", 0.05), (*ANCHOR, "--eps", "eps.npy"))]
+    assert bounded[0]["output"]["lower"] == pytest.approx(bounded[1]["output"]["lower"], rel=1e-5, abs=1e-6)
+    text = onnxsub("export-property", *ANCHOR, "--eps", "eps.npy").out
+    assert "domain per feature, within -500000 to 1.1e+06" in text
+    assert "units of a scale per feature" in text
+    pruned = onnxsub("prune", *asked, "--keep", 5, "-o", "g.onnx").json
+    assert max(pruned["preserves"].values()) < 1e-4
+    origin = onnxsub("info", "g.onnx", "--json").json["substitute"]
+    assert origin["scale_sha256"] == attacked["input"]["scale"]["sha256"]
+    assert origin["domain_sha256"] == attacked["input"]["domain"]["sha256"]
+    assert "the domain per feature, within [-500000, 1.1e+06]" in onnxsub("info", "g.onnx").out
+
+
+def test_bad_files(mixed: Path, onnxsub: Run) -> None:
+    np.save("three.npy", np.ones(3))
+    Path("text.npy").write_text("no array")
+    np.save("words.npy", np.array(["a", "b"]))
+    for option, value, words in (
+        ("--domain", "missing.npy", "cannot be read"),
+        ("--domain", "text.npy", "is damaged, or no .npy file"),
+        ("--domain", "three.npy", "has shape [3]; give (2, ...)"),
+        ("--scale", "three.npy", "--scale has 3 values"),
+        ("--scale", "words.npy", "holds no numbers"),
+        ("--scale", "scale.csv", "the ending '.csv'"),
+    ):
+        ran = onnxsub("attack", *ANCHOR, option, value)
+        assert ran.code == 4
+        assert words in ran.line
+    for words in (("--domain", "0"), ("--domain", "a"), ("--domain", "0,1,2"), ("--domain",)):
+        assert onnxsub("attack", *ANCHOR[:3], *words).code == 2
+    assert onnxsub("verify", *ANCHOR, "--eps", "eps.npy", "--scale", "scale.npy").code == 2
+    assert onnxsub("verify", *ANCHOR, "--eps", "much").code == 2
+
+
+def test_two_numbers_are_one_domain_as_before(digits: Path, onnxsub: Run) -> None:
+    for domain in (("--domain", "0", "1"), ("--domain", "-1", "2"), ("--domain", "0,1")):
+        ran = onnxsub("bounds", *domain, "digits.onnx", "--x0", "seven.npy", "--eps", "0.01", "--method", "ibp", "--json")
+        assert ran.code == 0
+        assert ran.json["input"]["domain"] == ([-1.0, 2.0] if "-1" in domain else [0.0, 1.0])
