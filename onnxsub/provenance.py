@@ -39,7 +39,7 @@ class Provenance:
         label: the class that the substitute was built to defend.
         target: the one class that it was built to defend it against; None: every other one.
         domain_sha256: of a domain per feature; None: one range for all.
-        scale_sha256: of the scale in whose units `d_adv` and `radius` are; None: those of the input.
+        scale_sha256: of the scale in whose units `d_adv`, `radius` and `valid_radius` are; None: those of the input.
         domain: valid input range, un-normalised; of a domain per feature, the lowest and the highest end.
         mean, std: normalisation of the model's inputs; empty: none.
         radius: radius of the ball whose bounds ranked the units: the substitute is meant for this ball.

@@ -15,7 +15,7 @@ from onnxsub.budget import Budget
 from onnxsub.cli.features import domain_of
 from onnxsub.cli.option_types import DomainType, Several, VerifierName, numbers_in
 from onnxsub.cli.output import Output
-from onnxsub.cli.reading import READING, read_model, rounded, space_of
+from onnxsub.cli.reading import READING, pixels, read_model, rounded, space_of
 from onnxsub.errors import InputError
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class Request:
 
         model = read_model(self)
         space = space_of(model, self.space.fitted(model.input_shape))
-        x0 = read_anchor(self.x0, model.input_shape, index=self.index, array=self.array, domain=(space.lower, space.upper))
+        x0 = read_anchor(self.x0, model.input_shape, index=self.index, array=self.array, domain=pixels(space))
         limit_threads(self.threads)
         query = make_query(model, x0, self.label, space=space, threads=self.threads, target=target, scale=scale)
         warning = warn_if_other_anchor(model, query.anchor_sha256)

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnxsub.cli.reading import pixels
 from onnxsub.errors import InputError, MissingDependencyError, OutputError
 from onnxsub.files import write_atomic
 
@@ -63,9 +64,9 @@ def write_point(path: str, x: Array, space: InputSpace) -> None:
             from PIL import Image
         except ImportError as error:
             raise MissingDependencyError('a .png needs Pillow; run pip install "onnxsub[images]", or write .npy') from error
-        lower, upper = space.plain.ends(x.shape)
+        lower, upper = (np.broadcast_to(end, x.shape) for end in pixels(space.plain))
         width = np.where(upper > lower, upper - lower, 1.0)
-        grey = np.round((x.astype(np.float64) - lower) / width * 255).astype(np.uint8)
+        grey = np.clip(np.round((x.astype(np.float64) - lower) / width * 255), 0, 255).astype(np.uint8)
         Image.fromarray(_as_image(grey, path)).save(data, format="PNG")
     write_atomic(path, data.getvalue())
 

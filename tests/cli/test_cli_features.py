@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.reference
 import pytest
 
 from tests.cli.conftest import Run
+from tests.reading.test_integers import model as integers
 from tests.test_features import LOW, WIDTH, X0, table
 
 ANCHOR = ("table.onnx", "--x0", "x0.npy", "--domain", "domain.npy")
@@ -79,3 +81,36 @@ def test_two_numbers_are_one_domain_as_before(digits: Path, onnxsub: Run) -> Non
         ran = onnxsub("bounds", *domain, "digits.onnx", "--x0", "seven.npy", "--eps", "0.01", "--method", "ibp", "--json")
         assert ran.code == 0
         assert ran.json["input"]["domain"] == ([-1.0, 2.0] if "-1" in domain else [0.0, 1.0])
+
+
+def test_whole_numbers_have_ranges_but_no_scale(mixed: Path, onnxsub: Run) -> None:
+    onnx.save(integers(0), "whole.onnx")
+    np.save("pixels.npy", np.array([4, 5, 2], np.uint8))
+    np.save("ranges.npy", np.array([[0, 3, 2], [9, 7, 2]]))
+    np.save("ones.npy", np.ones(3))
+    asked = ("whole.onnx", "--x0", "pixels.npy", "--domain", "ranges.npy")
+    ran = onnxsub("distance", *asked, "--target", 1 if onnxsub("attack", *asked, "--json").json["anchor"]["label"] else 2, "--json")
+    assert ran.code == 0
+    assert ran.json["input"]["domain"] == {**ran.json["input"]["domain"], "lowest": 0, "highest": 9}
+    assert ran.json["input"]["scale"] is None
+    for command in ("attack", "distance", "prune", "verify", "bounds", "export-property"):
+        option = "--scale" if command in ("attack", "distance", "prune") else "--eps"
+        refused = onnxsub(command, *asked, option, "ones.npy")
+        assert refused.code == 4
+        assert "the model takes whole numbers" in refused.line
+    assert onnxsub("attack", *asked[:3], "--domain", 0, 255, "--scale", "ones.npy").code == 4
+
+
+def test_an_output_a_target_and_a_scale(mixed: Path, onnxsub: Run) -> None:
+    whole = table(1, LOW, WIDTH)
+    graph = whole.graph
+    graph.node.append(onnx.helper.make_node("Neg", [graph.output[0].name], ["minus"]))
+    graph.output.append(onnx.helper.make_tensor_value_info("minus", onnx.TensorProto.FLOAT, ["N", 3]))
+    onnx.save(whole, "two.onnx")
+    asked = ("two.onnx", *ANCHOR[1:], "--scale", "scale.npy", "--output", "minus", "--json")
+    label = onnxsub("attack", *asked).json["anchor"]["label"]
+    target = (label + 1) % 3
+    attacked = onnxsub("attack", *asked, "--target", target, "--out", "x.npy").json
+    assert attacked["found"]
+    z = onnx.reference.ReferenceEvaluator(whole).run(["minus"], {graph.input[0].name: np.load("x.npy")})[0][0]
+    assert z[target] > z[label]
