@@ -22,7 +22,7 @@ def read_anchor(
     *,
     index: int | None = None,
     array: str | None = None,
-    domain: tuple[float, float] = (0.0, 1.0),
+    domain: tuple[float | Array, float | Array] = (0.0, 1.0),
 ) -> Array:
     """The anchor in `path` as float32 of `shape` (per sample, no batch axis).
 
@@ -32,7 +32,7 @@ def read_anchor(
     Args:
         index: which row, when the file holds many.
         array: which array of an `.npz`.
-        domain: valid input range that integers are scaled to.
+        domain: valid input range that integers are scaled to; numbers, or arrays of `shape`.
 
     Raises:
         InputError: file missing, unreadable, of another shape, type or size.
@@ -45,9 +45,10 @@ def read_anchor(
     data = _row(data, shape, index, what)
     x = fit_shape(data, shape, what)
     if data.dtype == np.uint8 or path.suffix.lower() in _IMAGES:
-        low, high = domain
+        low, high = (np.asarray(end) for end in domain)
         full = np.float32(np.iinfo(data.dtype).max)
-        return (np.float32(low) + x.astype(np.float32) / full * np.float32(high - low)).astype(np.float32)
+        scaled = low.astype(np.float32) + x.astype(np.float32) / full * (high - low).astype(np.float32)
+        return np.asarray(scaled, dtype=np.float32)
     with np.errstate(over="ignore"):
         return x.astype(np.float32)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
+from onnxsub.query import other_classes
 from onnxsub.region import InputSpace
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Instance:
         x0: the anchor, float64, `(*input_shape)`, inside the domain.
         label: the class y to defend.
         space: the domain.
+        target: the one class that is asked about; None: every other class is.
         replay: the logits that decide what a witness is, usually onnxruntime on the file; None: the network itself in float32.
     """
 
@@ -39,6 +41,7 @@ class Instance:
     label: int
     space: InputSpace
     replay: Replay | None = field(default=None, repr=False)
+    target: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "x0", np.asarray(self.x0, dtype=np.float64))
@@ -46,7 +49,7 @@ class Instance:
     @staticmethod
     def of(query: Query) -> Instance:
         """The question of a query, judged by onnxruntime on its file."""
-        return Instance(query.network, query.x0, query.label, query.space, query.judged)
+        return Instance(query.network, query.x0, query.label, query.space, query.judged, query.target)
 
     @property
     def judged(self) -> Instance:
@@ -55,8 +58,8 @@ class Instance:
 
     @property
     def targets(self) -> tuple[int, ...]:
-        """The other classes."""
-        return tuple(t for t in range(self.network.classes) if t != self.label)
+        """The classes asked about: the other ones, or the one target."""
+        return other_classes(self.network.classes, self.label, self.target)
 
     @property
     def reach(self) -> float:

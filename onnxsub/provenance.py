@@ -37,7 +37,10 @@ class Provenance:
         model_sha256: of the original file.
         d_adv: radius of the best adversarial point; infinite where none was found.
         label: the class that the substitute was built to defend.
-        domain: valid input range, un-normalised.
+        target: the one class that it was built to defend it against; None: every other one.
+        domain_sha256: of a domain per feature; None: one range for all.
+        scale_sha256: of the scale in whose units `d_adv`, `radius` and `valid_radius` are; None: those of the input.
+        domain: valid input range, un-normalised; of a domain per feature, the lowest and the highest end.
         mean, std: normalisation of the model's inputs; empty: none.
         radius: radius of the ball whose bounds ranked the units: the substitute is meant for this ball.
         version: of onnxsub.
@@ -61,6 +64,9 @@ class Provenance:
     version: str
     layout: str
     valid_radius: float | None = None
+    target: int | None = None
+    domain_sha256: str | None = None
+    scale_sha256: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The same facts in plain JSON types; an infinite `d_adv` and what is absent are null."""
@@ -70,10 +76,12 @@ class Provenance:
             "keep": self.keep,
             "rank": self.rank,
             "bounds": self.bounds,
-            "anchor": {"sha256": self.anchor_sha256, "label": self.label},
+            "anchor": {"sha256": self.anchor_sha256, "label": self.label, "target": self.target},
             "model": {"sha256": self.model_sha256},
             "d_adv": self.d_adv if math.isfinite(self.d_adv) else None,
             "domain": list(self.domain),
+            "domain_sha256": self.domain_sha256,
+            "scale_sha256": self.scale_sha256,
             "mean": list(self.mean) or None,
             "std": list(self.std) or None,
             "radius": self.radius,
@@ -112,6 +120,9 @@ def read_provenance(model: Model | ModelProto) -> Provenance | None:
         version=read.text("version"),
         layout=read.text("layout"),
         valid_radius=read.number(_VALID_RADIUS) if PREFIX + _VALID_RADIUS in metadata else None,
+        target=read.integer("target") if f"{PREFIX}target" in metadata else None,
+        domain_sha256=metadata.get(f"{PREFIX}domain.sha256"),
+        scale_sha256=metadata.get(f"{PREFIX}scale.sha256"),
     )
 
 

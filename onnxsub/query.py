@@ -11,6 +11,7 @@ import numpy as np
 
 from onnxsub.anchors import fit_shape
 from onnxsub.errors import InputError, ModelError
+from onnxsub.features import weights
 from onnxsub.model import Model, load_model
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
@@ -32,12 +33,13 @@ class Query:
 
     Attributes:
         model: the file.
-        space: domain and normalisation.
-        x0: the anchor, float32, per-sample shape of the model's input.
+        space: domain and normalisation; with units, everything here is in those of the scale (`InputSpace.measured`).
+        x0: the anchor, float32, per-sample shape of the model's input; 0 in a space with units.
         label: the class y to defend.
         predicted: the class that onnxruntime gives at `x0`: that of the file's own output, its Softmax or Sigmoid included.
         network: f as analysed: from un-normalised inputs to at least two logits.
         runtime: onnxruntime on the original file; its word decides what a witness is.
+        target: the one class t whose margin `f_t - f_y` is asked about; None: every other class is.
     """
 
     model: Model
@@ -47,11 +49,23 @@ class Query:
     predicted: int
     network: Network
     runtime: Runtime = field(repr=False)
+    target: int | None = None
+
+    @cached_property
+    def misclassified(self) -> bool:
+        """Whether the anchor is not of class `label` to begin with: its distance is 0. With a target: whether that is ahead."""
+        if self.target is None:
+            return self.predicted != self.label
+        margin = float(self.margins(self.x0[None])[0][0])
+        # of two equal logits the first one is the predicted class
+        return margin > 0 or (margin == 0 and self.target < self.label)
 
     @property
-    def misclassified(self) -> bool:
-        """Whether the anchor is not of class `label` to begin with: its distance is 0."""
-        return self.predicted != self.label
+    def wrong(self) -> str:
+        """What is wrong with an anchor that is misclassified."""
+        if self.target is None:
+            return f"the anchor is predicted as class {self.predicted}, not {self.label}"
+        return f"at the anchor class {self.target} is ahead of class {self.label}"
 
     @property
     def classes(self) -> int:
@@ -59,8 +73,8 @@ class Query:
 
     @property
     def targets(self) -> tuple[int, ...]:
-        """The other classes."""
-        return tuple(t for t in range(self.classes) if t != self.label)
+        """The classes asked about: the other ones, or the one target."""
+        return other_classes(self.classes, self.label, self.target)
 
     def logits(self, x: Array) -> Array:
         """`f(x)` by onnxruntime: `(N, *shape)` in un-normalised units to `(N, classes)`."""
@@ -81,13 +95,13 @@ class Query:
             logits[fractions, self.label] = 1.0 + 2.0 * np.abs(logits[fractions]).max(initial=0.0)
         if not self.model.stripped:
             return logits
-        margins, leaders = worst_margin(logits, self.label)
+        margins, leaders = worst_margin(logits, self.label, self.target)
         ahead = np.flatnonzero(margins > 0)
         if len(ahead) == 0:
             return logits
         # row by row: that is what anybody gets who runs the file on the point alone
         raw = self.runtime.raw(self.space.normalise(x[ahead]), one_by_one=True)
-        said = worst_margin(own_scores(raw, self.model.outputs), self.label)[0]
+        said = worst_margin(own_scores(raw, self.model.outputs), self.label, self.target)[0]
         logits = logits.copy()
         for i, word in zip(ahead, said, strict=True):
             if word > 0:
@@ -99,11 +113,11 @@ class Query:
         return logits
 
     def margins(self, x: Array) -> tuple[Array, Array]:
-        """`max_t f_t - f_y` over the other classes, and the class t that attains it, by onnxruntime: `(N,)` each.
+        """`max_t f_t - f_y` over the targets, and the class t that attains it, by onnxruntime: `(N,)` each.
 
         Positive: strictly adversarial, in the file's own output too. Zero: a tie, which is on the decision boundary.
         """
-        return worst_margin(self.judged(x), self.label)
+        return worst_margin(self.judged(x), self.label, self.target)
 
     def radius(self, x: Array) -> Array:
         """`|x - x0|_inf` in float64: `(N, *shape)` to `(N,)`."""
@@ -120,21 +134,30 @@ class Query:
 
     @cached_property
     def anchor_sha256(self) -> str:
-        """Hash of the anchor's float32 bytes."""
-        return hashlib.sha256(np.ascontiguousarray(self.x0, dtype="<f4").tobytes()).hexdigest()
+        """Hash of the float32 bytes of the anchor as an input."""
+        return hashlib.sha256(np.ascontiguousarray(self.space.original(self.x0), dtype="<f4").tobytes()).hexdigest()
 
     def json_head(self) -> dict[str, Any]:
         """The keys `model` and `anchor` that every result of an anchor carries."""
         return {
             "model": {"path": None if self.model.path is None else str(self.model.path), "sha256": self.model.sha256},
-            "input": {"domain": [self.space.lower, self.space.upper], "mean": self.space.mean, "std": self.space.std},
-            "anchor": {"sha256": self.anchor_sha256, "label": self.label, "predicted": self.predicted},
+            "input": self.space.to_json(),
+            "anchor": {
+                "sha256": self.anchor_sha256, "label": self.label, "predicted": self.predicted, "target": self.target,
+            },
         }
 
 
-def worst_margin(logits: Array, label: int) -> tuple[Array, Array]:
-    """`max_t f_t - f_label` and its t for logits `(N, classes)`."""
+def other_classes(classes: int, label: int, target: int | None = None) -> tuple[int, ...]:
+    """The classes that a question about `label` is about: the target, or all others."""
+    return tuple(t for t in range(classes) if t != label) if target is None else (target,)
+
+
+def worst_margin(logits: Array, label: int, target: int | None = None) -> tuple[Array, Array]:
+    """`max_t f_t - f_label` and its t for logits `(N, classes)`, over all t or for the target alone."""
     others = logits.astype(np.float64)
+    if target is not None:
+        return others[:, target] - others[:, label], np.full(len(others), target)
     own = others[:, label].copy()
     others[:, label] = -np.inf
     best = others.argmax(axis=1)
@@ -196,7 +219,7 @@ def analysis_network(model: Model, space: InputSpace) -> Network:
             out_shape=(2,), weight=np.array([[0.0], [1.0]]), bias=np.zeros(2),
         )  # fmt: skip
         network = network.then((flat, two))
-    return with_room(network, space.lower, space.upper)
+    return with_room(network, *space.ends(shape))
 
 
 def _fresh(name: str, taken: set[str]) -> str:
@@ -212,8 +235,10 @@ def make_query(
     *,
     space: InputSpace | None = None,
     threads: int | None = None,
+    target: int | None = None,
+    scale: Any = None,
 ) -> Query:
-    """Checks model, anchor, label and domain against each other.
+    """Checks model, anchor, classes and domain against each other.
 
     Args:
         model: a loaded model or the path of an `.onnx` file.
@@ -221,9 +246,12 @@ def make_query(
         label: the class to defend; default: the predicted one.
         space: domain and normalisation; default: `[0, 1]`, of a model of bytes the range of its type; none.
         threads: of onnxruntime; default: all cores.
+        target: the one other class to ask about; default: all of them.
+        scale: weights w of the input's shape (or one per channel), 0 for a fixed feature: distances and radii are then
+            `min t such that |x_i - x0_i| <= t w_i`, and the query's points `u = (x - x0) / w`; `space.original` gives inputs.
 
     Raises:
-        InputError: wrong shape, type, NaN, values outside the domain, label out of range.
+        InputError: wrong shape, type, NaN, values outside the domain, a class out of range, a target that is the label.
     """
     if not isinstance(model, Model):
         model = load_model(model)
@@ -235,7 +263,8 @@ def make_query(
     if not (np.issubdtype(data.dtype, np.floating) or np.issubdtype(data.dtype, np.integer)):
         raise InputError(f"the anchor holds {data.dtype} values; give floats")
     data = fit_shape(data, model.input_shape, "the anchor")
-    space.check_fed(model.input_dtype)
+    space = space.fitted(model.input_shape)
+    space.check_fed(model.input_dtype, model.input_shape)
     space.check(data, "the anchor")
     x = np.ascontiguousarray(space.inside(data))
     x.setflags(write=False)
@@ -249,10 +278,22 @@ def make_query(
     _check_word(model, logits, predicted)
     if label is None:
         label = predicted
-    if not isinstance(label, int | np.integer) or isinstance(label, bool):
-        raise InputError(f"--label {label!r} is not a class; give its number (0 to {classes - 1})")
-    label = int(label)
-    if not 0 <= label < classes:
-        raise InputError(f"--label {label} is out of range: the model has {classes} classes (0 to {classes - 1})")
+    label = _class(label, classes, "--label")
+    if target is not None:
+        target = _class(target, classes, "--target")
+        if target == label:
+            raise InputError(f"--target {target} is the class to defend; give another one (0 to {classes - 1}), or another --label")
+    if scale is not None:
+        space = space.measured(x, weights(scale))
+        x = np.zeros_like(x)
+        x.setflags(write=False)
     network = analysis_network(model, space)
-    return Query(model, space, x, label, predicted, network, runtime)
+    return Query(model, space, x, label, predicted, network, runtime, target)
+
+
+def _class(value: Any, classes: int, option: str) -> int:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise InputError(f"{option} {value!r} is not a class; give its number (0 to {classes - 1})")
+    if not 0 <= value < classes:
+        raise InputError(f"{option} {value} is out of range: the model has {classes} classes (0 to {classes - 1})")
+    return int(value)

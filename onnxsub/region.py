@@ -1,4 +1,4 @@
-"""Where inputs live: the domain box, the normalisation, and the ball round an anchor."""
+"""Where inputs live: the domain box, the normalisation, the ball round an anchor, and the units that features are measured in."""
 
 from __future__ import annotations
 
@@ -9,60 +9,54 @@ from typing import Any
 import numpy as np
 
 from onnxsub.errors import InputError
+from onnxsub.features import Units, check_inside, check_range, domain_arrays, fill, measured_ends, sha256
+from onnxsub.lattice import check_lattice, nearest_whole, range_of
 from onnxsub.ops.base import Array, Shape
-from onnxsub.reading.integers import RANGES
 
 __all__ = ["InputSpace"]
 
-_WHOLE = 2**24
-"""Whole numbers up to here are float32 numbers, each of them."""
-_FLOAT32 = float(np.finfo(np.float32).max)
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InputSpace:
     """The valid inputs of a model, in un-normalised units.
 
-    The model is fed `(x - mean) / std`; every radius, anchor and witness is in the units of `x`.
+    The model is fed `(x - mean) / std`; every radius, anchor and witness is in the units of `x`. With `units` they are in those of
+    `u`, where `x = anchor + scale u`: all that is computed in such a space is in units of the scale.
 
     Attributes:
-        lower, upper: the domain box `[lower, upper]`, the same for every input element.
+        lower, upper: the domain box `[lower, upper]`. Numbers: the same for every input element. Arrays: one range per feature, of
+            the input's shape or one value per channel (`fitted` makes the former of the latter); equal ends fix a feature.
         mean, std: per channel (or one value for all); None for models that take `x` as it is.
         whole: only whole numbers are inputs (a file of uint8, int64, ...). Boxes are the same; points are rounded to them.
+        units, base: of a space of `u`: where that is measured from, and the space of `x`. None: this is a space of `x`.
     """
 
-    lower: float = 0.0
-    upper: float = 1.0
+    lower: float | Array = 0.0
+    upper: float | Array = 1.0
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     whole: bool = False
+    units: Units | None = None
+    base: InputSpace | None = None
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.lower) and math.isfinite(self.upper) and self.lower < self.upper):
-            raise InputError(f"--domain {self.lower} {self.upper} is not an interval; give two finite numbers, the lower one first")
+        if self.per_feature:
+            for name, end in zip(("lower", "upper"), domain_arrays(self.lower, self.upper), strict=True):
+                object.__setattr__(self, name, end)
+        else:
+            check_range(float(self.lower), float(self.upper))
         if (self.mean is None) != (self.std is None):
             raise InputError("--mean and --std belong together; give both or neither")
         if self.std is not None and not all(math.isfinite(s) and s > 0 for s in self.std):
             raise InputError(f"--std {list(self.std)} must be positive numbers")
         if self.mean is not None and not all(math.isfinite(m) for m in self.mean):
             raise InputError(f"--mean {list(self.mean)} must be finite numbers")
-        if max(abs(self.lower), abs(self.upper), self.upper - self.lower) > _FLOAT32:
-            raise InputError(
-                f"--domain {self.lower:g} {self.upper:g} reaches beyond {_FLOAT32:.3g}, and inputs are float32; "
-                "give the range that the inputs really have"
-            )
-        self.check_fed(np.dtype(np.float32))
+        if not self.per_feature:
+            self.check_fed(np.dtype(np.float32))
         if self.whole:
-            self._check_whole()
-
-    def _check_whole(self) -> None:
-        """Raises InputError where whole numbers are no inputs, or not exactly float32 numbers."""
-        if self.mean is not None:
-            raise InputError("--mean and --std make fractions, and the model takes whole numbers; leave them out")
-        if math.ceil(self.lower) > math.floor(self.upper):
-            raise InputError(f"--domain {self.lower:g} {self.upper:g} holds no whole number, which the model takes; widen it")
-        if max(abs(self.lower), abs(self.upper)) > _WHOLE:
-            raise InputError(f"--domain {self.lower:g} {self.upper:g} holds whole numbers beyond {_WHOLE}, which are not read")
+            if self.mean is not None:
+                raise InputError("--mean and --std make fractions, and the model takes whole numbers; leave them out")
+            check_lattice(self.lower, self.upper)
 
     def over(self, dtype: np.dtype[Any], *, stated: bool = True) -> InputSpace:
         """The same for a file whose input is of type `dtype`; `stated`: the user gave the ends.
@@ -72,56 +66,165 @@ class InputSpace:
         """
         if dtype.kind not in "iu":
             return self
-        lower, upper = self.lower, self.upper
-        if not stated:
-            if str(dtype) not in RANGES:
-                raise InputError(f"the model's input is {dtype}, which has no usual range; say the valid one with --domain LO HI")
-            lower, upper = RANGES[str(dtype)]
-        least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
-        if lower < least or upper > most:
-            raise InputError(f"--domain {lower:g} {upper:g} leaves the range of the model's input, {dtype}: {least} to {most}")
+        lower, upper = range_of(dtype, self.lower, self.upper, stated=stated)
         return replace(self, lower=lower, upper=upper, whole=True)
 
-    def check_fed(self, dtype: np.dtype[Any]) -> None:
-        """Raises InputError where `(x - mean) / std` at an end of the domain is beyond `dtype`, the type that a model is fed."""
-        means, stds = self.mean or (0.0,), self.std or (1.0,)
+    def _key(self) -> tuple[Any, ...]:
+        ends = (end if np.ndim(end) == 0 else (np.shape(end), np.asarray(end).tobytes()) for end in (self.lower, self.upper))
+        return (*ends, self.mean, self.std, self.whole, None if self.units is None else self.units.sha256)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, InputSpace) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    @property
+    def per_feature(self) -> bool:
+        """Whether every feature has a range of its own."""
+        return np.ndim(self.lower) > 0 or np.ndim(self.upper) > 0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The one range of all input elements.
+
+        Raises:
+            InputError: there is none.
+        """
+        if self.per_feature:
+            raise InputError("a domain per feature is not possible here; give one range for all features with --domain LO HI")
+        return float(self.lower), float(self.upper)
+
+    @property
+    def hull(self) -> tuple[float, float]:
+        """The smallest range that holds the domain of every feature."""
+        return float(np.min(self.lower)), float(np.max(self.upper))
+
+    @property
+    def plain(self) -> InputSpace:
+        """The space of `x` itself."""
+        return self if self.base is None else self.base
+
+    def fitted(self, shape: Shape) -> InputSpace:
+        """The same for inputs of a shape: a domain per feature has that shape then.
+
+        Raises:
+            InputError: it does not fit.
+        """
+        if not self.per_feature:
+            return self
+        lower, upper = self.ends(shape)
+        return replace(self, lower=lower, upper=upper)
+
+    def reshaped(self, shape: Shape, new: Shape) -> InputSpace:
+        """The same for inputs of another shape with as many elements; what was one value per channel is one per element."""
+        if shape == new:
+            return self
+        lower, upper = (end.reshape(new) for end in self.ends(shape)) if self.per_feature else (self.lower, self.upper)
+        ms = self.mean_std(shape)
+        mean, std = (None, None) if ms is None else (tuple(end.reshape(-1).tolist()) for end in ms)
+        return replace(self, lower=lower, upper=upper, mean=mean, std=std)
+
+    def ends(self, shape: Shape) -> tuple[Array, Array]:
+        """Both ends of the domain, float64, of an input's shape."""
+        lower, upper = (
+            np.full(shape, end, dtype=np.float64) if np.ndim(end) == 0 else fill(np.asarray(end), shape, "--domain")
+            for end in (self.lower, self.upper)
+        )
+        return lower, upper
+
+    def measured(self, anchor: Array, scale: Array) -> InputSpace:
+        """This space in units: `u = (x - anchor) / scale`, where a scale of 0 fixes a feature. The anchor is the point `u = 0`.
+
+        Args:
+            anchor: float32, `(*shape)`, inside the domain.
+            scale: `(*shape)`, or one value per channel.
+
+        Raises:
+            InputError: a scale that is negative, not finite, or far too small for the domain; nothing that can move; whole numbers.
+        """
+        if self.whole:
+            raise InputError(
+                "--scale (or --eps FILE) makes points between whole numbers, and the model takes whole numbers; leave it out, "
+                "or give every feature its range with --domain FILE.npy"
+            )
+        shape = anchor.shape
+        scale = fill(np.asarray(scale, dtype=np.float64), shape, "--scale")
+        fitted = self.fitted(shape)
+        lower, upper = fitted.ends(shape)
+        units = Units(anchor, scale)
+        low, high = measured_ends(lower, upper, units)
+        return InputSpace(low, high, units=units, base=fitted)
+
+    def original(self, x: Array) -> Array:
+        """Points of this space `(..., *shape)` as inputs in un-normalised units: `anchor + scale u` in float32; else `x` itself."""
+        return x if self.units is None else self.plain.inside(self.units.original(x))
+
+    def check_fed(self, dtype: np.dtype[Any], shape: Shape | None = None) -> None:
+        """Raises InputError where `(x - mean) / std` at an end of the domain is beyond `dtype`, the type that a model is fed.
+
+        Args:
+            shape: of an input; a domain per feature cannot be checked without it.
+        """
         most = float(np.finfo(dtype).max)
+        if self.per_feature:
+            if shape is None:
+                raise InputError("a domain per feature is not possible here; give one range for all features with --domain LO HI")
+            mean, std = self.mean_std(shape) or (0.0, 1.0)
+            beyond = max(float(np.abs((end - mean) / std).max()) for end in self.ends(shape))
+            if not beyond <= most:
+                what = f"(x - mean) / std of an end of the domain is {beyond:g}"
+                raise InputError(f"{what}, beyond {most:.3g}, the largest {dtype} to feed; check --domain, --mean and --std")
+            return
+        means, stds = self.mean or (0.0,), self.std or (1.0,)
         for i in range(max(len(means), len(stds))):
             m, s = means[i % len(means)], stds[i % len(stds)]
-            for end in (self.lower, self.upper):
+            for end in self.interval:
                 if not abs(end - m) <= most * s:
                     fed = f"x = {end:g}" if self.mean is None else f"(x - mean) / std of x = {end:g} with mean {m:g} and std {s:g}"
                     raise InputError(f"{fed} is beyond {most:.3g}, the largest {dtype} to feed; check --domain, --mean and --std")
 
     def mean_std(self, shape: Shape) -> tuple[Array, Array] | None:
-        """`mean` and `std` (float64) broadcast to `shape`; None without normalisation. Channels come first, else last."""
+        """`m` and `s` (float64) of `shape` with which a model is fed `(x - m) / s`; None without normalisation and units.
+
+        Channels come first, else last.
+        """
+        if self.units is not None:
+            m, s = self.plain.mean_std(shape) or (np.zeros(shape), np.ones(shape))
+            return (m - self.units.anchor.astype(np.float64)) / self.units.divisor, s / self.units.divisor
         if self.mean is None or self.std is None:
             return None
-        return _per_channel(self.mean, shape, "--mean"), _per_channel(self.std, shape, "--std")
+        mean, std = (np.asarray(values, dtype=np.float64) for values in (self.mean, self.std))
+        return fill(mean, shape, "--mean"), fill(std, shape, "--std")
 
     def normalise(self, x: Array) -> Array:
         """What the model is fed for `x` of shape `(N, *shape)`: float32 arithmetic on the float64 quotient."""
+        if self.units is not None:
+            return self.plain.normalise(self.original(x))
         ms = self.mean_std(tuple(x.shape[1:]))
         if ms is None:
             return np.asarray(x, dtype=np.float32)
         return ((np.asarray(x, dtype=np.float64) - ms[0]) / ms[1]).astype(np.float32)
 
     def inside(self, x: Array) -> Array:
-        """The nearest float32 points to `x` that lie in the domain (float32(0.3) itself is above 0.3), whole ones where inputs are.
+        """The nearest float32 points to `x`, `(..., *shape)`, that lie in the domain (float32(0.3) itself is above 0.3).
+
+        Where inputs are whole numbers, the nearest of these.
 
         Raises:
             InputError: the domain is so narrow that no float32 number lies in it.
         """
         if self.whole:
-            return np.clip(np.rint(x), np.ceil(self.lower), np.floor(self.upper)).astype(np.float32)
-        lower, upper = np.float32(self.lower), np.float32(self.upper)
-        if float(lower) < self.lower:
-            lower = np.nextafter(lower, np.float32(np.inf))
-        if float(upper) > self.upper:
-            upper = np.nextafter(upper, np.float32(-np.inf))
-        if lower > upper:
-            raise InputError(f"--domain {self.lower!r} {self.upper!r} holds no float32 number; widen it")
-        return np.clip(np.asarray(x, dtype=np.float32), lower, upper)
+            return nearest_whole(x, self.lower, self.upper)
+        lower, upper = (np.asarray(end, dtype=np.float64) for end in (self.lower, self.upper))
+        low, high = lower.astype(np.float32), upper.astype(np.float32)
+        low = np.where(low < lower, np.nextafter(low, np.float32(np.inf)), low)
+        high = np.where(high > upper, np.nextafter(high, np.float32(-np.inf)), high)
+        if (low > high).any():
+            at = np.flatnonzero((low > high).reshape(-1))[0]
+            ends = f"{float(lower.reshape(-1)[at])!r} {float(upper.reshape(-1)[at])!r}"
+            raise InputError(f"--domain {ends} holds no float32 number; widen it")
+        return np.asarray(np.clip(np.asarray(x, dtype=np.float32), low, high))
 
     def ball(self, x0: Array, radius: float) -> tuple[Array, Array]:
         """`B(radius) = {x : |x - x0|_inf <= radius}` intersected with the domain: lower and upper end, float64.
@@ -130,6 +233,15 @@ class InputSpace:
         """
         centre = np.asarray(x0, dtype=np.float64)
         return np.clip(centre - radius, self.lower, self.upper), np.clip(centre + radius, self.lower, self.upper)
+
+    def plain_ball(self, x0: Array, radius: float) -> tuple[Array, Array]:
+        """The same ball as a box of inputs in un-normalised units."""
+        low, high = self.ball(x0, radius)
+        if self.units is None:
+            return low, high
+        x, plain = self.units, self.plain
+        low, high = (np.clip(x.anchor + x.scale * end, plain.lower, plain.upper) for end in (low, high))
+        return low, high
 
     def reach(self, x0: Array) -> float:
         """The radius at which the ball is the whole domain."""
@@ -143,28 +255,33 @@ class InputSpace:
         """
         return min(radius, self.reach(x0) * (1 + 2.0**-40))
 
+    def spacing(self, x: Array) -> Array:
+        """The step of float32 at every element of `x`, in the units of this space."""
+        step: Array = np.spacing(np.abs(np.asarray(x)).astype(np.float32)).astype(np.float64)
+        return step if self.units is None else np.asarray(np.maximum(step, self.units.spacing(x)))
+
     def check(self, x: Array, what: str) -> None:
         """Raises InputError where `x` has NaN or leaves the domain."""
         if not np.isfinite(x).all():
             bad = int((~np.isfinite(x)).sum())
             raise InputError(f"{what} contains NaN or infinite values ({bad} of {x.size}); give finite numbers")
-        low, high = float(x.min()), float(x.max())
-        # a float32 rounding of the ends themselves is no mistake of the user
-        slack = 1e-6 * (self.upper - self.lower)
-        if low < self.lower - slack or high > self.upper + slack:
-            raise InputError(
-                f"{what} has values in [{low:g}, {high:g}], outside the domain [{self.lower:g}, {self.upper:g}]; "
-                "scale it, or say the valid range with --domain LO HI (a model of normalised inputs takes --mean and --std)"
-            )
+        check_inside(np.asarray(x), self.lower, self.upper, what)
 
+    @property
+    def domain_sha256(self) -> str | None:
+        """Hash of both ends of a domain per feature (float64, little-endian, all lower ends first); None: one range for all."""
+        if not self.per_feature:
+            return None
+        return sha256(np.stack([np.asarray(self.lower), np.asarray(self.upper)]))
 
-def _per_channel(values: tuple[float, ...], shape: Shape, option: str) -> Array:
-    v = np.asarray(values, dtype=np.float64)
-    if len(v) == 1:
-        return np.full(shape, v[0])
-    if shape and len(v) == shape[0]:
-        return np.broadcast_to(v.reshape(-1, *[1] * (len(shape) - 1)), shape).copy()
-    if shape and len(v) == shape[-1]:
-        return np.broadcast_to(v, shape).copy()
-    channels = shape[0] if shape else 1
-    raise InputError(f"{option} has {len(v)} values, the model's input {list(shape)} has {channels} channels; give one or as many")
+    def to_json(self) -> dict[str, Any]:
+        """The key `input` of documents: `domain` is a pair, or per feature the lowest and the highest end and a hash."""
+        plain = self.plain
+        low, high = plain.hull
+        own = {"lowest": low, "highest": high, "sha256": plain.domain_sha256}
+        domain = own if plain.per_feature else [plain.lower, plain.upper]
+        scale = None
+        if self.units is not None:
+            values = self.units.scale
+            scale = {"lowest": float(values.min()), "highest": float(values.max()), "sha256": self.units.sha256}
+        return {"domain": domain, "mean": plain.mean, "std": plain.std, "scale": scale}

@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ops.base", "ops.node", "ops.encoding", "ops.relaxation", "ops.interval_rows", "ops.onnx_writer", "geometry"),
     (
         "model", "model_file", "external_data", "fold_constants", "check_finite", "signature", "strip_head", "surgery", "runtime",
-        "anchors", "region", "provenance", "contrib", "reading", "attributes",
+        "anchors", "features", "lattice", "region", "provenance", "contrib", "reading", "attributes",
     ),
     ("ops", "network", "lower", "quantised", "query", "instance", "model_info", "properties"),
     ("propagate",),

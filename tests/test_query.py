@@ -113,7 +113,7 @@ def test_label_and_prediction() -> None:
     assert other.misclassified
     assert type(other.label) is int
     head = json.loads(json.dumps(other.json_head()))
-    assert head["anchor"] == {"sha256": query.anchor_sha256, "label": other.label, "predicted": query.label}
+    assert head["anchor"] == {"sha256": query.anchor_sha256, "label": other.label, "predicted": query.label, "target": None}
     assert head["model"]["path"] is None
 
 

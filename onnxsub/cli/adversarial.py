@@ -190,7 +190,7 @@ def _anchors(path: str, samples: Samples, options: AdversarialOptions) -> list[A
     from onnxsub.metrics.adversarial import Anchor
     from onnxsub.model import load_model
 
-    shape, domain = load_model(path).input_shape, (options.space.lower, options.space.upper)
+    shape, domain = load_model(path).input_shape, options.space.interval
     labels = [None] * len(samples.index) if samples.y is None else samples.y.tolist()
     rows = zip(samples.index, samples.x, labels, strict=True)
     return [Anchor(i, anchor_of(x, shape, domain, f"{path!r}: sample {i}"), y) for i, x, y in rows]

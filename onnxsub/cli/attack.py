@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from onnxsub.cli.exits import Exit
+from onnxsub.cli.features import ball_of, scale_option, target_option
 from onnxsub.cli.options import Command, Request, anchor_options
 from onnxsub.cli.points import POINT_FILES, check_writable, write_point
 
@@ -14,11 +15,14 @@ __all__ = ["command"]
 @click.command("attack", cls=Command, epilog="Example: onnxsub attack model.onnx --x0 image.npy -o x_adv.npy")
 @click.option("--method", type=click.Choice(["auto", "pgd", "fgsm"]), default="auto", show_default=True, help="How to search.")
 @click.option("-o", "--out", "output", metavar="FILE", help="Write the adversarial point: .npy, .npz or .png (8-bit, rounded).")
+@target_option
+@scale_option
 @anchor_options
-def command(request: Request, method: str, output: str | None) -> int:
+def command(request: Request, method: str, target: int | None, scale: str | None, output: str | None) -> int:
     """Find the nearest adversarial point: its radius d_adv is an upper bound of the distance to the decision boundary.
 
-    The point is one that onnxruntime confirms on MODEL, strictly beyond the boundary.
+    The point is one that onnxruntime confirms on MODEL, strictly beyond the boundary; with --target, class K is ahead there of the
+    class to defend.
     """
     check_writable(output, POINT_FILES)
     from onnxsub.passes.attack import Attacker, AttackOptions
@@ -27,7 +31,7 @@ def command(request: Request, method: str, output: str | None) -> int:
         method=method, seed=request.seed, timeout=request.timeout, device=request.device, threads=request.threads
     )
     budget = request.budget()
-    query = request.query()
+    query = request.query(target, ball_of(None, scale)[1])
     code = Exit.DONE
     with request.out.progress() as report:
         attacker = Attacker.of(query, options, budget=budget, progress=report)

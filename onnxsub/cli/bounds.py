@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from onnxsub.cli.exits import Exit
+from onnxsub.cli.features import ball_of, radius_option, radius_text, scale_option
 from onnxsub.cli.options import Command, Request, anchor_options
 from onnxsub.cli.points import check_writable
 
@@ -16,11 +17,12 @@ BOUND_METHODS = ("ibp", "fastlin", "fastlin-ibp", "crown", "alpha-crown")
 
 
 @click.command("bounds", cls=Command, epilog="Example: onnxsub bounds model.onnx --x0 image.npy --eps 0.05 --method crown")
-@click.option("--eps", type=float, required=True, metavar="E", help="Radius of the ball, in un-normalised input units.")
+@radius_option(required=True)
+@scale_option
 @click.option("--method", type=click.Choice(BOUND_METHODS), default="crown", show_default=True, help="How to bound.")
 @click.option("-o", "--out", "output", metavar="FILE", help="Write the annotated .onnx, and all arrays to an .npz of that name.")
 @anchor_options
-def command(request: Request, eps: float, method: str, output: str | None) -> int:
+def command(request: Request, eps: float | str, scale: str | None, method: str, output: str | None) -> int:
     """Bound the input of every activation on the ball of radius E around the anchor, clipped to the domain.
 
     Bounds are all or nothing: at the time limit the command ends with exit code 3 and no result.
@@ -32,10 +34,12 @@ def command(request: Request, eps: float, method: str, output: str | None) -> in
     from onnxsub.budget import OutOfTime
     from onnxsub.passes.bounds import BoundsOptions, bounds
 
-    options = BoundsOptions(eps=eps, method=method)
+    radius, weights = ball_of(eps, scale)
+    assert radius is not None
+    options = BoundsOptions(eps=radius, method=method)
     budget = request.budget()
     with budget.stage("read"):
-        query = request.query()
+        query = request.query(scale=weights)
     try:
         with request.out.progress() as report, budget.stage("bounds"):
             report(0.0, f"bounds: {method}")
@@ -43,7 +47,8 @@ def command(request: Request, eps: float, method: str, output: str | None) -> in
     except OutOfTime:
         request.out.stopped(f"bounds stopped: {budget.why}; nothing is known, since bounds are all or nothing")
         return Exit.UNDECIDED
-    rows = [("anchor", request.anchor_line(query)), ("ball", f"eps {eps:g}, {method}"), ("time", f"{result.time_s['total']:.2f} s")]
+    ball = f"{radius_text(eps)}, {method}"
+    rows = [("anchor", request.anchor_line(query)), ("ball", ball), ("time", f"{result.time_s['total']:.2f} s")]
     if output is not None:
         from onnxsub.passes.annotate import save_annotated
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxsub.cli.exits import Exit
+from onnxsub.cli.features import ball_of, scale_option, target_option
 from onnxsub.cli.options import Command, Request, anchor_options, check_tighten, verifier_options
 from onnxsub.cli.output import solver_row
 from onnxsub.cli.points import POINT_FILES, check_writable, write_point
@@ -30,6 +31,8 @@ __all__ = ["command"]
 @verifier_options
 @click.option("--search", type=click.Choice(["direct", "bisect"]), default="direct", show_default=True, help="How it searches.")
 @click.option("--tol", type=float, default=1e-6, show_default=True, metavar="T", help="exact: upper - lower <= T.")
+@target_option
+@scale_option
 @click.option("-o", "--out", "output", metavar="FILE", help="Write the witness: .npy, .npz or .png (8-bit, hence rounded).")
 @anchor_options
 def command(
@@ -45,6 +48,8 @@ def command(
     tighten: str,
     search: str,
     tol: float,
+    target: int | None,
+    scale: str | None,
     output: str | None,
 ) -> int:
     """The distance from the anchor to the decision boundary of MODEL, or of its local substitute with --via.
@@ -68,7 +73,7 @@ def command(
         bab=BabOptions.of_gib(memory, request.device),
         refine=refine,
     )
-    query = request.query()
+    query = request.query(target, ball_of(None, scale)[1])
     with request.out.progress() as report:
         reach = query.space.reach(query.x0)
         result = distance(query, options, progress=lambda lower, upper, text: report(_share(lower, upper, reach), text))
@@ -131,7 +136,7 @@ def _rows(anchor: str, result: DistanceResult, output: str | None) -> list[tuple
     if result.status == "none":
         rows.append((what, "no decision boundary inside the domain (proved)"))
     elif result.status == "misclassified":
-        rows.append((what, "0: the anchor is not of that class to begin with"))
+        rows.append((what, "0: the anchor is beyond the boundary to begin with"))
     elif result.status == "exact":
         rows.append((what, f"{result.upper:.6g}  (exact: proved lower end {result.lower:.6g})"))
     else:

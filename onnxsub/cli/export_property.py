@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from onnxsub.cli.exits import Exit
+from onnxsub.cli.features import ball_of, radius_option, scale_option
 from onnxsub.cli.options import Command, Request, anchor_options
 from onnxsub.cli.points import check_writable
 from onnxsub.files import write_atomic
@@ -17,11 +18,12 @@ __all__ = ["command"]
 @click.command(
     "export-property", cls=Command, epilog="Example: onnxsub export-property model.onnx --x0 image.npy --eps 0.05 -o ball.vnnlib"
 )
-@click.option("--eps", type=float, required=True, metavar="E", help="Radius of the ball, in un-normalised input units.")
+@radius_option(required=True)
+@scale_option
 @click.option("--vnnlib", type=click.Choice(["1.0", "2.0"]), default="1.0", show_default=True, help="Version of the text.")
 @click.option("-o", "--out", "output", metavar="FILE", help="The property: .vnnlib or .gz.  [default: standard output]")
 @anchor_options
-def command(request: Request, eps: float, vnnlib: str, output: str | None) -> int:
+def command(request: Request, eps: float | str, scale: str | None, vnnlib: str, output: str | None) -> int:
     """Write "some other class within the radius E of the anchor" as a VNN-LIB property of MODEL.
 
     The box is in the units that the model is fed: with --mean and --std, in normalised ones. Its decimals contain every float32
@@ -30,19 +32,25 @@ def command(request: Request, eps: float, vnnlib: str, output: str | None) -> in
     check_writable(output, (".vnnlib", ".gz"))
     from onnxsub.properties import robustness_property, write_property
 
-    query = request.query()
+    radius, weights = ball_of(eps, scale)
+    assert radius is not None
+    query = request.query(scale=weights)
     if query.model.form is not query.model.source:
         request.out.note("the property is about the form that is analysed, which onnxsub info MODEL -o FILE.onnx writes")
-    found = robustness_property(query, eps)
-    ends = f"{query.space.lower:g} to {query.space.upper:g}"
+    found = robustness_property(query, radius)
+    space = query.space.plain
+    low, high = space.hull
+    ends = f"{low:g} to {high:g}" if not space.per_feature else f"per feature, within {low:g} to {high:g}"
     lines = [
-        f"label {query.label}, radius {eps!r} (L-inf, un-normalised), domain {ends}",
+        f"label {query.label}, radius {radius!r} (L-inf, un-normalised), domain {ends}",
         f"model sha256 {query.model.sha256}",
         f"anchor sha256 {query.anchor_sha256}",
         "satisfiable: some other class is reached or tied",
     ]
-    if query.space.mean is not None and query.space.std is not None:
-        mean, std = (" ".join(f"{v!r}" for v in values) for values in (query.space.mean, query.space.std))
+    if query.space.units is not None:
+        lines.append(f"the radius counts units of a scale per feature, sha256 {query.space.units.sha256}")
+    if space.mean is not None and space.std is not None:
+        mean, std = (" ".join(f"{v!r}" for v in values) for values in (space.mean, space.std))
         lines.append(f"bounds are those of (x - mean) / std, mean {mean}, std {std}")
     text = write_property(found, vnnlib, comment="\n".join(lines))
     if output is None:

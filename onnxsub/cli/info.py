@@ -72,7 +72,9 @@ def _batch(model: Model) -> str:
 def _origin(p: Provenance) -> list[tuple[str, str]]:
     """Where a substitute comes from."""
     low, high = p.domain
-    valid = f"the ball of radius {p.valid_radius:g}" if p.valid_radius is not None else f"the domain [{low:g}, {high:g}]"
+    domain = f"the domain {'per feature, within ' if p.domain_sha256 else ''}[{low:g}, {high:g}]"
+    units = " in units of each feature's scale" if p.scale_sha256 else ""
+    valid = f"the ball of radius {p.valid_radius:g}{units}" if p.valid_radius is not None else domain
     return [
         (
             "substitute",

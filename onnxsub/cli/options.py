@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxsub.budget import Budget
+from onnxsub.cli.features import domain_of
+from onnxsub.cli.option_types import DomainType, Several, VerifierName, numbers_in
 from onnxsub.cli.output import Output
-from onnxsub.cli.reading import READING, read_model, rounded, space_of
+from onnxsub.cli.reading import READING, pixels, read_model, rounded, space_of
 from onnxsub.errors import InputError
 
 if TYPE_CHECKING:
+    from onnxsub.ops.base import Array
     from onnxsub.query import Query
     from onnxsub.region import InputSpace
 
@@ -36,7 +39,10 @@ class Session:
 
 
 class Command(click.Command):
-    """A command whose `--mean` and `--std` take as many numbers as follow: `--mean 0.485 0.456 0.406`, or with commas."""
+    """A command whose `--mean` and `--std` take as many numbers as follow: `--mean 0.485 0.456 0.406`, or with commas.
+
+    So does `--domain` where it may be a file as well: then it takes two numbers, or one name.
+    """
 
     several = ("--mean", "--std")
 
@@ -50,56 +56,18 @@ class Command(click.Command):
             joined.append(rest.pop(0))
             if joined[-1] == "--":
                 break
-            if joined[-1] in self.several:
+            most = 2 if joined[-1] == "--domain" and self._domain_is_joined else 10**6 if joined[-1] in self.several else 0
+            if most:
                 values: list[str] = []
-                while rest and _numbers(rest[0]) is not None:
+                while rest and len(values) < most and numbers_in(rest[0]) is not None:
                     values.append(rest.pop(0))
                 if values:
                     joined.append(",".join(values))
         return super().parse_args(ctx, joined + rest)
 
-
-if TYPE_CHECKING:
-    _Numbers = click.ParamType[tuple[float, ...]]
-    _Text = click.ParamType[str]
-else:
-    _Numbers = _Text = click.ParamType  # generic only in newer versions of click
-
-
-class _Several(_Numbers):
-    """Numbers with commas between them, as a tuple."""
-
-    name = "numbers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        if isinstance(value, tuple):
-            return value
-        numbers = _numbers(value)
-        if numbers is None:
-            self.fail(f"{value!r} is not a list of numbers", param, ctx)
-        return numbers
-
-
-class _Verifier(_Text):
-    """A name of `onnxsub.verifiers.registry`."""
-
-    name = "verifier"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from onnxsub.verifiers.registry import check_verifier
-
-        try:
-            check_verifier(value)
-        except InputError as error:
-            self.fail(str(error), param, ctx)
-        return str(value)
-
-
-def _numbers(text: str) -> tuple[float, ...] | None:
-    try:
-        return tuple(float(part) for part in text.rstrip(",").split(","))
-    except ValueError:
-        return None
+    @property
+    def _domain_is_joined(self) -> bool:
+        return any(isinstance(parameter.type, DomainType) for parameter in self.params)
 
 
 def positive(value: float, option: str) -> float:
@@ -134,7 +102,7 @@ class Request:
     index: int | None
     array: str | None
     label: int | None
-    domain: tuple[float, float]
+    domain: tuple[float, float] | str
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     timeout: float | None
@@ -156,23 +124,28 @@ class Request:
         """Domain and normalisation."""
         from onnxsub.region import InputSpace
 
-        return InputSpace(self.domain[0], self.domain[1], self.mean, self.std)
+        return InputSpace(*domain_of(self.domain), self.mean, self.std)
 
     def budget(self) -> Budget:
         """The clock of the command, started now: behind the imports, which do not count, and before the files are read."""
         return Budget(self.timeout)
 
-    def query(self) -> Query:
-        """Reads model and anchor and checks them against each other."""
+    def query(self, target: int | None = None, scale: Array | None = None) -> Query:
+        """Reads model and anchor and checks them against each other.
+
+        Args:
+            target: the one other class to ask about; None: all of them.
+            scale: weights of the features; None: radii are in un-normalised input units.
+        """
         from onnxsub.anchors import read_anchor
         from onnxsub.provenance import warn_if_other_anchor
         from onnxsub.query import make_query
 
         model = read_model(self)
-        space = space_of(model, self.space)
-        x0 = read_anchor(self.x0, model.input_shape, index=self.index, array=self.array, domain=(space.lower, space.upper))
+        space = space_of(model, self.space.fitted(model.input_shape))
+        x0 = read_anchor(self.x0, model.input_shape, index=self.index, array=self.array, domain=pixels(space))
         limit_threads(self.threads)
-        query = make_query(model, x0, self.label, space=space, threads=self.threads)
+        query = make_query(model, x0, self.label, space=space, threads=self.threads, target=target, scale=scale)
         warning = warn_if_other_anchor(model, query.anchor_sha256)
         for note in (*model.notes, *rounded(space, x0), *([warning] if warning else [])):
             self.out.note(note)
@@ -186,8 +159,10 @@ class Request:
     def anchor_line(self, query: Query) -> str:
         """The anchor in one line of a table."""
         row = "" if self.index is None else f" row {self.index}"
-        wrong = f", but the model says {query.predicted}" if query.misclassified else ""
-        return f"{self.x0}{row}, class {query.label}{wrong}"
+        wrong = f", but the model says {query.predicted}" if query.predicted != query.label else ""
+        against = "" if query.target is None else f", against class {query.target} alone"
+        scaled = "" if query.space.units is None else "; radii in units of each feature's scale"
+        return f"{self.x0}{row}, class {query.label}{wrong}{against}{scaled}"
 
 
 def _verbose(context: click.Context, _: click.Parameter, value: bool) -> bool:
@@ -222,10 +197,11 @@ _ANCHOR = (
     click.option("--array", metavar="NAME", help="Array of an .npz FILE."),
     click.option("--label", type=int, metavar="K", help="Class to defend.  [default: the predicted one]"),
     click.option(
-        "--domain", nargs=2, type=float, default=(0.0, 1.0), metavar="LO HI", show_default=True, help="Valid input range."
+        "--domain", type=DomainType(), default=(0.0, 1.0), metavar="LO HI|FILE",
+        help="Valid input range, or a .npy file (2, ...) with one per feature.  [default: 0 1]",
     ),
-    click.option("--mean", type=_Several(), metavar="M..", help="The model wants (x - mean) / std: mean, one or per channel."),
-    click.option("--std", type=_Several(), metavar="S..", help="The same: std."),
+    click.option("--mean", type=Several(), metavar="M..", help="The model wants (x - mean) / std: mean, one or per channel."),
+    click.option("--std", type=Several(), metavar="S..", help="The same: std."),
     click.option(
         "--timeout", type=float, metavar="S", help="Seconds after which the best answer so far is given.  [default: none]"
     ),
@@ -236,7 +212,7 @@ _ANCHOR = (
 
 _VERIFIER = (
     click.option(
-        "--verifier", type=_Verifier(), default="bab", show_default=True, metavar="NAME",
+        "--verifier", type=VerifierName(), default="bab", show_default=True, metavar="NAME",
         help='bab (branch and bound), milp, or a tool: marabou[:PYTHON], command:"run_instance.sh", nnenum:"run_instance.sh".',
     ),
     click.option(

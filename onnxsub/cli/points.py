@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnxsub.cli.reading import pixels
 from onnxsub.errors import InputError, MissingDependencyError, OutputError
 from onnxsub.files import write_atomic
 
@@ -45,12 +46,13 @@ def check_writable(path: str | None, endings: tuple[str, ...]) -> None:
 
 
 def write_point(path: str, x: Array, space: InputSpace) -> None:
-    """Write one input (per-sample shape, un-normalised) with a batch axis of 1 as `.npy` or `.npz` (`x`), or as a `.png`.
+    """Write one point of `space` (per-sample shape) as an un-normalised input: `.npy` or `.npz` (`x`) with a batch axis, or `.png`.
 
     The image holds the nearest of 256 grey values per element, which is no longer the very same point.
     """
     import numpy as np
 
+    x = space.original(x)
     suffix = Path(path).suffix.lower()
     data = io.BytesIO()
     if suffix == ".npy":
@@ -62,7 +64,9 @@ def write_point(path: str, x: Array, space: InputSpace) -> None:
             from PIL import Image
         except ImportError as error:
             raise MissingDependencyError('a .png needs Pillow; run pip install "onnxsub[images]", or write .npy') from error
-        grey = np.round((x.astype(np.float64) - space.lower) / (space.upper - space.lower) * 255).astype(np.uint8)
+        lower, upper = (np.broadcast_to(end, x.shape) for end in pixels(space.plain))
+        width = np.where(upper > lower, upper - lower, 1.0)
+        grey = np.clip(np.round((x.astype(np.float64) - lower) / width * 255), 0, 255).astype(np.uint8)
         Image.fromarray(_as_image(grey, path)).save(data, format="PNG")
     write_atomic(path, data.getvalue())
 

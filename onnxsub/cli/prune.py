@@ -10,6 +10,7 @@ import click
 
 from onnxsub.cli.bounds import BOUND_METHODS
 from onnxsub.cli.exits import Exit
+from onnxsub.cli.features import ball_of, scale_option, target_option
 from onnxsub.cli.options import Command, Request, anchor_options
 from onnxsub.cli.points import check_writable
 
@@ -53,6 +54,8 @@ GAMMA = 0.99
 @click.option(
     "--best-effort", is_flag=True, help="At the time limit write what whole rounds have pruned by then, in place of nothing."
 )
+@target_option
+@scale_option
 @click.option("-o", "--out", "output", metavar="FILE", help="The substitute.  [default: MODEL.METHOD-GAMMA.onnx, right here]")
 @anchor_options
 def command(
@@ -68,6 +71,8 @@ def command(
     exact_on: str,
     flat_input: bool,
     best_effort: bool,
+    target: int | None,
+    scale: str | None,
     output: str | None,
 ) -> int:
     """Write the local substitute of MODEL at the anchor: the same function there, almost all of its units affine.
@@ -99,7 +104,7 @@ def command(
     )
     budget = request.budget()
     with budget.stage("read"):
-        query = request.query()
+        query = request.query(target, ball_of(None, scale)[1])
     try:
         with request.out.progress() as report:
             result = prune(query, options, budget=budget, progress=report)

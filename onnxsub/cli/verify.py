@@ -8,6 +8,7 @@ from dataclasses import replace
 import click
 
 from onnxsub.cli.exits import Exit
+from onnxsub.cli.features import ball_of, radius_option, radius_text, scale_option, target_option
 from onnxsub.cli.options import Command, Request, anchor_options, check_tighten, limit_threads, verifier_options
 from onnxsub.cli.output import solver_row
 from onnxsub.cli.points import POINT_FILES, check_writable, write_point
@@ -20,15 +21,17 @@ _CODES = {"proved": Exit.DONE, "violated": Exit.VIOLATED, "unknown": Exit.UNDECI
 
 
 @click.command("verify", cls=Command, epilog="Example: onnxsub verify model.onnx --x0 image.npy --eps 0.05 --timeout 60")
-@click.option("--eps", type=float, metavar="E", help="Radius of the ball, in un-normalised input units.")
+@radius_option(required=False)
+@target_option
+@scale_option
 @verifier_options
 @click.option("-o", "--out", "output", metavar="FILE", help="Write the witness: .npy, .npz or .png (8-bit, hence rounded).")
 @click.option("--vnncomp", is_flag=True, help="With PROPERTY: print result and witness as VNN-COMP has them.")
 @functools.partial(anchor_options, required=False)
 @click.argument("prop", metavar="[PROPERTY.vnnlib]", required=False)
 def command(
-    request: Request, prop: str | None, eps: float | None, verifier: str, solver: str, nodes: int | None,
-    memory: float, tighten: str, vnncomp: bool, output: str | None,
+    request: Request, prop: str | None, eps: float | str | None, target: int | None, scale: str | None, verifier: str, solver: str,
+    nodes: int | None, memory: float, tighten: str, vnncomp: bool, output: str | None,
 ) -> int:
     """Decide whether every input within the radius E of the anchor keeps its class, or whether a VNN-LIB property holds.
 
@@ -37,8 +40,8 @@ def command(
     proved (exit code 0) comes only from a proof, violated (1) only from a witness that onnxruntime confirmed on MODEL; else
     unknown (3).
     """
-    if prop is not None and (request.x0 or eps is not None):
-        raise click.UsageError("give either PROPERTY, or --x0 and --eps")
+    if prop is not None and (request.x0 or eps is not None or target is not None or scale is not None):
+        raise click.UsageError("give either PROPERTY, or --x0 and --eps (and --target, --scale)")
     if prop is None and (not request.x0 or eps is None):
         raise click.UsageError("give --x0 and --eps, or a PROPERTY.vnnlib")
     if vnncomp and prop is None:
@@ -57,11 +60,12 @@ def command(
         limit_threads(request.threads)
         model = read_model(request, sigmoids=True)
         return verify_property(model, prop, options, request.out, output=output, vnncomp=vnncomp)
-    assert eps is not None
     check_writable(output, POINT_FILES)
-    query = request.query()
+    radius, weights = ball_of(eps, scale)
+    assert radius is not None
+    query = request.query(target, weights)
     with request.out.progress() as report:
-        result = verify(query, eps, options, progress=lambda lower, upper, text: report(0.0, text))
+        result = verify(query, radius, options, progress=lambda lower, upper, text: report(0.0, text))
     witness = result.witness if result.witness is not None and result.witness.confirmed else None
     if output is not None:
         if witness is None and result.status == "unknown":
@@ -72,7 +76,9 @@ def command(
                 request.out.note(f"{output} is rounded to 8 bits and is not the confirmed point; .npy keeps that")
             witness = replace(witness, path=output)
             result = replace(result, witness=witness)
-    rows = [("anchor", request.anchor_line(query)), ("ball", f"eps {eps:g}"), ("answer", result.status), ("reason", result.reason)]
+    rows = [
+        ("anchor", request.anchor_line(query)), ("ball", radius_text(eps)), ("answer", result.status), ("reason", result.reason)
+    ]
     if witness is not None:
         written = f", written to {output}" if witness.path else ""
         rows.append(

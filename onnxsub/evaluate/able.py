@@ -24,12 +24,13 @@ def probe(model: Model, space: InputSpace) -> Query:
         InputError: normalisation that does not fit the model's input; whole numbers without a range.
         ModelError: onnxruntime does not accept the model.
     """
-    space.check_fed(model.input_dtype)
-    if model.whole and (space.lower, space.upper) == (0.0, 1.0):
+    space.check_fed(model.input_dtype, model.input_shape)
+    if model.whole and not space.per_feature and space.hull == (0.0, 1.0):
         raise InputError(f"{model.where} takes {model.feed.dtype}; say the range of its inputs, for instance --domain 0 255")
     space = space.over(model.feed.dtype)
     network = analysis_network(model, space)
-    middle = np.full(model.input_shape, space.lower + (space.upper - space.lower) / 2)
+    lower, upper = space.ends(model.input_shape)
+    middle = lower + (upper - lower) / 2
     return Query(model, space, np.ascontiguousarray(space.inside(middle)), 0, 0, network, Runtime(model, threads=1))
 
 

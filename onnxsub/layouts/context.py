@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -49,14 +48,19 @@ class LayoutContext:
         flat_input: bool = False,
         exact_on: str = "auto",
     ) -> LayoutContext:
-        """The context of an anchor: exact where `exact_on` says; where the domain is unbounded, on the ball of the radius only."""
-        points = np.stack([x0] if x_adv is None else [x0, x_adv]).astype(np.float64)
-        far = float(np.abs(points[-1] - points[0]).max())
+        """The context of an anchor: exact where `exact_on` says. What is said in units of a scale is that of the inputs here.
+
+        Args:
+            space: that of `x0`, `radius` and `x_adv`; its domain is finite.
+        """
+        told = np.stack([x0] if x_adv is None else [x0, x_adv])
+        far = float(np.abs(told[-1].astype(np.float64) - told[0]).max())
         radius = far if far > radius * (1 + 1e-6) else radius  # what the substitute is built to is inside
-        ball = space.ball(x0, radius)
-        if math.isfinite(space.lower) and math.isfinite(space.upper) and exact_on != "ball":
-            return LayoutContext(space, points, ball, flat_input=flat_input, fallback=radius if exact_on == "auto" else None)
-        return LayoutContext(space, points, ball, ball, radius, flat_input)
+        points, ball = space.original(told).astype(np.float64), space.plain_ball(x0, radius)
+        if exact_on == "ball":
+            return LayoutContext(space.plain, points, ball, ball, radius, flat_input)
+        fallback = radius if exact_on == "auto" else None
+        return LayoutContext(space.plain, points, ball, flat_input=flat_input, fallback=fallback)
 
     def on_ball(self, radius: float) -> LayoutContext:
         """The same with the ball, of that radius, as the box."""
@@ -68,7 +72,7 @@ class LayoutContext:
         Raises:
             InputError: it is unbounded, or of another shape.
         """
-        ends = self.box or (np.full(shape, self.space.lower), np.full(shape, self.space.upper))
+        ends = self.box or self.space.ends(shape)
         lower, upper = (np.asarray(end, dtype=np.float64) for end in ends)
         if lower.shape != shape or upper.shape != shape:
             raise InputError(f"the box has ends of shape {list(lower.shape)} and {list(upper.shape)}, the input {list(shape)}")

@@ -100,7 +100,7 @@ class AdversarialOptions:
 
     def to_json(self) -> dict[str, Any]:
         s = self.space
-        space = {"domain": [s.lower, s.upper], "mean": s.mean, "std": s.std}
+        space = {"domain": list(s.interval), "mean": s.mean, "std": s.std}
         return {"eps": self.eps, "targets": str(self.targets), **space, **self.margin.to_json()}
 
 

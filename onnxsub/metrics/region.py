@@ -160,7 +160,7 @@ def region_distance(query: Query, options: RegionOptions | None = None, *, budge
     cell = Cell(query.network, x0)
     built = time.perf_counter() - start
     referee = Referee(Instance.of(query))
-    low, high = (np.asarray(end, dtype=np.float64) - x0.reshape(-1) for end in (query.space.lower, query.space.upper))
+    low, high = (end.reshape(-1) - x0.reshape(-1) for end in query.space.ends(x0.shape))
     searches = {t: _Search(cell, Nearest(*cell.margin(query.label, t), low, high), options) for t in query.targets}
     targets: dict[int, RegionTarget] = {}
     best: Witness | None = None

@@ -34,6 +34,9 @@ def annotate(model: Model, result: BoundsResult) -> ModelProto:
         "onnxsub.model.sha256": str(result.head["model"]["sha256"]),
         "onnxsub.anchor.sha256": str(result.head["anchor"]["sha256"]),
     }
+    scale = result.head["input"]["scale"]
+    if scale is not None:
+        properties["onnxsub.scale.sha256"] = str(scale["sha256"])
     written = {name for node in model.source.graph.node for name in node.output}
     return set_properties(model.source if nodes.keys() <= written else model.form, properties, nodes)
 

@@ -109,7 +109,8 @@ class BoundsResult:
         """All arrays by name, as they are stored beside an annotated file.
 
         `pre/<layer>/lower` and `pre/<layer>/upper` for every activation, `logits/lower`, `logits/upper`, and the scalars `eps`,
-        `method`, `model_sha256` and `anchor_sha256` that say what they are bounds of.
+        `method`, `model_sha256` and `anchor_sha256` (and `scale_sha256` where the radius counts units of a scale) that say what
+        they are bounds of.
         """
         found = {
             "eps": np.asarray(self.options.eps),
@@ -117,6 +118,9 @@ class BoundsResult:
             "model_sha256": np.asarray(str(self.head["model"]["sha256"])),
             "anchor_sha256": np.asarray(str(self.head["anchor"]["sha256"])),
         }
+        scale = self.head["input"]["scale"]
+        if scale is not None:
+            found["scale_sha256"] = np.asarray(scale["sha256"])
         for layer in self.layers:  # a prefix of their own: a layer may be called "logits" too
             found[f"pre/{layer.name}/lower"], found[f"pre/{layer.name}/upper"] = layer.lower, layer.upper
         found["logits/lower"], found["logits/upper"] = self.output

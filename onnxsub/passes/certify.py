@@ -26,6 +26,7 @@ from onnxsub.ops.windows import Windows
 from onnxsub.passes.certify_windows import past_windows, with_window_lines
 from onnxsub.passes.substitute import original_activation
 from onnxsub.propagate import Bounds, compute_bounds, margin_bounds
+from onnxsub.query import other_classes
 
 __all__ = ["certified_radius", "keeps_its_pieces", "margin_rows", "worst_margin_bound"]
 
@@ -41,11 +42,11 @@ Ball = Callable[[float], tuple[Array, Array]]
 """Radius to the box `B(radius)`."""
 
 
-def margin_rows(classes: int, label: int) -> Array:
-    """Rows of `f_y - f_t`, one per other class t: `(classes - 1, classes)`."""
+def margin_rows(classes: int, label: int, target: int | None = None) -> Array:
+    """Rows of `f_y - f_t`, one per other class t, `(classes - 1, classes)`, or that of the target alone."""
     rows = -np.eye(classes)
     rows[:, label] += 1.0
-    return np.delete(rows, label, axis=0)
+    return rows[list(other_classes(classes, label, target))]
 
 
 def worst_margin_bound(
@@ -55,6 +56,7 @@ def worst_margin_bound(
     method: str = "crown",
     substitute: Network | None = None,
     *,
+    target: int | None = None,
     budget: Budget | None = None,
 ) -> float:
     """A lower bound of `min_t f_y - f_t` over the box; positive: no other class is reached there. `-inf` where there is none.
@@ -62,13 +64,14 @@ def worst_margin_bound(
     Args:
         network: f.
         substitute: a substitute of f whose lines are tried too.
+        target: the one class t that counts; None: every other class does.
         budget: looked at per operator and per chunk of rows.
 
     Raises:
         OutOfTime: the budget ended.
     """
     bounds = compute_bounds(network, *box, method, only_unstable=True, output=False, budget=budget)
-    rows = margin_rows(network.classes, label)
+    rows = margin_rows(network.classes, label, target)
     low = margin_bounds(network, bounds, rows, budget=budget)[0]
     if substitute is not None:
         low = torch.maximum(low, margin_bounds(network, _with_lines(network, substitute, bounds), rows, budget=budget)[0])
@@ -114,6 +117,7 @@ def certified_radius(
     stop: Callable[[], bool] | None = None,
     substitute: Network | None = None,
     start: float = 0.0,
+    target: int | None = None,
     budget: Budget | None = None,
 ) -> float:
     """A radius on which bounds prove that the class is kept, within the share `tol` of the largest such radius below `upper`.
@@ -126,11 +130,12 @@ def certified_radius(
         stop: asked before every bound; True ends the search with what is proved so far.
         substitute: a substitute of the network whose lines are tried too.
         start: a radius that is certified already.
+        target: the one class that counts; None: every other class does.
         budget: its end, also inside a bound, ends the search likewise.
     """
 
     def margin_at(radius: float) -> float:
-        return worst_margin_bound(network, ball(radius), label, method, substitute, budget=budget)
+        return worst_margin_bound(network, ball(radius), label, method, substitute, target=target, budget=budget)
 
     def late() -> bool:
         return (stop is not None and stop()) or (budget is not None and budget.over)

@@ -19,7 +19,7 @@ def provenance(query: Query, options: PruneOptions, substitute: Substitute) -> d
     """The metadata of a substitute that `prune` writes, keys with their prefix."""
     kept = sum(substitute.selection.kept_per_layer)
     gamma = reached_gamma(options.select, substitute.selection, query.network.units_and_windows)
-    space = query.space
+    space = query.space.plain
     values = {
         "method": options.method,
         "gamma": repr(float(gamma)),
@@ -30,13 +30,20 @@ def provenance(query: Query, options: PruneOptions, substitute: Substitute) -> d
         "model.sha256": query.model.sha256,
         "d_adv": repr(float(substitute.d_adv)),
         "label": str(query.label),
-        "domain": numbers((space.lower, space.upper)),
+        "domain": numbers(space.hull),
         "mean": numbers(space.mean or ()),
         "std": numbers(space.std or ()),
         "radius": repr(float(substitute.eps)),
         "version": VERSION,
         "layout": options.layout or "",
     }
+    units = query.space.units
+    more = {
+        "target": None if query.target is None else str(query.target),
+        "domain.sha256": space.domain_sha256,
+        "scale.sha256": None if units is None else units.sha256,
+    }
+    values |= {key: value for key, value in more.items() if value is not None}
     return {PREFIX + key: value for key, value in values.items()}
 
 

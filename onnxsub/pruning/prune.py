@@ -63,8 +63,7 @@ def prune(
     options.select.pruned_of(query.network.units_and_windows)  # before the attack: bad input must not cost a minute
     if query.misclassified:
         raise InputError(
-            f"the anchor is predicted as class {query.predicted}, not {query.label}: its distance is 0, nothing is to be pruned; "
-            "choose another anchor or --label"
+            f"{query.wrong}: its distance is 0, nothing is to be pruned; choose another anchor or --label"
         )
     start = time.perf_counter()
     with budget.stage("attack"):

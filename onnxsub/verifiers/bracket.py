@@ -43,12 +43,12 @@ OUTWARD = 1e-7
 """A solver's dual bound is lowered by this share of the radius: a hundred times its tolerance, which is relative to it."""
 
 
-def in_margin_units(network: Network, x0: Array, label: int) -> Network:
+def in_margin_units(network: Network, x0: Array, label: int, target: int | None = None) -> Network:
     """The network with its hidden layers on one scale and its logits in units of the margin at the anchor, all by powers of two.
 
     The same classes, the same boundary; tolerances of rows and solvers, which are absolute, mean the same for all networks.
     """
-    return rescaled(network, x0, lambda f: max(abs(float(worst_margin(f, label)[0][0])), 1e-3 * float(np.abs(f).max())))
+    return rescaled(network, x0, lambda f: max(abs(float(worst_margin(f, label, target)[0][0])), 1e-3 * float(np.abs(f).max())))
 
 
 class Bracket:
@@ -66,12 +66,12 @@ class Bracket:
         self.instance = instance
         self.session = session
         self.budget = session.budget
-        self.network = in_margin_units(instance.network, instance.x0, instance.label)
+        self.network = in_margin_units(instance.network, instance.x0, instance.label, instance.target)
         if session.milp.fold != "never":
             with contextlib.suppress(OutOfTime):  # then the network as it is serves to judge points
                 self.network = folded_once(self.network, self.budget)
         self.unpooled = not self.network.windows and one_layer_of_windows(instance.network)
-        self.rows = Rows(margins_of(self.network, instance.label), instance.label)
+        self.rows = Rows(margins_of(self.network, instance.label), instance.label, {t: (t,) for t in instance.targets})
         self.referee = Referee(replace(instance.judged, network=self.network))
         self.claims: Claims[int] = Claims(instance.targets, self.referee.over_reals, self._rounding)
         self.reach = instance.reach
@@ -80,7 +80,7 @@ class Bracket:
         self._progress = progress
 
     def _rounding(self, witness: Witness) -> float:
-        return max(self.tol, _RELATIVE * witness.radius, 2 * grid_step(witness.x, self.x0))
+        return max(self.tol, _RELATIVE * witness.radius, 2 * grid_step(witness.x, self.x0, self.instance.space))
 
     @property
     def x0(self) -> Array:
@@ -105,7 +105,7 @@ class Bracket:
     @property
     def finest(self) -> float:
         """The gap below which float32 has no point: a witness is float32, so nothing nearer to it can be told apart."""
-        return 0.0 if self.best is None else 2 * grid_step(self.best.x, self.x0)
+        return 0.0 if self.best is None else 2 * grid_step(self.best.x, self.x0, self.instance.space)
 
     @property
     def running(self) -> bool:
@@ -137,7 +137,9 @@ class Bracket:
         """A first lower end from bounds alone."""
         with self.budget.stage("bounds"):
             top = min(self.upper, self.reach)
-            radius = certified_radius(self.network, self.instance.ball, self.label, top, tol=0.05, budget=self.budget)
+            radius = certified_radius(
+                self.network, self.instance.ball, self.label, top, tol=0.05, target=self.instance.target, budget=self.budget
+            )
         for t in self.claims.lowers:
             self.claims.prove(t, radius)
         self.tell("bounds")
@@ -160,8 +162,9 @@ class Bracket:
             for options in (replace(whole, **_QUICK), whole) if quick else (whole,):
                 anchor = self.x0.astype(np.float32)
                 found = attack_network(
-                    self.network, anchor, self.label, self.instance.space, options, self.referee.margins, budget=part
-                )
+                    self.network, anchor, self.label, self.instance.space, options, self.referee.margins,
+                    target=self.instance.target, budget=part,
+                )  # fmt: skip
                 if found.x_adv is not None:
                     self.accept(found.x_adv)
                 if math.isfinite(self.upper):
@@ -173,13 +176,14 @@ class Bracket:
         box = self.instance.ball(self.reach)
         line = np.stack([np.clip(self.x0 + s * (x - self.x0), *box) for s in _BEYOND])
         with torch.no_grad():
-            margins, _ = worst_margin(self.network.forward(torch.as_tensor(line)).numpy(), self.label)
+            margins, _ = worst_margin(self.network.forward(torch.as_tensor(line)).numpy(), self.label, self.instance.target)
         found = np.flatnonzero(margins > 0)
         if len(found) == 0:
             return
         near = tangent_steps(
-            self.network, self.x0, self.label, self.instance.space, line[int(found[0])], _TANGENTS, budget=self.budget
-        )
+            self.network, self.x0, self.label, self.instance.space, line[int(found[0])], _TANGENTS, budget=self.budget,
+            target=self.instance.target,
+        )  # fmt: skip
         if near is not None:
             self.accept(near)
 

@@ -41,7 +41,7 @@ class BallJudge:
     def margins(self, points: Array) -> tuple[Array, Array]:
         """`max_t f_t - f_y` and that t for points anywhere, `(N, *input_shape)` float32."""
         assert self._instance.replay is not None
-        return worst_margin(np.asarray(self._instance.replay(points)), self._instance.label)
+        return worst_margin(np.asarray(self._instance.replay(points)), self._instance.label, self._instance.target)
 
     def judge(self, x: Array) -> Witness:
         point = self._fed(np.asarray(x)[None])

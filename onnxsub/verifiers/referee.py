@@ -39,6 +39,7 @@ class Referee:
         self._network = instance.network
         self._x0 = instance.x0
         self._label = instance.label
+        self._target = instance.target
         self._space = instance.space
         replay = instance.judged.replay
         assert replay is not None
@@ -54,19 +55,19 @@ class Referee:
         """The margin of the network at the anchor, at least a thousandth of its largest logit."""
         with torch.no_grad():
             logits = self._network.forward(torch.as_tensor(self._x0).unsqueeze(0)).numpy()
-        return max(abs(float(worst_margin(logits, self._label)[0][0])), 1e-3 * float(np.abs(logits).max()))
+        return max(abs(float(worst_margin(logits, self._label, self._target)[0][0])), 1e-3 * float(np.abs(logits).max()))
 
     def judge(self, x: Array) -> list[Witness]:
         """One witness per point of `(N, *input_shape)`, each rounded to float32 and clipped to the domain first."""
         offsets = np.asarray(x, dtype=np.float64) - self._x0
         points = as_points(self._x0, offsets.reshape(len(offsets), -1), self._space)
         logits = np.asarray(self._replay(points), dtype=np.float64)
-        margins, labels = worst_margin(logits, self._label)
+        margins, labels = worst_margin(logits, self._label, self._target)
         near = (margins < 0) & (margins >= -TIE * (self._size + np.abs(logits).max(1)))
         if near.any():
             with torch.no_grad():
                 exact = self._network.forward(torch.as_tensor(points[near], dtype=torch.float64)).numpy()
-            near[near] = worst_margin(exact, self._label)[0] >= -_REAL * self._scale
+            near[near] = worst_margin(exact, self._label, self._target)[0] >= -_REAL * self._scale
         radii = np.abs(points.astype(np.float64) - self._x0).reshape(len(points), -1).max(1)
         found = []
         for point, radius, margin, target, tie in zip(points, radii.tolist(), margins.tolist(), labels.tolist(), near, strict=True):
@@ -79,7 +80,7 @@ class Referee:
         """The margin of the network at a witness over the real numbers (float64), in units of the margin at the anchor."""
         with torch.no_grad():
             logits = self._network.forward(torch.as_tensor(witness.x, dtype=torch.float64).unsqueeze(0)).numpy()
-        return float(worst_margin(logits, self._label)[0][0]) / max(self._scale, 1e-300)
+        return float(worst_margin(logits, self._label, self._target)[0][0]) / max(self._scale, 1e-300)
 
     def float32_only(self, witness: Witness) -> bool:
         """Whether a witness has another class by float32 execution alone: over the real numbers it is short of the boundary by more
@@ -88,11 +89,11 @@ class Referee:
             logits = self._network.forward(torch.as_tensor(witness.x, dtype=torch.float64).unsqueeze(0)).numpy()
             at_anchor = self._network.forward(torch.as_tensor(self._x0).unsqueeze(0)).numpy()
         size = float(np.abs(logits).max()) + float(np.abs(at_anchor).max())
-        return bool(worst_margin(logits, self._label)[0][0] < -_FAR * TIE * size)
+        return bool(worst_margin(logits, self._label, self._target)[0][0] < -_FAR * TIE * size)
 
     def margins(self, x: Array) -> tuple[Array, Array]:
         """`max_t f_t - f_y` and that t for points `(N, *input_shape)`, as the attack asks for it."""
-        return worst_margin(np.asarray(self._replay(x)), self._label)
+        return worst_margin(np.asarray(self._replay(x)), self._label, self._target)
 
     def settle(self, x: Array, tol: float, limit: float = np.inf) -> Witness:
         """The nearest confirmed point near `x`: `x` itself, or `x` pushed outward against the class that is defended.
@@ -113,9 +114,8 @@ class Referee:
         base = np.clip(np.asarray(x, dtype=np.float64), self._space.lower, self._space.upper)
         t = torch.tensor(base, dtype=torch.float64).unsqueeze(0).requires_grad_()
         logits = self._network.forward(t)[0]
-        others = logits.detach().clone()
-        others[self._label] = -torch.inf
-        (gradient,) = torch.autograd.grad(logits[int(others.argmax())] - logits[self._label], t)
+        leader = int(worst_margin(logits.detach()[None].numpy(), self._label, self._target)[1][0])
+        (gradient,) = torch.autograd.grad(logits[leader] - logits[self._label], t)
         sign = np.sign(gradient[0].numpy())
         radius = np.abs(base - self._x0).max()
         steps = (_WHOLE_STEPS if self._space.whole else _STEPS).reshape(-1, *[1] * base.ndim)

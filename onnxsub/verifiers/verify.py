@@ -67,7 +67,7 @@ def verify(query: Query, eps: float, options: VerifyOptions | None = None, *, pr
         margin, label = query.margins(query.x0[None])
         kind = "strict" if margin[0] > 0 else "tie"
         witness = Witness(query.x0, 0.0, int(label[0]), float(margin[0]), kind)
-        result = _at_anchor(witness, eps, options, f"the anchor itself is predicted as class {query.predicted}", query.targets)
+        result = _at_anchor(witness, eps, options, query.wrong, query.targets)
     elif tool is not None:
         radius = query.space.within_reach(query.x0, eps)
         result = decide_external(query.model, query, radius, tool, options.limits.timeout, progress=progress)

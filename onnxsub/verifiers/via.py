@@ -75,7 +75,7 @@ def distance_via(
     # plain bounds first: whatever ends the search later, this much is proved of the original
     reach = min(math.inf if best is None else best.radius, query.space.reach(query.x0))
     with _booked(budget, spent, "original"):
-        proved = certified_radius(query.network, _balls(query), query.label, reach, budget=budget)
+        proved = certified_radius(query.network, _balls(query), query.label, reach, target=query.target, budget=budget)
     rounds, g, result = 0, None, None
     while True:
         rounds += 1
@@ -162,7 +162,7 @@ def _measured(
 ) -> DistanceResult:
     """The distance of the substitute: by an engine of ours, or by a tool on the file that all of them read."""
     if tool is None:
-        instance = Instance(g.network, query.x0, query.label, query.space, _replay(query, g, budget))
+        instance = Instance(g.network, query.x0, query.label, query.space, _replay(query, g, budget), query.target)
         return measure(instance, options.exact, options.verifier, budget, start=start, progress=progress)
     raw = substitute(lower(query.model), g.lines, g.selection.kept)
     context = LayoutContext.of(query.space, query.x0, g.eps, g.x_adv, exact_on="domain")
@@ -177,7 +177,9 @@ def _nearest(
     candidates = [] if best is None else [best]
     if hint is not None:
         candidates.append(referee.settle(hint.x, tol=1e-6))
-        near = walk_back(query.network, query.x0, query.label, query.space, hint.x[None], query.margins, budget=budget)
+        near = walk_back(
+            query.network, query.x0, query.label, query.space, hint.x[None], query.margins, budget=budget, target=query.target
+        )
         candidates += [] if near is None else referee.judge(near.x[None])
     return min((w for w in candidates if w.confirmed), key=lambda w: w.radius, default=None)
 
@@ -209,7 +211,9 @@ def _original(
     certain = not claimed and math.isfinite(result.upper) and result.status in ("exact", "bracket")
     exact = certain and _one_function(query, g, ball(result.upper), budget)
     reach = min(upper, query.space.reach(query.x0))
-    again = certified_radius(query.network, ball, query.label, reach, budget=budget, substitute=g.network, start=proved)
+    again = certified_radius(
+        query.network, ball, query.label, reach, target=query.target, budget=budget, substitute=g.network, start=proved
+    )
     for t in claims.lowers:
         claims.prove(t, max(proved, again, result.lower if exact else 0.0))
     if best is not None:

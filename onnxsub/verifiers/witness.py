@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
+from onnxsub.region import InputSpace
 
 __all__ = ["Judge", "Witness", "grid_step", "inside_float32", "points_inside"]
 
@@ -88,11 +89,11 @@ def inside_float32(
     return np.where(none, nearest, low), np.where(none, nearest, high)
 
 
-def grid_step(x: Array, x0: Array) -> float:
+def grid_step(x: Array, x0: Array, space: InputSpace) -> float:
     """The coarsest step of float32 among the elements of a point that lie as far off as it does: its radius moves by that."""
     offset = np.abs(np.asarray(x, dtype=np.float64) - x0)
     far = offset >= (1 - _AS_FAR) * offset.max(initial=0.0)
-    return float(np.spacing(np.abs(np.asarray(x)[far]).astype(np.float32)).max(initial=0.0))
+    return float(space.spacing(x)[far].max(initial=0.0))
 
 
 _AS_FAR = 1e-6  # relative difference of distances that counts as none

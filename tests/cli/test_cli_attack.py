@@ -23,7 +23,7 @@ def test_json_has_the_keys_of_the_contract(digits: Path, onnxsub: Run) -> None:
     document = ran.json
     assert set(document) >= COMMON | {"d_adv", "adversarial_label", "margin", "found"}
     assert document["schema"] == "onnxsub.attack/1"
-    assert set(document["anchor"]) == {"sha256", "label", "predicted"}
+    assert set(document["anchor"]) == {"sha256", "label", "predicted", "target"}
     assert document["anchor"]["label"] == document["anchor"]["predicted"] == 7
     assert document["found"] is True
     assert document["margin"] > 0
@@ -67,7 +67,7 @@ def test_a_misclassified_anchor_has_distance_zero(digits: Path, onnxsub: Run) ->
     ran = onnxsub("attack", "digits.onnx", "--x0", "seven.npy", "--label", 2, "--threads", 1, "--json")
     assert ran.code == 0
     assert ran.json["d_adv"] == 0
-    assert ran.json["anchor"] | {"sha256": ""} == {"sha256": "", "label": 2, "predicted": 7}
+    assert ran.json["anchor"] | {"sha256": ""} == {"sha256": "", "label": 2, "predicted": 7, "target": None}
 
 
 @pytest.mark.parametrize("given", [("0.5", "0.25"), ("0.5,", "0.25,")])

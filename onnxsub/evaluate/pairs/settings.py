@@ -54,7 +54,7 @@ class PairSettings:
         m, space = options.margin, options.space
         settings = PairSettings(
             options.eps, str(options.targets), m.verifier, m.milp.solver, m.tol, m.limits.timeout, m.limits.nodes,
-            m.limits.seed, m.limits.threads or 1, m.bab.memory, (space.lower, space.upper), space.mean, space.std,
+            m.limits.seed, m.limits.threads or 1, m.bab.memory, space.interval, space.mean, space.std,
         )  # fmt: skip
         if settings.options != replace(options, margin=replace(m, limits=replace(m.limits, threads=settings.threads))):
             raise InputError("options of a pair that a run.toml does not hold were changed; leave these at their defaults")

@@ -111,8 +111,7 @@ def _at_anchor(query: Query, prop: LocalProperty, verifier: str, *, proves: bool
         proves: whether `proved` is an answer.
     """
     if prop.needs_label and query.misclassified:
-        why = f"the anchor is predicted as class {query.predicted}, not {query.label}"
-        return LocalVerdict.of(query, prop, "misclassified", why, verifier=verifier, time_s={"total": 0.0})
+        return LocalVerdict.of(query, prop, "misclassified", query.wrong, verifier=verifier, time_s={"total": 0.0})
     if prop.measure(query, query.x0[None]).violated[0]:
         why = "the anchor itself violates it"
         return LocalVerdict.of(query, prop, "violated", why, verifier=verifier, time_s={"total": 0.0}, witness=query.x0)

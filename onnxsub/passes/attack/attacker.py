@@ -25,6 +25,7 @@ from onnxsub.passes.attack.fgsm import sign_search
 from onnxsub.passes.attack.polish import AdversarialPoint, Confirm, settle, sharpen
 from onnxsub.passes.attack.result import AttackOptions, AttackResult
 from onnxsub.passes.attack.walk import float64_confirm, start_offsets
+from onnxsub.query import other_classes
 from onnxsub.region import InputSpace
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ Progress = Callable[[float, str], None]
 def attack(
     query: Query, options: AttackOptions | None = None, *, budget: Budget | None = None, progress: Progress | None = None
 ) -> AttackResult:
-    """The smallest `|x - x0|_inf` found with `f_t(x) > f_y(x)` for some t, x in the domain, confirmed by onnxruntime on the file.
+    """The smallest `|x - x0|_inf` found with `f_t(x) > f_y(x)` for some t of the query's targets, x in the domain, confirmed by
+    onnxruntime on the file.
 
     Args:
         budget: of what the attack serves; `options.timeout` is a part of it. Where it ends, the best point so far is the answer.
@@ -65,6 +67,7 @@ def attack_network(
     options: AttackOptions | None = None,
     confirm: Confirm | None = None,
     *,
+    target: int | None = None,
     budget: Budget | None = None,
     progress: Progress | None = None,
 ) -> AttackResult:
@@ -72,8 +75,9 @@ def attack_network(
 
     Args:
         confirm: `(N, *shape)` float32 to (worst margin, its class); default: the network itself in float64.
+        target: the one class t that counts; None: every other class does.
     """
-    return Attacker(network, x0, label, space, options, confirm, budget=budget, progress=progress).run()
+    return Attacker(network, x0, label, space, options, confirm, target=target, budget=budget, progress=progress).run()
 
 
 class Attacker:
@@ -88,6 +92,7 @@ class Attacker:
         options: AttackOptions | None = None,
         confirm: Confirm | None = None,
         *,
+        target: int | None = None,
         head: Mapping[str, Any] | None = None,
         budget: Budget | None = None,
         progress: Progress | None = None,
@@ -97,14 +102,17 @@ class Attacker:
             raise InputError(f"the anchor has shape {list(x0.shape)}, the network wants {list(network.input_shape)}")
         if not 0 <= label < network.classes:
             raise InputError(f"label {label} is out of range: the classes are 0 to {network.classes - 1}")
+        self._targets = other_classes(network.classes, label, target)
         self.options = options
         self._effort = Effort.of(options.effort, options.restarts)
         self._x0 = np.asarray(x0, dtype=np.float32)
         self._space = space
-        self._confirm = confirm or float64_confirm(network, label)
+        self._confirm = confirm or float64_confirm(network, label, target)
         self._head = head or {}
         self._progress = progress
-        self._objective = Objective(network, self._x0, label, space, device=options.device, dtype=torch.float32)
+        self._objective = Objective(
+            network, self._x0, label, space, device=options.device, dtype=torch.float32, target=target
+        )
         self._start = None if options.start is None else start_offsets(options.start, self._x0, space).to(options.device)
         self._upper = min(space.reach(self._x0), math.inf if options.upper is None else options.upper)
         self._generator = torch.Generator(device=options.device).manual_seed(options.seed)
@@ -122,8 +130,8 @@ class Attacker:
     ) -> Attacker:
         """The attack on a query, confirmed by onnxruntime."""
         return Attacker(
-            query.network, query.x0, query.label, query.space, options, query.margins, head=query.json_head(), budget=budget,
-            progress=progress,
+            query.network, query.x0, query.label, query.space, options, query.margins, target=query.target,
+            head=query.json_head(), budget=budget, progress=progress,
         )  # fmt: skip
 
     def result(self) -> AttackResult:
@@ -207,7 +215,7 @@ class Attacker:
     def _probe(self) -> tuple[Tensor, Tensor, Tensor]:
         """The targets in order of promise, the gradients of their margins at the anchor, and the radii of their linear models."""
         o = self._objective
-        targets = torch.tensor([t for t in range(o.classes) if t != o.label], device=o.x0.device)
+        targets = torch.tensor(self._targets, device=o.x0.device)
         zero = torch.zeros((1, o.n), dtype=o.x0.dtype, device=o.x0.device)
         if len(targets) > self._effort.targets:
             with torch.no_grad():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +24,8 @@ _CHUNK_WORK = 2e9  # multiplications of one forward pass: with its gradient half
 class Objective:
     """Margins `m_t(x) = f_t(x) - f_y(x)` round an anchor, and their gradients, in batches that fit a stated memory.
 
+    With a `target` only that t counts.
+
     Points are flat offsets `delta = x - x0` of shape `(B, n)`. A network that ends in Relu is read before it, with the margin
     `f_t - max(0, f_y)`: it has the same positive set, and a gradient where all logits are zero.
 
@@ -33,13 +36,18 @@ class Objective:
         evaluations: points evaluated so far (a gradient counts as one).
     """
 
-    def __init__(self, network: Network, x0: Array, label: int, space: InputSpace, *, device: str, dtype: torch.dtype) -> None:
+    def __init__(
+        self, network: Network, x0: Array, label: int, space: InputSpace, *, device: str, dtype: torch.dtype,
+        target: int | None = None,
+    ) -> None:
         self.label = label
+        self.target = target
         self.classes = network.classes
         self.shape = network.input_shape
         self.x0 = torch.as_tensor(x0.reshape(-1).copy(), dtype=dtype, device=device)
-        self.low = (space.lower - self.x0).clamp(max=0)
-        self.high = (space.upper - self.x0).clamp(min=0)
+        ends = (torch.as_tensor(np.array(end), dtype=dtype, device=device).flatten() for end in space.ends(x0.shape))
+        self.low, self.high = (end - self.x0 for end in ends)
+        self.low, self.high = self.low.clamp(max=0), self.high.clamp(min=0)
         self.reach = max(space.reach(x0), 1e-30)
         self.evaluations = 0
         last = network.producers.get(network.output)
@@ -108,6 +116,9 @@ class Objective:
         return m.detach(), g, self._worst(f.detach())[0]
 
     def _worst(self, f: Tensor) -> tuple[Tensor, Tensor]:
+        if self.target is not None:
+            m = f[:, self.target] - f[:, self.label]
+            return m, torch.full((len(f),), self.target, device=f.device)
         others = f.clone()
         others[:, self.label] = -math.inf
         best, t = others.max(dim=1)

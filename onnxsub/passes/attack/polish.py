@@ -48,7 +48,7 @@ class AdversarialPoint:
 
 def as_points(x0: Array, offsets: Array, space: InputSpace) -> Array:
     """`x0 + offset` as float32 points inside the domain, whole numbers where inputs are: `(N, n)` float64 to `(N, *shape)`."""
-    return np.asarray(space.inside(x0.astype(np.float64)[None] + offsets.reshape(-1, *x0.shape)))
+    return space.inside(x0.astype(np.float64)[None] + offsets.reshape(-1, *x0.shape))
 
 
 def settle(

@@ -25,7 +25,8 @@ _SHARE = 0.5  # of the way to the tangent's nearest point that is gone, after th
 
 
 def tangent_steps(
-    network: Network, x0: Array, label: int, space: InputSpace, x: Array, steps: int, *, budget: Budget | None = None
+    network: Network, x0: Array, label: int, space: InputSpace, x: Array, steps: int, *, budget: Budget | None = None,
+    target: int | None = None,
 ) -> Array | None:
     """The nearest point with another class met on the way from x, `(*shape)` float64; None where there was none.
 
@@ -35,9 +36,10 @@ def tangent_steps(
         x0: `(*shape)`, un-normalised.
         x: `(*shape)`, where the first tangent is taken.
         budget: where it ends, the nearest point so far is the answer.
+        target: the one class that counts; None: every other class does.
     """
     budget = budget or Budget()
-    objective = Objective(network, x0, label, space, device="cpu", dtype=torch.float64)
+    objective = Objective(network, x0, label, space, device="cpu", dtype=torch.float64, target=target)
     low, high = objective.low.numpy(), objective.high.numpy()
     point = objective.project(torch.as_tensor(np.asarray(x, dtype=np.float64)).flatten() - objective.x0)[None]
     best, nearest = None, np.inf

@@ -14,6 +14,7 @@ from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack.descent import Objective
 from onnxsub.passes.attack.polish import AdversarialPoint, Confirm, as_points, settle, sharpen
+from onnxsub.query import worst_margin
 from onnxsub.region import InputSpace
 
 __all__ = ["float64_confirm", "start_offsets", "walk_back"]
@@ -32,6 +33,7 @@ def walk_back(
     timeout: float | None = None,
     budget: Budget | None = None,
     device: str = "cpu",
+    target: int | None = None,
 ) -> AdversarialPoint | None:
     """The nearest confirmed adversarial point reached from `points` along the decision boundary; None if there is none.
 
@@ -43,13 +45,14 @@ def walk_back(
         timeout: seconds, a part of the budget.
         budget: where it ends, the nearest point reached so far is replayed, or the first one given.
         device: where the steps are computed.
+        target: the one class that counts; None: every other class does.
     """
     x = np.asarray(x0, dtype=np.float32)
     offsets = start_offsets(points, x, space)
-    confirm = confirm or float64_confirm(network, label)
+    confirm = confirm or float64_confirm(network, label, target)
     limit = min(space.reach(x), math.inf if upper is None else upper)
     budget = (budget or Budget()).part(math.inf if timeout is None else timeout)
-    objective = Objective(network, x, label, space, device=device, dtype=torch.float32)
+    objective = Objective(network, x, label, space, device=device, dtype=torch.float32, target=target)
     candidates = offsets
     try:
         track = sharpen(objective, offsets.to(device), upper=limit, steps=steps, budget=budget)
@@ -60,16 +63,13 @@ def walk_back(
     return settle(x, candidates.to(torch.float64).numpy(), space, confirm, limit, budget)
 
 
-def float64_confirm(network: Network, label: int) -> Confirm:
+def float64_confirm(network: Network, label: int, target: int | None = None) -> Confirm:
     """The network itself in float64 as the judge."""
 
     def confirm(x: Array) -> tuple[Array, Array]:
         with torch.no_grad():
-            f = network.forward(torch.as_tensor(np.asarray(x, dtype=np.float64))).clone()
-            own = f[:, label].clone()
-            f[:, label] = -math.inf
-            best, t = f.max(dim=1)
-        return (best - own).numpy(), t.numpy()
+            f = network.forward(torch.as_tensor(np.asarray(x, dtype=np.float64))).numpy()
+        return worst_margin(f, label, target)
 
     return confirm
 

@@ -98,9 +98,8 @@ class NearGoal:
         x = (frame.x0 + offsets).reshape(-1, *frame.network.input_shape)
         with torch.no_grad():
             f = b.network.forward(x)
-            own = f[:, b.label].clone()
-            f[:, b.label] = -math.inf
-            margin = f.max(1).values - own
+            others = f[:, list(b.instance.targets)]
+            margin = others.max(1).values - f[:, b.label]
         size = offsets.abs().amax(1)
         upper = b.upper
         good = torch.nonzero((margin >= 0) & (size < b.upper))[:, 0]
@@ -115,6 +114,7 @@ class NearGoal:
         near = walk_back(
             b.network, b.x0.astype(np.float32), b.label, b.instance.space, x[order].cpu().numpy(), b.referee.margins,
             upper=b.upper if math.isfinite(b.upper) else None, device=b.session.bab.device, budget=b.budget,
+            target=b.instance.target,
         )  # fmt: skip
         if near is not None and near.radius < b.upper:
             b.accept(near.x)

@@ -108,7 +108,7 @@ class Inquiry:
         witness = self.referee.settle(x, tol=eps, limit=eps)
         if witness.confirmed and witness.margin < 0:
             q = self.query
-            near = walk_back(q.network, q.x0, q.label, q.space, witness.x[None], self.referee.margins, upper=eps)
+            near = walk_back(q.network, q.x0, q.label, q.space, witness.x[None], self.referee.margins, upper=eps, target=q.target)
             better = None if near is None else self.referee.judge(near.x[None])[0]
             if better is not None and better.margin >= 0 and better.radius <= eps:
                 return better
@@ -153,13 +153,11 @@ def query_of(model: Model, query: Query) -> Query:
     if math.prod(model.input_shape) != query.x0.size:
         inputs = math.prod(model.input_shape)
         raise InputError(f"{model.where} has {inputs} inputs, the anchor {query.x0.size}; give a substitute of that model")
-    space = query.space
-    ms = space.mean_std(query.x0.shape)
-    if ms is not None and model.input_shape != query.x0.shape:
-        # what was one value per channel is one per element of a flat input
-        mean, std = (tuple(end.reshape(-1).tolist()) for end in ms)
-        space = replace(space, mean=mean, std=std)
-    found = make_query(model, query.x0.reshape(model.input_shape), query.label, space=space, threads=1)
+    shape, new, units = query.x0.shape, model.input_shape, query.space.units
+    found = make_query(
+        model, query.space.original(query.x0).reshape(new), query.label, space=query.space.plain.reshaped(shape, new), threads=1,
+        target=query.target, scale=None if units is None else units.scale.reshape(new),
+    )  # fmt: skip
     if found.classes != query.classes:
         raise InputError(f"{model.where} has {found.classes} classes, the model {query.classes}; give a substitute of it")
     return found

@@ -148,7 +148,9 @@ class _Search:
     def _walk(self, witness: Witness) -> None:
         """From a point of the ball to the boundary."""
         q, referee = self._inquiry.query, self._inquiry.referee
-        near = walk_back(q.network, q.x0, q.label, q.space, witness.x[None], referee.margins, budget=self._bracket.budget)
+        near = walk_back(
+            q.network, q.x0, q.label, q.space, witness.x[None], referee.margins, budget=self._bracket.budget, target=q.target
+        )
         if near is not None:
             self._take(referee.judge(near.x[None])[0])
 
