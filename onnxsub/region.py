@@ -133,13 +133,12 @@ class InputSpace:
             raise InputError("--scale (or --eps FILE) holds numbers that are negative or not finite; give 0 for a fixed feature")
         fitted = self.fitted(shape)
         lower, upper = fitted.ends(shape)
-        units = Units(anchor, scale)
+        units, centre, fixed = Units(anchor, scale), anchor.astype(np.float64), scale == 0
         with np.errstate(over="ignore"):
-            low, high = ((end - units.anchor.astype(np.float64)) / units.divisor for end in (lower, upper))
-        fixed = scale == 0
+            low, high = ((end - centre) / units.divisor for end in (lower, upper))
         # outward by the rounding of the quotient: `original` clips to the domain
-        low = np.where(fixed, 0.0, np.minimum(np.nextafter(low, -np.inf), 0.0))
-        high = np.where(fixed, 0.0, np.maximum(np.nextafter(high, np.inf), 0.0))
+        low = np.where(fixed | (lower >= centre), 0.0, np.nextafter(low, -np.inf))
+        high = np.where(fixed | (upper <= centre), 0.0, np.nextafter(high, np.inf))
         if not ((upper > lower) & ~fixed).any():
             raise InputError("no feature can move: every --scale is 0, or the domain is one point; give one feature room")
         if max(float(np.abs(low).max()), float(np.abs(high).max())) > _FLOAT32:
