@@ -133,8 +133,8 @@ def measured_ends(lower: Array, upper: Array, units: Units) -> tuple[Array, Arra
     with np.errstate(over="ignore"):
         low, high = ((end - anchor) / units.divisor for end in (lower, upper))
     fixed = scale == 0
-    low = np.where(fixed, 0.0, np.minimum(np.nextafter(low, -np.inf), 0.0))
-    high = np.where(fixed, 0.0, np.maximum(np.nextafter(high, np.inf), 0.0))
+    low = np.where(fixed | (lower >= anchor), 0.0, np.nextafter(low, -np.inf))
+    high = np.where(fixed | (upper <= anchor), 0.0, np.nextafter(high, np.inf))
     if not ((upper > lower) & ~fixed).any():
         raise InputError("no feature can move: every --scale is 0, or the domain is one point; give one feature room")
     if max(float(np.abs(low).max()), float(np.abs(high).max())) > _FLOAT32:

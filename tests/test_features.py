@@ -135,6 +135,15 @@ def test_a_fixed_feature_never_moves() -> None:
     assert found.x_adv is None or (query.space.original(found.x_adv)[[1, 3]] == X0[[1, 3]]).all()
 
 
+def test_a_feature_at_the_rim_of_its_domain_moves_one_way() -> None:
+    x0 = np.array([LOW[0], 1.0, 1e5, 0.0, 5e5], dtype=np.float32)
+    space = InputSpace(np.append(LOW[:4], 5e5), np.append((LOW + WIDTH)[:4], 5e5)).measured(x0, WIDTH)
+    low, high = space.ends((5,))
+    assert low[[1, 2, 3, 4]] == pytest.approx([-1.0, 0.0, 0.0, 0.0], rel=1e-12)
+    assert high[[1, 2, 3, 4]] == pytest.approx([0.0, 1.0, 1.0, 0.0], rel=1e-12)
+    assert space.reach(np.zeros(5)) == pytest.approx(1.0)
+
+
 def test_a_domain_per_feature_alone() -> None:
     query = make_query(load_model(table(1, LOW, WIDTH)), X0, space=SPACE)
     low, high = fed_box(query, 0.5)

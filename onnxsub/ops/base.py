@@ -118,11 +118,8 @@ class Operator(abc.ABC):
 
     def tensor(self, name: str, like: Tensor) -> Tensor:
         """The array attribute `name` as a tensor of the dtype and device of `like`."""
-        key = (name, like.dtype, like.device)
-        if key not in self._cache:
-            self._cache[key] = torch.as_tensor(np.array(getattr(self, name)), dtype=like.dtype, device=like.device)
-        value: Tensor = self._cache[key]
-        return value
+        to = {"dtype": like.dtype, "device": like.device}
+        return self.cached((name, *to.values()), lambda: torch.as_tensor(np.array(getattr(self, name)), **to))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -180,17 +177,9 @@ class Affine(Operator):
 
     def _matrices(self) -> tuple[sp.csr_array, ...]:
         """The default asks `transpose` for blocks of rows; operators with many outputs override it."""
-        import scipy.sparse as sp
+        from onnxsub.ops.affine_rows import matrices_by_rows as by_rows
 
-        blocks: list[list[sp.csr_array]] = [[] for _ in self.inputs]
-        step = max(1, 2**22 // max(1, self.out_size))
-        for start in range(0, self.out_size, step):
-            stop = min(start + step, self.out_size)
-            rows = torch.zeros((stop - start, self.out_size), dtype=torch.float64)
-            rows[torch.arange(stop - start), torch.arange(start, stop)] = 1.0
-            for block, part in zip(blocks, self.transpose(rows.reshape(-1, *self.out_shape)), strict=True):
-                block.append(sp.csr_array(part.reshape(stop - start, -1).numpy()))
-        return tuple(sp.csr_array(sp.vstack(b)) for b in blocks)
+        return by_rows(self)
 
     def transpose_slopes(self, rows: Rows, *boxes: Box) -> tuple[Rows, ...]:
         return through(self, rows)
@@ -244,8 +233,7 @@ class Activation(Nonlinear):
     """An elementwise function `s` of one tensor: the operator that has *units*.
 
     Attributes:
-        inner: it is one step of what an ONNX node computes, a normalisation for instance. Its units are split by the verifiers
-            like others, but are no units of the model: they are neither counted nor pruned.
+        inner: a step of what an ONNX node computes, a normalisation for instance: split by searches, but neither counted nor pruned.
     """
 
     inner: bool = False

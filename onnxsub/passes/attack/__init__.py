@@ -6,7 +6,8 @@ boundary, and the replay that confirms), `walk` (from given points), `tangent` (
 
 from __future__ import annotations
 
-from onnxsub.passes.attack.attacker import Attacker, attack, attack_network
+from onnxsub.passes.attack.attacker import Attacker
+from onnxsub.passes.attack.entry import attack, attack_network
 from onnxsub.passes.attack.polish import AdversarialPoint
 from onnxsub.passes.attack.result import AttackOptions, AttackResult
 from onnxsub.passes.attack.walk import walk_back
