@@ -118,8 +118,9 @@ class Operator(abc.ABC):
 
     def tensor(self, name: str, like: Tensor) -> Tensor:
         """The array attribute `name` as a tensor of the dtype and device of `like`."""
-        to = {"dtype": like.dtype, "device": like.device}
-        return self.cached((name, *to.values()), lambda: torch.as_tensor(np.array(getattr(self, name)), **to))  # type: ignore[no-any-return]
+        kind, device = like.dtype, like.device
+        make = lambda: torch.as_tensor(np.array(getattr(self, name)), dtype=kind, device=device)  # noqa: E731
+        return self.cached((name, kind, device), make)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -233,7 +234,7 @@ class Activation(Nonlinear):
     """An elementwise function `s` of one tensor: the operator that has *units*.
 
     Attributes:
-        inner: a step of what an ONNX node computes, a normalisation for instance: split by searches, but neither counted nor pruned.
+        inner: a step of what an ONNX node computes, of a normalisation for instance: split by searches, neither counted nor pruned.
     """
 
     inner: bool = False
