@@ -24,7 +24,7 @@ _FORMS: Mapping[str, tuple[str, tuple[int, ...], tuple[str, ...], int]] = {
 """Standard operator, which inputs are its own, which attributes it shares, and the zero point whose type the output has."""
 
 
-def standard_form(node: NodeProto, types: Mapping[str, TypeProto]) -> tuple[NodeProto, Mapping[str, TypeProto], int | None]:
+def standard_form(node: NodeProto, types: dict[str, TypeProto]) -> tuple[NodeProto, dict[str, TypeProto], int | None]:
     """A standard node with the same output, types of its inputs, and the element type of the output.
 
     Any other node is handed back as it is, with the types as they are and None. It stays so where types are missing: nothing is

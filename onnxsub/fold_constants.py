@@ -32,13 +32,12 @@ __all__ = ["Prepared", "prepare"]
 _DEFAULT = ("", "ai.onnx")
 _RESHAPING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 _COMPUTED = (
-    frozenset(
-        {"Abs", "Add", "And", "Cast", "Ceil", "Concat", "ConstantOfShape", "CumSum", "DequantizeLinear", "Div", "Equal", "Exp"}
-    )
-    | {"Expand", "Floor", "Gather", "GatherElements", "Gemm", "Greater", "Less", "Log", "MatMul", "Max", "Min", "Mod", "Mul", "Neg"}
-    | {"NonZero", "Not", "Or", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"}
-    | {"Relu", "Round", "ScatterND", "Sigmoid", "Sign", "Slice", "Split", "Sqrt", "Sub", "Sum", "Tanh", "Tile", "Transpose"}
-    | {"QuantizeLinear", "Trilu", "Where"}
+    frozenset({"Abs", "Add", "And", "Cast", "Ceil", "Concat", "ConstantOfShape", "Cos", "CumSum", "DequantizeLinear", "Div"})
+    | {"Equal", "Exp", "Expand", "Floor", "Gather", "GatherElements", "GatherND", "Gemm", "Greater", "GreaterOrEqual"}
+    | {"Less", "LessOrEqual", "Log", "MatMul", "Max", "Min", "Mod", "Mul", "Neg", "NonZero", "Not", "Or", "Pow"}
+    | {"QuantizeLinear", "Range", "Reciprocal", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd"}
+    | {"ReduceSum", "Relu", "Round", "ScatterND", "Sigmoid", "Sign", "Sin", "Slice", "Split", "Sqrt", "Sub", "Sum"}
+    | {"Tanh", "Tile", "Transpose", "Trilu", "Where", "Xor"}
 )
 """What the reference implementation is trusted with: the tests hold each against onnxruntime at every opset. It is not right for
 all operators (the Softmax of opset 7 to 12, for one); a constant by another one stays in the graph, and is refused there."""

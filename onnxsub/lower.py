@@ -9,6 +9,7 @@ from onnxsub.errors import UnsupportedOperatorError
 from onnxsub.network import Network
 from onnxsub.ops import READERS
 from onnxsub.ops.base import Operator, Shape
+from onnxsub.ops.moved_batch import moved, read_moved
 from onnxsub.ops.node import Node
 from onnxsub.ops.spelled import recognised
 from onnxsub.quantised import joined
@@ -66,4 +67,4 @@ def _read(node: Node) -> tuple[Operator, ...]:
         raise node.refuse(WHY.get(node.op_type, "it is not in the operator table (docs/adding_an_op.md says how to add it)"))
     if not node.variables:
         raise node.refuse("it does not depend on the network's input; fold its value into a constant")
-    return reader(node)
+    return read_moved(node, READERS) if moved(node) else reader(node)

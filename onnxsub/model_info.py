@@ -16,6 +16,7 @@ from onnxsub.lower import lower_nodes, unsupported
 from onnxsub.model import Model, load_model
 from onnxsub.ops import READERS
 from onnxsub.ops.base import Activation, Operator, Shape
+from onnxsub.ops.moved_batch import sample_of
 from onnxsub.ops.node import Node
 from onnxsub.ops.windows import Windows
 from onnxsub.provenance import Provenance, read_provenance
@@ -181,7 +182,7 @@ def _single(node: Node) -> tuple[Operator, ...]:
         return ()
     source = node.variables[0]
     try:
-        return lower_nodes((node,), source, node.sample_shape(source), _written(node)).ops
+        return lower_nodes((node,), source, sample_of(node.shapes[source]), _written(node)).ops
     except UnsupportedOperatorError:
         return ()
 

@@ -51,6 +51,6 @@ def test_a_substitute_in_every_layout(path: Path, layout: str) -> None:
     size = 1 + float(np.abs(query.logits(query.x0[None].astype(np.float32))).max())
     assert set(result.preserves) == {"x0", "x_adv"}
     assert max(result.preserves.values()) <= 1e-4 * size
-    most = 0.1 * query.network.units + 1
+    most = 0.1 * query.network.units_and_windows + 1
     if layout == "compact":  # the other one is the original graph, with masks
-        assert lower(load_model(result.proto)).units <= most
+        assert lower(load_model(result.proto)).units_and_windows <= most

@@ -9,6 +9,7 @@ Shapes, names, inputs, outputs, metadata and a trailing Softmax are as in the or
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from onnxsub.errors import ModelError, UnsupportedOperatorError
 from onnxsub.layouts.inplace_windows import replace_windows
 from onnxsub.model import Model
 from onnxsub.network import Network
-from onnxsub.ops.base import Array
+from onnxsub.ops.base import Array, Shape
 from onnxsub.ops.quantize import Quantise
 from onnxsub.ops.substituted import Substituted
 from onnxsub.ops.substituted_max import SubstitutedMax
@@ -35,11 +36,13 @@ def inplace(model: Model, network: Network, *, budget: Budget | None = None) -> 
 
     Raises:
         ModelError: an activation stands inside a function or a subgraph of the file.
+        UnsupportedOperatorError: it reads a value that is no tensor of the file, or stands where the open batch axis is merged.
         OutOfTime: the budget ended; it is looked at before every activation.
     """
     budget = budget or Budget()
     touched = [op for op in network.prunable if isinstance(op, Substituted | SubstitutedMax)]
     types = _element_types(model)
+    shapes = {name: shape for node in model.nodes for name, shape in node.shapes.items()}
 
     def change(graph: gs.Graph) -> None:
         writers = {tensor.name: node for node in graph.nodes for tensor in node.outputs}
@@ -60,7 +63,7 @@ def inplace(model: Model, network: Network, *, budget: Budget | None = None) -> 
                 raise ModelError(
                     f"{model.where}: the element type of tensor {op.inputs[0]!r} cannot be inferred; use --layout compact"
                 )
-            _replace(graph, node, op, dtype)
+            _replace(graph, node, op, dtype, _shape(model, op, shapes))
         graph.cleanup().toposort()
 
     return edit(model.form, change)
@@ -75,7 +78,27 @@ def _element_types(model: Model) -> dict[str, np.dtype[Any]] | None:
     return {v.name: np.dtype(helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type)) for v in known}
 
 
-def _replace(graph: gs.Graph, node: gs.Node, op: Substituted, dtype: np.dtype[Any]) -> None:
+def _shape(model: Model, op: Substituted, shapes: Mapping[str, Shape]) -> Shape:
+    """The shape, at batch 1, of the constants that are multiplied with an activation of the file.
+
+    Raises:
+        UnsupportedOperatorError: the batch axis is open and merged with another one, so that no constant fits any batch.
+    """
+    shape = shapes.get(op.output, (1, *op.out_shape))
+    if shape[:1] == (1,) or model.batch_fixed:
+        return shape
+    for value in onnx.shape_inference.infer_shapes(model.form, data_prop=True).graph.value_info:
+        if value.name == op.output:
+            lengths = [d.dim_value if d.HasField("dim_value") else 0 for d in value.type.tensor_type.shape.dim]
+            if [n for n, m in zip(shape, lengths, strict=True) if n != m] == [1]:
+                return shape
+    raise UnsupportedOperatorError(
+        f"{model.where}: {op.op_type} (node {op.node!r}) stands where the open batch axis is merged with another one; "
+        "use --layout compact"
+    )
+
+
+def _replace(graph: gs.Graph, node: gs.Node, op: Substituted, dtype: np.dtype[Any], shape: Shape) -> None:
     output = node.outputs[0]
     if isinstance(op.base, Quantise) and op.base.stored:
         raise UnsupportedOperatorError(
@@ -101,7 +124,7 @@ def _replace(graph: gs.Graph, node: gs.Node, op: Substituted, dtype: np.dtype[An
         return result
 
     def constant(name: str, values: Array) -> gs.Constant:
-        return gs.Constant(f"{stem}/{name}", np.ascontiguousarray(values[None], dtype=dtype))
+        return gs.Constant(f"{stem}/{name}", np.ascontiguousarray(values.reshape(shape), dtype=dtype))
 
     node.outputs.clear()
     if op.kept.any():

@@ -250,6 +250,8 @@ class Quantise(Activation):
 
         and likewise at the other end. So the rows are the relation itself, neither more nor less.
         """
+        from onnxsub.ops.encoding import integers
+
         shape = self.in_shapes[0]
         box = tuple(torch.as_tensor(np.array(e)).reshape(1, *shape) for e in (lower, upper))
         a, b, low, high = (t.reshape(-1).numpy() for t in self._ends(box[0], box[1]))
@@ -269,7 +271,6 @@ class Quantise(Activation):
             return y
         a, b, low, high, edge = a[units], b[units], low[units], high[units], 0.5 + self._flat(self.room)[units]
         t = encoder.variables(z.take(units).scale(1 / step[units]), a, b)
-        from onnxsub.ops.encoding import integers  # which imports scipy
 
         m = integers(encoder, low, high)
         gap = m - t

@@ -7,6 +7,7 @@ import onnx
 
 from onnxsub.ops.base import Array
 from onnxsub.ops.broadcast import only_variable, required, sample_axes
+from onnxsub.ops.moved_batch import sample_of, view
 from onnxsub.ops.movement import Gather, Pad, Permute, Reshape, Selection, Slice
 from onnxsub.ops.node import Node
 
@@ -34,32 +35,23 @@ def axes_of(node: Node, i: int = 1) -> list[int] | None:
 
 
 def read_view(node: Node) -> tuple[Reshape, ...]:
-    """Flatten, Reshape, Identity. The order of elements stays, so at batch 1 only the batch axis itself can go wrong."""
-    rank = len(node.shapes[only_variable(node)])
-    if node.op_type == "Flatten" and int(node.attributes.get("axis", 1)) in (0, -rank):
-        raise node.refuse("axis 0 merges the batch axis with the others")
-    return (Reshape(**node.common()),)
+    """Flatten, Reshape, Identity: the order of elements stays, wherever the batch axis goes."""
+    source, output = only_variable(node), node.outputs[0]
+    return (view(node, source, output, sample_of(node.shapes[source]), sample_of(node.shapes[output])),)
 
 
 def read_squeeze(node: Node) -> tuple[Reshape, ...]:
-    """Axes of length 1 removed, never the batch axis."""
-    rank = len(node.shapes[only_variable(node)])
-    axes = axes_of(node)
-    if axes is None:
-        # all axes of length 1, and the batch axis is one of them
-        raise node.refuse("without axes it removes the batch axis")
-    sample_axes(node, axes, rank)
-    return (Reshape(**node.common()),)
+    """Axes of length 1 removed, which are an input since opset 13."""
+    if node.has(1):
+        required(node, 1, "the list of axes")
+    return read_view(node)
 
 
 def read_unsqueeze(node: Node) -> tuple[Reshape, ...]:
-    """Axes of length 1 put in behind the batch axis."""
-    axes = axes_of(node)
-    only_variable(node)
-    if axes is None:
+    """Axes of length 1 put in, which are an input since opset 13."""
+    if axes_of(node) is None:
         raise node.refuse("no axes are given")
-    sample_axes(node, axes, len(node.shapes[node.outputs[0]]))
-    return (Reshape(**node.common()),)
+    return read_view(node)
 
 
 def read_dropout(node: Node) -> tuple[Reshape, ...]:
@@ -99,6 +91,7 @@ def read_slice(node: Node) -> tuple[Selection, ...]:
         names = ("starts", "ends", "axes", "steps")
         lists = [required(node, i, what) if node.has(i) else None for i, what in enumerate(names, 1)]
         starts, ends, axes, steps = (None if v is None else [int(n) for n in v.reshape(-1)] for v in lists)
+        axes = node.attributes.get("axes") if axes is None else axes
     else:
         starts, ends, axes = (node.attributes.get(n) for n in ("starts", "ends", "axes"))
         steps = None

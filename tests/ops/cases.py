@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tests.ops.cases_movement import MOVEMENT
 from tests.ops.tools import Case, ints, random
 
 F32 = np.float32
@@ -285,5 +286,5 @@ def _extremes() -> list[Case]:
 
 CASES = [
     *_dense(), *_conv(), *_conv_transpose(), *_elementwise(), *_activations(), *_pooling(), *_movement(), *_arithmetic(),
-    *_normalisations(), *_extremes(),
+    *_normalisations(), *_extremes(), *MOVEMENT,
 ]  # fmt: skip

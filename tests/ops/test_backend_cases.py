@@ -6,6 +6,7 @@ Input 0 (input 1 for some products and sums) is taken as the variable tensor, it
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 
 import numpy as np
@@ -78,6 +79,8 @@ def _outcome(model: onnx.ModelProto, inputs: list[Array], outputs: list[Array], 
         (node,) = nodes_of(_sample_model(model, inputs, variable, version))
     except onnx.shape_inference.InferenceError:
         return "no meaning at batch 1"
+    if node.op_type == "Reshape" and len({math.prod(node.shapes[n]) for n in (node.inputs[0], node.outputs[0])}) > 1:
+        return "no meaning at batch 1"
     try:
         ops = READERS[node.op_type](node)
     except UnsupportedOperatorError as error:
@@ -89,8 +92,8 @@ def _outcome(model: onnx.ModelProto, inputs: list[Array], outputs: list[Array], 
     for output, want in zip(node.outputs, outputs, strict=True):
         got = values[output].numpy()
         if got.shape != want.shape and x.shape[0] != 1:
-            # a fixed target shape: the same file at batch 1 is another function
-            assert node.op_type in ("Reshape", "Slice")
+            # a fixed target shape, or a batch axis that is moved: the same file at batch 1 is another function
+            assert node.op_type in ("Reshape", "Slice", "Flatten", "Squeeze", "Unsqueeze")
             return "no meaning at batch 1"
         # the tolerance of the cases themselves: some expected values are typed in with four digits
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-7)
@@ -120,10 +123,10 @@ def test_onnx_node_cases() -> None:
     # operators for which onnx has a case with the batch axis in front
     # (cases of LayerNormalization use all three outputs, those of ReduceLogSumExp are in float64)
     missing = set(READERS) - ran
-    integer = {n for n in READERS if "Integer" in n or "Quant" in n or "." in n or n.startswith("QLinear")}  # in test_quantize.py
+    integer = {n for n in READERS if "Integer" in n or "uantize" in n or "." in n or n.startswith("QLinear")}  # in test_quantize.py
     assert missing <= {"Cast", "Concat", "LayerNormalization", "ReduceLogSumExp", "Reshape"} | integer, sorted(missing)
 
 
-@pytest.mark.parametrize("op", ["Upsample", "Resize", "LSTM", "Where"])
+@pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN", "NonMaxSuppression"])
 def test_operators_outside_the_table(op: str) -> None:
     assert op not in READERS

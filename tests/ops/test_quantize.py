@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from onnxsub.propagate import compute_bounds
 from onnxsub.quantised import with_room
 from onnxsub.query import make_query
 from onnxsub.runtime import Runtime
+from tests.ops.test_backend_cases import _cases as node_cases
 from tests.ops.test_encode import encoded
 from tests.ops.tools import Case, nodes_of, normal, random, run
 
@@ -38,15 +38,15 @@ def pair(step: Array, zero: Array | None, opset: int = 13, shape: tuple[int, ...
     constants = {"s": step} | ({} if zero is None else {"z": zero})
     nodes = [helper.make_node("QuantizeLinear", ["x", *constants], ["q"], name="q", **attributes),
              helper.make_node("DequantizeLinear", ["q", *constants], ["y"], name="dq", **attributes)]  # fmt: skip
-    return graph(nodes, {"x": shape}, "y", constants, opset)
+    return graph(nodes, {"x": shape}, "y", constants, opset, after=shape)
 
 
 def graph(
     nodes: list[Any], inputs: dict[str, tuple[int, ...]], output: str, constants: dict[str, Array], opset: int = 13,
-    batch: int | str = 1,
+    after: tuple[int | None, ...] = (None,),
 ) -> ModelProto:  # fmt: skip
-    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [batch, *s]) for n, s in inputs.items()]
-    last = [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, *s]) for n, s in inputs.items()]
+    last = [helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, *after])]
     made = helper.make_graph(nodes, "g", ends, last, [numpy_helper.from_array(v, k) for k, v in constants.items()])
     imports = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(made, opset_imports=imports, ir_version=10)
@@ -406,7 +406,7 @@ def test_what_lies_on_the_steps_already_is_a_view() -> None:
              helper.make_node("QuantizeLinear", ["p", "s", "z"], ["r"]),
              helper.make_node("DequantizeLinear", ["r", "s", "z"], ["out"])]  # fmt: skip
     twice.graph.node.extend(again)
-    twice.graph.output[0].name = "out"
+    twice.graph.output[0].CopyFrom(helper.make_tensor_value_info("out", TensorProto.FLOAT, [1, 2, 2, 3]))
     network = lower_nodes(nodes_of(twice), "x", SHAPE, "out")
     assert [type(op).__name__ for op in network.ops] == ["Quantise", "MaxPool", "Reshape"]
     x = random((1, *SHAPE), 2, 9.0)
@@ -419,30 +419,12 @@ def test_integers_that_two_operators_read_are_units_once() -> None:
     assert [type(op).__name__ for op in ops] == ["Quantise", "Reshape", "Sum", "Quantise", "Reshape"]
 
 
-@functools.cache
-def _node_cases() -> list[tuple[str, ModelProto, list[Array], list[Array]]]:
-    import warnings
-
-    from onnx.backend.test.loader import load_model_tests
-
-    kinds = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        every = load_model_tests(kind="node")
-    found = []
-    for case in every:
-        assert case.model is not None
-        nodes = case.model.graph.node
-        if len(nodes) == 1 and nodes[0].op_type in kinds:
-            for given, wanted in case.data_sets or ():
-                if all(isinstance(a, np.ndarray | np.generic) for a in (*given, *wanted)):
-                    found.append((case.name, case.model, [np.asarray(a) for a in given], [np.asarray(a) for a in wanted]))
-    return found
-
-
 def test_onnx_node_cases() -> None:
     ran, refused, others = set(), 0, 0
-    for name, model, given, wanted in _node_cases():
+    kinds = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
+    for name, model, given, wanted in node_cases():
+        if model.graph.node[0].op_type not in kinds:
+            continue
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
         names = [v.name for v in copy.graph.input]

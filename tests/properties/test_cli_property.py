@@ -56,25 +56,24 @@ def test_verify_prints_table_json_and_vnncomp(tmp_path: Path, capsys: pytest.Cap
     safe, unsafe = tmp_path / "safe.vnnlib", tmp_path / "unsafe.vnnlib"
     export("--eps", 1e-4, "-o", safe)
     export("--eps", 0.6, "-o", unsafe)
-    options = VerifyOptions(Limits(timeout=60, threads=1))
+    options, model = VerifyOptions(Limits(timeout=60, threads=1)), load_model(DIGITS)
     capsys.readouterr()
-    assert verify_property(DIGITS, str(safe), options, Output(quiet=True)) == Exit.DONE
+    assert verify_property(model, str(safe), options, Output(quiet=True)) == Exit.DONE
     assert "proved (unsat)" in capsys.readouterr().out
-    assert verify_property(DIGITS, str(safe), options, Output(quiet=True), vnncomp=True) == Exit.DONE
+    assert verify_property(model, str(safe), options, Output(quiet=True), vnncomp=True) == Exit.DONE
     assert capsys.readouterr().out == "unsat\n"
     point = tmp_path / "w.npy"
-    assert verify_property(DIGITS, str(unsafe), options, Output(json=True, quiet=True), output=str(point)) == Exit.VIOLATED
+    assert verify_property(model, str(unsafe), options, Output(json=True, quiet=True), output=str(point)) == Exit.VIOLATED
     document = json.loads(capsys.readouterr().out)
     assert (document["status"], document["vnncomp"], document["witness"]["path"]) == ("violated", "sat", str(point))
-    model = load_model(DIGITS)
     x = np.load(point)
     assert x.shape == (1, *model.input_shape)
     assert load_property(unsafe, model).cases[0].contains(x)
     text = tmp_path / "w.txt"
-    assert verify_property(DIGITS, str(unsafe), options, Output(quiet=True), output=str(text), vnncomp=True) == Exit.VIOLATED
+    assert verify_property(model, str(unsafe), options, Output(quiet=True), output=str(text), vnncomp=True) == Exit.VIOLATED
     assert capsys.readouterr().out == text.read_text()
     with pytest.raises(InputError, match=r"\.png"):
-        verify_property(DIGITS, str(unsafe), options, Output(quiet=True), output=str(tmp_path / "w.png"))
+        verify_property(model, str(unsafe), options, Output(quiet=True), output=str(tmp_path / "w.png"))
 
 
 @pytest.mark.parametrize("verifier", ["bab", "milp", "milp --tighten lp", "milp --tighten none"])

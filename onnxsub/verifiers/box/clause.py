@@ -68,14 +68,11 @@ class ClauseModel:
 
     @property
     def binaries(self) -> int:
-        """Units that cost a binary."""
+        """Units that are not stable: what searches choose their ways by; programs may need fewer binaries (`pulled`)."""
         count = 0
         for op in self.local.network.activations:
             ends = (torch.as_tensor(np.array(e)).reshape(op.in_shapes[0]) for e in self.intervals[op.output])
-            open_ = ~op.affine_on(*ends).flatten()
-            if op.output in self.pulled:
-                open_ &= ~torch.from_numpy(self.pulled[op.output])
-            count += int(open_.sum())
+            count += int((~op.affine_on(*ends)).sum())
         return count
 
     @cached_property

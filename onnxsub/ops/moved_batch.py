@@ -1,0 +1,276 @@
+"""Tensors whose batch axis is not in front, as attention and recurrent exports make them: read at batch 1, as one sample's values.
+
+A file is evaluated one sample at a time, and every witness is replayed that way. With one sample, a tensor of full shape S holds
+values of that sample only, wherever the batch axis has gone, whether it was moved (Transpose) or merged with another (Reshape).
+
+    sample shape of S:   S without its first axis, where that has length 1;   S itself otherwise
+
+Which of the two it is says how a tensor is stored, not what its values are, so nothing has to be known about where the batch axis
+is. A node with a tensor of the second kind is read as the same node with one more axis of length 1 in front of all its tensors:
+its axes are counted on by one (`axis`, `axes`, `perm`, `pads`), and views lead from and to the sample shapes. Operators that
+treat the rows of a batch apart (Conv, pooling, BatchNormalization) are read as one sample with the rows as groups of channels.
+What has no rule here is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from onnxsub.ops.base import Array, Operator, Shape
+from onnxsub.ops.broadcast import only_variable, required
+from onnxsub.ops.movement import Reshape
+from onnxsub.ops.node import Node
+
+__all__ = ["moved", "read_moved", "sample_of", "view"]
+
+Readers = Mapping[str, Callable[[Node], tuple[Operator, ...]]]
+
+VIEWS = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
+"""They keep the order of the elements, and are views between sample shapes wherever the batch axis is."""
+_ELEMENTWISE = frozenset({
+    "Abs", "Cast", "Celu", "Clip", "Dropout", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu",
+    "Log", "Mish", "Neg", "Reciprocal", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh",
+    "ThresholdedRelu", "Trilu",
+})  # fmt: skip
+_BROADCAST = frozenset({"Add", "Div", "Expand", "MatMul", "Max", "Min", "Mul", "PRelu", "Pow", "Sub", "Sum", "Where"})
+_AXIS = {
+    "Concat": 0, "Gather": 0, "GatherElements": 0, "LayerNormalization": -1, "LpNormalization": -1, "RMSNormalization": -1,
+    "ScatterElements": 0, "Split": 0,
+}  # fmt: skip
+"""Operators with an `axis`, and its default."""
+_SOFTMAX = frozenset({"LogSoftmax", "Softmax"})
+_REDUCE = frozenset({"ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare"})
+_ROWS = {
+    "AveragePool": (), "BatchNormalization": (1, 2, 3, 4), "Conv": (1, 2), "ConvTranspose": (1, 2), "GlobalAveragePool": (),
+    "GlobalMaxPool": (), "GroupNormalization": (1, 2), "InstanceNormalization": (1, 2), "MaxPool": (),
+}  # fmt: skip
+"""Operators that treat the rows of a batch and (groups of) channels apart, and their constants, which are repeated for each row."""
+
+
+def sample_of(shape: Shape) -> Shape:
+    """The sample shape of a tensor of full shape `shape` at batch 1."""
+    return tuple(shape[1:]) if shape and shape[0] == 1 else tuple(shape)
+
+
+def moved(node: Node) -> bool:
+    """Whether `node` is to be read by `read_moved`: it moves the batch axis, or reads a tensor that has none in front.
+
+    A node that makes rows of one sample in another way (a constant with many rows, a Gather along axis 0) is left to its own
+    reader, which refuses it.
+    """
+    if node.op_type in VIEWS or any(n not in node.shapes for n in node.variables):
+        return False
+    if node.op_type == "Transpose" and int((node.attributes.get("perm") or [-1])[0]) != 0:
+        return True
+    tensors = node.variables
+    if node.op_type == "Concat" and int(node.attributes.get("axis", 0)) in (0, -len(node.shapes[tensors[0]])):
+        return True
+    return any(node.shapes[n][:1] != (1,) for n in tensors)
+
+
+def read_moved(node: Node, readers: Readers) -> tuple[Operator, ...]:
+    """The operators of a node for which `moved` holds.
+
+    Raises:
+        UnsupportedOperatorError: its meaning where the batch axis is not in front is not known.
+    """
+    if any(n not in node.shapes for n in (*node.variables, *node.outputs) if n):
+        raise node.refuse("the shapes of its tensors are not known")
+    if node.op_type == "Gemm":
+        return _gemm(node, readers)
+    if node.op_type in _ROWS:
+        return _rows(node, readers)
+    rank = 0
+    if node.op_type in _BROADCAST:
+        rank = max(len(node.shapes[n]) for n in (*node.inputs, *node.outputs) if n)
+        if node.op_type == "MatMul" and min(len(node.shapes[n]) for n in node.variables) < 2:
+            raise node.refuse("one of its tensors has no batch axis and no rows")
+    lift = _Lift.of(node, rank)
+    return lift.around(readers[node.op_type](lift.node))
+
+
+def view(node: Node, source: str, output: str, before: Shape, after: Shape) -> Reshape:
+    """The same elements in another sample shape."""
+    return Reshape(op_type=node.op_type, node=node.name, inputs=(source,), output=output, in_shapes=(before,), out_shape=after)
+
+
+@dataclass(frozen=True, eq=False)
+class _Lift:
+    """`node` with an axis of length 1 in front of every tensor, and the views between its tensors and those of the network."""
+
+    before: tuple[Reshape, ...]
+    node: Node
+    after: tuple[Reshape, ...]
+
+    @staticmethod
+    def of(node: Node, rank: int) -> _Lift:
+        """Tensors that are broadcast against each other get up to `rank` axes behind the new one."""
+        attributes, changed = _shifted(node)
+        names, constants, shapes, before = {}, dict(node.constants), {}, []
+        for i, name in enumerate(node.inputs):
+            if i in changed:
+                names[i] = f"{name}:shifted"
+                constants[names[i]] = changed[i]
+                shapes[names[i]] = changed[i].shape
+            elif name in node.constants or not name:
+                names[i] = name
+                if name:
+                    shapes[name] = node.shapes[name]
+            else:
+                full = (1,) * max(0, rank - len(node.shapes[name])) + tuple(node.shapes[name])
+                names[i] = name
+                if full != sample_of(node.shapes[name]):
+                    names[i] = f"{_first(node)}:whole{i}"
+                    before.append(view(node, name, names[i], sample_of(node.shapes[name]), full))
+                shapes[names[i]] = (1, *full)
+        outputs, after = [], []
+        for name in node.outputs:
+            full = tuple(node.shapes[name]) if name else ()
+            inner = name
+            if name and full != sample_of(full):
+                inner = f"{name}:whole"
+                after.append(view(node, inner, name, full, sample_of(full)))
+            if name:
+                shapes[inner] = (1, *full)
+            outputs.append(inner)
+        inputs = tuple(names[i] for i in range(len(node.inputs)))
+        lifted = replace(
+            node, attributes=attributes, inputs=inputs, outputs=tuple(outputs), shapes=shapes,
+            constants={n: constants[n] for n in inputs if n in constants},
+        )  # fmt: skip
+        return _Lift(tuple(before), lifted, tuple(after))
+
+    def around(self, ops: tuple[Operator, ...]) -> tuple[Operator, ...]:
+        return (*self.before, *ops, *self.after)
+
+
+def _first(node: Node) -> str:
+    return next(n for n in node.outputs if n)
+
+
+def _on(axis: int) -> int:
+    """Number of an axis behind a new first one; negative ones count from the end."""
+    return int(axis) + 1 if axis >= 0 else int(axis)
+
+
+def _shifted(node: Node) -> tuple[Mapping[str, Any], dict[int, Array]]:
+    """Attributes, and constant inputs by number, of the node with one more axis in front of its tensors."""
+    kind, given = node.op_type, dict(node.attributes)
+    rank = len(node.shapes[node.variables[0]])
+    if kind in _ELEMENTWISE or kind in _BROADCAST:
+        return given, {}
+    if kind in _AXIS or kind in _SOFTMAX:
+        default = _AXIS.get(kind, 1 if node.opset < 13 else -1)
+        # these constants have the axes of the tensor
+        also = {"Concat": range(len(node.inputs)), "GatherElements": (1,), "ScatterElements": (0, 1, 2)}.get(kind, ())
+        raised = {i: value[None] for i in also if (value := node.constant(i)) is not None}
+        return given | {"axis": _on(int(given.get("axis", default)))}, raised
+    if kind == "Transpose":
+        perm = given.get("perm") or reversed(range(rank))
+        return given | {"perm": [0, *(int(p) + 1 for p in perm)]}, {}
+    if kind in _REDUCE:
+        return _axes(node, 1, list(range(rank)) if not given.get("noop_with_empty_axes", 0) else None)
+    if kind == "Slice":
+        starts = node.constant(1) if node.has(1) else given.get("starts")
+        return _axes(node, 3, None if starts is None else list(range(len(starts))))
+    if kind == "GatherND" and (index := node.constant(1)) is not None:
+        return given | {"batch_dims": int(given.get("batch_dims", 0)) + 1}, {1: index[None]}
+    if kind == "ScatterND" and (index := node.constant(1)) is not None:
+        whole = node.constant(0)
+        places = np.concatenate([np.zeros_like(index[..., :1]), index], axis=-1)
+        return given, {1: places} if whole is None else {0: whole[None], 1: places}
+    if kind == "Tile":
+        return given, _in_front(node, 1, 1)
+    if kind in ("Resize", "Upsample") and "axes" not in given:
+        if "scales" in given:
+            return given | {"scales": [1.0, *given["scales"]]}, {}
+        numbers = (1,) if kind == "Upsample" or node.opset == 10 else (2, 3)
+        roi = node.constant(1) if numbers == (2, 3) else None
+        region = {} if roi is None or not roi.size else {1: np.concatenate([[0], roi[:rank], [1], roi[rank:]]).astype(roi.dtype)}
+        return given, region | {k: v for i in numbers for k, v in _in_front(node, i, 1).items()}
+    if kind == "Pad" and not node.has(3):
+        if not node.has(1):
+            pads = [int(p) for p in given["pads"]]
+            return given | {"pads": [0, *pads[:rank], 0, *pads[rank:]]}, {}
+        value = node.constant(1)
+        return given, {} if value is None else {1: np.concatenate([[0], value[:rank], [0], value[rank:]]).astype(np.int64)}
+    if kind == "Pad":
+        return _axes(node, 3, None)
+    raise node.refuse("it stands behind a Reshape or a Transpose that moves the batch axis, and its meaning there is not known")
+
+
+def _in_front(node: Node, i: int, number: int) -> dict[int, Array]:
+    value = node.constant(i)
+    return {} if value is None or not value.size else {i: np.concatenate([[number], value]).astype(value.dtype)}
+
+
+def _axes(node: Node, i: int, default: Sequence[int] | None) -> tuple[Mapping[str, Any], dict[int, Array]]:
+    """`axes` counted on, which are input i or an attribute."""
+    given = dict(node.attributes)
+    if node.has(i):
+        value = node.constant(i)
+        if value is None:
+            return given, {}
+        if value.size:
+            return given, {i: np.array([_on(a) for a in value.reshape(-1)], dtype=np.int64)}
+    axes = given.get("axes") or default
+    return (given if axes is None else given | {"axes": [_on(a) for a in axes]}), {}
+
+
+def _gemm(node: Node, readers: Readers) -> tuple[Operator, ...]:
+    """`alpha A' B' + beta C` row by row: a MatMul and an Add, B and C constant."""
+    a, c = only_variable(node), node.constant(2)
+    weight = required(node, 1, "the matrix B").astype(np.float64) * float(node.attributes.get("alpha", 1.0))
+    weight = weight.T if node.attributes.get("transB", 0) else weight
+    output, shapes = node.outputs[0], {a: node.shapes[a]}
+    parts: list[tuple[str, tuple[str, ...], str, Mapping[str, Any], Mapping[str, Array]]] = []
+    if node.attributes.get("transA", 0):
+        turned = f"{output}:turned"
+        shapes[turned] = tuple(reversed(node.shapes[a]))
+        parts.append(("Transpose", (a,), turned, {"perm": [1, 0]}, {}))
+        a = turned
+    rows = output if c is None else f"{output}:rows"
+    shapes |= {rows: node.shapes[output], output: node.shapes[output]}
+    parts.append(("MatMul", (a, f"{output}:B"), rows, {}, {f"{output}:B": weight}))
+    if c is not None:
+        bias = c.astype(np.float64) * float(node.attributes.get("beta", 1.0))
+        parts.append(("Add", (rows, f"{output}:C"), output, {}, {f"{output}:C": bias}))
+    found: list[Operator] = []
+    for kind, inputs, target, attributes, constants in parts:
+        known = shapes | {n: v.shape for n, v in constants.items()}
+        part = replace(
+            node, op_type=kind, inputs=inputs, outputs=(target,), attributes=attributes, constants=constants,
+            shapes={n: known[n] for n in (*inputs, target)},
+        )  # fmt: skip
+        found.extend(read_moved(part, readers) if moved(part) else readers[kind](part))
+    return tuple(found)
+
+
+def _rows(node: Node, readers: Readers) -> tuple[Operator, ...]:
+    """Rows `(T, C, *spatial)` as one sample of T C channels, in T times the groups."""
+    x, output = only_variable(node), _first(node)
+    if any(n not in ("", output) for n in node.outputs):
+        raise node.refuse("only its first output may be read")
+    if len(node.shapes[x]) < 2:
+        raise node.refuse("its tensor has no axis of channels")
+    (rows, channels, *spatial), (_, filters, *places) = node.shapes[x], node.shapes[output]
+    attributes = dict(node.attributes)
+    for name in ("group", "num_groups"):
+        if name in attributes or (name == "group" and node.op_type in ("Conv", "ConvTranspose")):
+            attributes[name] = int(attributes.get(name, 1)) * rows
+    constants = {}
+    for i in _ROWS[node.op_type]:
+        value = node.constant(i)
+        if value is not None:
+            constants[node.inputs[i]] = np.concatenate([value] * rows)
+    source, target = f"{output}:rows", f"{output}:channels"
+    before, after = (rows * channels, *spatial), (rows * filters, *places)
+    shapes = {source: (1, *before), target: (1, *after)} | {n: v.shape for n, v in constants.items()}
+    inputs = (source, *node.inputs[1:])
+    part = replace(node, attributes=attributes, inputs=inputs, outputs=(target,), constants=constants, shapes=shapes)
+    first = view(node, x, source, sample_of(node.shapes[x]), before)
+    return first, *readers[node.op_type](part), view(node, target, output, after, sample_of(node.shapes[output]))
