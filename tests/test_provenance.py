@@ -46,7 +46,7 @@ def test_every_layout_says_where_it_comes_from(layout: str) -> None:
         gamma=0.9,
         keep=sum(result.substitute.selection.kept_per_layer),
         rank=SelectOptions().rank,
-        bounds=SelectOptions().bounds,
+        bounds=SelectOptions().bounds_for(query.network.units_and_windows),
         anchor_sha256=query.anchor_sha256,
         model_sha256=query.model.sha256,
         d_adv=result.substitute.d_adv,

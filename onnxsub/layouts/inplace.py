@@ -10,7 +10,7 @@ Shapes, names, inputs, outputs, metadata and a trailing Softmax are as in the or
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -23,6 +23,7 @@ from onnxsub.layouts.inplace_windows import replace_windows
 from onnxsub.model import Model
 from onnxsub.network import Network
 from onnxsub.ops.base import Array, Shape
+from onnxsub.ops.elementwise import Scale
 from onnxsub.ops.quantize import Quantise
 from onnxsub.ops.substituted import Substituted
 from onnxsub.ops.substituted_max import SubstitutedMax
@@ -58,12 +59,13 @@ def inplace(model: Model, network: Network, *, budget: Budget | None = None) -> 
                     f"{model.where}: activation {op.node!r} is not a node of the main graph and cannot be replaced in place; "
                     "use --layout compact"
                 )
-            dtype = model.input_dtype if types is None else types.get(op.inputs[0])
+            line = _line(network, op, set(graph.tensors()))
+            dtype = model.input_dtype if types is None else types.get(line.source)
             if dtype is None:
                 raise ModelError(
-                    f"{model.where}: the element type of tensor {op.inputs[0]!r} cannot be inferred; use --layout compact"
+                    f"{model.where}: the element type of tensor {line.source!r} cannot be inferred; use --layout compact"
                 )
-            _replace(graph, node, op, dtype, _shape(model, op, shapes))
+            _replace(graph, node, op, dtype, _shape(model, op, shapes), line)
         graph.cleanup().toposort()
 
     return edit(model.form, change)
@@ -98,7 +100,31 @@ def _shape(model: Model, op: Substituted, shapes: Mapping[str, Shape]) -> Shape:
     )
 
 
-def _replace(graph: gs.Graph, node: gs.Node, op: Substituted, dtype: np.dtype[Any], shape: Shape) -> None:
+class _Line(NamedTuple):
+    """What pruned units become: `slope source + offset` of a tensor of the file, zero for kept ones."""
+
+    source: str
+    slope: Array
+    offset: Array
+
+
+def _line(network: Network, op: Substituted, tensors: set[str]) -> _Line:
+    """The lines of an activation. One that the file writes with a factor of its own (HardSigmoid) has it in them."""
+    slope, offset = np.where(op.kept, 0.0, op.slope), np.where(op.kept, 0.0, op.offset)
+    # not an input of the node: a function that the file spells out ends in a node that reads something else
+    source, before = op.inputs[0], network.producers.get(op.inputs[0])
+    if source not in tensors and isinstance(before, Scale) and before.in_shapes[0] == before.out_shape:
+        source = before.inputs[0]
+        offset = offset if before.shift is None else offset + slope * before.shift
+        slope = slope if before.scale is None else slope * before.scale
+    if source not in tensors:
+        raise UnsupportedOperatorError(
+            f"{op.op_type} (node {op.node!r}) reads a value that is no tensor of the file; use --layout compact"
+        )
+    return _Line(source, slope, offset)
+
+
+def _replace(graph: gs.Graph, node: gs.Node, op: Substituted, dtype: np.dtype[Any], shape: Shape, line: _Line) -> None:
     output = node.outputs[0]
     if isinstance(op.base, Quantise) and op.base.stored:
         raise UnsupportedOperatorError(
@@ -107,13 +133,7 @@ def _replace(graph: gs.Graph, node: gs.Node, op: Substituted, dtype: np.dtype[An
         )
     stem = f"{output.name}/onnxsub"
     tensors = graph.tensors()
-    taken = set(tensors)
-    # not an input of the node: a function that the file spells out ends in a node that reads something else
-    z = tensors.get(op.inputs[0])
-    if z is None:
-        raise UnsupportedOperatorError(
-            f"{op.op_type} (node {op.node!r}) reads a value that is no tensor of the file; use --layout compact"
-        )
+    taken, z = set(tensors), tensors[line.source]
     while any(name.startswith(stem) for name in taken):
         stem += "_"
     terms: list[gs.Tensor] = []
@@ -131,7 +151,7 @@ def _replace(graph: gs.Graph, node: gs.Node, op: Substituted, dtype: np.dtype[An
         activated = gs.Variable(f"{stem}/activated", dtype=dtype)
         node.outputs.append(activated)
         terms.append(apply("Mul", "kept", activated, constant("mask", op.kept)))
-    slope, offset = np.where(op.kept, 0.0, op.slope), np.where(op.kept, 0.0, op.offset)
+    slope, offset = line.slope, line.offset
     if (slope == 1.0).all():
         terms.append(z)
     elif slope.any() or not terms:  # a constant activation still hangs on its input, so that the graph stays connected
