@@ -89,7 +89,7 @@ def ask(path: Path, folder: Path, timeout: str) -> Row:
     done = run("info", str(path), *(o for o in options if "--domain" not in options))
     if path.stem in _REFUSED:
         found = run("attack", str(path), "--x0", str(anchor(path, folder)))
-        row.cells["reads"] = f"no: {found.said[:160]}"
+        row.cells["reads"] = f"no: {found.said.removeprefix('onnxsub: ')}"
         if found.code != 4 or _REFUSED[path.stem] not in found.said:
             row.failed.append("refusal")
         return row
