@@ -194,6 +194,8 @@ def keeps_its_pieces(
         if changes is None:
             return False
         logits = original.forward(torch.as_tensor(np.array(centre, dtype=np.float64)).reshape(1, *original.input_shape))[0]
+        if not bool(torch.isfinite(logits).all()):
+            return False  # of what is no number nothing is proved, not even that it stays the same
         label = int(logits.argmax())
         margins = logits[label] - logits
         allowed = _MARGIN * margins
