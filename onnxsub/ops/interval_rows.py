@@ -36,8 +36,9 @@ def through(op: Affine, rows: Rows) -> tuple[Rows, ...]:
     radius = radius + _ROUND * (centre.abs() + radius)
     with torch.enable_grad():  # |L|^T is the vector-Jacobian product of the magnitude, which is linear for what is not negative
         xs = [torch.zeros((len(radius), *s), dtype=radius.dtype, requires_grad=True) for s in op.in_shapes]
-        grads = torch.autograd.grad(op.magnitude(*xs), xs, radius, allow_unused=True)
-        sizes = torch.autograd.grad(op.magnitude(*xs), xs, _ROUND * centre.abs(), allow_unused=True)
+        # as sums: torch imports half of itself, for a third of a second, where it is handed the factors
+        grads = torch.autograd.grad((op.magnitude(*xs) * radius).sum(), xs, allow_unused=True)
+        sizes = torch.autograd.grad((op.magnitude(*xs) * (_ROUND * centre.abs())).sum(), xs, allow_unused=True)
     spread = [torch.zeros_like(x) if g is None or s is None else g + s for g, s, x in zip(grads, sizes, xs, strict=True)]
     return tuple(zip(op.transpose(centre), spread, strict=True))
 
