@@ -36,6 +36,7 @@ from onnxsub.ops.movement import Pad, Reshape, Selection
 from onnxsub.ops.quantize import Quantise
 from onnxsub.ops.reduce import Reduce
 from onnxsub.ops.substituted import Substituted
+from onnxsub.ops.windows import Windows
 
 if TYPE_CHECKING:
     import torch
@@ -173,7 +174,7 @@ def _rounded(op: Operator, errors: list[Tensor], ends: list[tuple[Tensor, Tensor
         c = op.offset(terms)
         terms = terms if c is None else terms + c.abs()
         return op.magnitude(*errors) + n / (1 - n) * terms
-    if isinstance(op, MaxPool):
+    if isinstance(op, Windows):
         return op.forward(*errors)
     if isinstance(op, Quantise):
         return 2 * _UNIT * size

@@ -8,15 +8,25 @@ from __future__ import annotations
 
 import math
 
-from onnxsub.ops.base import Operator, Shape
+import numpy as np
+
+from onnxsub.ops.base import Array, Operator, Shape
 from onnxsub.ops.combine import Concat
 from onnxsub.ops.movement import Reshape
 
 __all__ = ["joined"]
 
 
-def joined(names: tuple[str, ...], shapes: tuple[Shape, ...], output: str, *, op_type: str, node: str) -> tuple[Operator, ...]:
-    """Operators that write the tensors' elements, flattened, one tensor after the other, to `output`."""
+def joined(
+    names: tuple[str, ...], shapes: tuple[Shape, ...], output: str, *, op_type: str, node: str, behind: Array | None = None
+) -> tuple[Operator, ...]:
+    """Operators that write the tensors' elements, flattened, one tensor after the other, to `output`.
+
+    Args:
+        names, shapes: of the tensors, per sample.
+        op_type, node: of the node that reads them, for messages.
+        behind: numbers `(n,)` that stand behind them all.
+    """
     flat: list[Operator] = []
     sizes = [math.prod(s) for s in shapes]
     sources = []
@@ -29,8 +39,9 @@ def joined(names: tuple[str, ...], shapes: tuple[Shape, ...], output: str, *, op
             )
         sources.append(source)
     slots = tuple(sum(sizes[:i]) for i in range(len(sizes)))
+    constant = None if behind is None else np.concatenate([np.zeros(sum(sizes)), behind])
     whole = Concat(
         op_type=op_type, node=node, inputs=tuple(sources), output=output, in_shapes=tuple((n,) for n in sizes),
-        out_shape=(sum(sizes),), axis=0, slots=slots,
+        out_shape=(sum(sizes) if constant is None else len(constant),), axis=0, slots=slots, constant=constant,
     )  # fmt: skip
     return (*flat, whole)

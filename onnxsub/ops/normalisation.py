@@ -21,7 +21,7 @@ from onnxsub.ops.broadcast import of_sample, only_variable, required, sample_axe
 from onnxsub.ops.compose import Composer
 from onnxsub.ops.leaky import Leaky
 from onnxsub.ops.node import Node
-from onnxsub.ops.read_movement import axes_of
+from onnxsub.ops.reduce import reduced_axes
 from onnxsub.ops.steps import InversePower, Probability, Root
 
 __all__ = [
@@ -173,10 +173,9 @@ def read_softmax(node: Node) -> tuple[Operator, ...]:
 
 def _reduced(node: Node, kind: str) -> tuple[Operator, ...]:
     source, steps = only_variable(node), Composer(node)
-    axes = axes_of(node)
-    if not axes:
-        raise node.refuse("without axes it works along the batch axis, or on single elements")
-    found = sample_axes(node, axes, len(node.shapes[source]))
+    found = reduced_axes(node)
+    if not found:
+        raise node.refuse("without axes it works on single elements")
     if kind == "log_sum_exp":
         y = steps.log_sum_exp(source, found)
     else:

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxsub.ops.base import Array, Operator, Shape
-from onnxsub.ops.broadcast import of_sample, only_variable, sample_axes
+from onnxsub.ops.broadcast import of_sample, only_variable
 from onnxsub.ops.clip import Clip
-from onnxsub.ops.combine import Concat
 from onnxsub.ops.elementwise import Scale
-from onnxsub.ops.movement import Reshape, flatten
+from onnxsub.ops.joined import joined
+from onnxsub.ops.movement import Reshape
 from onnxsub.ops.node import Node
-from onnxsub.ops.read_movement import axes_of
+from onnxsub.ops.reduce import reduced_axes
 from onnxsub.ops.relu import Relu
 from onnxsub.ops.windows import WindowMax
 
@@ -57,13 +57,7 @@ class _Reader:
     def reduced(self) -> tuple[Operator, ...]:
         node = self.node
         source = only_variable(node)
-        shape = node.shapes[source]
-        axes = axes_of(node)
-        if not axes:
-            if node.attributes.get("noop_with_empty_axes", 0):
-                return (Reshape(**node.common()),)
-            raise node.refuse("without axes it works along the batch axis")
-        found = sample_axes(node, axes, len(shape))
+        found = reduced_axes(node)
         inner = node.sample_shape(source)
         if math.prod(inner[a] for a in found) == 1:
             return (Reshape(**node.common()),)
@@ -120,30 +114,11 @@ class _Reader:
 
     def _joined(self, variables: Sequence[str], constant: Array | None) -> tuple[str, Shape]:
         """All tensors, flattened, and the constants as one tensor, and its shape."""
-        parts: list[tuple[str, Shape]] = []
-        for i, name in enumerate(variables):
-            shape = self.node.sample_shape(name)
-            if len(shape) == 1:
-                parts.append((name, shape))
-                continue
-            flat = flatten(name, shape, f"{self.output}:flat{i}")
-            self.ops.append(flat)
-            parts.append((flat.output, flat.out_shape))
-        sizes = [s[0] for _, s in parts]
-        total = sum(sizes) + (0 if constant is None else len(constant))
-        if len(parts) == 1 and constant is None:
-            return parts[0]
-        whole = None
-        if constant is not None:
-            whole = np.zeros(total)
-            whole[sum(sizes) :] = constant
-        joined = Concat(
-            op_type="Concat", node=self.node.name, inputs=tuple(n for n, _ in parts), output=f"{self.output}:joined",
-            in_shapes=tuple(s for _, s in parts), out_shape=(total,), axis=0,
-            slots=tuple(int(n) for n in np.cumsum([0, *sizes[:-1]])), constant=whole,
-        )  # fmt: skip
-        self.ops.append(joined)
-        return joined.output, joined.out_shape
+        shapes = tuple(self.node.sample_shape(n) for n in variables)
+        self.ops += joined(
+            tuple(variables), shapes, f"{self.output}:joined", op_type=self.node.op_type, node=self.node.name, behind=constant
+        )
+        return self.ops[-1].output, self.ops[-1].out_shape
 
     def _windows(self, source: str, shape: Shape, table: Array) -> None:
         if self.sign < 0:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from onnxsub.ops.onnx_writer import OnnxWriter
 
-__all__ = ["Reduce", "read_global_average", "read_reduce_mean", "read_reduce_sum"]
+__all__ = ["Reduce", "read_global_average", "read_reduce_mean", "read_reduce_sum", "reduced_axes"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -58,15 +58,22 @@ class Reduce(Affine):
         return (sp.csr_array(matrix),)
 
 
-def _read(node: Node, mean: bool) -> tuple[Reduce | Reshape, ...]:
+def reduced_axes(node: Node) -> tuple[int, ...]:
+    """The axes of the sample that a reduction takes together; () where it is asked to take none and to change nothing."""
     shape = node.shapes[only_variable(node)]
     axes = axes_of(node)
-    if not axes:
-        if node.attributes.get("noop_with_empty_axes", 0):
-            return (Reshape(**node.common()),)
-        raise node.refuse("without axes it works along the batch axis")
-    found = sample_axes(node, axes, len(shape))
-    count = math.prod(shape[a + 1] for a in found)
+    if axes:
+        return sample_axes(node, axes, len(shape))
+    if node.attributes.get("noop_with_empty_axes", 0):
+        return ()
+    raise node.refuse("without axes it works along the batch axis")
+
+
+def _read(node: Node, mean: bool) -> tuple[Reduce | Reshape, ...]:
+    found = reduced_axes(node)
+    if not found:
+        return (Reshape(**node.common()),)
+    count = math.prod(node.shapes[only_variable(node)][a + 1] for a in found)
     return (Reduce(**node.common(), axes=found, factor=1.0 / count if mean else 1.0),)
 
 

@@ -6,6 +6,7 @@ constant where the node's own numbers cannot lie, so that bounds that are wide m
 
 from __future__ import annotations
 
+import abc
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,11 +23,23 @@ if TYPE_CHECKING:
 else:
     from onnxsub.lazy import torch
 
-__all__ = ["InversePower", "Probability", "Root"]
+__all__ = ["InversePower", "Probability", "Root", "Step"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class InversePower(Bent):
+class Step(Bent, abc.ABC):
+    """A function that is constant on one side of 0."""
+
+    @property
+    def bends(self) -> tuple[float, ...]:
+        return (0.0,)
+
+    def kinks(self, like: Tensor) -> tuple[Tensor, ...]:
+        return (torch.zeros_like(like),)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class InversePower(Step):
     """`(max(z, 0) + shift)^-p`, `p > 0`: what a normalisation multiplies by, z a variance, a sum of squares, or a norm.
 
     Attributes:
@@ -45,19 +58,12 @@ class InversePower(Bent):
         return torch.where(z >= 0, slope, torch.zeros_like(z))
 
     @property
-    def bends(self) -> tuple[float, ...]:
-        return (0.0,)
-
-    @property
     def rises(self) -> tuple[bool, ...]:
         return (True, True)
 
     @property
     def straight(self) -> tuple[tuple[float, float], ...]:
         return ((-math.inf, 0.0),)
-
-    def kinks(self, like: Tensor) -> tuple[Tensor, ...]:
-        return (torch.zeros_like(like),)
 
     def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
         positive = writer.step("Relu", inputs, output, "positive")
@@ -69,7 +75,7 @@ class InversePower(Bent):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Root(Bent):
+class Root(Step):
     """`sqrt(max(z, 0))`: a norm, z a sum of squares."""
 
     def forward(self, *xs: Tensor) -> Tensor:
@@ -79,10 +85,6 @@ class Root(Bent):
         return torch.where(z >= 0, 0.5 / torch.sqrt(z.clamp(min=0)), torch.zeros_like(z))
 
     @property
-    def bends(self) -> tuple[float, ...]:
-        return (0.0,)
-
-    @property
     def rises(self) -> tuple[bool, ...]:
         return (True, False)
 
@@ -90,15 +92,12 @@ class Root(Bent):
     def straight(self) -> tuple[tuple[float, float], ...]:
         return ((-math.inf, 0.0),)
 
-    def kinks(self, like: Tensor) -> tuple[Tensor, ...]:
-        return (torch.zeros_like(like),)
-
     def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
         writer.node("Sqrt", (writer.step("Relu", inputs, output, "positive"),), output)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Probability(Bent):
+class Probability(Step):
     """`exp(min(z, 0))`, z the logarithm of a probability."""
 
     def forward(self, *xs: Tensor) -> Tensor:
@@ -108,19 +107,12 @@ class Probability(Bent):
         return torch.where(z >= 0, torch.zeros_like(z), torch.exp(z.clamp(max=0)))
 
     @property
-    def bends(self) -> tuple[float, ...]:
-        return (0.0,)
-
-    @property
     def rises(self) -> tuple[bool, ...]:
         return (True, True)
 
     @property
     def straight(self) -> tuple[tuple[float, float], ...]:
         return ((0.0, math.inf),)
-
-    def kinks(self, like: Tensor) -> tuple[Tensor, ...]:
-        return (torch.zeros_like(like),)
 
     def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
         negative = writer.step("Neg", inputs, output, "negative")
