@@ -12,13 +12,12 @@ Units that a substitute has replaced by lines stay lines.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 
 from onnxsub.errors import UnsupportedOperatorError
 from onnxsub.network import Network
-from onnxsub.ops.base import Activation, Array, Nonlinear, Operator, Shape
+from onnxsub.ops.base import Activation, Array, Nonlinear, Operator
 from onnxsub.ops.clip import Clip
 from onnxsub.ops.combine import Sum
 from onnxsub.ops.elementwise import Scale
@@ -27,6 +26,7 @@ from onnxsub.ops.relu import Relu
 from onnxsub.ops.substituted import Substituted
 from onnxsub.ops.substituted_max import SubstitutedMax
 from onnxsub.ops.windows import Windows
+from onnxsub.passes.pieces import Pieces
 from onnxsub.passes.substitute import original_activation
 from onnxsub.passes.unpool import unpooled
 
@@ -72,13 +72,8 @@ def _rewritten(op: Nonlinear, names: set[str]) -> list[Operator]:
             )
 
 
-class _Pieces:
-    """Collects the operators that take the place of one; the last of them writes its output."""
-
-    def __init__(self, op: Nonlinear, names: set[str]) -> None:
-        self.op = op
-        self.ops: list[Operator] = []
-        self._names = self._fresh(names)
+class _Pieces(Pieces):
+    """The pieces of one activation."""
 
     def lines(self, op: Activation) -> list[Operator]:
         """All units are lines."""
@@ -88,7 +83,7 @@ class _Pieces:
 
     def leaky(self, op: Activation, base: Leaky, kept: Array) -> list[Operator]:
         n = np.broadcast_to(base.slope, op.out_shape).astype(np.float64)
-        bent = self._relu(op.inputs[0], kept & (n != 1))
+        bent = self.relu(op.inputs[0], kept & (n != 1))
         self._sum(self._line(op, np.where(kept, n, 0.0), 0.0), self._scale(bent, np.where(kept, 1 - n, 0.0)), output=op.output)
         return self.ops
 
@@ -104,7 +99,7 @@ class _Pieces:
         else:
             terms.append((self._scale(z, np.array(-1.0), np.array(hi)), -switch))
         for i, (source, sign) in enumerate(terms):
-            bent = self._scale(self._relu(source, kept), sign)
+            bent = self._scale(self.relu(source, kept), sign)
             total = self._sum(total, bent, output=op.output if i == len(terms) - 1 else None)
         return self.ops
 
@@ -115,47 +110,8 @@ class _Pieces:
             slope, shift = np.where(op.kept, slope, op.slope), np.where(op.kept, shift, op.offset)
         return self._scale(op.inputs[0], slope, shift)
 
-    def _relu(self, source: str, kept: Array) -> str:
-        shape, output = self._shape(source), next(self._names)
-        relu = Relu(
-            op_type=self.op.op_type, node=self.op.node, inputs=(source,), output=output, in_shapes=(shape,), out_shape=shape
-        )
-        zero = np.zeros(shape)
-        self.ops.append(relu if kept.all() else Substituted.of(relu, kept, zero, zero))
-        return output
-
     def _scale(self, source: str, scale: Array | None, shift: Array | None = None, output: str | None = None) -> str:
-        return self._add(Scale, "Mul", (source,), output, scale=scale, shift=shift)
+        return self.add(Scale, (source,), output, self.shape(source), op_type="Mul", scale=scale, shift=shift)
 
     def _sum(self, *sources: str, signs: tuple[int, ...] | None = None, output: str | None = None) -> str:
-        return self._add(Sum, "Add", sources, output, signs=signs or (1,) * len(sources))
-
-    def _add(
-        self,
-        kind: type[Operator],
-        op_type: str,
-        sources: tuple[str, ...],
-        output: str | None,
-        shape: Shape | None = None,
-        **more: object,
-    ) -> str:
-        name = output or next(self._names)
-        shapes = tuple(self._shape(s) for s in sources)
-        values: dict[str, object] = {
-            "op_type": op_type, "node": self.op.node, "inputs": sources, "output": name, "in_shapes": shapes,
-            "out_shape": shapes[0] if shape is None else shape,
-        }  # fmt: skip
-        self.ops.append(kind(**values, **more))  # type: ignore[arg-type]
-        return name
-
-    def _shape(self, name: str) -> Shape:
-        return next((op.out_shape for op in self.ops if op.output == name), self.op.in_shapes[0])
-
-    def _fresh(self, names: set[str]) -> Iterator[str]:
-        stem = f"{self.op.output}/chain"
-        while any(name.startswith(stem) for name in names):
-            stem += "_"
-        count = 0
-        while True:
-            yield f"{stem}:{count}"
-            count += 1
+        return self.add(Sum, sources, output, self.shape(sources[0]), op_type="Add", signs=signs or (1,) * len(sources))

@@ -7,19 +7,17 @@ elements can win, only those count (`stabilise`, before this pass).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 
 from onnxsub.network import Network
-from onnxsub.ops.base import Affine, Array, Operator, Shape
+from onnxsub.ops.base import Array, Operator
 from onnxsub.ops.combine import Sum
 from onnxsub.ops.movement import Gather, Reshape, flatten
 from onnxsub.ops.picked import Picked
-from onnxsub.ops.relu import Relu
-from onnxsub.ops.substituted import Substituted
 from onnxsub.ops.substituted_max import SubstitutedMax
 from onnxsub.ops.windows import Windows
+from onnxsub.passes.pieces import Pieces
 from onnxsub.passes.windows import original_windows
 
 __all__ = ["relus_needed", "unpooled", "without_windows"]
@@ -63,22 +61,17 @@ def unpooled(op: Windows | SubstitutedMax, names: set[str]) -> list[Operator]:
     return tree.ops
 
 
-class _Tree:
-    """Collects the operators that take the place of one."""
-
-    def __init__(self, op: Windows | SubstitutedMax, names: set[str]) -> None:
-        self.ops: list[Operator] = []
-        self._op = op
-        self._names = _fresh(op.output, names)
+class _Tree(Pieces):
+    """Maxima of pairs, and maxima of these."""
 
     def best(self, table: Array) -> str:
         """The maxima `(W,)` of the windows of a table."""
-        op = self._op
+        op = self.op
         order = np.argsort(table < 0, axis=1, kind="stable")  # elements first
         index = np.take_along_axis(table, order, axis=1)
         present = index >= 0
         index = np.where(present, index, index[:, :1])
-        values = flatten(op.inputs[0], op.in_shapes[0], next(self._names))
+        values = flatten(op.inputs[0], op.in_shapes[0], next(self.names))
         self.ops.append(values)
         source = values.output
         while index.shape[1] > 1:
@@ -90,44 +83,12 @@ class _Tree:
             # an element without a partner is carried on: its difference is the line 0
             shape = (first.size,)
             difference = self.add(Sum, (a, b), None, shape, signs=(1, -1))
-            source = self.add(Sum, (b, self._relu(difference, pair.reshape(-1))), None, shape, signs=(1, 1))
+            source = self.add(Sum, (b, self.relu(difference, pair.reshape(-1))), None, shape, signs=(1, 1))
             present = present[:, 0::2]
             index = np.arange(first.size).reshape(first.shape)
-        if index.size != math.prod(self._shape(source)) or not np.array_equal(index.reshape(-1), np.arange(index.size)):
+        if index.size != math.prod(self.shape(source)) or not np.array_equal(index.reshape(-1), np.arange(index.size)):
             source = self._gather(source, index)
         return source
 
-    def add(self, kind: type[Affine], sources: tuple[str, ...], output: str | None, shape: Shape, **more: object) -> str:
-        """One operator; a fresh name where none is given."""
-        name = output or next(self._names)
-        values: dict[str, object] = {
-            "op_type": self._op.op_type, "node": self._op.node, "inputs": sources, "output": name,
-            "in_shapes": tuple(self._shape(s) for s in sources), "out_shape": shape,
-        }  # fmt: skip
-        self.ops.append(kind(**values, **more))  # type: ignore[arg-type]
-        return name
-
     def _gather(self, source: str, index: Array) -> str:
         return self.add(Gather, (source,), None, (index.size,), indices=(index.reshape(-1),))
-
-    def _relu(self, source: str, kept: Array) -> str:
-        shape, output = self._shape(source), next(self._names)
-        relu = Relu(
-            op_type=self._op.op_type, node=self._op.node, inputs=(source,), output=output, in_shapes=(shape,), out_shape=shape
-        )
-        zero = np.zeros(shape)
-        self.ops.append(relu if kept.all() else Substituted.of(relu, kept, zero, zero))
-        return output
-
-    def _shape(self, name: str) -> Shape:
-        return next((op.out_shape for op in self.ops if op.output == name), self._op.in_shapes[0])
-
-
-def _fresh(output: str, names: set[str]) -> Iterator[str]:
-    stem = f"{output}/chain"
-    while any(name.startswith(stem) for name in names):
-        stem += "_"
-    count = 0
-    while True:
-        yield f"{stem}:{count}"
-        count += 1
