@@ -62,6 +62,7 @@ class Composer:
         return self._put(kind, (x,), self.shapes[x], into, kind.__name__, inner=True, **fields)
 
     def square(self, x: str, into: str | None = None) -> str:
+        """`x^2`, elementwise."""
         return self.apply(Square, x, into)
 
     def scale(self, x: str, scale: Array | float | None = None, shift: Array | float | None = None, into: str | None = None) -> str:
@@ -71,6 +72,7 @@ class Composer:
         return self._put(Scale, (x,), shape, into, "scaled", scale=parts[0], shift=parts[1])
 
     def reshape(self, x: str, shape: Shape, into: str | None = None) -> str:
+        """The same elements in the per-sample shape `shape`."""
         return self._put(Reshape, (x,), shape, into, "reshaped")
 
     def reduce(self, x: str, axes: tuple[int, ...], *, mean: bool, into: str | None = None) -> str:
@@ -80,6 +82,7 @@ class Composer:
         return self._put(Reduce, (x,), self._kept(x, axes), into, "reduced", axes=axes, factor=factor)
 
     def log_sum_exp(self, x: str, axes: tuple[int, ...], into: str | None = None) -> str:
+        """`log(sum of exp(x))` over axes of the sample, which stay with length 1."""
         return self._put(LogSumExp, (x,), self._kept(x, axes), into, "lse", axes=axes)
 
     def left_product(self, x: str, weight: Array, into: str | None = None) -> str:
@@ -100,6 +103,7 @@ class Composer:
         return self.bilinear(Product, x, y, np.broadcast_shapes(self.shapes[x], self.shapes[y]), into)
 
     def bilinear(self, kind: type[Bilinear], x: str, y: str, shape: Shape, into: str | None = None) -> str:
+        """A product of x and y, of the kind and the per-sample shape that are given, on both joined (`joined.py`)."""
         both = f"{self._output}:{len(self._ops)}:joined"
         first, second = self.shapes[x], self.shapes[y]
         new = joined((x, y), (first, second), both, op_type=self._node.op_type, node=self._node.name)

@@ -33,6 +33,6 @@ def test_value_equals_onnxruntime(case: Case, opset: int) -> None:
 
 
 def test_the_table_covers_every_operator() -> None:
-    # what reads integers has tests of its own (test_quantize.py)
+    # what reads integers has tests of its own (test_quantize_integers.py)
     integer = {"ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul"}
     assert {case.op for case in CASES} == {name for name in READERS if not name.startswith("com.microsoft.")} - integer
