@@ -131,7 +131,7 @@ def test_onnx_node_cases() -> None:
     # (cases of LayerNormalization use all three outputs, those of ReduceLogSumExp are in float64; those of `along` work along
     # axis 0, are of integers, or have a condition first; onnxruntime is held against their cases)
     along = {"Expand", "GatherElements", "GatherND", "ScatterND", "Tile", "Trilu", "Where"}
-    integer = {n for n in READERS if "Integer" in n or "uantize" in n or "." in n or n.startswith("QLinear")}  # test_quantize_integers.py
+    integer = {n for n in READERS if "Integer" in n or "uantize" in n or "." in n or n.startswith("QLinear")}  # tests of their own
     allowed = {"Cast", "Concat", "LayerNormalization", "ReduceLogSumExp", "Reshape"} | integer | along
     assert set(READERS) - ran <= allowed, sorted(set(READERS) - ran - allowed)
 
