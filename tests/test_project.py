@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
      "ops.affine_rows"),
     (
         "model", "model_file", "external_data", "fold_constants", "check_finite", "signature", "strip_head", "surgery", "runtime",
-        "anchors", "features", "lattice", "region", "provenance", "contrib", "reading", "attributes",
+        "anchors", "features", "lattice", "region", "provenance", "contrib", "reading", "attributes", "any_model",
     ),
     ("ops", "network", "lower", "quantised", "query", "instance", "model_info", "properties"),
     ("propagate",),
@@ -35,6 +35,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("verifiers",),
     ("metrics",),
     ("evaluate", "report", "zoo"),
+    ("gate", "api"),
+    ("testing",),
     ("cli",),
 )  # fmt: skip
 """From the ground up: a module imports from its own layer and from those before it."""
