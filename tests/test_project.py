@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pruning",),
     ("verifiers",),
     ("metrics",),
-    ("evaluate", "report", "zoo"),
+    ("evaluate", "report", "zoo", "bundled"),
     ("gate", "api"),
     ("testing",),
     ("cli",),
@@ -207,10 +207,12 @@ def test_extras_are_as_promised() -> None:
     assert [r for r in extras["gpu"] if r.startswith("onnxruntime-gpu")] == extras["gpu"]
     (everything,) = extras["all"]
     inside = set(re.fullmatch(r"onnxsub\[(.*)\]", everything).group(1).split(","))  # type: ignore[union-attr]
-    assert inside == set(extras) - {"gpu", "test", "dev", "all"}
+    assert inside == set(extras) - {"cpu", "gpu", "test", "dev", "docs", "all"}
     for name in (*PROJECT["dependencies"], *(r for n in extras if n not in ("cpu", "gpu") for r in extras[n])):
         assert not name.startswith("onnxruntime")
         assert not name.startswith("torchvision")
+        # nor by way of another extra: [gpu,all] has one runtime
+        assert not re.search(r"\[(.*,)?(cpu|gpu)(,.*)?\]", name)
 
 
 def test_constraints_are_exact_and_name_no_host() -> None:
