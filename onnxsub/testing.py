@@ -8,14 +8,14 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 
+from onnxsub.any_model import AnyModel, any_model
 from onnxsub.errors import InputError
 from onnxsub.gate.options import NODES
-from onnxsub.model import Model, load_model
+from onnxsub.model import Model
 from onnxsub.ops.base import Array
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
@@ -47,7 +47,7 @@ class NotRobustError(AssertionError):
 
 
 def assert_robust(
-    model: Model | str | os.PathLike[str],
+    model: AnyModel,
     x: Any,
     eps: float,
     *,
@@ -62,7 +62,7 @@ def assert_robust(
     """Passes where it is proved that no input within `eps` of `x` (in each value) has another class.
 
     Args:
-        model: the file, or the model read from it.
+        model: a path, bytes, a message, a `Model` or a torch module, which is exported.
         x: one input of the model's per-sample shape, with or without a batch axis, or a batch of them.
         eps: radius in un-normalised input units.
         label: the class to keep, or one per row of a batch; None: the predicted one.
@@ -77,7 +77,7 @@ def assert_robust(
     """
     if undecided not in ("fail", "pass"):
         raise InputError(f"undecided={undecided!r} is neither 'fail' nor 'pass'; choose one")
-    read = model if isinstance(model, Model) else load_model(model)
+    read = any_model(model, x)
     space = InputSpace(domain[0], domain[1], mean, std)
     options = VerifyOptions(limits=Limits(timeout=timeout, nodes=nodes))
     rows = _rows(x, read)

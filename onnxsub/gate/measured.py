@@ -20,7 +20,7 @@ from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.samples import Samples
 from onnxsub.ops.base import Array
 
-__all__ = ["Measured", "measured", "points_of", "recorded"]
+__all__ = ["Measured", "make_cache", "measured", "points_of", "recorded"]
 
 _HARMLESS = ("confidence", "threads")
 """Settings that decide no verdict: a recorded run may differ in them."""
@@ -66,7 +66,7 @@ def measured(
         ModelError, InputError, MissingDependencyError, OutputError: as a run of `onnxsub robustness`.
     """
     plan = Plan.of((path,), samples, settings)
-    folder = _make(cache) / _key(plan)
+    folder = make_cache(cache) / _key(plan)
     (entry,) = plan.models
     if (folder / PLAN).is_file():
         # the same model under another name is the same run
@@ -138,7 +138,7 @@ def _key(plan: Plan[RobustnessSettings]) -> str:
     return f"{entry.sha256[:12]}-{digest[:12]}"
 
 
-def _make(cache: Path) -> Path:
+def make_cache(cache: Path) -> Path:
     """The cache, which no version control is to keep."""
     try:
         cache.mkdir(parents=True, exist_ok=True)

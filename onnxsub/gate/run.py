@@ -10,17 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from onnxsub.errors import InputError
+from onnxsub.any_model import AnyModel, any_model
+from onnxsub.errors import InputError, OutputError
 from onnxsub.evaluate.drive import Report, RunOptions
 from onnxsub.evaluate.robustness.choose import choose
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.samples import PREDICTED, Choice, Samples
+from onnxsub.files import write_atomic
 from onnxsub.gate.checks import check_asked, checks_of
 from onnxsub.gate.comparison import compare
-from onnxsub.gate.measured import Measured, measured, recorded
+from onnxsub.gate.measured import Measured, make_cache, measured, recorded
 from onnxsub.gate.options import GateOptions
 from onnxsub.gate.pairs import pair_up
 from onnxsub.gate.result import GateResult
+from onnxsub.model_file import serialise
 
 __all__ = ["CACHE", "gate", "run_gate", "samples_of"]
 
@@ -29,8 +32,8 @@ CACHE = ".onnxsub-gate"
 
 
 def gate(
-    new: str | os.PathLike[str],
-    baseline: str | os.PathLike[str] | None = None,
+    new: AnyModel,
+    baseline: AnyModel | None = None,
     *,
     data: str | os.PathLike[str] | tuple[Any, Any] | Samples,
     eps: float,
@@ -47,7 +50,7 @@ def gate(
         assert result.passed, result.headline
 
     Args:
-        new: the model.
+        new: the model: a path, bytes, a message, a `Model` or a torch module, which is exported.
         baseline: the model that it is compared with, or the folder of a finished run of it; None: nothing is compared.
         data: an `.npz` or `.npy` file, a data set's name, `(x, y)` with x of shape `(N, *features)` and N labels, or samples.
         eps: radius in un-normalised input units.
@@ -101,8 +104,8 @@ def samples_of(
 
 
 def run_gate(
-    new: str | os.PathLike[str],
-    baseline: str | os.PathLike[str] | None,
+    new: AnyModel,
+    baseline: AnyModel | None,
     samples: Samples,
     options: GateOptions,
     *,
@@ -121,7 +124,7 @@ def run_gate(
     settings = options.settings
     check_asked(options, compared=baseline is not None)
     old: Measured | None = None
-    if baseline is not None and Path(baseline).is_dir():
+    if isinstance(baseline, str | os.PathLike) and Path(baseline).is_dir():
         old = recorded(Path(baseline), samples, settings)
     elif baseline is not None:
         old = _measured(baseline, samples, settings, cache, run, _part(progress, 0.0, 0.5, "baseline"))
@@ -134,13 +137,31 @@ def run_gate(
 
 
 def _measured(
-    model: str | os.PathLike[str], samples: Samples, settings: RobustnessSettings, cache: Path, run: RunOptions, tell: Report | None
+    model: AnyModel, samples: Samples, settings: RobustnessSettings, cache: Path, run: RunOptions, tell: Report | None
 ) -> Measured:
     """A run that was not cut short; what one that was has done stays in its folder."""
-    found = measured(os.fspath(model), samples, settings, cache, run, tell)
+    path = os.fspath(model) if isinstance(model, str | os.PathLike) else _written(model, samples, settings, cache)
+    found = measured(path, samples, settings, cache, run, tell)
     if found.interrupted:
         raise KeyboardInterrupt
     return found
+
+
+def _written(model: AnyModel, samples: Samples, settings: RobustnessSettings, cache: Path) -> str:
+    """A model that is no file yet as one in the cache, which workers can read and reports can name."""
+    read = any_model(model, samples.x[0], settings.reading)
+    if read.path is not None:
+        return str(read.path)
+    folder = make_cache(cache) / "models"
+    name = "".join(c if c.isalnum() else "-" for c in read.where.removeprefix("torch module "))[:40]
+    path = folder / f"{name}-{read.sha256[:12]}.onnx"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {str(folder)!r}: {error.strerror or error}; choose another cache") from error
+    if not path.exists():
+        write_atomic(path, serialise(read.source, read.where, OutputError))
+    return str(path)
 
 
 def _part(progress: Report | None, begin: float, end: float, what: str) -> Report | None:

@@ -41,17 +41,18 @@ def verdicts_table(result: GateResult) -> Table:
 
 def changed_table(title: str, pairs: Sequence[Pair], most: int) -> Table:
     """Samples that were lost or won, at most so many."""
+    reasons = any(p.new.open for p in pairs[:most])
     cells = tuple(
         (
             str(p.index), _shown(p.label), _NONE if p.old is None else p.old.verdict, p.new.verdict, _shown(p.new.row.predicted),
-            _far(p), p.new.row.reason or "",
+            _far(p), *([p.new.row.reason or "" if p.new.open else ""] if reasons else []),
         )
         for p in pairs[:most]
     )  # fmt: skip
-    heads = ("sample", "class", "baseline", "new model", "predicted", "counterexample at", "reason")
+    heads = ("sample", "class", "baseline", "new model", "predicted", "counterexample at", *(["why undecided"] if reasons else []))
     left = f" {len(pairs) - most:,} more are not shown." if len(pairs) > most else ""
     note = f"Sample: its position in the data. Distances are L∞, in input units.{left}"
-    return Table(title, note, heads, (True, True, False, False, True, True, False), cells)
+    return Table(title, note, heads, (True, True, False, False, True, True, *([False] if reasons else [])), cells)
 
 
 def _shown(value: int | None) -> str:
