@@ -89,7 +89,7 @@ def export_difference(model: Model, module: nn.Module, x: Tensor, output: int = 
         output: which of the module's outputs is that of `model`.
     """
     with torch.no_grad():
-        wanted = np.concatenate([_array(_outputs(module(row))[1][output]) for row in x.split(1)])
+        wanted = np.concatenate([_array(_outputs(module(row[None]))[1][output]) for row in x.unbind()])
     if model.own.is_class:
         wanted = one_hot(wanted, model)
     own = Runtime(model).raw(x.detach().cpu().numpy(), one_by_one=True)

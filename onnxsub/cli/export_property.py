@@ -54,7 +54,7 @@ def command(request: Request, eps: float | str, scale: str | None, vnnlib: str, 
         lines.append(f"bounds are those of (x - mean) / std, mean {mean}, std {std}")
     text = write_property(found, vnnlib, comment="\n".join(lines))
     if output is None:
-        print(text, end="")
+        request.out.text(text)
         return Exit.DONE
     data = text.encode()
     if Path(output).suffix.lower() == ".gz":

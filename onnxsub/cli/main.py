@@ -18,12 +18,13 @@ from onnxsub.cli import signals
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Session
 from onnxsub.errors import OnnxsubError, OutputError
-from onnxsub.process import leave, reserve_standard_output
+from onnxsub.process import close_document, leave, reserve_standard_output
 
 __all__ = ["COMMANDS", "cli", "main", "run"]
 
 COMMANDS = MappingProxyType(
     {
+        "demo": "The main job on a network and an image that come with the package.",
         "info": "What a model holds, and what of it is not supported.",
         "attack": "An adversarial point near the anchor: an upper bound of the distance.",
         "bounds": "Interval of every unit on a ball around the anchor.",
@@ -136,6 +137,7 @@ def main() -> NoReturn:
     reserve_standard_output()
     try:
         code = run()
+        close_document()
         signals.finish()
     except KeyboardInterrupt:  # while the last line was printed
         code = int(Exit.INTERRUPTED)

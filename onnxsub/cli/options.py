@@ -17,6 +17,7 @@ from onnxsub.cli.option_types import DomainType, Several, VerifierName, numbers_
 from onnxsub.cli.output import Output
 from onnxsub.cli.reading import READING, pixels, read_model, rounded, space_of
 from onnxsub.errors import InputError
+from onnxsub.process import apart
 
 if TYPE_CHECKING:
     from onnxsub.ops.base import Array
@@ -64,6 +65,11 @@ class Command(click.Command):
                 if values:
                     joined.append(",".join(values))
         return super().parse_args(ctx, joined + rest)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; what libraries print meanwhile goes to standard error."""
+        with apart():
+            return super().invoke(ctx)
 
     @property
     def _domain_is_joined(self) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxsub.cli import signals
+from onnxsub.process import document
 
 if TYPE_CHECKING:
     from onnxsub.results import Result
@@ -45,13 +46,13 @@ class Output:
         if self.json:
             from onnxsub.results import dumps
 
-            print(dumps(result))
+            self.text(dumps(result) + "\n")
             return
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        console = Console(highlight=False)
+        console = Console(highlight=False, file=document())
         if not console.is_terminal:
             console.width = 120  # a file or a pipe has no width of its own
         grid = Table.grid(padding=(0, 2))
@@ -69,7 +70,11 @@ class Output:
                     body.add_row(*[Text(cell) for cell in line])
                 console.print()
                 console.print(body)
-        print("\n".join(line.rstrip() for line in printed.get().splitlines()))
+        self.text("\n".join(line.rstrip() for line in printed.get().splitlines()) + "\n")
+
+    def text(self, text: str) -> None:
+        """Print `text` as it is, as the result."""
+        print(text, end="", file=document())
 
     def note(self, text: str) -> None:
         """Say something on standard error that the user should know."""
