@@ -35,6 +35,7 @@ COMMANDS = MappingProxyType(
         "compare": "How far two networks differ on a ball around the anchor.",
         "evaluate": "The experiment over a data set, in a run folder that survives a kill.",
         "robustness": "Robustness of a model over a data set: one number, its interval, what is guaranteed.",
+        "gate": "Whether a new model is as robust as a baseline on the same samples: a check for CI.",
         "adversarial": "Adversarial examples with the smallest margin, per target class; tables and transfer.",
         "report": "Table, figures and one page of a run folder.",
         "demo2d": "Picture of a two-dimensional classifier and of its substitutes.",
