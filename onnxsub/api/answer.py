@@ -129,6 +129,6 @@ def _batch(call: Call[O, R], question: Question, progress: AnyProgress) -> Table
 
 def _filled(rows: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
     """The same columns in every row, in the order of the fullest one."""
-    names = list(max(rows, key=len, default={}))
+    names = list(max(rows, key=lambda row: len(row), default={}))
     names += [n for row in rows for n in row if n not in names]
     return tuple({n: row.get(n) for n in dict.fromkeys(names)} for row in rows)

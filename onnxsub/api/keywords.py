@@ -50,7 +50,7 @@ class Keyword:
 
 
 @functools.cache
-def keywords_of(options: type[Any]) -> Mapping[str, Keyword]:
+def keywords_of(options: Any) -> Mapping[str, Keyword]:
     """The keywords of a dataclass of options. Of fields with one name the outermost and first is meant, or all (`EVERYWHERE`)."""
     found: dict[str, Keyword] = {}
     level: list[tuple[Path, type[Any]]] = [((), options)]
@@ -89,7 +89,7 @@ def build(options: type[T], given: Mapping[str, Any], base: T | None = None) -> 
         for path in keyword.paths:
             values[path] = int(checked(name, value, float) * 2**30) if path[-2:] == _GIB else right
         other = _INSTEAD.get(name)
-        if other in known and other not in given and value is not None:
+        if other is not None and other in known and other not in given and value is not None:
             values.update(dict.fromkeys(known[other].paths))
     return _made(options, values, base)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto
@@ -85,16 +85,6 @@ def info(
         return model_info.info(any_model(model, x, asked.reading))
 
 
-@overload
-def bounds(
-    model: Query, options: BoundsOptions | None = None, /, *, budget: Budget | None = None, timeout: float | None = None,
-    **keywords: Any,
-) -> BoundsResult: ...
-@overload
-def bounds(
-    model: AnyModel, x: AnyInput, eps: Any = None, options: BoundsOptions | None = None, *, budget: Budget | None = None,
-    timeout: float | None = None, **keywords: Any,
-) -> BoundsResult: ...
 def bounds(
     model: AnyModel | Query, x: AnyInput = None, eps: Any = None, options: BoundsOptions | None = None, *,
     budget: Budget | None = None, timeout: float | None = None, **keywords: Any,
@@ -123,16 +113,6 @@ def bounds(
             return bounding.bounds(query, done, budget=budget)
 
 
-@overload
-def compare(
-    model: Query, other: AnyModel, options: CompareOptions | None = None, /, *, budget: Budget | None = None,
-    timeout: float | None = None, **keywords: Any,
-) -> CompareResult: ...
-@overload
-def compare(
-    model: AnyModel, other: AnyModel, x: AnyInput, eps: float | None = None, options: CompareOptions | None = None, *,
-    budget: Budget | None = None, timeout: float | None = None, **keywords: Any,
-) -> CompareResult: ...
 def compare(
     model: AnyModel | Query, other: AnyModel, x: AnyInput = None, eps: Any = None, options: CompareOptions | None = None, *,
     budget: Budget | None = None, timeout: float | None = None, **keywords: Any,
@@ -150,6 +130,8 @@ def compare(
             x, eps = None, x
         own, asked = split("compare", keywords, keywords_of(CompareOptions), {"threads": None})
         threads = own.pop("threads", None)
+        if eps is None and options is None:
+            raise InputError("eps is missing; compare needs a radius in un-normalised input units")
         own |= {} if eps is None else {"eps": eps}
         done = build(CompareOptions, own, options)
         budget = budget or Budget(checked("timeout", timeout, float | None))

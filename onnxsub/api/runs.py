@@ -70,7 +70,7 @@ def evaluate(
             values = {k: v for k, v in own.items() if k in settings and k not in _SPACE}
             asked = build(AskedOptions, {k: v for k, v in own.items() if k in _SPACE})
             done = build(Settings, {**values, **space_of_run(asked)})
-            several = list(models) if isinstance(models, list | tuple) else [models]
+            several: list[Any] = list(models) if isinstance(models, list | tuple) else [models]
             samples = read_samples(*_data(folder, data, labels, (index, limit, every), array))
             plan = Plan.of(_files(several, samples.x[:1], asked.reading, folder), samples, done)
         with telling(progress) as teller:
