@@ -67,6 +67,7 @@ class Output:
 
     def text(self, text: str) -> None:
         """Print `text` as it is, as the result."""
+        _over()
         print(text, end="", file=document())
 
     def note(self, text: str) -> None:
@@ -83,11 +84,6 @@ class Output:
         display = the_display()
         if display is not None:
             display.report(0.0, text)
-
-    def text(self, text: str) -> None:
-        """Prints a result that is a text already, as it is."""
-        _over()
-        print(text, end="")
 
     @contextmanager
     def progress(self) -> Iterator[Report]:
