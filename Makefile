@@ -20,7 +20,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
-	$(BIN)/python models/demo.py demo-out
+	$(BIN)/onnxsub demo --output demo-out
 
 test: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
@@ -49,9 +49,9 @@ $(VENV)/.demo: pyproject.toml constraints.txt $(BIN)/pip
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt $(BIN)/pip
-	$(PIP) -e ".[all,test]"
+	$(PIP) -e ".[cpu,all,test]"
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.lint: pyproject.toml constraints.txt $(BIN)/pip
-	$(PIP) -e ".[all,dev]"
+	$(PIP) -e ".[cpu,all,dev]"
 	@touch $@ $(VENV)/.test $(VENV)/.demo

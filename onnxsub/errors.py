@@ -6,6 +6,7 @@
     │   └── ModelError                     the .onnx file itself
     │       └── UnsupportedOperatorError (NotImplementedError)
     ├── MissingDependencyError (ImportError)  a solver, a runtime or a plotting library that is not installed
+    ├── OutOfTimeError (TimeoutError)      a time limit ended what is worth nothing before it is complete
     ├── SolverError (RuntimeError)         a solver failed; never to be read as "unknown"
     │   └── LicenceError                   the solver is installed but its licence does not admit the problem
     ├── ContradictionError (AssertionError)  two results that cannot both be true: a fault of this program
@@ -25,6 +26,7 @@ __all__ = [
     "ModelError",
     "OnnxsubError",
     "OptionError",
+    "OutOfTimeError",
     "OutputError",
     "SolverError",
     "UnsupportedOperatorError",
@@ -53,6 +55,10 @@ class UnsupportedOperatorError(ModelError, NotImplementedError):
 
 class MissingDependencyError(OnnxsubError, ImportError):
     """An optional package is needed for what was asked and is not installed."""
+
+
+class OutOfTimeError(OnnxsubError, TimeoutError):
+    """A time limit ended a call whose answer is worth nothing before it is complete (bounds, a substitute)."""
 
 
 class SolverError(OnnxsubError, RuntimeError):

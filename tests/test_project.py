@@ -19,7 +19,7 @@ SOURCE = ROOT / "onnxsub"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "lazy", "files", "results", "device", "budget", "process"),
+    ("errors", "lazy", "files", "results", "device", "budget", "process", "shown"),
     # the words that operators are described in
     ("ops.base", "ops.node", "ops.encoding", "ops.relaxation", "ops.interval_rows", "ops.onnx_writer", "geometry",
      "ops.affine_rows"),
@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pruning",),
     ("verifiers",),
     ("metrics",),
-    ("evaluate", "report", "zoo"),
+    ("evaluate", "report", "zoo", "bundled"),
     ("gate", "api"),
     ("testing",),
     ("cli",),
@@ -208,10 +208,12 @@ def test_extras_are_as_promised() -> None:
     assert [r for r in extras["gpu"] if r.startswith("onnxruntime-gpu")] == extras["gpu"]
     (everything,) = extras["all"]
     inside = set(re.fullmatch(r"onnxsub\[(.*)\]", everything).group(1).split(","))  # type: ignore[union-attr]
-    assert inside == set(extras) - {"gpu", "test", "dev", "all"}
+    assert inside == set(extras) - {"cpu", "gpu", "test", "dev", "docs", "all"}
     for name in (*PROJECT["dependencies"], *(r for n in extras if n not in ("cpu", "gpu") for r in extras[n])):
         assert not name.startswith("onnxruntime")
         assert not name.startswith("torchvision")
+        # nor by way of another extra: [gpu,all] has one runtime
+        assert not re.search(r"\[(.*,)?(cpu|gpu)(,.*)?\]", name)
 
 
 def test_constraints_are_exact_and_name_no_host() -> None:

@@ -19,12 +19,13 @@ from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Session
 from onnxsub.cli.suggest import SuggestingGroup
 from onnxsub.errors import OnnxsubError, OptionError, OutputError
-from onnxsub.process import leave, reserve_standard_output
+from onnxsub.process import close_document, leave, reserve_standard_output
 
 __all__ = ["COMMANDS", "cli", "main", "run"]
 
 COMMANDS = MappingProxyType(
     {
+        "demo": "The main job on a network and an image that come with the package.",
         "info": "What a model holds, and what of it is not supported.",
         "attack": "An adversarial point near the anchor: an upper bound of the distance.",
         "bounds": "Interval of every unit on a ball around the anchor.",
@@ -35,6 +36,7 @@ COMMANDS = MappingProxyType(
         "compare": "How far two networks differ on a ball around the anchor.",
         "evaluate": "The experiment over a data set, in a run folder that survives a kill.",
         "robustness": "Robustness of a model over a data set: one number, its interval, what is guaranteed.",
+        "gate": "Whether a new model is as robust as a baseline on the same samples: a check for CI.",
         "adversarial": "Adversarial examples with the smallest margin, per target class; tables and transfer.",
         "report": "Table, figures and one page of a run folder.",
         "demo2d": "Picture of a two-dimensional classifier and of its substitutes.",
@@ -145,6 +147,7 @@ def main() -> NoReturn:
     reserve_standard_output()
     try:
         code = run()
+        close_document()
         signals.finish()
     except KeyboardInterrupt:  # while the last line was printed
         code = int(Exit.INTERRUPTED)

@@ -21,6 +21,7 @@ from onnxsub.cli.reading import READING, pixels, read_model, rounded, space_of
 from onnxsub.cli.suggest import with_suggestions
 from onnxsub.cli.waiting import shown
 from onnxsub.errors import InputError, OptionError
+from onnxsub.process import apart
 
 if TYPE_CHECKING:
     from onnxsub.ops.base import Array
@@ -96,6 +97,11 @@ class Command(click.Command):
                 if values:
                     joined.append(",".join(values))
         return joined + rest
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; what libraries print meanwhile goes to standard error."""
+        with apart():
+            return super().invoke(ctx)
 
     @property
     def _domain_is_joined(self) -> bool:

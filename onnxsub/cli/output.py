@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from onnxsub.cli import signals
 from onnxsub.cli.waiting import Report, shown, the_display
+from onnxsub.process import document
 
 if TYPE_CHECKING:
     from onnxsub.results import Result
     from onnxsub.verifiers.result import DistanceResult, VerifyResult
 
 __all__ = ["Output", "Report", "solver_row"]
+
 
 @dataclass(frozen=True)
 class Output:
@@ -37,13 +39,13 @@ class Output:
         if self.json:
             from onnxsub.results import dumps
 
-            print(dumps(result))
+            self.text(dumps(result) + "\n")
             return
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
-        console = Console(highlight=False)
+        console = Console(highlight=False, file=document())
         if not console.is_terminal:
             console.width = 120  # a file or a pipe has no width of its own
         grid = Table.grid(padding=(0, 2))
@@ -61,7 +63,12 @@ class Output:
                     body.add_row(*[Text(cell) for cell in line])
                 console.print()
                 console.print(body)
-        print("\n".join(line.rstrip() for line in printed.get().splitlines()))
+        self.text("\n".join(line.rstrip() for line in printed.get().splitlines()) + "\n")
+
+    def text(self, text: str) -> None:
+        """Print `text` as it is, as the result."""
+        _over()
+        print(text, end="", file=document())
 
     def note(self, text: str) -> None:
         """Say something on standard error that the user should know."""
@@ -77,11 +84,6 @@ class Output:
         display = the_display()
         if display is not None:
             display.report(0.0, text)
-
-    def text(self, text: str) -> None:
-        """Prints a result that is a text already, as it is."""
-        _over()
-        print(text, end="")
 
     @contextmanager
     def progress(self) -> Iterator[Report]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from onnxsub.errors import OptionError
 from onnxsub.ops.base import Array
+from onnxsub.shown import Shown, number
 from onnxsub.verifiers.ascend import Climb
 from onnxsub.verifiers.options import BabOptions, ExactOptions, Limits, MilpOptions
 
@@ -81,8 +82,8 @@ class Example:
         return "strict" if self.value < 0 else "tie" if self.value == 0 else "none"
 
 
-@dataclass(frozen=True, eq=False)
-class MarginResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class MarginResult(Shown):
     r"""`lower <= min { f_y(x) - f_t(x) : x in B(eps) } <= upper`, in units of the logits.
 
     Attributes:
@@ -112,6 +113,10 @@ class MarginResult:
     runs: int
     interrupted: bool
     time_s: Mapping[str, float]
+
+    @property
+    def line(self) -> str:
+        return f"{self.status}: {number(self.lower)} <= min f_{self.label} - f_{self.target} <= {number(self.upper)}"
 
     @property
     def verdict(self) -> str:

@@ -16,6 +16,7 @@ from onnxsub.propagate import METHODS, compute_bounds
 from onnxsub.propagate.chunks import MEMORY
 from onnxsub.query import Query
 from onnxsub.results import VERSION
+from onnxsub.shown import Shown, number
 
 __all__ = ["BoundsOptions", "BoundsResult", "LayerBounds", "bounds"]
 
@@ -89,8 +90,8 @@ class LayerBounds:
         }
 
 
-@dataclass(frozen=True, eq=False)
-class BoundsResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class BoundsResult(Shown):
     """Intervals of all pre-activations and of the logits over `B(eps)`.
 
     Attributes:
@@ -104,6 +105,11 @@ class BoundsResult:
     output: tuple[Array, Array]
     head: Mapping[str, Any]
     time_s: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def line(self) -> str:
+        units, unstable = sum(x.units for x in self.layers), sum(x.unstable for x in self.layers)
+        return f"{self.options.method} at eps {number(self.options.eps)}: {unstable:,} of {units:,} units unstable"
 
     def arrays(self) -> dict[str, Array]:
         """All arrays by name, as they are stored beside an annotated file.

@@ -20,6 +20,7 @@ from onnxsub.passes.substitute import METHODS, Lines
 from onnxsub.provenance import VALID_RADIUS
 from onnxsub.pruning.provenance import reached_gamma
 from onnxsub.results import VERSION
+from onnxsub.shown import Shown, Sight, number
 
 __all__ = ["Adversarial", "PruneOptions", "PruneResult", "Substitute"]
 
@@ -116,8 +117,8 @@ class Substitute:
         return sum(int((~self.selection.kept[name]).sum()) for name in self.lines.windows)
 
 
-@dataclass(frozen=True, eq=False)
-class PruneResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class PruneResult(Shown):
     """A substitute and its file.
 
     Attributes:
@@ -127,6 +128,7 @@ class PruneResult:
         output: path that it was written to, None before.
         notes: what whoever uses the file should know: that it is exact on the ball only, large, or in another layout, and why.
         stage: what a time limit cut short: `select` (fewer rounds), `layout` (`inplace` in place of the layout that reads best).
+        sight: anchor and adversarial point for notebooks, where the public call put them.
     """
 
     substitute: Substitute
@@ -139,6 +141,15 @@ class PruneResult:
     output: str | None = None
     stage: str | None = None
     notes: tuple[str, ...] = ()
+    sight: Sight | None = None
+
+    @property
+    def line(self) -> str:
+        kept = sum(self.substitute.selection.kept_per_layer)
+        return (
+            f"{self.options.method}: {self.units_total - kept:,} of {self.units_total:,} units pruned, {kept:,} kept, "
+            f"d_adv {number(self.substitute.d_adv)}, layout {self.layout}"
+        )
 
     @property
     def exact_on(self) -> str:

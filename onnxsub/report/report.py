@@ -26,6 +26,7 @@ from onnxsub.report.picture import Picture, check_matplotlib
 from onnxsub.report.robustness_report import robustness_report
 from onnxsub.report.table import certificates, distances, to_csv, to_latex, to_markdown
 from onnxsub.results import VERSION, Result
+from onnxsub.shown import Shown
 
 __all__ = ["ReportOptions", "ReportResult", "report"]
 
@@ -52,8 +53,8 @@ class ReportOptions:
             raise OptionError(f"--images {self.images} is negative; give 0 or more")
 
 
-@dataclass(frozen=True, eq=False)
-class ReportResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class ReportResult(Shown):
     """What was written.
 
     Attributes:
@@ -65,6 +66,10 @@ class ReportResult:
     files: tuple[str, ...]
     lines: tuple[Result, ...]
     counts: Mapping[str, int]
+
+    @property
+    def line(self) -> str:
+        return f"{str(self.page)!r}, {len(self.files)} files"
 
     @property
     def page(self) -> Path:
