@@ -33,6 +33,7 @@ class Report(Protocol):
 
 
 _FIRST = "loading"  # what a command does before it says anything: its imports
+_WORK = "working"  # and before its work does
 _PATIENCE = 0.5
 """Seconds after which a terminal shows the line."""
 
@@ -92,6 +93,10 @@ class Waiting:
             self._detail = text
         if self._verbose:
             self._log(text)
+
+    def begin(self) -> None:
+        """Files are read, the work begins."""
+        self._stage = _WORK
 
     def say(self, text: str) -> None:
         """A line on standard error that stays."""
@@ -167,7 +172,7 @@ class Waiting:
         if what not in self._logged or spent - self._last_log >= least:
             self._logged.add(what)
             self._last_log = spent
-            self.say(f"[{spent:7.2f} s] {text if text.isalpha() or self._stage == _FIRST else self.line}")
+            self.say(f"[{spent:7.2f} s] {text if text.isalpha() or self._stage in (_FIRST, _WORK) else self.line}")
 
 
 _current: list[Waiting] = []
