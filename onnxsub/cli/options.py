@@ -62,9 +62,9 @@ class Command(click.Command):
             parameter.type = with_suggestions(parameter.type)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command, and shows what it does while it works."""
+        """Runs the command, and shows what it does while it works; what libraries print meanwhile goes to standard error."""
         quiet = bool(ctx.params.get("quiet"))
-        with shown(quiet=quiet, verbose=bool(ctx.params.get("verbose"))) as display:
+        with apart(), shown(quiet=quiet, verbose=bool(ctx.params.get("verbose"))) as display:
             if not quiet:
                 for note in ctx.meta.get(_NOTES, ()):
                     display.say(f"note: {note}")
@@ -97,11 +97,6 @@ class Command(click.Command):
                 if values:
                     joined.append(",".join(values))
         return joined + rest
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command; what libraries print meanwhile goes to standard error."""
-        with apart():
-            return super().invoke(ctx)
 
     @property
     def _domain_is_joined(self) -> bool:
