@@ -51,7 +51,8 @@ class Keyword:
 
 def keywords_of(options: type[Any]) -> Mapping[str, Keyword]:
     """The keywords of a dataclass of options. Of fields with one name the outermost and first is meant, or all (`EVERYWHERE`)."""
-    return _read(options)
+    found: Mapping[str, Keyword] = _read(options)  # type: ignore[arg-type, unused-ignore]
+    return found
 
 
 @functools.cache

@@ -76,7 +76,11 @@ def command(
     query = request.query(target, ball_of(None, scale)[1])
     with request.out.progress() as report:
         reach = query.space.reach(query.x0)
-        result = distance(query, options, progress=lambda lower, upper, text: report(_share(lower, upper, reach), text))
+
+        def told(lower: float, upper: float, text: str) -> None:
+            report(_share(lower, upper, reach), text, f"[{lower:.4g}, {upper:.4g}]")
+
+        result = distance(query, options, progress=told)
     if output is not None:
         if result.witness is None or not result.witness.confirmed:
             request.out.note(f"there is no confirmed witness, so {output!r} was not written")

@@ -81,9 +81,9 @@ def command(
         raise
     written = write_outputs(result, files, ["onnxsub", *sys.argv[1:]])
     out.result(result, _rows(result, written), _table(result))
-    for run_of in (result.old, result.new):
-        for reason, count in {} if run_of is None else run_of.failures.items():
-            out.note(f"{run_of.name}: {count} failed, which count as undecided: {reason}")
+    for measured in [result.new] if result.old is None else [result.old, result.new]:
+        for reason, count in measured.failures.items():
+            out.note(f"{measured.name}: {count} failed, which count as undecided: {reason}")
     return _EXITS[result.verdict]
 
 

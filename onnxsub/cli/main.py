@@ -17,6 +17,7 @@ from onnxsub import __version__
 from onnxsub.cli import signals
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Session
+from onnxsub.cli.suggest import SuggestingGroup
 from onnxsub.errors import OnnxsubError, OutputError
 from onnxsub.process import close_document, leave, reserve_standard_output
 
@@ -45,7 +46,13 @@ COMMANDS = MappingProxyType(
 """Command -> its line in `onnxsub --help`. The module `onnxsub.cli.<command>` is imported only when it is called."""
 
 
-class LazyGroup(click.Group):
+_NO_ARGUMENTS: tuple[type[click.UsageError], ...] = tuple(
+    getattr(click.exceptions, name) for name in ("NoArgsIsHelpError",) if hasattr(click.exceptions, name)
+)
+"""What newer versions of click raise for a command without arguments: its help."""
+
+
+class LazyGroup(SuggestingGroup):
     """Imports a command when it is called, so that `--help` and `--version` answer at once."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -111,6 +118,9 @@ def _invoked(args: list[str], session: Session) -> int:
         return int(Exit.INTERRUPTED if signals.interrupted() else code or 0)
     except click.exceptions.Exit as stop:
         return _flushed(stop.exit_code)
+    except _NO_ARGUMENTS as error:
+        print(error.format_message(), file=sys.stderr)
+        return int(Exit.USAGE)
     except click.UsageError as error:
         where = f"{error.ctx.command_path} --help" if error.ctx else "onnxsub --help"
         return _say(f"{error.format_message().rstrip('.')}; see {where}", Exit.USAGE)

@@ -14,6 +14,7 @@ from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
 from onnxsub.cli.points import check_writable
+from onnxsub.cli.suggest import SuggestingGroup
 from onnxsub.errors import InputError
 from onnxsub.results import VERSION
 
@@ -57,7 +58,7 @@ class _Listing:
         return {"schema": "onnxsub.zoo-list/1", "version": VERSION, **self.keys}
 
 
-class _InOrder(click.Group):
+class _InOrder(SuggestingGroup):
     """Lists its commands in the order of their use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -38,7 +38,8 @@ def junit(result: GateResult) -> bytes:
     root = ElementTree.Element("testsuites", dict(suite.attrib))
     root.append(suite)
     ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
+    written: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return written + b"\n"
 
 
 def _sample(suite: ElementTree.Element, result: GateResult, pair: Pair, strict: bool) -> None:

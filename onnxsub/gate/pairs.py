@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from onnxsub.evaluate.robustness.row import SampleRow
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.robustness.tally import verdict_of
+from onnxsub.evaluate.samples import Samples
 
 __all__ = ["Pair", "Seen", "pair_up"]
 
@@ -51,7 +52,8 @@ class Pair:
     """One sample.
 
     Attributes:
-        index: position in the data. label: class to defend; None: not known.
+        index: position in the data.
+        label: class to defend, where the data have none the one that the new model predicts; None: not known.
         old, new: what the models say; no `old` without a baseline.
     """
 
@@ -69,13 +71,13 @@ class Pair:
 
 
 def pair_up(
-    index: Sequence[int], old: Mapping[int, SampleRow] | None, new: Mapping[int, SampleRow], settings: RobustnessSettings
+    samples: Samples, old: Mapping[int, SampleRow] | None, new: Mapping[int, SampleRow], settings: RobustnessSettings
 ) -> tuple[Pair, ...]:
     """The samples in the order of the data."""
     found = []
-    for i in index:
+    for number, i in enumerate(samples.index):
         before = None if old is None else Seen.of(old[i], settings)
         after = Seen.of(new[i], settings)
-        label = after.row.label if after.row.label is not None or before is None else before.row.label
+        label = after.row.label if samples.y is None else int(samples.y[number])
         found.append(Pair(i, label, before, after))
     return tuple(found)

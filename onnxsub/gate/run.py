@@ -130,7 +130,7 @@ def run_gate(
         old = _measured(baseline, samples, settings, cache, run, _part(progress, 0.0, 0.5, "baseline"))
     begun = 0.5 if old is not None and old.computed else 0.0
     found = _measured(new, samples, settings, cache, run, _part(progress, begun, 1.0, "new model"))
-    pairs = pair_up(samples.index, None if old is None else old.rows, found.rows, settings)
+    pairs = pair_up(samples, None if old is None else old.rows, found.rows, settings)
     comparison = None if old is None else compare(pairs, settings)
     checks = checks_of(pairs, comparison, options)
     return GateResult(options, samples, found, old, pairs, comparison, checks, time.perf_counter() - start)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from onnxsub.errors import InputError
 from onnxsub.instance import Instance
@@ -90,7 +92,7 @@ def _distance(
     tool = external_tool(options.verifier)
     if query.misclassified:
         return _misclassified(query, options)
-    budget = options.limits.budget()
+    budget = options.limits.budget(tell=None if progress is None else partial(progress, 0.0, math.inf))
     if options.via is not None:
         answer = distance_via(query, options, budget, progress, tool, found)
         if answer is not None:
@@ -99,7 +101,8 @@ def _distance(
         check_readable(query.model, tool.reader)  # before the attack: it must not be for nothing
     if found is None:
         with budget.stage("attack"):
-            found = attack(query, options.attack, budget=budget.part(budget.remaining / 3))
+            part = budget.part(budget.remaining / 3)
+            found = attack(query, options.attack, budget=part, progress=lambda share, text: budget.tell(text))
     if tool is not None:
         limits = options.limits.within(budget)
         result = distance_external(query.model, query, tool, limits, start=found.x_adv, progress=progress)

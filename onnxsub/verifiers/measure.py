@@ -50,7 +50,8 @@ def measure(
     known = bracket.at_anchor()
     if known is not None:
         return replace(known, verifier=verifier)
-    # a proof is replayed also where a limit or Ctrl-C came as it ended
-    bracket.budget.attempt(lambda: engine.distance(bracket, start))
-    bracket.budget.attempt(bracket.replay_inside)
+    with bracket.budget.telling(bracket.tell):
+        # a proof is replayed also where a limit or Ctrl-C came as it ended
+        bracket.budget.attempt(lambda: engine.distance(bracket, start))
+        bracket.budget.attempt(bracket.replay_inside)
     return bracket.result(verifier)
