@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 
 __all__ = ["NODE", "Budget", "OutOfTime"]
 
@@ -57,9 +57,9 @@ class Budget:
         tell: Callable[[str], None] | None = None,
     ) -> None:
         if timeout is not None and not timeout > 0:
-            raise InputError(f"--timeout {timeout} must be positive seconds")
+            raise OptionError(f"--timeout {timeout} must be positive seconds")
         if nodes is not None and nodes < 1:
-            raise InputError(f"--nodes {nodes} must be at least 1")
+            raise OptionError(f"--nodes {nodes} must be at least 1")
         self._whole = self  # the budget that this one is a part of: counts and stages are booked there
         self._most_nodes: float = math.inf if nodes is None else nodes
         self._nodes = 0

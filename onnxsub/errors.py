@@ -2,6 +2,7 @@
 
     OnnxsubError
     ├── InputError (ValueError)            an anchor, an option or a file that cannot be used as it is
+    │   ├── OptionError                    an option that cannot be used, whatever the files hold
     │   └── ModelError                     the .onnx file itself
     │       └── UnsupportedOperatorError (NotImplementedError)
     ├── MissingDependencyError (ImportError)  a solver, a runtime or a plotting library that is not installed
@@ -11,7 +12,8 @@
     ├── ContradictionError (AssertionError)  two results that cannot both be true: a fault of this program
     └── OutputError (OSError)              a result could not be written
 
-The message is one line: what is wrong, where, and what to do. The command line prints it and exits with 4.
+The message is one line: what is wrong, where, and what to do. The command line prints it and exits
+with 4, after an OptionError with 2.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ __all__ = [
     "MissingDependencyError",
     "ModelError",
     "OnnxsubError",
+    "OptionError",
     "OutOfTimeError",
     "OutputError",
     "SolverError",
@@ -36,6 +39,10 @@ class OnnxsubError(Exception):
 
 class InputError(OnnxsubError, ValueError):
     """Something the user gave (anchor, option, file) cannot be used."""
+
+
+class OptionError(InputError):
+    """An option is out of its range, or contradicts another one, whatever the files hold: a mistake of usage."""
 
 
 class ModelError(InputError):

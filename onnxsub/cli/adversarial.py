@@ -14,7 +14,7 @@ from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Command, output_options, positive, typed
 from onnxsub.cli.output import Output
 from onnxsub.cli.points import check_writable
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 
 if TYPE_CHECKING:
     from onnxsub.evaluate.samples import Samples
@@ -139,7 +139,7 @@ def _options(eps: float, targets: str, given: dict[str, Any]) -> AdversarialOpti
     if given["timeout"] is not None:
         positive(given["timeout"], "--timeout")
     if given["seed"] < 0:
-        raise InputError(f"--seed {given['seed']} is negative; give 0 or more")
+        raise OptionError(f"--seed {given['seed']} is negative; give 0 or more")
     limits = Limits(timeout=given["timeout"], nodes=given["nodes"], threads=given["threads"], seed=given["seed"])
     milp, bab = MilpOptions(solver=given["solver"]), BabOptions.of_gib(given["memory"])
     margin = MarginOptions(limits, milp, bab, verifier=given["verifier"], tol=given["tol"])

@@ -12,7 +12,7 @@ from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Command, output_options, typed
 from onnxsub.cli.output import Output
 from onnxsub.cli.reading import stated
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 
 if TYPE_CHECKING:
     from onnxsub.evaluate.plan import Plan
@@ -148,7 +148,7 @@ def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     try:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise InputError(f"{option} {text!r} is no list of numbers; give for example 0.9,0.99") from None
+        raise OptionError(f"{option} {text!r} is no list of numbers; give for example 0.9,0.99") from None
 
 
 def _rows(plan: Plan[Settings], result: EvaluateResult) -> list[tuple[str, str]]:

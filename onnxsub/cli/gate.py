@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxsub.cli.data_options import DATA, classes_stated
 from onnxsub.cli.exits import Exit
-from onnxsub.cli.option_types import numbers_in
 from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
 from onnxsub.cli.reading import stated
 from onnxsub.cli.robustness import command as robustness
-from onnxsub.errors import InputError
 
 if TYPE_CHECKING:
     from onnxsub.evaluate.samples import Samples
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_DATA = ("data", "array", "labels", "index", "limit", "every")
 _SETTINGS = ("eps", "timeout", "verifier", "confidence", "output", "input_shape", "domain", "mean", "std", "threads", "seed")
 _RUN = ("jobs", "retry_failed")
 """Options that mean what they mean for a run of `onnxsub robustness`, and are its own objects here."""
@@ -70,6 +68,8 @@ def command(
     check_outputs(files)
     options = _options(given)
     samples = _samples(given, options)
+    for note in samples.notes:
+        out.note(note)
     if options.by_machine:
         out.note("with --timeout verdicts depend on the machine's speed; --nodes makes them repeat anywhere")
     run = RunOptions(jobs=jobs, retry_failed=retry_failed)
@@ -87,7 +87,7 @@ def command(
     return _EXITS[result.verdict]
 
 
-command.params[1:1] = [p for p in robustness.params if p.name in (*_DATA, *_SETTINGS, *_RUN)]
+command.params[1:1] = [p for p in robustness.params if p.name in (*DATA, *_SETTINGS, *_RUN)]
 
 
 def _options(given: dict[str, Any]) -> GateOptions:
@@ -95,30 +95,20 @@ def _options(given: dict[str, Any]) -> GateOptions:
 
     for option in ("data", "eps"):
         if given[option] is None:
-            raise InputError(f"a gate needs --{option}; give it")
+            raise click.UsageError(f"a gate needs --{option}; give it")
     names = (*_SETTINGS, "metric", "max_drop", "significance", "min_proved", "min_distance", "nodes")
     values = {k: given[k] for k in names if given[k] is not None}
-    values |= {k: _numbers(given[k], k) for k in ("mean", "std")}
     values["input_shape"] = stated(None, given["input_shape"]).input_shape
     return GateOptions(**values, fail_on_undecided=given["fail_on"] == "undecided")
 
 
-def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    found = numbers_in(text)
-    if found is None:
-        raise InputError(f"--{option} {text!r} is no list of numbers; give for example 0.5,0.5,0.5")
-    return found
-
-
 def _samples(given: dict[str, Any], options: GateOptions) -> Samples:
-    from onnxsub.evaluate.samples import Choice, parse_indices
+    from onnxsub.evaluate.samples import Choice
     from onnxsub.gate.run import samples_of
 
-    index = None if given["index"] is None else parse_indices(given["index"])
     every = 1 if given["every"] is None else given["every"]
-    return samples_of(given["data"], Choice(index, every, given["limit"]), options, given["array"], given["labels"])
+    choice = Choice(given["index"], every, given["limit"])
+    return samples_of(given["data"], choice, options, given["array"], given["labels"], classes_stated(given))
 
 
 def _rows(result: GateResult, written: dict[str, str]) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ from onnxsub.cli import signals
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Session
 from onnxsub.cli.suggest import SuggestingGroup
-from onnxsub.errors import OnnxsubError, OutputError
+from onnxsub.errors import OnnxsubError, OptionError, OutputError
 from onnxsub.process import close_document, leave, reserve_standard_output
 
 __all__ = ["COMMANDS", "cli", "main", "run"]
@@ -131,7 +131,7 @@ def _invoked(args: list[str], session: Session) -> int:
 def _failed(error: Exception) -> int:
     """One line for what went wrong."""
     if isinstance(error, OnnxsubError):
-        return _say(str(error), Exit.FAILED)
+        return _say(str(error), Exit.USAGE if isinstance(error, OptionError) else Exit.FAILED)
     if isinstance(error, OSError):
         why = error.strerror or error
         return _say(f"the result cannot be written: {why}; check the disk and where the output goes", Exit.FAILED)

@@ -20,7 +20,7 @@ from onnxsub.cli.output import Output
 from onnxsub.cli.reading import READING, pixels, read_model, rounded, space_of
 from onnxsub.cli.suggest import with_suggestions
 from onnxsub.cli.waiting import shown
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.process import apart
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ class Command(click.Command):
             if not quiet:
                 for note in ctx.meta.get(_NOTES, ()):
                     display.say(f"note: {note}")
-            return super().invoke(ctx)
+            with apart():
+                return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Puts numbers that follow each other together; adds the options that nobody typed."""
@@ -110,9 +111,9 @@ def typed(name: str) -> bool:
 
 
 def positive(value: float, option: str) -> float:
-    """`value` when it is a positive finite number. Raises InputError."""
+    """`value` when it is a positive finite number. Raises OptionError."""
     if not (math.isfinite(value) and value > 0):
-        raise InputError(f"{option} {value:g} is not a positive number; give one")
+        raise OptionError(f"{option} {value:g} is not a positive number; give one")
     return value
 
 
@@ -154,9 +155,9 @@ class Request:
         if self.timeout is not None:
             positive(self.timeout, "--timeout")
         if self.threads is not None and self.threads < 1:
-            raise InputError(f"--threads {self.threads} is not possible; give 1 or more, or leave it out for all cores")
+            raise OptionError(f"--threads {self.threads} is not possible; give 1 or more, or leave it out for all cores")
         if self.seed < 0:
-            raise InputError(f"--seed {self.seed} is negative; give 0 or more")
+            raise OptionError(f"--seed {self.seed} is negative; give 0 or more")
 
     @property
     def space(self) -> InputSpace:

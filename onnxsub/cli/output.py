@@ -90,6 +90,7 @@ class Output:
         """A `Report` for the time of the block, in which Ctrl-C finds something to hand out."""
         signals.begin()
         with shown(quiet=self.quiet, verbose=self.verbose) as display:
+            display.begin()
             yield display.report
 
 

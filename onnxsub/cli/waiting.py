@@ -8,6 +8,7 @@ notes and results must not be written into its line.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
@@ -31,7 +32,9 @@ class Report(Protocol):
         ...
 
 
-_PATIENCE = 1.0
+_FIRST = "loading"  # what a command does before it says anything: its imports
+_WORK = "working"  # and before its work does
+_PATIENCE = 0.5
 """Seconds after which a terminal shows the line."""
 
 _PIPE = 30.0
@@ -40,6 +43,7 @@ _PIPE = 30.0
 _TICK = 0.25
 _LOG = 1.0  # least seconds between two lines of a log, stages that are new aside
 _LOG_SHARE = 1 / 60  # of the time that the command has taken: a log of hours is not of thousands of lines
+_NUMBERS = re.compile(r"[,\d]")  # a text is the same as another one up to the first of these
 _CLEAR = b"\r\x1b[2K\x1b[?25h"  # an empty line, and the cursor back
 
 
@@ -55,8 +59,9 @@ class Waiting:
         self._error = sys.stderr
         self._quiet, self._verbose = quiet, verbose
         self._live = not os.environ.get("CI") and os.environ.get("TERM") != "dumb" and self._error.isatty()
-        self._share, self._stage, self._detail, self._known = 0.0, "starting", "", ""
-        self._logged: dict[str, float] = {}
+        self._share, self._stage, self._detail, self._known = 0.0, _FIRST, "", ""
+        self._stages: set[str] = set()
+        self._logged: set[str] = set()
         self._last_log = -_LOG
         self._lock = threading.RLock()
         self._progress: Progress | None = None
@@ -80,10 +85,18 @@ class Waiting:
         self._known = known or self._known
         if text.isalpha():
             self._stage = text
+            self._stages.add(text)
+            about = self._detail.partition(":")[0]
+            if about in self._stages and about != text:
+                self._detail = ""  # it was about another stage
         else:
             self._detail = text
         if self._verbose:
             self._log(text)
+
+    def begin(self) -> None:
+        """Files are read, the work begins."""
+        self._stage = _WORK
 
     def say(self, text: str) -> None:
         """A line on standard error that stays."""
@@ -155,10 +168,11 @@ class Waiting:
     def _log(self, text: str) -> None:
         spent = time.monotonic() - self._began
         least = max(_LOG, spent * _LOG_SHARE)
-        new = text.isalpha() and text not in self._logged
-        if new or spent - self._last_log >= least:
-            self._logged[text] = self._last_log = spent
-            self.say(f"[{spent:7.2f} s] {text if text.isalpha() or self._stage == 'starting' else self.line}")
+        what = _NUMBERS.split(text, 1)[0]
+        if what not in self._logged or spent - self._last_log >= least:
+            self._logged.add(what)
+            self._last_log = spent
+            self.say(f"[{spent:7.2f} s] {text if text.isalpha() or self._stage in (_FIRST, _WORK) else self.line}")
 
 
 _current: list[Waiting] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.files import one_line
 from onnxsub.ops.base import Array
 
@@ -52,10 +52,10 @@ def _checked(parts: list[str], text: str) -> Classes:
     if not any(stated):
         pairs = [(name, "=", str(i)) for i, name in enumerate(parts)]
     elif not all(stated) or not all(number.strip().isdecimal() for _, _, number in pairs):
-        raise InputError(f"--classes {one_line(text, 80)!r} mixes names and numbers; give cat,dog or cat=0,dog=1")
+        raise OptionError(f"--classes {one_line(text, 80)!r} mixes names and numbers; give cat,dog or cat=0,dog=1")
     names = [name.strip() for name, _, _ in pairs]
     if not names or len(set(names)) < len(names):
-        raise InputError(f"--classes {one_line(text, 80)!r} names nothing, or a class twice; give each name once")
+        raise OptionError(f"--classes {one_line(text, 80)!r} names nothing, or a class twice; give each name once")
     return tuple(f"{name}={int(number)}" for name, (_, _, number) in zip(names, pairs, strict=True))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxsub.anchors import fit_shape
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.evaluate.arrays import images_of, read_arrays
 from onnxsub.evaluate.image_folder import list_images
 from onnxsub.evaluate.labels import Classes, class_numbers, classes_of
@@ -44,11 +44,11 @@ class Choice:
 
     def __post_init__(self) -> None:
         if self.index is not None and (self.every != 1 or self.limit is not None):
-            raise InputError("--index names the samples; leave out --limit and --every")
+            raise OptionError("--index names the samples; leave out --limit and --every")
         if self.every < 1:
-            raise InputError(f"--every {self.every} is not possible; give 1 or more")
+            raise OptionError(f"--every {self.every} is not possible; give 1 or more")
         if self.limit is not None and self.limit < 1:
-            raise InputError(f"--limit {self.limit} is not possible; give 1 or more")
+            raise OptionError(f"--limit {self.limit} is not possible; give 1 or more")
 
     def of(self, count: int) -> tuple[int, ...]:
         """The chosen of `count` rows. Raises InputError where one is out of range."""
@@ -140,13 +140,13 @@ def parse_indices(text: str) -> tuple[int, ...]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise InputError(f"--index {text!r} is no list of positions; give for example 0,5,10-20")
+            raise OptionError(f"--index {text!r} is no list of positions; give for example 0,5,10-20")
         low, high = int(first), int(last) if dash else int(first)
         if high < low:
-            raise InputError(f"--index {part} runs backwards; give {high}-{low}")
+            raise OptionError(f"--index {part} runs backwards; give {high}-{low}")
         found += range(low, high + 1)
     if len(set(found)) < len(found):
-        raise InputError(f"--index {text!r} names a sample twice; give each once")
+        raise OptionError(f"--index {text!r} names a sample twice; give each once")
     return tuple(found)
 
 
@@ -230,7 +230,7 @@ def _table(source: str, choice: Choice, array: str | None, labels: str | None, c
 def _folder(source: str, choice: Choice, array: str | None, labels: str | None, classes: Classes | None) -> Samples:
     """A folder of images."""
     if array is not None or labels not in (None, PREDICTED, _FOLDERS):
-        raise InputError(f"--data {source!r} is a folder: the folders in it name the classes; leave out --array and --labels")
+        raise OptionError(f"--data {source!r} is a folder: the folders in it name the classes; leave out --array and --labels")
     folder = list_images(Path(source))
     if labels is None and not folder.names:
         raise InputError(f"{source!r} has no labels: give each class a folder of its own in it, or say --labels {PREDICTED}")

@@ -13,6 +13,7 @@ import numpy as np
 from onnxsub.any_model import AnyModel, any_model
 from onnxsub.errors import InputError, OutputError
 from onnxsub.evaluate.drive import Report, RunOptions
+from onnxsub.evaluate.labels import Classes
 from onnxsub.evaluate.robustness.choose import choose
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.samples import PREDICTED, Choice, Samples
@@ -78,6 +79,7 @@ def samples_of(
     options: GateOptions,
     array: str | None = None,
     labels: str | None = None,
+    classes: Classes | None = None,
 ) -> Samples:
     """The chosen rows of a file, of a data set by name, or of arrays.
 
@@ -87,7 +89,7 @@ def samples_of(
     if isinstance(data, Samples):
         return data
     if not isinstance(data, tuple):
-        return choose(options.settings, data, choice, array, labels)
+        return choose(options.settings, data, choice, array, labels, classes)
     x, y = (None if part is None else np.asarray(part) for part in data)
     if x is None or x.ndim < 2 or x.dtype.kind not in "fiub" or not len(x):
         raise InputError("data: the images are no array (N, ...) of numbers; give (x, y) with one label per image")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxsub.budget import Budget
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 from onnxsub.ops.base import Array
 from onnxsub.propagate import METHODS, compute_bounds
 from onnxsub.propagate.chunks import MEMORY
@@ -40,13 +40,13 @@ class BoundsOptions:
     def __post_init__(self) -> None:
         check_eps(self.eps)
         if self.method not in METHODS:
-            raise InputError(f"--method {self.method!r} is unknown; choose one of {', '.join(METHODS)}")
+            raise OptionError(f"--method {self.method!r} is unknown; choose one of {', '.join(METHODS)}")
 
 
 def check_eps(eps: float) -> None:
     """Raises InputError unless `eps` is a radius."""
     if not (np.isfinite(eps) and eps >= 0):
-        raise InputError(f"--eps {eps} is not a radius; give a finite number that is not negative")
+        raise OptionError(f"--eps {eps} is not a radius; give a finite number that is not negative")
 
 
 @dataclass(frozen=True, eq=False)

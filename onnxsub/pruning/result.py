@@ -8,7 +8,7 @@ from typing import Any
 
 from onnx import ModelProto
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.layouts import LAYOUTS
 from onnxsub.layouts.context import EXACT_ON
 from onnxsub.network import Network
@@ -54,13 +54,13 @@ class PruneOptions:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise InputError(f"--method {self.method!r} is unknown; choose one of {', '.join(METHODS)}")
+            raise OptionError(f"--method {self.method!r} is unknown; choose one of {', '.join(METHODS)}")
         if self.layout is not None and self.layout not in LAYOUTS:
-            raise InputError(f"--layout {self.layout!r} is unknown; choose one of {', '.join(LAYOUTS)}")
+            raise OptionError(f"--layout {self.layout!r} is unknown; choose one of {', '.join(LAYOUTS)}")
         if self.exact_on not in EXACT_ON:
-            raise InputError(f"--exact-on {self.exact_on!r} is unknown; choose one of {', '.join(EXACT_ON)}")
+            raise OptionError(f"--exact-on {self.exact_on!r} is unknown; choose one of {', '.join(EXACT_ON)}")
         if self.exact_on != "auto" and self.layout not in ("chain", None):
-            raise InputError(f"--exact-on is for --layout chain; layout {self.layout} is exact everywhere")
+            raise OptionError(f"--exact-on is for --layout chain; layout {self.layout} is exact everywhere")
         if self.flat_input and self.layout not in ("chain", None):
             raise InputError(f"--flat-input is for --layout chain; layout {self.layout} keeps the shape of the model's input")
         if self.eps is not None:

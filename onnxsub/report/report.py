@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxsub.errors import InputError, OutputError
+from onnxsub.errors import InputError, OptionError, OutputError
 from onnxsub.evaluate.ledger import Ledger
 from onnxsub.evaluate.pairs.settings import PairSettings
 from onnxsub.evaluate.plan import read_plan, schema_of
@@ -50,7 +50,7 @@ class ReportOptions:
 
     def __post_init__(self) -> None:
         if self.images < 0:
-            raise InputError(f"--images {self.images} is negative; give 0 or more")
+            raise OptionError(f"--images {self.images} is negative; give 0 or more")
 
 
 @dataclass(frozen=True, eq=False, repr=False)

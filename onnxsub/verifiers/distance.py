@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.instance import Instance
-from onnxsub.passes.attack import AttackOptions, AttackResult, attack
+from onnxsub.passes.attack import Attacker, AttackOptions, AttackResult
 from onnxsub.pruning.prune import PruneOptions
 from onnxsub.query import Query
 from onnxsub.verifiers.external.reader import check_readable
@@ -51,7 +51,7 @@ class DistanceOptions:
     def __post_init__(self) -> None:
         check_verifier(self.verifier)
         if self.refine and self.via is None:
-            raise InputError("--refine re-anchors a substitute; say which one with --via METHOD:GAMMA")
+            raise OptionError("--refine re-anchors a substitute; say which one with --via METHOD:GAMMA")
         if self.rounds < 1:
             raise InputError(f"rounds {self.rounds} must be at least 1")
 
@@ -102,7 +102,12 @@ def _distance(
     if found is None:
         with budget.stage("attack"):
             part = budget.part(budget.remaining / 3)
-            found = attack(query, options.attack, budget=part, progress=lambda share, text: budget.tell(text))
+            attacker = Attacker.of(query, options.attack, budget=part, progress=lambda share, text: budget.tell(text))
+            try:
+                found = attacker.run()
+            except KeyboardInterrupt:
+                budget.stop.set()
+                found = attacker.result()
     if tool is not None:
         limits = options.limits.within(budget)
         result = distance_external(query.model, query, tool, limits, start=found.x_adv, progress=progress)

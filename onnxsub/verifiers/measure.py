@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from onnxsub.budget import Budget
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 from onnxsub.instance import Instance
 from onnxsub.ops.base import Array
 from onnxsub.verifiers.bracket import Bracket
@@ -45,7 +45,7 @@ def measure(
     """
     engine = engine_of(verifier)
     if engine is None or DISTANCE not in engine.asks:
-        raise InputError(f"--verifier {verifier} does not measure distances in memory; choose bab or milp")
+        raise OptionError(f"--verifier {verifier} does not measure distances in memory; choose bab or milp")
     bracket = Bracket(instance, Session(options or ExactOptions(), budget), progress)
     known = bracket.at_anchor()
     if known is not None:

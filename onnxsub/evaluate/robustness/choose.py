@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 from onnxsub.evaluate.labels import Classes
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.samples import PREDICTED, Choice, Samples, read_samples
@@ -32,7 +32,7 @@ def choose(
     """
     if not settings.needs_label:
         if labels not in (None, PREDICTED):
-            raise InputError(f"--labels: property {settings.prop} does not speak of classes; leave it out")
+            raise OptionError(f"--labels: property {settings.prop} does not speak of classes; leave it out")
         labels = PREDICTED
     samples = read_samples(source, choice, array, labels, classes)
     if settings.error is None or settings.sequential:
