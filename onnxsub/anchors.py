@@ -1,4 +1,4 @@
-"""Anchor files: one input `x0` out of `.npy`, `.npz`, `.png`, `.jpg` or `.csv`, in the layout that the model wants."""
+"""Anchor files: one input `x0` out of `.npy`, `.npz`, `.png`, `.jpg`, `.csv` or `.parquet`, in the layout that the model wants."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ import numpy as np
 
 from onnxsub.errors import InputError, MissingDependencyError
 from onnxsub.ops.base import Array, Shape
+from onnxsub.tables import ENDINGS, columns_named, label_column, open_table
 
-__all__ = ["fit_shape", "read_anchor"]
+__all__ = ["IMAGES", "fit_shape", "read_anchor", "read_array"]
 
-_IMAGES = (".png", ".jpg", ".jpeg")
+IMAGES = (".png", ".jpg", ".jpeg")
+"""Endings of images."""
+
+_GIVE = ".npy, .npz, .png, .jpg, .csv or .parquet"
 
 
 def read_anchor(
@@ -27,11 +31,11 @@ def read_anchor(
     """The anchor in `path` as float32 of `shape` (per sample, no batch axis).
 
     8-bit integers are scaled from 0..255 to the domain, 16-bit images from 0..65535. Height-width-channel images are turned for
-    a channel-first model.
+    a channel-first model. Of a table with a header, a column of labels is left out where the model has one input less.
 
     Args:
         index: which row, when the file holds many.
-        array: which array of an `.npz`.
+        array: which array of an `.npz`; which columns of a table, by commas.
         domain: valid input range that integers are scaled to; numbers, or arrays of `shape`.
 
     Raises:
@@ -39,12 +43,12 @@ def read_anchor(
     """
     path = Path(path)
     what = f"anchor {str(path)!r}"
-    data = _read(path, array, what)
-    if data.dtype.kind not in "fiub":
-        raise InputError(f"{what} holds {data.dtype} values; give floats, or 8-bit integers")
-    data = _row(data, shape, index, what)
+    _check_file(path, what)
+    data = _from_table(path, shape, index, array, what) if path.suffix.lower() in ENDINGS else None
+    if data is None:
+        data = _row(read_array(path, array, what), shape, index, what)
     x = fit_shape(data, shape, what)
-    if data.dtype == np.uint8 or path.suffix.lower() in _IMAGES:
+    if data.dtype == np.uint8 or path.suffix.lower() in IMAGES:
         low, high = (np.asarray(end) for end in domain)
         full = np.float32(np.iinfo(data.dtype).max)
         scaled = low.astype(np.float32) + x.astype(np.float32) / full * (high - low).astype(np.float32)
@@ -85,15 +89,54 @@ def _row(data: Array, shape: Shape, index: int | None, what: str) -> Array:
     return np.asarray(data[index])
 
 
-def _read(path: Path, array: str | None, what: str) -> Array:
+def read_array(path: Path, array: str | None = None, what: str = "") -> Array:
+    """The numbers in a `.npy`, `.npz`, `.csv` (without a header) or image file, as they are stored.
+
+    Args:
+        array: which array of an `.npz`.
+        what: the file, for messages.
+
+    Raises:
+        InputError: file missing, unreadable, or of something else than numbers.
+        MissingDependencyError: images need Pillow.
+    """
+    what = what or f"file {str(path)!r}"
+    _check_file(path, what)
+    data = _stored(path, array, what)
+    if data.dtype.kind not in "fiub":
+        raise InputError(f"{what} holds {data.dtype} values; give floats, or 8-bit integers")
+    return data
+
+
+def _check_file(path: Path, what: str) -> None:
     try:
         found = path.exists()
     except OSError as e:  # a folder on the way that may not be read, a name that is too long
         raise InputError(f"{what} cannot be reached: {e.strerror}; check the path") from e
     if not found:
-        raise InputError(f"{what} does not exist; give a .npy, .npz, .png, .jpg or .csv file")
+        raise InputError(f"{what} does not exist; give a {_GIVE} file")
     if path.is_dir():
         raise InputError(f"{what} is a folder; give a file")
+
+
+def _from_table(path: Path, shape: Shape, index: int | None, array: str | None, what: str) -> Array | None:
+    """A row of a table with a header; None: the file has none, and is rows of numbers."""
+    table = open_table(path, what)
+    if not table.headed:
+        return None
+    names = table.names if array is None else columns_named(table, array, "--array")
+    label = label_column(names)
+    if array is None and label is not None and len(names) == math.prod(shape) + 1:
+        names = tuple(name for name in names if name != label)
+    if index is None and table.count > 1:
+        raise InputError(f"{what} holds {table.count} rows; say which one with --index N (0 to {table.count - 1})")
+    row = index or 0
+    if not 0 <= row < table.count:
+        raise InputError(f"{what} has {table.count} rows, so --index {index} is out of range (0 to {table.count - 1})")
+    return np.asarray(table.values(names, [row])[0])
+
+
+def _stored(path: Path, array: str | None, what: str) -> Array:
     suffix = path.suffix.lower()
     try:
         if suffix in (".npy", ".npz"):
@@ -115,9 +158,9 @@ def _read(path: Path, array: str | None, what: str) -> Array:
         if "pickle" in reason:  # numpy advises to load them; nobody should
             reason = "it is damaged, or holds Python objects"
         raise InputError(f"{what} cannot be read: {reason}; give a whole {suffix} file of numbers") from e
-    if suffix in _IMAGES:
+    if suffix in IMAGES:
         return _read_image(path, what)
-    raise InputError(f"{what} has the unknown ending {suffix!r}; give .npy, .npz, .png, .jpg or .csv")
+    raise InputError(f"{what} has the unknown ending {suffix!r}; give {_GIVE}")
 
 
 def _member(archive: Any, array: str | None, what: str) -> Array:
@@ -137,7 +180,8 @@ def _read_image(path: Path, what: str) -> Array:
     except ImportError as e:
         raise MissingDependencyError(f'{what}: images need Pillow; run pip install "onnxsub[images]"') from e
     try:
-        with Image.open(path) as image:
+        # without the formats a file is read by what it contains, whatever its ending: EPS would start an interpreter
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
             if image.mode in ("L", "RGB", "RGBA"):
                 return np.asarray(image)
             if image.mode.startswith("I"):  # 16 bits of grey; converting these to 8 would cut them off at 255

@@ -177,7 +177,7 @@ def test_types_that_are_no_numbers(tmp_path: Path, values: np.ndarray) -> None:
 
 def test_csv_with_text_gaps_and_ragged_rows(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
-    for text in ("a,b\n1,2\n", "1,2,,4\n", "1,2\n3\n"):
+    for text in ("1,2\na,b\n", "1,2,,4\n", "1,2\n3\n"):
         path.write_text(text)
         refused(path, "cannot be read: .*; give a whole .csv file of numbers")
     path.write_text("\n \n")

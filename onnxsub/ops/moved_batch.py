@@ -33,10 +33,13 @@ VIEWS = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 """They keep the order of the elements, and are views between sample shapes wherever the batch axis is."""
 _ELEMENTWISE = frozenset({
     "Abs", "Cast", "Celu", "Clip", "Dropout", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu",
-    "Log", "Mish", "Neg", "Reciprocal", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh",
+    "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh",
     "ThresholdedRelu", "Trilu",
 })  # fmt: skip
-_BROADCAST = frozenset({"Add", "Div", "Expand", "MatMul", "Max", "Min", "Mul", "PRelu", "Pow", "Sub", "Sum", "Where"})
+_BROADCAST = frozenset({
+    "Add", "And", "Div", "Equal", "Expand", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "MatMul", "Max", "Min", "Mul", "Or",
+    "PRelu", "Pow", "Sub", "Sum", "Where", "Xor",
+})  # fmt: skip
 _AXIS = {
     "Concat": 0, "Gather": 0, "GatherElements": 0, "LayerNormalization": -1, "LpNormalization": -1, "RMSNormalization": -1,
     "ScatterElements": 0, "Split": 0,

@@ -283,7 +283,34 @@ def _extremes() -> list[Case]:
     return [*found, Case("ReduceMax", (image,), {"axes": [1], "keepdims": 0}, (7, 13))]
 
 
+def _jumps() -> list[Case]:
+    shape = (2, 3, 4)
+    found = [Case("ThresholdedRelu", (shape,), {"alpha": a}, (10, 22)) for a in (0.5, -0.7, 0.0)]
+    found += [Case("ThresholdedRelu", (shape,), {}, (10,)), Case("Sign", (shape,), {}, (9, 13))]
+    old, new = (7, 9, 13), (12, 16)
+    compared = {"Greater": old, "Less": old, "GreaterOrEqual": new, "LessOrEqual": new, "Equal": (11, 13, 19)}
+    for op, opsets in compared.items():
+        found += [
+            Case(op, (shape, random((3, 1))), {}, opsets),
+            Case(op, (np.array(0.3, F32), shape), {}, opsets[-1:]),
+            Case(op, ((2, 1, 1), random((3, 4))), {}, opsets[-1:]),
+            Case(op, (shape, (2, 1, 4)), {}, opsets[-1:]),
+        ]
+    found += [Case("Cast", (shape,), {"to": 9}, (9, 13)), Case("Not", (shape,), {}, (7,), truths=(0,))]
+    for op in ("And", "Or", "Xor"):
+        found += [
+            Case(op, (shape, (1, 3, 4)), {}, (7,), truths=(0, 1)),
+            Case(op, (shape, np.array([[True], [False], [True]])), {}, (7,), truths=(0,)),
+        ]
+    return [
+        *found,
+        Case("Where", (shape, (2, 1, 4), (1, 3, 4)), {}, (9, 16), truths=(0,), note="truth"),
+        Case("Where", ((2, 3, 1), random((3, 4)), shape), {}, (16,), truths=(0,), note="truth"),
+        Case("Where", (shape, np.array(1.5, F32), random((1, 2, 3, 4))), {}, (16,), truths=(0,), note="truth"),
+    ]
+
+
 CASES = [
     *_dense(), *_conv(), *_conv_transpose(), *_elementwise(), *_activations(), *_pooling(), *_movement(), *_arithmetic(),
-    *_normalisations(), *_extremes(), *MOVEMENT,
+    *_normalisations(), *_extremes(), *_jumps(), *MOVEMENT,
 ]  # fmt: skip

@@ -93,9 +93,10 @@ def test_only_activations_have_units() -> None:
     units = {n for n, op in EXAMPLES.items() if isinstance(op, Activation)}
     smooth = {"Sigmoid", "Tanh", "Softsign", "Erf", "Elu", "Softplus", "Gelu", "Swish", "Mish", "HardSwish"}
     arithmetic = {"Exp", "Log", "Power", "Reciprocal", "Square", "InversePower", "Probability", "Root"}
-    assert units == {"Relu", "Leaky", "Clip", "Substituted", "Odds", "Quantise"} | smooth | arithmetic
+    assert units == {"Relu", "Leaky", "Clip", "Substituted", "Odds", "Quantise", "Jump"} | smooth | arithmetic
     read = [op for case in CASES for op in case.ops(case.opsets[-1]) if isinstance(op, Activation)]
-    assert {type(op).__name__ for op in read if op.inner} == arithmetic | {"Leaky"}  # a magnitude within a norm
+    # a magnitude within a norm; truths, and what And, Or and Xor are made of
+    assert {type(op).__name__ for op in read if op.inner} == arithmetic | {"Leaky", "Jump", "Relu", "Clip"}
     counted = {type(op).__name__ for op in read if not op.inner}
     assert not counted & arithmetic, "arithmetic of a file has no units that are counted or pruned"
 
@@ -216,12 +217,12 @@ def test_lowering_a_graph_with_branches() -> None:
 
 def test_unsupported_lists_every_node() -> None:
     model = _residual()
-    model.graph.node[1].op_type = "Ceil"
-    model.graph.node[4].op_type = "ThresholdedRelu"
+    model.graph.node[1].op_type = "Cosh"
+    model.graph.node[4].op_type = "Sinh"
     reasons = unsupported(nodes_of(model), "y")
     assert len(reasons) == 2
-    assert "Ceil" in reasons[0]
-    assert "ThresholdedRelu" in reasons[1]
+    assert "Cosh" in reasons[0]
+    assert "Sinh" in reasons[1]
 
 
 def test_a_node_without_variable_inputs_is_refused() -> None:
