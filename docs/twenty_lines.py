@@ -1,4 +1,7 @@
-"""One screen: a torch module, the distances of 20 images by local substitutes, a table, a plot. Needs scikit-learn and pandas."""
+"""One screen: a torch module, the distances of 20 images by local substitutes, a table, a plot, a gate.
+
+Needs scikit-learn and pandas.
+"""
 
 import torch
 from sklearn.datasets import load_digits
@@ -18,3 +21,4 @@ for _ in range(100):
 table = onnxsub.distance(net, x[1500:1520], label=y[1500:1520], method="lin", gamma=0.9, timeout=30, progress=True)
 print(table.to_pandas()[["label", "status", "lower", "upper", "original_lower", "original_upper"]])
 table.plot().savefig("distances.png")
+print(onnxsub.gate(net, data=x[1500:1520], labels=y[1500:1520], eps=0.01, min_proved=0.8))

@@ -19,6 +19,7 @@ from onnxsub.api.callable_module import CALLS, Package
 if TYPE_CHECKING:
     from onnxsub.anchors import read_anchor
     from onnxsub.api.calls import attack, distance, prune, verify
+    from onnxsub.api.gated import gate
     from onnxsub.api.one import annotate, bounds, compare, info, load, make_query
     from onnxsub.api.runs import evaluate, report, robustness
     from onnxsub.api.table import Table
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from onnxsub.evaluate.robustness.settings import RobustnessSettings
     from onnxsub.evaluate.run import EvaluateResult
     from onnxsub.evaluate.settings import Settings
+    from onnxsub.gate.options import GateOptions
+    from onnxsub.gate.result import GateResult
     from onnxsub.metrics.local import LocalOptions, LocalVerdict, decide_local, make_property
     from onnxsub.metrics.margin import MarginOptions, smallest_margin
     from onnxsub.metrics.margin_result import MarginResult
@@ -91,6 +94,8 @@ _HOME = {
     "RobustnessSettings": "onnxsub.evaluate.robustness.settings",
     "EvaluateResult": "onnxsub.evaluate.run",
     "Settings": "onnxsub.evaluate.settings",
+    "GateOptions": "onnxsub.gate.options",
+    "GateResult": "onnxsub.gate.result",
     "LocalOptions": "onnxsub.metrics.local",
     "LocalVerdict": "onnxsub.metrics.local",
     "decide_local": "onnxsub.metrics.local",
@@ -140,6 +145,8 @@ __all__ = [
     "DistanceOptions",
     "DistanceResult",
     "EvaluateResult",
+    "GateOptions",
+    "GateResult",
     "InfoResult",
     "InputError",
     "InputSpace",
@@ -182,6 +189,7 @@ __all__ = [
     "distance",
     "dumps",
     "evaluate",
+    "gate",
     "info",
     "load",
     "make_property",

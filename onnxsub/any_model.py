@@ -145,6 +145,8 @@ def _row(module: nn.Module, example: Any, reading: Reading, name: str) -> tuple[
     x = x.to(device) if _whole(x) else x.to(device, dtype)
     if reading.input_shape is None:
         shapes = [tuple(x.shape), tuple(x.shape[1:])] if x.ndim > 1 else [tuple(x.shape)]
+        if x.ndim > 3 and len(x) == 1:
+            shapes.reverse()  # (1, C, H, W) is a batch of one, as torch's own users have it
     else:
         shapes = [tuple(reading.input_shape), tuple(reading.input_shape)[1:]]
     failures: list[str] = []

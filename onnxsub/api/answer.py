@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from onnxsub.any_model import AnyModel
-from onnxsub.api.keywords import refuse_unknown
+from onnxsub.api.keywords import in_python, refuse_unknown
 from onnxsub.api.progress import AnyProgress, Teller, telling
 from onnxsub.api.question import ASKED, AnyInput, Question, sight_of
 from onnxsub.api.table import Table
@@ -47,7 +47,7 @@ class Call(Generic[O, R]):
 
     def about(self, query: Query, progress: Progress | None) -> R:
         """The answer about a query, with what a notebook shows of it."""
-        with in_time(self.name):
+        with in_python(), in_time(self.name):
             result = self.solve(query, self.options, progress)
         return self.seen(query, result)
 
@@ -129,6 +129,7 @@ def _batch(call: Call[O, R], question: Question, progress: AnyProgress) -> Table
 
 def _filled(rows: list[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
     """The same columns in every row, in the order of the fullest one."""
-    names = list(max(rows, key=lambda row: len(row), default={}))
+    fullest: dict[str, Any] = max(rows, key=lambda row: len(row), default={})
+    names = list(fullest)
     names += [n for row in rows for n in row if n not in names]
     return tuple({n: row.get(n) for n in dict.fromkeys(names)} for row in rows)

@@ -15,7 +15,11 @@ from typing import Any
 
 __all__ = ["CALLS", "CallableModule", "Package"]
 
-CALLS: Mapping[str, str] = {"evaluate": "onnxsub.api.runs:evaluate", "report": "onnxsub.api.runs:report"}
+CALLS: Mapping[str, str] = {
+    "evaluate": "onnxsub.api.runs:evaluate",
+    "gate": "onnxsub.api.gated:gate",
+    "report": "onnxsub.api.runs:report",
+}
 """Name of a package -> the call that it stands for."""
 
 

@@ -39,7 +39,8 @@ __all__ = ["attack", "distance", "prune", "verify"]
 
 @overload
 def distance(
-    model: Query, x: DistanceOptions | None = None, options: DistanceOptions | None = None, *, found: AttackResult | None = None, progress: AnyProgress = False,
+    model: Query, x: DistanceOptions | None = None, options: DistanceOptions | None = None, *,
+    found: AttackResult | None = None, progress: AnyProgress = False,
     **keywords: Any,
 ) -> DistanceResult: ...
 @overload
@@ -85,7 +86,8 @@ def distance(
 
 @overload
 def verify(
-    model: Query, x: Any = None, eps: Any = None, options: VerifyOptions | None = None, *, progress: AnyProgress = False, **keywords: Any
+    model: Query, x: Any = None, eps: Any = None, options: VerifyOptions | None = None, *,
+    progress: AnyProgress = False, **keywords: Any,
 ) -> VerifyResult: ...
 @overload
 def verify(
@@ -133,7 +135,8 @@ def verify(
 
 @overload
 def attack(
-    model: Query, x: AttackOptions | None = None, options: AttackOptions | None = None, *, budget: Budget | None = None, progress: AnyProgress = False,
+    model: Query, x: AttackOptions | None = None, options: AttackOptions | None = None, *,
+    budget: Budget | None = None, progress: AnyProgress = False,
     **keywords: Any,
 ) -> AttackResult: ...
 @overload
@@ -166,7 +169,8 @@ def attack(
 
 @overload
 def prune(
-    model: Query, x: PruneOptions | None = None, options: PruneOptions | None = None, *, budget: Budget | None = None, progress: AnyProgress = False,
+    model: Query, x: PruneOptions | None = None, options: PruneOptions | None = None, *,
+    budget: Budget | None = None, progress: AnyProgress = False,
     timeout: float | None = None, path: str | os.PathLike[str] | None = None, **keywords: Any,
 ) -> PruneResult: ...
 @overload

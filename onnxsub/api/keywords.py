@@ -49,9 +49,14 @@ class Keyword:
     default: Any
 
 
-@functools.cache
-def keywords_of(options: Any) -> Mapping[str, Keyword]:
+def keywords_of(options: type[Any]) -> Mapping[str, Keyword]:
     """The keywords of a dataclass of options. Of fields with one name the outermost and first is meant, or all (`EVERYWHERE`)."""
+    found: Mapping[str, Keyword] = _read(options)  # type: ignore[arg-type, unused-ignore]
+    return found
+
+
+@functools.cache
+def _read(options: Any) -> Mapping[str, Keyword]:
     found: dict[str, Keyword] = {}
     level: list[tuple[Path, type[Any]]] = [((), options)]
     while level:
@@ -208,9 +213,9 @@ def _as(value: Any, kind: Any) -> tuple[bool, Any]:
 
 
 def _as_tuple(value: Any, kinds: tuple[Any, ...]) -> tuple[bool, Any]:
-    if isinstance(value, str | bytes | Mapping):
+    single = isinstance(value, str if kinds[0] is str else numbers.Number)
+    if isinstance(value, str | bytes | Mapping) and not single:
         return False, None
-    single = isinstance(value, numbers.Number)
     if not single and not isinstance(value, Sequence | np.ndarray) and not hasattr(value, "__len__"):
         return False, None
     parts = [value] if single else list(value)

@@ -87,12 +87,12 @@ def info(
 
 def bounds(
     model: AnyModel | Query, x: AnyInput = None, eps: Any = None, options: BoundsOptions | None = None, *,
-    budget: Budget | None = None, timeout: float | None = None, **keywords: Any,
+    budget: Budget | None = None, timeout: float | None = None, threads: int | None = None, **keywords: Any,
 ) -> BoundsResult:
     """The interval of the input of every activation, and of the logits, on the ball of radius `eps` round one anchor.
 
     Args:
-        model, x, options: as of `distance`, one anchor. eps: as of `verify`. timeout: seconds.
+        model, x, options: as of `distance`, one anchor. eps: as of `verify`. timeout: seconds. threads: of onnxruntime.
         keywords: fields of `BoundsOptions` (`method`, ...), of model and anchor.
 
     Raises:
@@ -103,8 +103,7 @@ def bounds(
             x, options = None, x
         elif isinstance(model, Query) and eps is None:
             x, eps = None, x
-        own, asked = split("bounds", keywords, keywords_of(BoundsOptions), {"threads": None})
-        threads = own.pop("threads", None)
+        own, asked = split("bounds", keywords, keywords_of(BoundsOptions))
         radius, asked = radius_of("bounds", eps if eps is not None or options is None else options.eps, asked)
         done = build(BoundsOptions, {**own, "eps": radius}, options)
         budget = budget or Budget(checked("timeout", timeout, float | None))
@@ -115,12 +114,13 @@ def bounds(
 
 def compare(
     model: AnyModel | Query, other: AnyModel, x: AnyInput = None, eps: Any = None, options: CompareOptions | None = None, *,
-    budget: Budget | None = None, timeout: float | None = None, **keywords: Any,
+    budget: Budget | None = None, timeout: float | None = None, threads: int | None = None, **keywords: Any,
 ) -> CompareResult:
     """How far the logits of two models differ on the ball of radius `eps` round one anchor: what is attained and what is certified.
 
     Args:
-        model, x, options: as of `distance`, one anchor. other: a second model of the same input. timeout: seconds.
+        model, x, options: as of `distance`, one anchor. other: a second model of the same input.
+        eps: radius. timeout: seconds. threads: of onnxruntime.
         keywords: fields of `CompareOptions` (`samples`, `method` of the bounds, ...), of model and anchor.
     """
     with in_python():
@@ -128,8 +128,7 @@ def compare(
             x, options = None, x
         elif isinstance(model, Query) and eps is None:
             x, eps = None, x
-        own, asked = split("compare", keywords, keywords_of(CompareOptions), {"threads": None})
-        threads = own.pop("threads", None)
+        own, asked = split("compare", keywords, keywords_of(CompareOptions))
         if eps is None and options is None:
             raise InputError("eps is missing; compare needs a radius in un-normalised input units")
         own |= {} if eps is None else {"eps": eps}

@@ -104,7 +104,7 @@ class Question:
             question = Question(read, point[None], False, asked, threads)
         else:
             data = as_array(x, "the anchor")
-            read = any_model(model, data, asked.reading)
+            read = any_model(model, data[0] if asked.batch and data.ndim else data, asked.reading)
             question = Question(read, *_rows(data, read.input_shape, asked.batch), asked, threads)
         question.labels.shape  # noqa: B018 - looked at before anything is computed
         if question.many:

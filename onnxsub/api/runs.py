@@ -28,10 +28,11 @@ from onnxsub.reading import Reading
 from onnxsub.report.report import ReportOptions, ReportResult
 from onnxsub.report.report import report as write_report
 
-__all__ = ["evaluate", "report", "robustness"]
+__all__ = ["SPACE", "evaluate", "index_of", "report", "robustness"]
 
-_WHICH = ("index", "limit", "every", "array", "labels")
-_SPACE = ("lower", "upper", "mean", "std", "space", "output", "input_shape")
+SPACE = ("lower", "upper", "mean", "std", "space", "output", "input_shape")
+"""Keywords of the data space and of reading that a run has."""
+
 _ALIASES = {"property": "prop", "range": "value_range"}
 
 
@@ -60,15 +61,15 @@ def evaluate(
     with in_python():
         folder = Path(checked("run", run, str | os.PathLike))
         settings = {k: v for k, v in keywords_of(Settings).items() if k != "domain"}
-        refuse_unknown("evaluate", keywords, settings, RUN, _SPACE)
+        refuse_unknown("evaluate", keywords, settings, RUN, SPACE)
         how = build(RunOptions, {k: v for k, v in keywords.items() if k in RUN})
         own = {k: v for k, v in keywords.items() if k not in RUN}
         if models is None:
             _nothing_new(data, labels, index, limit, own)
             plan = open_run(folder)
         else:
-            values = {k: v for k, v in own.items() if k in settings and k not in _SPACE}
-            asked = build(AskedOptions, {k: v for k, v in own.items() if k in _SPACE})
+            values = {k: v for k, v in own.items() if k in settings and k not in SPACE}
+            asked = build(AskedOptions, {k: v for k, v in own.items() if k in SPACE})
             done = build(Settings, {**values, **space_of_run(asked)})
             several: list[Any] = list(models) if isinstance(models, list | tuple) else [models]
             samples = read_samples(*_data(folder, data, labels, (index, limit, every), array))
@@ -97,7 +98,7 @@ def robustness(
         folder = Path(checked("run", run, str | os.PathLike))
         given = {_ALIASES.get(k, k): v for k, v in keywords.items()}
         settings = {k: v for k, v in keywords_of(RobustnessSettings).items() if k != "domain"}
-        refuse_unknown("robustness", given, settings, RUN, _SPACE)
+        refuse_unknown("robustness", given, settings, RUN, SPACE)
         how = build(RunOptions, {k: v for k, v in given.items() if k in RUN})
         own = {k: v for k, v in given.items() if k not in RUN}
         if model is None:
@@ -106,8 +107,8 @@ def robustness(
         else:
             if eps is None:
                 raise InputError("eps is missing; a new run needs a radius in un-normalised input units")
-            values = {"metric": "satisfaction", **{k: v for k, v in own.items() if k in settings and k not in _SPACE}, "eps": eps}
-            asked = build(AskedOptions, {k: v for k, v in own.items() if k in _SPACE})
+            values = {"metric": "satisfaction", **{k: v for k, v in own.items() if k in settings and k not in SPACE}, "eps": eps}
+            asked = build(AskedOptions, {k: v for k, v in own.items() if k in SPACE})
             done = build(RobustnessSettings, {**values, **space_of_run(asked)})
             samples = choose(done, *_data(folder, data, labels, (index, limit, every), array))
             plan = Plan.of(_files([model], samples.x[:1], asked.reading, folder), samples, done)
@@ -143,9 +144,7 @@ def _data(
     if data is None:
         raise InputError("a new run needs data: an array of inputs, an .npz or .npy file, or a data set's name")
     index, limit, every = which
-    if index is not None:
-        index = parse_indices(index) if isinstance(index, str) else checked("index", index, tuple[int, ...])
-    choice = Choice(index, checked("every", every, int), checked("limit", limit, int | None))
+    choice = Choice(index_of(index), checked("every", every, int), checked("limit", limit, int | None))
     if isinstance(data, str | os.PathLike):
         source, said = os.fspath(data), labels
     else:
@@ -156,6 +155,14 @@ def _data(
             raise InputError(f"labels hold {y.dtype} values; give one whole number per input")
         said = stored(folder, "labels", y.reshape(-1).astype("int64"))
     return source, choice, array, None if said is None else os.fspath(said)
+
+
+def index_of(index: Any) -> tuple[int, ...] | None:
+    """Positions out of a sequence of them, or of text like `0,5,10-20`."""
+    if index is None:
+        return None
+    found: tuple[int, ...] = parse_indices(index) if isinstance(index, str) else checked("index", index, tuple[int, ...])
+    return found
 
 
 def _files(models: Sequence[AnyModel], example: Any, reading: Reading, folder: Path) -> tuple[str, ...]:

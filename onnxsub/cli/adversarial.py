@@ -120,7 +120,7 @@ def command(
         write_atomic(output, examples_npz(result.models))
     if folder is not None:
         write_pair_files(result, Path(folder))
-    out.result(result, _rows(result), _table(result.pairs))
+    out.result(result, _rows(result), *(_table(pairs, named=len(done) > 1) for pairs in result.models if pairs.pairs))
     for reason, count in failures.items():
         out.note(f"{count} pairs failed: {reason}")
     if result.interrupted:
@@ -213,13 +213,14 @@ def _spread(s: Spread, unit: str) -> str:
     return f"median {s.median:.4g}{unit}, mean {s.mean:.4g}{unit}, from {s.least:.4g}{unit} to {s.most:.4g}{unit}"
 
 
-def _table(pairs: Pairs) -> list[tuple[str, ...]]:
+def _table(pairs: Pairs, *, named: bool) -> list[tuple[str, ...]]:
     """Examples by source class (rows) and target class (columns); as many pairs stand behind them as the last column says."""
     from onnxsub.metrics.adversarial_result import matrix
 
     targeted = matrix(pairs).targeted
     sources, targets = (sorted({getattr(p, key) for p in pairs.pairs}) for key in ("label", "target"))
-    table: list[tuple[str, ...]] = [("examples from \\ to", *map(str, targets), "all", "of pairs")]
+    what = f"{pairs.name}: examples from" if named else "examples from"
+    table: list[tuple[str, ...]] = [(f"{what} \\ to", *map(str, targets), "all", "of pairs")]
     for y in sources:
         asked = {p.target for p in pairs.pairs if p.label == y}
         cells = (str(targeted[y][t]) if t in asked else "-" for t in targets)

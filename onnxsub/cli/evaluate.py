@@ -71,6 +71,7 @@ __all__ = ["command"]
 @click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster.  [default: a local one]")
 @click.option("--kill-after", type=float, metavar="S", help="Hard limit of a unit of work.  [default: 2 x --timeout + 60]")
 @click.option("--retry-failed", is_flag=True, help="Do units again that had failed.")
+@click.option("--reference", metavar="FILE.csv", help="Values to stand beside the distances, published ones say: sample, value.")
 @output_options
 def command(
     models: tuple[str, ...],
@@ -80,6 +81,7 @@ def command(
     address: str | None,
     kill_after: float | None,
     retry_failed: bool,
+    reference: str | None,
     out: Output,
     **experiment: Any,
 ) -> int:
@@ -87,6 +89,7 @@ def command(
 
     The run is a folder. Kill it at any moment and give the same command again, or only --run: what is done is kept.
     """
+    from onnxsub.cli.distances import distance_tables
     from onnxsub.evaluate.run import RunOptions, evaluate, open_run
 
     options = RunOptions(jobs, engine, address, kill_after, retry_failed)
@@ -101,8 +104,8 @@ def command(
             raise click.UsageError(f"--{option} is about a new run; name its models too, or go on with {folder!r} by --run alone")
         plan = open_run(Path(folder))
     with out.progress() as report:
-        result = evaluate(plan, Path(folder), options, progress=report)
-    out.result(result, _rows(plan, result), _table(result))
+        result = evaluate(plan, Path(folder), options, progress=report, reference=reference)
+    out.result(result, _rows(plan, result), _table(result), *distance_tables(result.samples, result.spread))
     for reason, count in result.failures.items():
         out.note(f"{count} failed: {reason}")
     if result.interrupted:
@@ -160,7 +163,7 @@ def _rows(plan: Plan[Settings], result: EvaluateResult) -> list[tuple[str, str]]
         ("models", ", ".join(m.name for m in plan.models)),
         ("samples", f"{len(s.index):,} of {s.source}"),
         ("units", settled),
-        ("results", str(result.folder / "results.parquet")),
+        ("results", str(result.folder / "samples.csv")),
         ("time", f"{result.wall_s:.1f} s{overhead}"),
     ]
 

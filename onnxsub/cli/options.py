@@ -64,7 +64,7 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command, and shows what it does while it works; what libraries print meanwhile goes to standard error."""
         quiet = bool(ctx.params.get("quiet"))
-        with shown(quiet=quiet, verbose=bool(ctx.params.get("verbose"))) as display:
+        with apart(), shown(quiet=quiet, verbose=bool(ctx.params.get("verbose"))) as display:
             if not quiet:
                 for note in ctx.meta.get(_NOTES, ()):
                     display.say(f"note: {note}")

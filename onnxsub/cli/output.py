@@ -33,8 +33,8 @@ class Output:
     quiet: bool = False
     verbose: bool = False
 
-    def result(self, result: Result, rows: Sequence[tuple[str, str]], table: Sequence[Sequence[str]] = ()) -> None:
-        """Print a result: its JSON form, or `rows` (name, value) and then `table` (its first row names the columns)."""
+    def result(self, result: Result, rows: Sequence[tuple[str, str]], *tables: Sequence[Sequence[str]]) -> None:
+        """Print a result: its JSON form, or `rows` (name, value) and then `tables` (their first rows name the columns)."""
         _over()
         if self.json:
             from onnxsub.results import dumps
@@ -55,7 +55,7 @@ class Output:
             grid.add_row(Text(name), Text(value))
         with console.capture() as printed:
             console.print(grid)
-            if table:
+            for table in filter(None, tables):
                 body = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
                 for i, heading in enumerate(table[0]):
                     body.add_column(Text(heading), justify="left" if i == 0 else "right", no_wrap=i > 0, overflow="fold")

@@ -168,7 +168,7 @@ def _rows(plan: Plan[RobustnessSettings], result: RobustnessResult) -> list[tupl
         reached = "not reached yet" if not result.finished else reached
         rows.append(("error", f"{plan.settings.error:g} asked for, {reached}"))
     rows.append(("guarantee", found.guarantee))
-    rows += [("results", str(result.folder / "results.parquet")), ("time", f"{result.wall_s:.1f} s")]
+    rows += [("results", str(result.folder / "samples.csv")), ("time", f"{result.wall_s:.1f} s")]
     return rows
 
 

@@ -16,16 +16,14 @@ from onnxsub.evaluate.job import Job, Watch
 from onnxsub.evaluate.ledger import Ledger, Unit
 from onnxsub.evaluate.lock import end_family, lock
 from onnxsub.evaluate.pace import Pace
-from onnxsub.evaluate.parquet import check_parquet
 from onnxsub.evaluate.plan import Plan, RunSettings, difference, plan_with, read_plan, write_plan
 from onnxsub.evaluate.processes import Processes
 from onnxsub.evaluate.task import Outcome
 
-__all__ = ["DEATHS", "GRACE", "LEDGER", "PLAN", "RESULTS", "Driven", "Report", "RunOptions", "drive", "reopen"]
+__all__ = ["DEATHS", "GRACE", "LEDGER", "PLAN", "Driven", "Report", "RunOptions", "drive", "reopen"]
 
 PLAN = "run.toml"
 LEDGER = "ledger.sqlite"
-RESULTS = "results.parquet"
 
 DEATHS = 3
 """A unit whose worker was lost so often is failed."""
@@ -120,11 +118,10 @@ def drive(
     Raises:
         InputError: the folder belongs to another run or another process, samples that do not fit a model,
             what every unit would fail on.
-        MissingDependencyError: pyarrow, Ray, a solver, a verifier or its program is not installed.
+        MissingDependencyError: Ray, a solver, a verifier or its program is not installed.
         OutputError: the disk is full. What is done is kept.
     """
     start = time.perf_counter()
-    check_parquet()
     anchors = Anchors(job)
     begun, here = (folder / PLAN).exists(), options.address is None
     if not begun:

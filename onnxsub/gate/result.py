@@ -14,12 +14,13 @@ from onnxsub.gate.measured import Measured
 from onnxsub.gate.options import GateOptions
 from onnxsub.gate.pairs import Pair, Seen
 from onnxsub.results import VERSION
+from onnxsub.shown import Shown
 
 __all__ = ["GateResult", "witness_distance"]
 
 
-@dataclass(frozen=True, eq=False)
-class GateResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class GateResult(Shown):
     """Whether the new model passes, and why.
 
     Attributes:
@@ -38,6 +39,10 @@ class GateResult:
     comparison: Comparison | None
     checks: tuple[Check, ...]
     seconds: float
+
+    @property
+    def line(self) -> str:
+        return self.headline
 
     @property
     def verdict(self) -> str:

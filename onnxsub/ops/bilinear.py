@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 else:
     from onnxsub.lazy import torch
 
-__all__ = ["Bilinear", "MatrixProduct", "Planes", "Product"]
+__all__ = ["Bilinear", "MatrixProduct", "Pairwise", "Planes", "Product"]
 
 _ULPS = 16
 """Bounds are widened by this many units in the last place of what enters them, and one more per term of a sum."""
@@ -200,7 +200,7 @@ class Bilinear(Splittable, abc.ABC):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Product(Bilinear):
+class Pairwise(Bilinear, abc.ABC):
     """`x y`, elementwise; axes of length 1 are broadcast. Both factors have the same number of axes."""
 
     @property
@@ -225,6 +225,11 @@ class Product(Bilinear):
 
     def write(self, writer: OnnxWriter, factors: tuple[str, str], output: str) -> None:
         writer.node("Mul", factors, output)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Product(Pairwise):
+    """`x y`, elementwise, of any two factors."""
 
 
 def _summed(t: Tensor, shape: Shape) -> Tensor:

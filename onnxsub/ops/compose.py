@@ -17,6 +17,7 @@ from onnxsub.ops.joined import joined
 from onnxsub.ops.logsumexp import LogSumExp
 from onnxsub.ops.movement import Reshape
 from onnxsub.ops.node import Node
+from onnxsub.ops.normalised import Normalised
 from onnxsub.ops.reduce import Reduce
 
 __all__ = ["Composer"]
@@ -102,11 +103,16 @@ class Composer:
         """`x y`, axes of length 1 broadcast."""
         return self.bilinear(Product, x, y, np.broadcast_shapes(self.shapes[x], self.shapes[y]), into)
 
-    def bilinear(self, kind: type[Bilinear], x: str, y: str, shape: Shape, into: str | None = None) -> str:
+    def normalised(self, x: str, factor: str, limit: float, into: str | None = None) -> str:
+        """`x factor`, which is known to lie within `-limit` and `limit`."""
+        shape = np.broadcast_shapes(self.shapes[x], self.shapes[factor])
+        return self.bilinear(Normalised, x, factor, shape, into, limit=limit)
+
+    def bilinear(self, kind: type[Bilinear], x: str, y: str, shape: Shape, into: str | None = None, **fields: Any) -> str:
         """A product of x and y, of the kind and the per-sample shape that are given, on both joined (`joined.py`)."""
         both = f"{self._output}:{len(self._ops)}:joined"
         first, second = self.shapes[x], self.shapes[y]
         new = joined((x, y), (first, second), both, op_type=self._node.op_type, node=self._node.name)
         self._ops += new
         self.shapes |= {op.output: op.out_shape for op in new}
-        return self._put(kind, (both,), shape, into, "product", first=first, second=second)
+        return self._put(kind, (both,), shape, into, "product", first=first, second=second, **fields)

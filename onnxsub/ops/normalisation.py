@@ -48,10 +48,12 @@ def _only_first_output(node: Node) -> None:
 
 def _normalised(steps: Composer, x: str, axes: tuple[int, ...], epsilon: float, *, centred: bool = True) -> str:
     """`(x - mean) / sqrt(var + epsilon)`, or without the mean."""
+    count = math.prod(steps.shapes[x][a] for a in axes)
+    limit = math.sqrt(count - 1 if centred else count)
     if centred:
         x = steps.minus(x, steps.reduce(x, axes, mean=True))
     spread = steps.reduce(steps.square(x), axes, mean=True)
-    return steps.product(x, steps.apply(InversePower, spread, power=0.5, shift=epsilon))
+    return steps.normalised(x, steps.apply(InversePower, spread, power=0.5, shift=epsilon), limit)
 
 
 def _parameter(node: Node, i: int, what: str, shape: Shape) -> Array:
@@ -124,7 +126,7 @@ def read_lp_normalization(node: Node) -> tuple[Operator, ...]:
     steps = Composer(node)
     terms = steps.square(source) if p == 2 else _magnitude(steps, source)
     norm = steps.apply(InversePower, steps.reduce(terms, axes, mean=False), power=1 / p, shift=_NOT_ZERO)
-    steps.product(source, norm, steps.output)
+    steps.normalised(source, norm, 1.0, steps.output)
     return steps.done()
 
 

@@ -168,7 +168,8 @@ def _normalizer(made: _Made, _: GraphProto) -> bool:
         return True
     # axes are an input from opset 18 on
     axes = [] if made.opset < 18 else [made.weight("axes", np.array([-1], np.int64))]
-    largest = made.step("ReduceMax", [value, *axes], keepdims=1, **({} if axes else {"axes": [-1]}))
+    attributes: dict[str, Any] = {} if axes else {"axes": [-1]}
+    largest = made.step("ReduceMax", [value, *axes], keepdims=1, **attributes)
     made.step("Div", [value, largest], made.node.output[0])
     return True
 

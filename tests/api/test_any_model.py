@@ -91,6 +91,13 @@ def test_one_input_and_a_batch_are_told_apart(example: object) -> None:
     assert any_model(mlp(), example).input_shape == (6,)
 
 
+def test_one_image_with_a_batch_axis_is_a_batch_of_one() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    assert any_model(net, np.zeros((1, 1, 8, 8))).input_shape == (1, 8, 8)
+    assert any_model(net, np.zeros((1, 8, 8))).input_shape == (1, 8, 8)
+    assert any_model(net, np.zeros((5, 1, 8, 8))).input_shape == (1, 8, 8)
+
+
 @pytest.mark.parametrize("shape", [(6,), (1, 6)])
 def test_a_shape_stands_for_an_example(shape: tuple[int, ...]) -> None:
     assert any_model(mlp(), reading=Reading(input_shape=shape)).input_shape == (6,)

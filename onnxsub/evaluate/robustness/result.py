@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxsub.evaluate.drive import RESULTS
 from onnxsub.evaluate.robustness.measure import Measure
 from onnxsub.evaluate.robustness.row import SampleRow
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.robustness.tally import Tally, verdict_of
+from onnxsub.evaluate.tables import results_of
 from onnxsub.results import VERSION
 from onnxsub.shown import Shown, number
 
@@ -71,6 +71,7 @@ class RobustnessResult(Shown):
         counts = asdict(self.counts)
         (model,) = self.plan["model"]
         interval = self.measure.interval
+        table, parquet = results_of(self.folder)
         return {
             "schema": "onnxsub.robustness/1",
             "version": VERSION,
@@ -88,7 +89,8 @@ class RobustnessResult(Shown):
             "finished": self.finished,
             "interrupted": self.interrupted,
             "failures": dict(self.failures),
-            "results": str(self.folder / RESULTS),
+            "results": None if parquet is None else str(parquet),
+            "samples_csv": str(table),
             "done_now": self.done_now,
             "time_s": {"total": self.wall_s, "busy": self.busy_s},
         }
