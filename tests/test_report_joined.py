@@ -46,10 +46,11 @@ def runs(files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     changed = onnx.load(files[0])
     for weight in changed.graph.initializer:
         array = numpy_helper.to_array(weight)
-        weight.CopyFrom(numpy_helper.from_array((array * np.linspace(0.9, 1.1, array.size).reshape(array.shape)).astype(array.dtype), weight.name))
+        factors = np.linspace(0.9, 1.1, array.size).reshape(array.shape)
+        weight.CopyFrom(numpy_helper.from_array((array * factors).astype(array.dtype), weight.name))
     onnx.save(changed, folder / "new.onnx")
-    cases = (("before", files[0], files[1]), ("after", folder / "new.onnx", files[1]), ("else", files[0], many(folder, files[1], 3)))
-    for name, model, data in cases:
+    (old, same), new = files, folder / "new.onnx"
+    for name, model, data in (("before", old, same), ("after", new, same), ("else", old, many(folder, same, 3))):
         samples = read_samples(data, Choice(limit=3), labels="predicted")
         plan = Plan.of((str(model),), samples, Settings(gammas=(0.5,), seed=int(name == "else")))
         evaluate(plan, folder / name, engine=InProcess(lambda task: None))
@@ -98,7 +99,9 @@ def test_other_data_are_not_paired(runs: tuple[Path, Path, Path], tmp_path: Path
     assert "before: 0; else: 1" in words
 
 
-def test_what_cannot_stand_side_by_side(runs: tuple[Path, Path, Path], files: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_stand_side_by_side(
+    runs: tuple[Path, Path, Path], files: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     robustness(plan_of(files, 3), tmp_path / "other", engine=Here(Invented(0.5)))
     for argv, words in (
         ([str(runs[0]), str(tmp_path / "other")], "runs of different commands cannot stand side by side"),
@@ -169,6 +172,7 @@ def test_samples_against_the_first_run() -> None:
 
 
 def test_only_changed_verdicts_are_listed() -> None:
-    table = changed_table({"a": {0: "proved", 1: "proved", 2: "violated"}, "b": {0: "proved", 1: "undecided", 2: "proved", 3: "proved"}})
+    first, second = {0: "proved", 1: "proved", 2: "violated"}, {0: "proved", 1: "undecided", 2: "proved", 3: "proved"}
+    table = changed_table({"a": first, "b": second})
     assert table.cells == (("1", "proved", "undecided"), ("2", "violated", "proved"))
     assert "Of 3 samples" in table.note
