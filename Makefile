@@ -2,6 +2,7 @@
 # make test   the test suite (slow tests included); make test ARGS="-m 'not slow'" is the quick part
 # make lint   ruff and mypy
 # make plain  the README's commands in an environment with the newest versions of everything, without constraints (but for torch)
+# make docs   the documentation as a site, built strictly, notebooks executed: site/index.html
 # make clean  removes what the others made, except the environment
 #
 # PYTHON  the interpreter that makes the environment, 3.11 or newer
@@ -16,7 +17,7 @@ JOBS   ?= auto
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint plain clean
+.PHONY: demo test lint docs plain clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -29,6 +30,10 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python scripts/docs/check.py site
+
 # torch alone is pinned: its newest version may bring gigabytes of CUDA
 plain: $(BIN)/pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
@@ -36,7 +41,7 @@ plain: $(BIN)/pip
 	$(BIN)/python .ci/plain.py $(BIN)
 
 clean:
-	rm -rf demo-out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo-out build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # bin/pip comes last, so an environment whose making was interrupted is made again
 $(BIN)/pip:
@@ -55,3 +60,7 @@ $(VENV)/.test: pyproject.toml constraints.txt $(BIN)/pip
 $(VENV)/.lint: pyproject.toml constraints.txt $(BIN)/pip
 	$(PIP) -e ".[cpu,all,dev]"
 	@touch $@ $(VENV)/.test $(VENV)/.demo
+
+$(VENV)/.docs: pyproject.toml constraints.txt $(BIN)/pip
+	$(PIP) -e ".[cpu,docs]"
+	@touch $@

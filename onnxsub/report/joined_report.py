@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxsub.evaluate.drive import PLAN
-from onnxsub.evaluate.numbers import NONE
+from onnxsub.evaluate.numbers import NONE, Digits
 from onnxsub.evaluate.pairs.settings import PairSettings
 from onnxsub.evaluate.plan import read_plan, schema_of
 from onnxsub.evaluate.reference import kept_reference
@@ -139,11 +139,21 @@ def _distances(page: _Page, folders: Mapping[str, Path], plans: Mapping[str, Map
         page.lead.append("The data of the runs differ, so samples are not paired: figures over all samples stand side by side.")
         return
     first, *others = members
+    page.lead += [f"{m.label}, {m.model}: {_middle(m, digits)}" for m in members]
     page.lead.append(f"The runs are of the same data, so every sample is paired with itself; changes are against {first.label}.")
     if others:
         page.tables.append(against_table(first, others, digits))
         page.pictures += [p for other in others for p in [paired_scatter(first, other)] if p is not None]
         page.tables.append(members_table(members, digits))
+
+
+def _middle(member: Member, digits: Digits) -> str:
+    upper = next((x for x in member.spread if x.quantity == "d_bnd_upper"), None)
+    if upper is None or upper.median is None:
+        return "no distance is known yet."
+    exact = sum(s.status == "exact" for s in member.samples)
+    middle = digits.near(upper.median)
+    return f"half of {upper.counted:,} samples lie at most {middle} from a boundary; {exact:,} distances are exact."
 
 
 def _robustness(page: _Page, folders: Mapping[str, Path], plans: Mapping[str, Mapping[str, Any]]) -> None:
