@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from onnxsub.errors import InputError, OutputError
+from onnxsub.errors import InputError, OptionError, OutputError
 from onnxsub.evaluate.anchored import Anchors
 from onnxsub.evaluate.engine import Engine
 from onnxsub.evaluate.job import Job, Watch
@@ -56,13 +56,13 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         if self.jobs < 1:
-            raise InputError(f"--jobs {self.jobs} is not possible; give 1 or more")
+            raise OptionError(f"--jobs {self.jobs} is not possible; give 1 or more")
         if self.engine not in ("processes", "ray"):
-            raise InputError(f"--engine {self.engine!r} is unknown; choose processes or ray")
+            raise OptionError(f"--engine {self.engine!r} is unknown; choose processes or ray")
         if self.address is not None and self.engine != "ray":
-            raise InputError("--address names a Ray cluster; add --engine ray")
+            raise OptionError("--address names a Ray cluster; add --engine ray")
         if self.kill_after is not None and not self.kill_after > 0:
-            raise InputError(f"--kill-after {self.kill_after:g} is not a positive number; give one")
+            raise OptionError(f"--kill-after {self.kill_after:g} is not a positive number; give one")
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,6 +199,7 @@ def _loop(
             # memory is the usual reason for a lost worker, and threads cost some
             threads = max(1, job.plan.settings.threads >> unit.deaths)
             under_way[unit.id] = unit
+            pace.begin(unit)
             engine.submit(anchors.task(unit, ledger, threads), limit)
         if not under_way:
             return

@@ -22,13 +22,14 @@ from onnxsub.evaluate.tables import results_of, write_results
 from onnxsub.evaluate.task import KINDS, Attacked, Outcome
 from onnxsub.passes.substitute import check_method
 from onnxsub.results import VERSION
+from onnxsub.shown import Shown
 from onnxsub.verifiers.installed import check_engines
 
 __all__ = ["DEATHS", "LEDGER", "PLAN", "EvaluateResult", "RunOptions", "evaluate", "open_run", "units_of"]
 
 
-@dataclass(frozen=True, eq=False)
-class EvaluateResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class EvaluateResult(Shown):
     """What a run came to.
 
     Attributes:
@@ -49,6 +50,11 @@ class EvaluateResult:
     wall_s: float
     busy_s: float
     jobs: int
+
+    @property
+    def line(self) -> str:
+        counts = ", ".join(f"{n:,} {state}" for state, n in self.counts.items() if n)
+        return f"{str(self.folder)!r}: {counts} units, {len(self.lines)} lines in the table"
 
     @property
     def finished(self) -> bool:

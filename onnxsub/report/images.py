@@ -11,6 +11,7 @@ import numpy as np
 from onnxsub.evaluate.ledger import Ledger
 from onnxsub.ops.base import Array
 from onnxsub.report.picture import Picture, draw, slug
+from onnxsub.shown import image_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -112,19 +113,6 @@ def _draw(name: str, title: str, rows: list[_Shown], domain: tuple[float, float]
     said = "; ".join(f"sample {r.sample}: class {r.classes[0]} becomes {r.classes[1]} at distance {r.reach:.3g}" for r in rows)
     alt = f"Rows of three images, anchor, adversarial point and their difference. {said}."
     return draw(name, title, alt, caption, paint, size=(4.8, 0.5 + 1.45 * len(rows)), group=group)
-
-
-def image_of(x: Array) -> Array | None:
-    """`(H, W)` or `(H, W, 3)` of a per-sample array in any of the usual layouts, a flat square included; None: no image."""
-    flat = np.squeeze(x)
-    side = round(float(np.sqrt(flat.size)))
-    if flat.ndim == 1 and side * side == flat.size and side > 3:
-        return flat.reshape(side, side)
-    if flat.ndim == 2 and min(flat.shape) > 3:
-        return flat
-    if flat.ndim == 3 and flat.shape[0] == 3:
-        return flat.transpose(1, 2, 0)
-    return flat if flat.ndim == 3 and flat.shape[2] == 3 else None
 
 
 def _show(axes: object, x: Array, domain: tuple[float, float]) -> None:

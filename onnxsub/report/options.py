@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 from onnxsub.report.page import Facts, page
 from onnxsub.report.picture import Picture
 from onnxsub.report.table import Table, to_latex, to_markdown
@@ -33,13 +33,13 @@ class ReportOptions:
 
     def __post_init__(self) -> None:
         if self.images < 0:
-            raise InputError(f"--images {self.images} is negative; give 0 or more")
+            raise OptionError(f"--images {self.images} is negative; give 0 or more")
 
     def check_joined(self) -> None:
-        """Raises InputError for what is of one run only."""
+        """Raises OptionError for what is of one run only."""
         for option, given in (("--samples", self.samples is not None), ("--reference", self.reference is not None)):
             if given:
-                raise InputError(f"{option} is of one run; leave it out, or give a single RUN")
+                raise OptionError(f"{option} is of one run; leave it out, or give a single RUN")
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from onnxsub.report.pairs_report import pairs_report
 from onnxsub.report.picture import check_matplotlib
 from onnxsub.report.robustness_report import robustness_report
 from onnxsub.results import VERSION, Result
+from onnxsub.shown import Shown
 
 __all__ = ["ReportOptions", "ReportResult", "report", "report_joined"]
 
@@ -33,8 +34,8 @@ _REPORTS: Mapping[str, Callable[[Path, ReportOptions, Report | None], Contents]]
 }
 
 
-@dataclass(frozen=True, eq=False)
-class ReportResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class ReportResult(Shown):
     """What was written.
 
     Attributes:
@@ -48,6 +49,10 @@ class ReportResult:
     lines: tuple[Result, ...]
     counts: Mapping[str, int]
     spread: tuple[Result, ...] = ()
+
+    @property
+    def line(self) -> str:
+        return f"{str(self.page)!r}, {len(self.files)} files"
 
     @property
     def page(self) -> Path:

@@ -13,12 +13,13 @@ from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.robustness.tally import Tally, verdict_of
 from onnxsub.evaluate.tables import results_of
 from onnxsub.results import VERSION
+from onnxsub.shown import Shown, number
 
 __all__ = ["RobustnessResult"]
 
 
-@dataclass(frozen=True, eq=False)
-class RobustnessResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class RobustnessResult(Shown):
     """What a run came to.
 
     Attributes:
@@ -42,6 +43,12 @@ class RobustnessResult:
     done_now: int
     wall_s: float
     busy_s: float
+
+    @property
+    def line(self) -> str:
+        m = self.measure
+        ends = number(m.lower) if m.lower == m.upper else f"{number(m.lower)} to {number(m.upper)}"
+        return f"{str(self.folder)!r}: {self.plan['settings']['metric']} {ends} of {m.samples:,} samples"
 
     @property
     def nothing_decided(self) -> bool:
