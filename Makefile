@@ -1,7 +1,8 @@
 # make demo   the main job on the bundled network, from a bare Python to a substitute and its exact distance
 # make test   the test suite (slow tests included); make test ARGS="-m 'not slow'" is the quick part
 # make lint   ruff and mypy
-# make plain  the README's commands in an environment with the newest versions of everything, without constraints (but for torch)
+# make plain  source distribution and wheel, the wheel with the newest versions of everything, without constraints (but for torch), and
+#             in that environment the README's commands and every command with --json
 # make docs   the documentation as a site, built strictly, notebooks executed: site/index.html
 # make clean  removes what the others made, except the environment
 #
@@ -36,9 +37,12 @@ docs: $(VENV)/.docs
 
 # torch alone is pinned: its newest version may bring gigabytes of CUDA
 plain: $(BIN)/pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager ".[cpu,report]" $$(grep '^torch==' constraints.txt)
-	$(BIN)/python .ci/plain.py $(BIN)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check build $$(grep '^torch==' constraints.txt)
+	rm -rf $(VENV)/dist
+	$(BIN)/python -m build --outdir $(VENV)/dist . > /dev/null
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager \
+		"$$(ls $(VENV)/dist/*.whl)[cpu,report]" $$(grep '^torch==' constraints.txt)
+	$(BIN)/python .ci/commands.py $(BIN)
 
 clean:
 	rm -rf demo-out build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -42,7 +42,7 @@ class Check:
 
 
 def check_asked(options: GateOptions, *, compared: bool) -> None:
-    """Raises InputError where no condition is made, or one that needs a baseline without one."""
+    """Raises OptionError where no condition is made, or one that needs a baseline without one."""
     if compared:
         return
     if options.max_drop is not None or options.significance is not None:

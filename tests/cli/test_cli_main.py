@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -168,6 +169,16 @@ def test_every_command_is_a_click_command() -> None:
         assert command.name == name
         assert command.help
     assert run_cli(["--version"]) == 0
+
+
+def test_continuous_integration_runs_every_command_with_json() -> None:
+    listed = runpy.run_path(str(REPOSITORY / ".ci" / "commands.py"))["_named"]()
+    context = cli.make_context("onnxsub", ["info"], resilient_parsing=True)
+    for name in COMMANDS:
+        command: Any = cli.get_command(context, name)
+        for inner, one in getattr(command, "commands", {"": command}).items():
+            assert any("--json" in parameter.opts for parameter in one.params)
+            assert f"{name} {inner}".strip() in listed, f"give .ci/commands.py a command line of {name} {inner}"
 
 
 def test_what_libraries_print_does_not_reach_standard_output() -> None:
