@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -230,13 +231,19 @@ def _written(module: nn.Module, row: Tensor, names: list[str], name: str) -> tup
         first = error
     if importlib.util.find_spec("onnxscript") is None:
         raise ModelError(
-            f"{name}: torch cannot export it ({one_line(first)}); `pip install onnxscript` gives torch's other exporter, "
+            f"{name}: torch cannot export it ({_plain(first)}); `pip install onnxscript` gives torch's other exporter, "
             "or export it yourself and give the file"
         ) from first
     try:
         return _heard(lambda: _dynamo(module, row, names))
     except Exception as error:  # likewise
-        raise ModelError(f"{name}: torch cannot export it ({one_line(error)}); export it yourself and give the file") from first
+        both = f"{_plain(first)}; by the newer exporter: {_plain(error)}"
+        raise ModelError(f"{name}: torch cannot export it ({both}); export it yourself and give the file") from first
+
+
+def _plain(error: Exception) -> str:
+    """An exporter's message on one line, without its colours."""
+    return one_line(re.sub(r"\x1b\[[0-9;]*m", "", str(error)), 160)
 
 
 def _traced(module: nn.Module, row: Tensor, names: list[str]) -> ModelProto:

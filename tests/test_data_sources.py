@@ -245,3 +245,43 @@ def test_class_files(tmp_path: Path) -> None:
     for text in ("a,a", "a=0,b", "a=x", "", str(tmp_path / "none.txt"), str(written(tmp_path / "bad.json", "[1]"))):
         with pytest.raises(InputError, match="--classes"):
             read_classes(text)
+
+
+# --- runs
+
+
+def test_a_run_finds_its_samples_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxsub.evaluate.plan import Plan, difference, plan_again, read_plan, write_plan
+    from onnxsub.evaluate.settings import Settings
+
+    monkeypatch.chdir(tmp_path)
+    model = Path(__file__).parents[1] / "models" / "digits.onnx"
+    pictures = np.random.default_rng(0).integers(0, 256, (6, 8, 8), dtype=np.uint8)
+    folder(tmp_path / "d", seven=list(pictures[:3]), four=list(pictures[3:]))
+    rows = "\n".join(",".join(map(str, [*p.reshape(-1).tolist(), "four"])) for p in pictures)
+    written(tmp_path / "t.csv", ",".join([*(f"p{i}" for i in range(64)), "class"]) + "\n" + rows + "\n")
+    for source in ("d", "t.csv"):
+        samples = read_samples(source, Choice(limit=4), classes=read_classes("four=4,seven=7"))
+        plan = Plan.of((str(model),), samples, Settings(mean=tuple(np.linspace(0, 1, 64)), std=(1.0,)))
+        write_plan(plan, tmp_path / "run.toml")
+        recorded = read_plan(tmp_path / "run.toml")
+        again = plan_again(recorded)
+        assert difference(recorded, again.to_json()) is None
+        np.testing.assert_array_equal(again.samples.x, samples.x)
+        np.testing.assert_array_equal(again.samples.y, samples.y)
+        other = Plan.of((str(model),), read_samples(source, Choice(limit=4), classes=read_classes("four=5,seven=7")), plan.settings)
+        assert "data.classes" in str(difference(recorded, other.to_json()))
+    Image.fromarray(pictures[0] // 2).save(tmp_path / "d" / "seven" / "0.png")
+    changed = Plan.of((str(model),), read_samples("d", Choice()), Settings())
+    assert changed.samples.sha256 != read_samples("d", Choice(limit=1)).sha256
+
+
+def test_a_sample_of_a_folder_as_an_anchor(tmp_path: Path) -> None:
+    path = folder(tmp_path / "d", cat=[grey(51, (8, 8)), grey(102, (8, 8))], dog=[grey(255, (8, 8))])
+    found = read_samples(path, Choice())
+    for i in range(3):
+        np.testing.assert_array_equal(read_anchor(path, (1, 8, 8), index=i), anchor_of(found.x[i], (1, 8, 8), (0.0, 1.0), "x"))
+    with pytest.raises(InputError, match="holds 3 images; say which one with --index N"):
+        read_anchor(path, (1, 8, 8))
+    with pytest.raises(InputError, match="has 3 images, so --index 3 is out of range"):
+        read_anchor(path, (1, 8, 8), index=3)

@@ -19,7 +19,6 @@ from PIL import Image
 
 from onnxsub.cli.main import run as run_cli
 from onnxsub.evaluate.plan import Plan
-from onnxsub.evaluate.row import Row
 from onnxsub.evaluate.run import evaluate
 from onnxsub.evaluate.samples import Choice, read_samples
 from onnxsub.evaluate.settings import Settings
@@ -29,6 +28,7 @@ from onnxsub.report.picture import BLACK, COLOURS, GREY
 from onnxsub.report.report import ReportOptions, report
 from onnxsub.report.table import distances, records_csv, to_latex, to_markdown
 from tests.evaluate_tools import ROOT, SAMPLES, make_files
+from tests.report_tools import ROW_LIKE
 from tests.test_evaluate_run import InProcess
 
 DIGITS = ROOT / "models" / "digits.onnx"
@@ -239,14 +239,7 @@ def test_matplotlib_is_not_installed(run: Path, monkeypatch: pytest.MonkeyPatch,
     assert 'pip install "onnxsub[report]"' in capfd.readouterr().err
 
 
-ROW = Row(
-    model="m", index=0, label=1, predicted=1, method="lin", gamma=0.9, verifier="milp", d_adv=0.22, adversarial_label=2,
-    d_bnd_lower=0.2, d_bnd_upper=0.2, d_hat_lower=0.21, d_hat_upper=0.21, original_lower=0.1, original_upper=0.2,
-    original_exact=False, status="exact", status_bnd="exact", status_hat="exact", reason=None,
-    units_total=10, units_pruned=9, kept_per_layer=(0, 1),
-    runs_bnd=5, runs_hat=2, nodes_bnd=0, nodes_hat=0, run_s_bnd=4.0, run_s_hat=0.5, time_attack=0.1, time_bnd=30.0, time_prune=0.5,
-    time_hat=1.5, time_original=0.2, time_refine=0.0,
-)  # fmt: skip
+ROW = replace(ROW_LIKE, model="m", verifier="milp")
 
 
 def test_what_is_counted() -> None:

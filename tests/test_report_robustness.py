@@ -16,6 +16,7 @@ from onnxsub.cli.main import run as run_cli
 from onnxsub.evaluate.robustness.run import robustness
 from onnxsub.evaluate.task import Outcome, Task
 from tests.evaluate_tools import make_files
+from tests.report_tools import Recorder, check_layout
 from tests.robustness_tools import Here, Invented, many, plan_of
 
 
@@ -55,12 +56,18 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("metric", RUNS)
-def test_a_report(tmp_path: Path, files: tuple[Path, Path], metric: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_report(
+    tmp_path: Path, files: tuple[Path, Path], metric: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(monkeypatch)
     answer, settings, figures = RUNS[metric]
     result = robustness(plan_of(files, metric=metric, **settings), tmp_path / "run", engine=Here(answer))
     assert run_cli(["report", str(tmp_path / "run"), "--json"]) == 0
     out, err = capfd.readouterr()
     assert err == ""  # also where a sequence has left samples out, nothing is missing
+    assert len(recorder.figures) == len(figures)
+    for figure in recorder.figures.values():
+        check_layout(figure)
     document = json.loads(out)
     report = tmp_path / "run" / "report"
     assert {Path(f).stem for f in document["files"] if f.startswith("figures/")} == figures

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,9 +75,32 @@ def _bar() -> Iterator[Callable[[float, str], None]]:
 
     console = Console(stderr=True)
     if console.is_jupyter:
+        if importlib.util.find_spec("ipywidgets") is None:
+            with _line() as tell:
+                yield tell
+            return
         console = Console()  # a notebook shows what is displayed, not a stream
     text, share = TextColumn("{task.description}", markup=False), TextColumn("{task.percentage:>3.0f}%")
     columns = (text, BarColumn(), share, TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=1.0)
         yield lambda share, text: bar.update(task, completed=share, description=text)
+
+
+@contextmanager
+def _line() -> Iterator[Callable[[float, str], None]]:
+    """One line that is written over, for notebooks in which nothing else can move."""
+    last = 0.0
+
+    def tell(share: float, text: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _PAUSE:
+            last = now
+            print(f"\r{100 * share:3.0f} % {text[:_WIDTH]:<{_WIDTH}}", end="", flush=True)
+
+    yield tell
+    print(f"\r{'':<{_WIDTH + 6}}\r", end="", flush=True)
+
+
+_PAUSE, _WIDTH = 0.2, 90

@@ -119,7 +119,7 @@ def _features_in(path: str, option: str) -> tuple[float, ...]:
     """The numbers in a file, in their order. Raises InputError."""
     import numpy as np
 
-    from onnxsub.anchors import read_array
+    from onnxsub.array_files import read_array
     from onnxsub.tables import open_table
 
     what = f"{option} {path!r}"

@@ -253,5 +253,5 @@ def _toml(value: Any) -> str:
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, float):
-        return repr(value)
+        return repr(float(value))
     return json.dumps(value)

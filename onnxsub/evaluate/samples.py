@@ -14,8 +14,8 @@ import numpy as np
 from onnxsub.anchors import fit_shape
 from onnxsub.errors import InputError, OptionError
 from onnxsub.evaluate.arrays import images_of, read_arrays
-from onnxsub.evaluate.image_folder import list_images
 from onnxsub.evaluate.labels import Classes, class_numbers, classes_of
+from onnxsub.image_folder import list_images
 from onnxsub.ops.base import Array, Shape
 from onnxsub.tables import ENDINGS, columns_named, label_column, open_table
 from onnxsub.zoo.datasets import DATASETS, load_dataset

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 from onnxsub.gate.comparison import Comparison, distance_of
 from onnxsub.gate.options import MAX_DROP, GateOptions
 from onnxsub.gate.pairs import Pair
@@ -42,13 +42,13 @@ class Check:
 
 
 def check_asked(options: GateOptions, *, compared: bool) -> None:
-    """Raises InputError where no condition is made, or one that needs a baseline without one."""
+    """Raises OptionError where no condition is made, or one that needs a baseline without one."""
     if compared:
         return
     if options.max_drop is not None or options.significance is not None:
-        raise InputError("--max-drop and --significance compare with a baseline; give --baseline OLD.onnx or a run folder")
+        raise OptionError("--max-drop and --significance compare with a baseline; give --baseline OLD.onnx or a run folder")
     if options.min_proved is None and options.min_distance is None:
-        raise InputError("nothing is asked of the model; give --baseline OLD.onnx, --min-proved SHARE or --min-distance D")
+        raise OptionError("nothing is asked of the model; give --baseline OLD.onnx, --min-proved SHARE or --min-distance D")
 
 
 def checks_of(pairs: Sequence[Pair], comparison: Comparison | None, options: GateOptions) -> tuple[Check, ...]:

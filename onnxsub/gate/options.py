@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 
 __all__ = ["MAX_DROP", "METRICS", "NODES", "GateOptions"]
@@ -61,18 +61,18 @@ class GateOptions:
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
-            raise InputError(f"--metric {self.metric!r} is unknown; choose one of {', '.join(METRICS)}")
+            raise OptionError(f"--metric {self.metric!r} is unknown; choose one of {', '.join(METRICS)}")
         for option, value in (("--max-drop", self.max_drop), ("--min-proved", self.min_proved)):
             if value is not None and not 0 <= value <= 1:
-                raise InputError(f"{option} {value:g} is no share; give a number between 0 and 1, such as 0.02 for 2 %")
+                raise OptionError(f"{option} {value:g} is no share; give a number between 0 and 1, such as 0.02 for 2 %")
         if self.significance is not None and not 0 < self.significance < 1:
-            raise InputError(f"--significance {self.significance:g} must lie strictly between 0 and 1, such as 0.05")
+            raise OptionError(f"--significance {self.significance:g} must lie strictly between 0 and 1, such as 0.05")
         if self.min_distance is not None and not (math.isfinite(self.min_distance) and self.min_distance >= 0):
-            raise InputError(f"--min-distance {self.min_distance:g} is no distance; give a finite number that is not negative")
+            raise OptionError(f"--min-distance {self.min_distance:g} is no distance; give a finite number that is not negative")
         if self.min_proved is not None and self.metric == "security":
-            raise InputError("--min-proved asks for proofs, and --metric security only attacks; leave one of them out")
+            raise OptionError("--min-proved asks for proofs, and --metric security only attacks; leave one of them out")
         if self.min_distance is not None and self.metric != "distance":
-            raise InputError("--min-distance belongs to --metric distance; add that, or give --min-proved")
+            raise OptionError("--min-distance belongs to --metric distance; add that, or give --min-proved")
         if self.nodes is None and self.timeout is None and self.metric != "security":
             object.__setattr__(self, "nodes", NODES)
         _ = self.settings

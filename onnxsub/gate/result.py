@@ -98,7 +98,8 @@ class GateResult(Shown):
             "lost": [_pair_json(p) for p in self.lost],
             "won": [_pair_json(p) for p in self.won],
             "data": {
-                "source": s.source, "sha256": s.sha256, "array": s.array, "labels": s.labels, "index": format_indices(s.index),
+                "source": s.source, "sha256": s.sha256, "array": s.array, "labels": s.labels, "classes": s.classes,
+                "index": format_indices(s.index),
             },
             "settings": asdict(self.options),
             "time_s": {"total": self.seconds},

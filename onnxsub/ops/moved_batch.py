@@ -45,11 +45,17 @@ _AXIS = {
     "ScatterElements": 0, "Split": 0,
 }  # fmt: skip
 """Operators with an `axis`, and its default."""
+_BLOCKS = frozenset({"DepthToSpace", "SpaceToDepth"})
+"""Their last three axes are channels and places, whatever stands before."""
 _SOFTMAX = frozenset({"LogSoftmax", "Softmax"})
-_REDUCE = frozenset({"ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare"})
+_REDUCE = frozenset({
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
+    "ReduceSumSquare",
+})  # fmt: skip
 _ROWS = {
     "AveragePool": (), "BatchNormalization": (1, 2, 3, 4), "Conv": (1, 2), "ConvTranspose": (1, 2), "GlobalAveragePool": (),
-    "GlobalMaxPool": (), "GroupNormalization": (1, 2), "InstanceNormalization": (1, 2), "MaxPool": (),
+    "GlobalLpPool": (), "GlobalMaxPool": (), "GroupNormalization": (1, 2), "InstanceNormalization": (1, 2), "LpPool": (),
+    "MaxPool": (),
 }  # fmt: skip
 """Operators that treat the rows of a batch and (groups of) channels apart, and their constants, which are repeated for each row."""
 
@@ -164,7 +170,7 @@ def _shifted(node: Node) -> tuple[Mapping[str, Any], dict[int, Array]]:
     """Attributes, and constant inputs by number, of the node with one more axis in front of its tensors."""
     kind, given = node.op_type, dict(node.attributes)
     rank = len(node.shapes[node.variables[0]])
-    if kind in _ELEMENTWISE or kind in _BROADCAST:
+    if kind in _ELEMENTWISE or kind in _BROADCAST or kind in _BLOCKS:
         return given, {}
     if kind in _AXIS or kind in _SOFTMAX:
         default = _AXIS.get(kind, 1 if node.opset < 13 else -1)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxsub.evaluate.drive import PLAN
-from onnxsub.evaluate.numbers import NONE
+from onnxsub.evaluate.numbers import NONE, Digits
 from onnxsub.evaluate.pairs.settings import PairSettings
 from onnxsub.evaluate.plan import read_plan, schema_of
 from onnxsub.evaluate.reference import kept_reference
@@ -53,6 +53,7 @@ class _Page:
     tables: list[Table]
     pictures: list[Picture]
     lines: list[Result]
+    spread: list[Result]
     texts: dict[str, str]
     counts: dict[str, int]
     warnings: list[str]
@@ -77,7 +78,7 @@ def joined_report(runs: Sequence[Path], options: ReportOptions, progress: Report
     folders = _names(runs)
     schema = str(schema_of(runs[0] / PLAN))
     plans = {name: read_plan(run / PLAN, schema) for name, run in folders.items()}
-    page = _Page([], [], [], [], {}, {}, [])
+    page = _Page([], [], [], [], [], {}, {}, [])
     {Settings.SCHEMA: _distances, RobustnessSettings.SCHEMA: _robustness, PairSettings.SCHEMA: _pairs}[schema](page, folders, plans)
     if progress is not None:
         progress(0.9, "the page")
@@ -87,7 +88,7 @@ def joined_report(runs: Sequence[Path], options: ReportOptions, progress: Report
     title = options.title or f"{len(runs)} runs side by side: {', '.join(folders)}"
     again = shlex.join(["onnxsub", "report", *map(str, runs), *(["-o", options.output] if options.output else [])])
     words = Facts(title, tuple(page.lead), tuple(facts), again, tuple(page.warnings))
-    return Contents(files_of(words, page.tables, page.pictures, **page.texts), tuple(page.lines), page.counts)
+    return Contents(files_of(words, page.tables, page.pictures, **page.texts), tuple(page.lines), page.counts, tuple(page.spread))
 
 
 def _names(runs: Sequence[Path]) -> dict[str, Path]:
@@ -134,16 +135,27 @@ def _distances(page: _Page, folders: Mapping[str, Path], plans: Mapping[str, Map
     page.tables.append(runs_spread(members, digits))
     page.tables.append(distances([x for m in members for x in m.lines], {}, protocols.pop() if len(protocols) == 1 else "fast"))
     page.pictures.append(runs_distribution(members, digits))
-    page.texts |= {"table": records_csv(page.lines), "distances": records_csv([x for m in members for x in m.spread])}
+    page.spread += [x for m in members for x in m.spread]
+    page.texts |= {"table": records_csv(page.lines), "distances": records_csv(page.spread)}
     if not _same_data(plans):
         page.lead.append("The data of the runs differ, so samples are not paired: figures over all samples stand side by side.")
         return
     first, *others = members
+    page.lead += [f"{m.label}, {m.model}: {_middle(m, digits)}" for m in members]
     page.lead.append(f"The runs are of the same data, so every sample is paired with itself; changes are against {first.label}.")
     if others:
         page.tables.append(against_table(first, others, digits))
         page.pictures += [p for other in others for p in [paired_scatter(first, other)] if p is not None]
         page.tables.append(members_table(members, digits))
+
+
+def _middle(member: Member, digits: Digits) -> str:
+    upper = next((x for x in member.spread if x.quantity == "d_bnd_upper"), None)
+    if upper is None or upper.median is None:
+        return "no distance is known yet."
+    exact = sum(s.status == "exact" for s in member.samples)
+    middle = digits.near(upper.median)
+    return f"half of {upper.counted:,} samples lie at most {middle} from a boundary; {exact:,} distances are exact."
 
 
 def _robustness(page: _Page, folders: Mapping[str, Path], plans: Mapping[str, Mapping[str, Any]]) -> None:

@@ -63,7 +63,9 @@ def against_table(first: Member, others: Sequence[Member], digits: Digits) -> Ta
             if a.status == b.status == "exact" and a.d_bnd_upper is not None and b.d_bnd_upper is not None
         ]
         mean = float(np.mean(exact)) if exact else 0.0
-        change = f"{'+' if mean > 0 else ''}{digits.near(mean)} ({len(exact):,} exact)" if exact else NONE
+        shown = digits.near(mean)
+        sign = "+" if mean > 0 and shown.strip("0.") else ""  # what is rounded to 0 has no sign
+        change = f"{sign}{shown} ({len(exact):,} exact)" if exact else NONE
         wrong = sum(b.status == "misclassified" and a.status != "misclassified" for a, b in both)
         cells.append((other.label, f"{len(both):,}", f"{len(ended):,}", f"{nearer:,}", f"{farther:,}", change, f"{wrong:,}"))
     heads = ("run", "samples in both", "finished in both", "nearer", "farther", "d_bnd, mean change", "newly misclassified")

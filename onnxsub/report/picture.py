@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from onnxsub.errors import MissingDependencyError
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 __all__ = [
@@ -124,15 +125,16 @@ def draw(
     return Picture(name, title, alt, caption, group, svg.getvalue(), png.getvalue())
 
 
-def legend_below(figure: Figure) -> None:
-    """The legend of everything that has a label, under the axes, in as many columns as fit beside each other."""
+def legend_below(figure: Figure, handles: Sequence[Artist] | None = None) -> None:
+    """The legend under the axes, in as many columns as fit beside each other: of the handles, or of everything with a label."""
     from matplotlib.collections import PathCollection
 
-    labels = [label for axes in figure.axes for label in axes.get_legend_handles_labels()[1]]
-    if labels:
+    shown = [h for axes in figure.axes for h in axes.get_legend_handles_labels()[0]] if handles is None else list(handles)
+    if shown:
         # inches: a letter of the legend's size, and the mark before it
-        one = 0.079 * max(map(len, labels)) + 0.52
-        legend = figure.legend(loc="outside lower center", ncols=max(1, min(4, len(labels), int(figure.get_figwidth() / one))))
+        one = 0.079 * max(len(str(h.get_label())) for h in shown) + 0.52
+        columns = max(1, min(4, len(shown), int(figure.get_figwidth() / one)))
+        legend = figure.legend(handles=shown, loc="outside lower center", ncols=columns)
         for handle in legend.legend_handles:
             if isinstance(handle, PathCollection):
                 handle.set_sizes([30.0])  # a mark is as large here as where there are few of them

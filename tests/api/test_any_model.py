@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+import onnxsub.any_model as am
 from onnxsub.any_model import any_model
 from onnxsub.errors import InputError, ModelError
 from onnxsub.model import Reading, load_model
@@ -192,6 +194,19 @@ def test_what_torch_cannot_export_is_said_with_what_to_do() -> None:
     with pytest.raises(ModelError, match="torch cannot export it") as raised:
         any_model(Odd(), np.zeros((1, 3, 3)), Reading(input_shape=(3, 3)))
     assert "\n" not in str(raised.value)
+
+
+def test_the_newer_exporter_takes_what_tracing_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxscript")
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("no tracing")
+
+    monkeypatch.setattr(am, "_traced", broken)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = any_model(cnn(), np.zeros((1, 8, 8)))
+    assert (model.input_shape, model.outputs, model.batch_fixed) == ((1, 8, 8), 3, False)
 
 
 def test_a_model_of_a_module_can_be_pickled() -> None:

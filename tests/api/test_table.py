@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import onnxsub
+from onnxsub.api.progress import telling
 from tests.api.tools import QUICK, batch, module
 
 
@@ -112,6 +113,15 @@ def test_progress_is_told_for_the_whole_batch(capsys: pytest.CaptureFixture[str]
     assert told[-1][1].startswith("3 of 3: ")
     onnxsub.distance(module(), batch(1), progress=True, nodes=1, **QUICK)
     assert capsys.readouterr().out == ""
+
+
+def test_a_notebook_without_widgets_has_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    with telling(True, 2) as teller:
+        assert teller is not None
+        teller.share(1)(0.5, "bounds")
+    assert "\r 75 % 2 of 2: bounds" in capsys.readouterr().out
 
 
 def test_a_run_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

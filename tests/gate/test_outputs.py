@@ -250,7 +250,10 @@ def test_exit_codes(
 def test_bad_usage_and_bad_input(told: Told, onnxsub: Run, tmp_path: Path) -> None:
     assert onnxsub("gate", told.new, "--max-drop", "much").code == 2
     assert onnxsub("gate", told.new, "--fail-on", "violated").code == 2
-    assert onnxsub("gate", told.new, "--baseline", told.old, "--eps", "0.1").line == "onnxsub: a gate needs --data; give it"
+    without = onnxsub("gate", told.new, "--baseline", told.old, "--eps", "0.1")
+    assert (without.code, without.line) == (2, "onnxsub: a gate needs --data; give it; see onnxsub gate --help")
+    assert onnxsub(*argv(told, "--max-drop", "7")).code == 2
+    assert onnxsub("gate", told.new, "--data", told.data, "--eps", "0.1").code == 2  # nothing is asked
     missing = onnxsub(*argv(told, "--junit", tmp_path / "no" / "g.xml"))
     assert missing.code == 4
     assert "there is no folder" in missing.line

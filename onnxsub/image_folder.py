@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxsub.anchors import IMAGES, read_array
+from onnxsub.array_files import IMAGES, read_array
 from onnxsub.errors import InputError
 from onnxsub.ops.base import Array
 
