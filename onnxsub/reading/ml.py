@@ -166,10 +166,10 @@ def _normalizer(made: _Made, _: GraphProto) -> bool:
     if norm != "MAX":
         made.step("LpNormalization", [value], made.node.output[0], axis=-1, p=int(norm[1]))
         return True
-    if made.opset < 18:  # axes are an input from then on
-        largest = made.step("ReduceMax", [value], keepdims=1, axes=[-1])
-    else:
-        largest = made.step("ReduceMax", [value, made.weight("axes", np.array([-1], np.int64))], keepdims=1)
+    # axes are an input from opset 18 on
+    axes = [] if made.opset < 18 else [made.weight("axes", np.array([-1], np.int64))]
+    attributes: dict[str, Any] = {} if axes else {"axes": [-1]}
+    largest = made.step("ReduceMax", [value, *axes], keepdims=1, **attributes)
     made.step("Div", [value, largest], made.node.output[0])
     return True
 
