@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 else:
     from onnxsub.lazy import torch
 
-__all__ = ["Chords", "WindowLines", "WindowMax", "Windows", "chords", "contenders", "encode_windows"]
+__all__ = ["Chords", "WindowLines", "WindowMax", "Windows", "choices", "chords", "contenders", "encode_windows", "switches"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +83,19 @@ def contenders(table: Array, lower: Array, upper: Array) -> Array:
     found: Array = (table >= 0) & ~(high <= floor[:, None])  # also where an end is not a number
     found[np.arange(len(table)), first] = True
     return found
+
+
+def choices(table: Array, lower: Array, upper: Array) -> int:
+    """How many choices are left on a box: of a window with m elements that can be the largest, m - 1."""
+    return int((contenders(table, lower, upper).sum(axis=1) - 1).sum())
+
+
+def switches(table: Array, lower: Array, upper: Array) -> tuple[Array, Array]:
+    """Window and flat position of the element that each binary of `encode_windows` stands for, in the order of the columns."""
+    alive = contenders(table, lower, upper)
+    open_ = np.flatnonzero(alive.sum(axis=1) > 1)
+    window, element = np.nonzero(alive[open_])
+    return open_[window], table[open_[window], element]
 
 
 def encode_windows(encoder: Encoder, x: LinExpr, table: Array, lower: Array, upper: Array) -> LinExpr:

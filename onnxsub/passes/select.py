@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from onnxsub.budget import Budget, OutOfTime
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Array, Box
 from onnxsub.ops.substituted_max import SubstitutedMax
@@ -73,17 +73,17 @@ class SelectOptions:
 
     def __post_init__(self) -> None:
         if (self.gamma is None) == (self.keep is None):
-            raise InputError("give either --gamma or --keep, not both")
+            raise OptionError("give either --gamma or --keep, not both")
         if self.gamma is not None and not 0 <= self.gamma <= 1:
-            raise InputError(f"--gamma {self.gamma} is outside [0, 1]; it is the share of units to prune")
+            raise OptionError(f"--gamma {self.gamma} is outside [0, 1]; it is the share of units to prune")
         if self.keep is not None and self.keep < 0:
-            raise InputError(f"--keep {self.keep} is negative; it is the number of units kept")
+            raise OptionError(f"--keep {self.keep} is negative; it is the number of units kept")
         if not 0 < self.gamma0 <= 1:
-            raise InputError(f"--gamma0 {self.gamma0} is outside (0, 1]; it is the share of what remains that one round prunes")
+            raise OptionError(f"--gamma0 {self.gamma0} is outside (0, 1]; it is the share of what remains that one round prunes")
         if self.rank not in RANKS:
-            raise InputError(f"--rank {self.rank!r} is unknown; choose one of {', '.join(RANKS)}")
+            raise OptionError(f"--rank {self.rank!r} is unknown; choose one of {', '.join(RANKS)}")
         if self.bounds not in RANKERS:
-            raise InputError(f"--bounds {self.bounds!r} is unknown; choose one of {', '.join(RANKERS)}")
+            raise OptionError(f"--bounds {self.bounds!r} is unknown; choose one of {', '.join(RANKERS)}")
 
     def bounds_for(self, units: int) -> str:
         """`bounds`, decided for a network of so many units."""

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from onnxsub.budget import Budget
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Array, Operator
 from onnxsub.ops.picked import Picked
@@ -135,7 +135,7 @@ def _between(op: Activation, method: str, z: torch.Tensor, s: torch.Tensor) -> t
 def check_method(network: Network, method: str) -> None:
     """Raises InputError where the method is unknown or does not exist for an activation of the network."""
     if method not in METHODS:
-        raise InputError(f"--method {method!r} is unknown; choose one of {', '.join(METHODS)}")
+        raise OptionError(f"--method {method!r} is unknown; choose one of {', '.join(METHODS)}")
     for op in network.prunable:
         if method == "act" and isinstance(op, Activation) and not op.piecewise_linear:
             raise InputError(

@@ -10,9 +10,8 @@ from onnxsub.ops.base import Array
 from onnxsub.ops.substituted import Substituted
 from onnxsub.ops.substituted_max import SubstitutedMax
 from onnxsub.passes.fold import fold
-from onnxsub.passes.unpool import without_windows
 
-__all__ = ["folded_once", "one_layer_of_windows"]
+__all__ = ["folded_once"]
 
 _MOSTLY_AFFINE = 4  # a network with fewer than one unit in four left is folded once and for all
 
@@ -24,13 +23,7 @@ def _kept(network: Network) -> list[Array]:
 
 
 def folded_once(network: Network, budget: Budget) -> Network:
-    """The folded form where few units are left, its windows as Relus, which are split; else the network itself."""
+    """The folded form where few units are left; else the network itself."""
     kept = sum(int(k.sum()) for k in _kept(network))
     few = kept * _MOSTLY_AFFINE < network.units_and_windows
-    return fold(without_windows(network) if network.windows else network, budget=budget) if few else network
-
-
-def one_layer_of_windows(network: Network) -> bool:
-    """Whether all that is left of a network are windows of one operator."""
-    left = [op for op, kept in zip(network.prunable, _kept(network), strict=True) if kept.any()]
-    return len(left) == 1 and left[0] in network.windowed
+    return fold(network, budget=budget) if few else network

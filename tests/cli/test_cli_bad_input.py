@@ -185,7 +185,8 @@ def test_labels(refused: Callable[..., str]) -> None:
 )
 def test_options_out_of_range(refused: Callable[..., str], args: tuple[Any, ...], says: str) -> None:
     name, *rest = args
-    assert says in refused(name, "digits.onnx", "--x0", "seven.npy", "--threads", 1, *rest)
+    code = 4 if "833" in says else 2  # how many units there are, the model says
+    assert says in refused(name, "digits.onnx", "--x0", "seven.npy", "--threads", 1, *rest, code=code)
 
 
 def test_act_on_sigmoid(refused: Callable[..., str]) -> None:

@@ -18,6 +18,7 @@ import onnxsub.verifiers.bab.lp.depth_first as module
 from onnxsub.budget import Budget
 from onnxsub.ops.clip import Clip
 from onnxsub.ops.relu import Relu, relu_rows
+from onnxsub.verifiers.bab.lp.cutting import Cutting
 from onnxsub.verifiers.bab.lp.depth_first import DepthFirst
 from onnxsub.verifiers.bab.lp.hull import units_of, violated
 from onnxsub.verifiers.bab.lp.long_step import Columns, long_steps
@@ -62,7 +63,7 @@ def test_the_line_of_any_multipliers_is_above_the_margin(seed: int) -> None:
     seen = 0
     for model in models:
         linear = Relaxation(model, Budget())
-        linear.strengthen(radius)
+        Cutting(linear, Budget()).root(radius)
         for solved in (linear.solve({}, radius), linear.solve({}, 0.8 * radius)):
             rows = torch.nonzero(sample.margins[:, model.row] >= 0)[:, 0]
             seen += len(rows)
@@ -261,7 +262,7 @@ def test_a_cut_makes_the_bound_tighter() -> None:
         for model in models:
             linear = Relaxation(model, Budget())
             before = linear.value(linear.solve({}, radius), radius)
-            linear.strengthen(radius)
+            Cutting(linear, Budget()).root(radius)
             after = linear.value(linear.solve({}, radius), radius)
             assert after <= before + 1e-6 * (1 + abs(before))
             better += after < before - 1e-3

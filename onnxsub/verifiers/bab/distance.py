@@ -11,15 +11,14 @@ from onnxsub.verifiers.bab.near import NearGoal
 from onnxsub.verifiers.bab.question import Question
 from onnxsub.verifiers.bab.radius import NEAR, Asked, Schedule
 from onnxsub.verifiers.bab.wide.search import search_wide
+from onnxsub.verifiers.box.model import WINDOWED
 from onnxsub.verifiers.bracket import Bracket
-from onnxsub.verifiers.milp.distance import search_distance as by_programs
 
 __all__ = ["search_distance"]
 
 _FIRST_PROBE = 0.05  # share of the domain that is searched first where no upper end is known
 _SAME = 1.01  # a tree serves for radii that are smaller by this ratio at most
 _SHORT = 2.0  # seconds of a search that begins with plain bounds, whatever the network
-_PROGRAMS = 600  # Relus of one layer of windows up to which its distance is left to programs: half of them need no binary
 _MANY = 2048  # inputs from which on linear programs over them take longer than the nodes they save (PERFORMANCE.md)
 _HORIZON = 20.0  # seconds that count as the time left where there is no limit, until more than that has passed
 
@@ -33,11 +32,9 @@ def search_distance(bracket: Bracket, start: Array | None) -> None:
     Raises:
         OutOfTime: the budget ended; the bracket holds what is known.
     """
-    if bracket.unpooled and bracket.network.units <= _PROGRAMS and all("milp" not in op.unsupported for op in bracket.network.ops):
-        by_programs(bracket, start)
-        return
     # the linear programs of a small network find the nearest point from any other, and mostly end before bounds are of use
-    small = bracket.network.units <= bracket.session.bab.dive
+    windows, few = bracket.network.windows, bracket.session.bab.dive
+    small = bracket.network.units_and_windows <= few * (WINDOWED if windows else 1)
     bracket.find_start(start, quick=small)
     if search_wide(bracket):
         return

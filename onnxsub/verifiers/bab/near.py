@@ -41,6 +41,7 @@ class NearGoal:
         self._bracket = bracket
         self._looks = 0
         self._models: dict[int, ClauseModel] = {}
+        self._dives: dict[int, DepthFirst | None] = {}
 
     @property
     def done(self) -> bool:
@@ -70,7 +71,9 @@ class NearGoal:
         return model
 
     def dive(self, model: ClauseModel, budget: Budget) -> bool:
-        search = DepthFirst.of(self._bracket, model, self.radius)
+        if model.key not in self._dives:
+            self._dives[model.key] = DepthFirst.of(self._bracket, model, self.radius)
+        search = self._dives[model.key]
         if search is None:
             return False
         settled = search.run(budget)

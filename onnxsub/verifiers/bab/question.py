@@ -14,6 +14,7 @@ from onnxsub.verifiers.bab.frontier import Frontier
 from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.box.halfspaces import GAIN
 from onnxsub.verifiers.box.model import BoxModel
+from onnxsub.verifiers.box.unpool import with_relus
 from onnxsub.verifiers.session import Session
 
 __all__ = ["BoxGoal", "Question"]
@@ -84,6 +85,7 @@ class Question:
         self._local = local
         self._bounding = 0.0
         self._open: dict[int, float] | None = None
+        self._models: list[ClauseModel] | None = None  # what is left to search
         self._driver: Driver | None = None
         self._ready = False
 
@@ -133,7 +135,7 @@ class Question:
         """Clauses that one root each does not settle, and the radius that their line reaches."""
         goal, bab = self.goal, self._session.bab
         keys = [k for k in local.open if goal.pending(k)]
-        small = local.unstable <= bab.dive
+        small = local.few(bab.dive)
         left: dict[int, float] = {}
         with self._session.budget.stage("tree"):
             if quick and len(keys) == 1 and small:
@@ -162,31 +164,64 @@ class Question:
             yield [m for k in keys[i : i + count] if (m := local.clause(k, tight=False)) is not None]
 
     def _prepare(self, budget: Budget) -> None:
-        """Better slopes for what roots leave open, then intervals that are cut by what is asked about, and the tree."""
-        goal, bab, local, left = self.goal, self._session.bab, self._local, self._open
+        """What roots leave open is searched by linear programs, where these are a match for it; then there is a tree."""
+        goal, bab = self.goal, self._session.bab
+        if self._models is None:
+            self._models = self._cut(budget)
+        local = self._local
+        if self._models is None or local is None:
+            return
+        if local.few(bab.dive):
+            self._models = self._dived(self._models, budget)
+            if goal.done or budget.over:
+                return  # what was cut short goes on the next time
+            if self._models and local.network.windows:
+                local = self._local = self._split(local)
+                self._models = self._narrowed(local, [m.key for m in self._models], budget)
+        models, self._ready = self._models, True
+        if models:
+            frame = Frame.of(models, whole=goal.whole, device=bab.device)
+            self._driver = Driver(goal, self._session, models, Frontier(frame, bab, goal.close(), budget=self._session.budget))
+
+    def _cut(self, budget: Budget) -> list[ClauseModel] | None:
+        """What the points of interest look like: better slopes first, then intervals that are cut by the line of a root."""
+        goal, bab, local = self.goal, self._session.bab, self._local
         assert local is not None
-        assert left is not None
+        assert self._open is not None
+        if not local.few(bab.dive):
+            local = self._split(local)
         if self._worth > max(_PATIENT, _DEARER * self._bounding) and local.unstable > bab.narrow:
             budget.tell("better slopes for the bounds")
             with budget.stage("bounds"):
                 local = local.bounded("alpha-crown", bab.slopes)
             goal.keep(local)
-            left = self._left(local)
-        models = []
-        for key, reached in left.items():
+            self._open = self._left(local)
+        self._local = local
+        models = self._narrowed(local, list(self._open), budget)
+        return None if goal.done or budget.over else models
+
+    def _split(self, local: BoxModel) -> BoxModel:
+        """The box with Relus in the place of windows: a tree splits these."""
+        if local.network.windows:
+            with self._session.budget.stage("bounds"):
+                local = with_relus(local)
+            self.goal.keep(local)
+        return local
+
+    def _narrowed(self, local: BoxModel, keys: list[int], budget: Budget) -> list[ClauseModel]:
+        """What the points look like at which each clause holds, without those that hold nowhere."""
+        goal, bab, models = self.goal, self._session.bab, []
+        reached = self._open or {}
+        for key in keys:
             if goal.done or budget.over:
-                return
+                break
             # a line that reaches zero near the anchor cuts off next to nothing
-            tight = local.how.tight and reached > _CUTS * goal.close()
+            tight = local.how.tight and reached[key] > _CUTS * goal.close()
             cut = local if tight else replace(local, how=replace(local.how, tight=False))
-            model = goal.narrow(cut, key, _COARSE if local.unstable <= bab.dive else GAIN)
+            model = goal.narrow(cut, key, _COARSE if local.few(bab.dive) else GAIN)
             if model is not None:
                 models.append(model)
-        models = self._dived(models, budget)
-        self._ready = True
-        if models:
-            frame = Frame.of(models, whole=goal.whole, device=bab.device)
-            self._driver = Driver(goal, self._session, models, Frontier(frame, bab, goal.close(), budget=self._session.budget))
+        return models
 
     def _dived(self, models: list[ClauseModel], budget: Budget) -> list[ClauseModel]:
         """What is left when clauses with few units were searched by linear programs."""

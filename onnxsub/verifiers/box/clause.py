@@ -14,7 +14,8 @@ from onnxsub.budget import Budget
 from onnxsub.ops.base import Array
 from onnxsub.ops.encoding import LinExpr
 from onnxsub.ops.relu import Relu
-from onnxsub.ops.windows import Windows
+from onnxsub.ops.windows import Windows, choices
+from onnxsub.passes.windows import original_windows
 from onnxsub.verifiers.box.by_programs import Relaxable, tighten_by_programs
 from onnxsub.verifiers.box.one_sided import pulled_down, switched_units
 from onnxsub.verifiers.programs.encode import Encoding, encode_network
@@ -68,8 +69,9 @@ class ClauseModel:
 
     @property
     def binaries(self) -> int:
-        """Units that are not stable: what searches choose their ways by; programs may need fewer binaries (`pulled`)."""
-        count = 0
+        """Units that are not stable and choices of windows: what searches go by; programs may need fewer binaries (`pulled`)."""
+        windowed = self.local.network.windowed
+        count = sum(choices(original_windows(op).table, *self.intervals[op.output]) for op in windowed)
         for op in self.local.network.activations:
             ends = (torch.as_tensor(np.array(e)).reshape(op.in_shapes[0]) for e in self.intervals[op.output])
             count += int((~op.affine_on(*ends)).sum())

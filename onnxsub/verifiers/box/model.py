@@ -15,17 +15,23 @@ import torch
 from onnxsub.budget import Budget
 from onnxsub.errors import UnsupportedOperatorError
 from onnxsub.network import Network
-from onnxsub.ops.base import Activation, Array, Shape
+from onnxsub.ops.base import Activation, Array, Nonlinear, Shape
+from onnxsub.ops.base import Box as TensorBox
 from onnxsub.ops.dense import Dense
 from onnxsub.ops.movement import flatten
+from onnxsub.ops.windows import Windows, choices, contenders
 from onnxsub.passes.fold import fold
+from onnxsub.passes.windows import original_windows
 from onnxsub.propagate import Bounds, compute_bounds
 from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.box.halfspaces import GAIN, MOST_UNITS, tighten
 from onnxsub.verifiers.options import ExactOptions
 from onnxsub.verifiers.proof import excludes
 
-__all__ = ["SLACK", "Box", "BoxModel", "Building", "Rows", "margins_of"]
+__all__ = ["SLACK", "WINDOWED", "Box", "BoxModel", "Building", "Rows", "margins_of"]
+
+WINDOWED = 8
+"""Times as many units as others may have, networks with windows may be left with where linear programs search."""
 
 SLACK = 1e-7
 """A row is relaxed to `row >= -SLACK * (1 + max |bound of the row|)`, so that no rounding can hide a point at which it is 0. Rows
@@ -212,8 +218,13 @@ class BoxModel:
 
     @property
     def unstable(self) -> int:
-        """Units that are not one affine piece on the box."""
-        return sum(int((~op.affine_on(*self.bounds.pre[op.output])).sum()) for op in self.network.activations)
+        """Units that are not one affine piece on the box, and choices that its windows have (`ops.windows.choices`)."""
+        count = sum(int((~op.affine_on(*self.bounds.pre[op.output])).sum()) for op in self.network.activations)
+        return count + sum(choices(original_windows(op).table, *self.bounds.arrays(op.output)) for op in self.network.windowed)
+
+    def few(self, most: int) -> bool:
+        """Whether at most so many units are unstable; more of them where windows are among them, whose hulls are tight."""
+        return self.unstable <= most * (WINDOWED if self.network.windows else 1)
 
     def slack(self, row: int) -> float:
         """How far a row is relaxed, so that no rounding can hide a point: proofs are about `row >= -slack`."""
@@ -245,13 +256,20 @@ class BoxModel:
                 return None
             pre = {op.output: _shaped(found.pre[op.output], op.in_shapes[0]) for op in self.network.nonlinear}
             bounds = replace(bounds, lower=found.lower.unsqueeze(0), upper=found.upper.unsqueeze(0), pre=pre)
-        enforced: dict[str, Array] = {}
-        for op in self.network.activations:
-            before, after = self.bounds.pre[op.output], bounds.pre[op.output]
-            enforced[op.output] = torch.nonzero((op.affine_on(*after) & ~op.affine_on(*before)).flatten()).flatten().numpy()
+        enforced = {op.output: _decided(op, self.bounds.pre[op.output], bounds.pre[op.output]) for op in self.network.nonlinear}
         lower, upper = (end[0].numpy() for end in (bounds.lower, bounds.upper))
         intervals = {name: bounds.arrays(name) for name in bounds.pre}
         return ClauseModel(self, key, members, lower, upper, intervals, enforced)
+
+
+def _decided(op: Nonlinear, before: TensorBox, after: TensorBox) -> Array:
+    """Inputs (flat) that an operator's pieces are decided by on the better one of two intervals only."""
+    if isinstance(op, Activation):
+        return torch.nonzero((op.affine_on(*after) & ~op.affine_on(*before)).flatten()).flatten().numpy()
+    if not isinstance(op, Windows):
+        return np.zeros(0, dtype=np.int64)
+    one, other = (contenders(op.table, *(e.flatten().double().numpy() for e in ends)) for ends in (before, after))
+    return np.unique(op.table[one & (one != other).any(axis=1, keepdims=True)])
 
 
 def _folded_size(network: Network, bounds: Bounds) -> int:

@@ -19,7 +19,7 @@ from onnxsub.network import Network
 from onnxsub.ops.base import Affine, Array, Box
 from onnxsub.ops.interval_rows import Rows
 from onnxsub.ops.relu import Relu
-from onnxsub.ops.windows import Windows, contenders
+from onnxsub.ops.windows import Windows, switches
 
 __all__ = ["pulled_down", "switched_units"]
 
@@ -66,6 +66,4 @@ def switched_units(op: Relu | Windows, lower: Array, upper: Array) -> Array:
     """
     if isinstance(op, Relu):
         return np.flatnonzero((lower < 0) & (upper > 0))
-    alive = contenders(op.table, lower, upper)
-    open_ = np.flatnonzero(alive.sum(axis=1) > 1)
-    return open_[np.nonzero(alive[open_])[0]]
+    return switches(op.table, lower, upper)[0]

@@ -19,9 +19,11 @@ import torch
 
 from onnxsub.budget import Budget
 from onnxsub.ops.base import Array
-from onnxsub.ops.relu import Relu
+from onnxsub.verifiers.bab.lp.cutting import Cutting
+from onnxsub.verifiers.bab.lp.pattern import Pattern
 from onnxsub.verifiers.bab.lp.relaxation import Relaxation, Solved
 from onnxsub.verifiers.box.clause import ClauseModel
+from onnxsub.verifiers.box.model import WINDOWED
 from onnxsub.verifiers.bracket import Bracket
 from onnxsub.verifiers.proof import excludes
 
@@ -64,14 +66,14 @@ class DepthFirst:
     @staticmethod
     def of(bracket: Bracket, model: ClauseModel, radius: float) -> DepthFirst | None:
         """The search within `radius`; None where the target has too many units, or operators without MILP rows."""
-        most = bracket.session.bab.dive
+        most = bracket.session.bab.dive * (WINDOWED if model.local.network.windows else 1)
         if most == 0 or model.binaries > most or not model.local.able:
             return None
         with bracket.budget.stage("build"):
             linear = Relaxation(model, bracket.budget)
             if not linear.ordinary:
                 return None
-            # units of some operators cost several binaries, and MaxPool has some too
+            # units of some operators cost several binaries
             return DepthFirst(bracket, model, linear, radius) if len(linear.binaries) <= most else None
 
     def __init__(self, bracket: Bracket, model: ClauseModel, linear: Relaxation, radius: float) -> None:
@@ -80,14 +82,15 @@ class DepthFirst:
         self._radius = radius
         self.close = self._closing()
         self._linear = linear
-        linear.strengthen(self.close)
+        self._cutting = Cutting(linear, bracket.budget)
+        self._cutting.root(self.close)
         self._network = model.local.network
         count = len(linear.binaries)
         self._cost = np.zeros((2, count))
         self._times = np.zeros((2, count))
         self._stack = [_Open({}, 0.0, None)]
         self._stuck: list[_Open] = []
-        self._units = self._relus()
+        self._pattern = Pattern.of(model, len(linear.binaries))
         self.nodes = self._counted = 0
 
     @property
@@ -109,10 +112,11 @@ class DepthFirst:
         try:
             while self._stack and self._going(budget):
                 self.close = min(self.close, self._closing())
-                node = self._stack[-1]
+                at = len(self._stack) - 1
+                node = self._stack[at]
                 if node.radius < self.close and self._visit(node):
                     continue  # a nearer point was found: the same node on the smaller ball
-                self._stack.remove(node)
+                del self._stack[at]
         finally:
             bracket.budget.count(self.nodes - self._counted)
             self._counted = self.nodes
@@ -133,8 +137,9 @@ class DepthFirst:
         linear, close = self._linear, self.close
         solved = linear.solve(node.fixed, close)
         self.nodes += 1
+        self._learn(node, linear.value(solved, close))
+        solved = self._cutting.node(solved, node.fixed, close)
         value = linear.value(solved, close)
-        self._learn(node, value)
         if excludes(value) or solved.empty:
             return False
         radius = max(node.radius, linear.reach(solved, close))
@@ -154,16 +159,14 @@ class DepthFirst:
         if isinstance(found, dict):
             # one side of each of these holds nothing: what is left is one node
             if found:
-                self._stack.insert(self._stack.index(node) + 1, _Open({**node.fixed, **found}, radius, None))
+                self._stack.append(_Open({**node.fixed, **found}, radius, None))
             return False
         first = round(float(part[found]))
         column = int(linear.binaries[found])
-        at = self._stack.index(node) + 1
         # the end that is nearer to the solution is looked at first, the other one waits below it
         for branch in (1 - first, first):
             loss = float(part[found]) if branch == 0 else 1 - float(part[found])
-            self._stack.insert(at, _Open({**node.fixed, column: branch}, radius, (found, branch, loss, value)))
-            at += 1
+            self._stack.append(_Open({**node.fixed, column: branch}, radius, (found, branch, loss, value)))
         return False
 
     def _give_up(self, node: _Open, radius: float, part: Array | None) -> None:
@@ -172,12 +175,10 @@ class DepthFirst:
         if not left:
             self._stuck.append(_Open(node.fixed, radius, None))
             return
-        at = self._stack.index(node) + 1
         column = left[0]
         first = 0 if part is None else round(float(part[int(np.searchsorted(self._linear.binaries, column))]))
         for branch in (1 - first, first):
-            self._stack.insert(at, _Open({**node.fixed, column: branch}, radius, None))
-            at += 1
+            self._stack.append(_Open({**node.fixed, column: branch}, radius, None))
 
     def _learn(self, node: _Open, value: float) -> None:
         if node.last is not None:
@@ -233,40 +234,25 @@ class DepthFirst:
             score[i] = math.prod(max(value - max(v, 0.0), _LEAST) for v in values)
         return forced or int(numbers[score.argmax()])
 
-    def _relus(self) -> list[tuple[int, Array]] | None:
-        """Number of the activation and its units in the order of the binaries; None where binaries are not simply signs."""
-        found: list[tuple[int, Array]] = []
-        for number, op in enumerate(self._network.activations):
-            if not isinstance(op, Relu):
-                return None
-            lower, upper = self._model.intervals[op.output]
-            open_ = (np.asarray(lower) < 0) & (np.asarray(upper) > 0)
-            pulled = self._model.pulled.get(op.output)
-            found.append((number, np.flatnonzero(open_ if pulled is None else open_ & ~pulled)))
-        return found if sum(len(u) for _, u in found) == len(self._linear.binaries) else None
-
     def _try(self, solved: Solved, part: Array, *, integral: bool) -> bool:
         """Whether the solution leads to a nearer point than the best one."""
         assert solved.columns is not None
         x = self._model.point(solved.columns)
-        f, z = self._evaluate(x)
+        f = self._outputs(x)
         reached = float(f[self._model.row] - f[self._model.local.rows.zero]) >= 0
         if not (reached or integral):
             return False
         pattern = np.round(part).astype(int)
         if not integral:
-            if self._units is None:
+            if self._pattern is None:
                 return self._accept(x)
-            pattern = np.concatenate([(z[n][units] > 0).astype(int) for n, units in self._units])
+            pattern = self._pattern.at(x)
         region = dict(zip(self._linear.binaries.tolist(), pattern.tolist(), strict=True))
         return self._nearest(region) or (reached and self._accept(x))
 
-    def _evaluate(self, x: Array) -> tuple[Array, list[Array]]:
-        """Logits and flat pre-activations at a point."""
-        point = torch.as_tensor(x).unsqueeze(0)
+    def _outputs(self, x: Array) -> Array:
         with torch.no_grad():
-            f = self._network.forward(point).reshape(-1).numpy()
-            return f, [z.flatten().numpy() for z in self._network.preactivations(point)]
+            return self._network.forward(torch.as_tensor(x).unsqueeze(0)).reshape(-1).numpy()
 
     def _nearest(self, fixed: dict[int, int]) -> bool:
         """The nearest point of a linear region, by Newton steps on the radius; whether it is nearer than the best one."""

@@ -21,9 +21,9 @@ import scipy.sparse as sp
 from onnxsub.ops.base import Array
 from onnxsub.verifiers.programs.solvers import Problem
 
-__all__ = ["Cut", "Unit", "units_of", "violated"]
+__all__ = ["OUTWARD", "Cut", "Entries", "Unit", "units_of", "violated"]
 
-_OUTWARD = 1e-9  # of the size of a cut: far more than its coefficients can round
+OUTWARD = 1e-9  # of the size of a cut: far more than its coefficients can round
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,27 +44,43 @@ class Unit:
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """`coefficients . columns <= upper`, and by how much the point in question violates it."""
+    """`coefficients . columns <= upper`."""
 
     columns: Array
     coefficients: Array
     upper: float
-    violation: float
+
+    def over(self, v: Array) -> float:
+        """By how much a point, all columns, violates it."""
+        return float(self.coefficients @ v[self.columns]) - self.upper
+
+
+class Entries:
+    """The coefficients of a program, row by row and column by column."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._rows, self._columns = sp.csr_array(problem.A), sp.csc_array(problem.A)
+
+    def row(self, i: int) -> dict[int, float]:
+        """Coefficients of a row by column."""
+        at = slice(self._rows.indptr[i], self._rows.indptr[i + 1])
+        return dict(zip(self._rows.indices[at].tolist(), self._rows.data[at].tolist(), strict=True))
+
+    def reading(self, column: int) -> list[int]:
+        """The rows that have a column."""
+        found: list[int] = self._columns.indices[self._columns.indptr[column] : self._columns.indptr[column + 1]].tolist()
+        return found
 
 
 def units_of(problem: Problem) -> list[Unit]:
     """The ReLUs whose big-M rows and whose row of z stand in a program as `relu_rows` writes them; others are left out."""
-    rows, columns = sp.csr_array(problem.A), sp.csc_array(problem.A)
-    return list(_units(problem, rows, columns))
+    return list(_units(problem, Entries(problem)))
 
 
-def _units(problem: Problem, rows: sp.csr_array, columns: sp.csc_array) -> Iterator[Unit]:
-    def row(i: int) -> dict[int, float]:
-        at = slice(rows.indptr[i], rows.indptr[i + 1])
-        return dict(zip(rows.indices[at].tolist(), rows.data[at].tolist(), strict=True))
-
+def _units(problem: Problem, entries: Entries) -> Iterator[Unit]:
+    row = entries.row
     for a in np.flatnonzero(problem.integer).tolist():
-        own = [(row(i), float(problem.row_upper[i])) for i in columns.indices[columns.indptr[a] : columns.indptr[a + 1]].tolist()]
+        own = [(row(i), float(problem.row_upper[i])) for i in entries.reading(a)]
         if sorted(len(r) for r, _ in own) != [2, 3]:
             continue
         (short, off), (long, on) = sorted(own, key=lambda r: len(r[0]))
@@ -77,7 +93,7 @@ def _units(problem: Problem, rows: sp.csr_array, columns: sp.csc_array) -> Itera
         over = max(off, on - long[a], 0.0)
         if long[z] != -1.0 or not np.isfinite(over):
             continue
-        for i in columns.indices[columns.indptr[z] : columns.indptr[z + 1]].tolist():
+        for i in entries.reading(z):
             ends = problem.row_lower[i], problem.row_upper[i]
             found = row(i)
             # the row that defines z: it has other columns than y and a, and equal ends but for tiny coefficients left out
@@ -105,9 +121,7 @@ def violated(problem: Problem, unit: Unit, v: Array, least: float) -> Cut | None
     constant = -float((w * m)[inside].sum())
     # y - sum_I w_i v_i - at_a * a <= constant
     size = 1.0 + float(np.abs(w * np.maximum(np.abs(low), np.abs(high))).sum()) + abs(unit.b)
-    upper = constant + unit.room + _OUTWARD * size
-    over = float(v[unit.y]) - float((w * x)[inside].sum()) - at_a * a - upper
-    if over <= least:
-        return None
+    upper = constant + unit.room + OUTWARD * size
     columns = np.concatenate([[unit.y, unit.a], unit.inputs[inside]])
-    return Cut(columns, np.concatenate([[1.0, -at_a], -w[inside]]), upper, over)
+    cut = Cut(columns, np.concatenate([[1.0, -at_a], -w[inside]]), upper)
+    return cut if cut.over(v) > least else None

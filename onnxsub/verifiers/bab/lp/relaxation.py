@@ -11,7 +11,6 @@ solver's tolerances or status: wrong multipliers give a weak line.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +18,7 @@ import scipy.sparse as sp
 
 from onnxsub.budget import Budget
 from onnxsub.ops.base import Array
-from onnxsub.verifiers.bab.lp.hull import Cut, units_of, violated
+from onnxsub.verifiers.bab.lp.hull import Cut
 from onnxsub.verifiers.bab.lp.long_step import Columns, long_steps
 from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.programs.dual_bound import Multipliers
@@ -31,9 +30,6 @@ __all__ = ["Relaxation", "Solved"]
 
 _ITERATIONS = 20_000  # of the simplex method, for one program
 _SECONDS = 10.0  # for the same
-_ROUNDS = 8
-_LITTLE = 0.1  # relative gain of a round after which there is no other
-_VIOLATED = 1e-4  # by how much a solution must violate a cut
 _ROOM = 1e-6  # of a program's ball, beyond the radius that is asked about
 
 
@@ -68,6 +64,7 @@ class Relaxation:
         self._budget = budget
         self.binaries = np.flatnonzero(problem.integer)
         self._hold(problem)
+        self._own = problem.rows
         self._is_step = np.zeros(problem.columns, dtype=bool)
         self._is_step[self.steps] = True
         self._step_order = np.argsort(np.argsort(self.steps))
@@ -88,22 +85,27 @@ class Relaxation:
         """Whether a solver can work with its numbers."""
         return self._problem.ordinary
 
-    def strengthen(self, radius: float) -> None:
-        """Adds hull cuts (`hull.py`) that the solution violates, round by round, until the bound is negative or gains little."""
-        units = units_of(self._problem)
-        before = math.inf
-        for _ in range(_ROUNDS):
-            solved = self.solve({}, radius)
-            value = self.value(solved, radius)
-            if solved.columns is None or value < 0 or value > before - _LITTLE * abs(before):
-                return
-            before = value
-            cuts = [c for u in units if (c := violated(self._problem, u, solved.columns, _VIOLATED)) is not None]
-            if not cuts:
-                return
-            self._add(cuts)
+    @property
+    def problem(self) -> Problem:
+        """The program as it stands, cuts included."""
+        return self._problem
 
-    def _add(self, cuts: list[Cut]) -> None:
+    def drop(self, room: float) -> None:
+        """Takes out the cuts that the last solution is farther than `room` from."""
+        p = self._problem
+        slack = p.row_upper - np.asarray(self._h.getSolution().row_value)
+        gone = np.flatnonzero((slack > room) & (np.arange(p.rows) >= self._own))
+        if len(gone) == 0:
+            return
+        self._last = None
+        self._h.deleteRows(len(gone), gone.astype(np.int32))
+        kept = np.ones(p.rows, dtype=np.bool_)
+        kept[gone] = False
+        A = sp.csc_array(sp.csr_array(p.A)[kept])
+        self._hold(replace(p, A=A, row_lower=p.row_lower[kept], row_upper=p.row_upper[kept]))
+
+    def add(self, cuts: list[Cut]) -> None:
+        """Rows more, which hold wherever the binaries are 0 or 1."""
         self._last = None
         p, starts = self._problem, np.cumsum([0, *(len(c.columns) for c in cuts)])
         index, data = np.concatenate([c.columns for c in cuts]), np.concatenate([c.coefficients for c in cuts])

@@ -96,32 +96,30 @@ class WideTree:
             budget.tell(f"{len(self._open)} nodes open, {self.nodes} bounded, {self.lower:.6g} of {self.close:.6g}")
 
     def _begin(self, budget: Budget) -> None:
-        """The root, with far more steps than a child, and the squares that all nodes share."""
-        b, part = self._blocks, self._sampled.within(self.close)
-        given = first_multipliers(self._whole.within(self.close), b.lower, b.upper)
+        """The root, with far more steps than a child, and the squares that all nodes share; each round keeps what it proves."""
+        b, part, whole = self._blocks, self._sampled.within(self.close), self._whole.within(self.close)
+        given = first_multipliers(whole, b.lower, b.upper)
         lower, upper = (t.expand(len(_SPREAD), -1) for t in (b.lower, b.upper))
-        for pace in _ROOT:
-            budget.check()
-            budget.tell(f"multipliers and intervals of {int(((lower[0] < 0) & (upper[0] > 0)).sum())} units")
+        self._busy, self._started = [_Node(b.lower, b.upper, given, 0.0, -1)], True
+        self.nodes += 1
+        budget.count(1)
+        for number, pace in enumerate(_ROOT):
+            if number:
+                lower, upper = self._narrowed(part, given, lower, upper, budget)
+            budget.tell(f"multipliers and intervals of {int(((lower[0] < 0) & (upper[0] > 0)).sum())} units, {self.lower:.6g} so far")
             several = given.take(torch.zeros(len(_SPREAD), dtype=torch.long))
             several = replace(several, least=several.least + torch.tensor(_SPREAD, dtype=torch.float64))
             several = improve(part, several, (lower, upper), pace, budget=budget)
             found = evaluate(part, several.to(torch.float32), lower.float(), upper.float())
             given = several.take(found.value.argmin()[None])
-            lower, upper = self._narrowed(part, given, lower, upper, budget)
-        lower, upper = lower[:1], upper[:1]
-        whole = self._whole.within(self.close)
-        self._squares = squares_for(whole, given)
-        self._few = squares_for(part, given.to(torch.float32))
-        self._rate = float((self._whole.a + (given.nu * given.unit) @ self._whole.A).abs().sum())
-        self._started = True
-        self._busy = [_Node(lower[0], upper[0], given, 0.0, -1)]
-        budget.check()
-        (root,) = self._judged(self._busy, given, lower, upper, _FLOORS)
+            self._squares, self._few = squares_for(whole, given), squares_for(part, given.to(torch.float32))
+            self._rate = float((whole.a + (given.nu * given.unit) @ whole.A).abs().sum())
+            self._busy = self._judged(self._busy, given, lower[:1], upper[:1], _FLOORS)
+            if self._busy[0].radius >= self.close:
+                break
+            budget.check()
+        (root,), self._busy = self._busy, []
         self._put(root)
-        self._busy = []
-        self.nodes += 1
-        budget.count(1)
 
     def _narrowed(
         self, part: Part, given: Multipliers, lower: Tensor, upper: Tensor, budget: Budget
@@ -131,7 +129,7 @@ class WideTree:
         `row + t s z_j <= V` gives `s z_j <= V / t` there, for every t > 0 and both signs s.
         """
         whole = self._whole.within(self.close)
-        squares, few = squares_for(whole, given), squares_for(part, given.to(torch.float32))
+        squares, few = self._squares, self._few  # of these multipliers
         now = float(evaluate(whole, given, lower[:1], upper[:1], squares).value)
         w = whole.a + (given.nu * given.unit) @ whole.A
         half = (whole.high - whole.low) / 2

@@ -1,0 +1,72 @@
+"""Rounds of cuts from the hulls of units and windows: at the root until they gain little, at a node one or two."""
+
+from __future__ import annotations
+
+from onnxsub.budget import Budget
+from onnxsub.ops.base import Array
+from onnxsub.verifiers.bab.lp.hull_windows import Hulls
+from onnxsub.verifiers.bab.lp.relaxation import Relaxation, Solved
+
+__all__ = ["Cutting"]
+
+_ROUNDS = 60
+_LITTLE, _LOOK_BACK = 0.1, 4  # relative gain of as many rounds after which there is no other
+_INNER = 0.4  # how far towards the solution cuts are looked for
+_OVER = 1e-6  # by how much a solution must violate a cut to be cut off by it, and be away from one to drop it
+_DROP = 3  # rounds after which cuts are dropped that hold nothing up
+_MANY = 1.25  # as many times the rows that the root was left with, before the same happens at a node
+_AT_NODES = 2  # rounds
+
+
+class Cutting:
+    """The cuts of one relaxation. They hold for every node, wherever they were found."""
+
+    def __init__(self, linear: Relaxation, budget: Budget) -> None:
+        self._linear = linear
+        self._budget = budget
+        self._hulls = Hulls.of(linear.problem)
+        self._rows = linear.problem.rows
+
+    def root(self, radius: float) -> None:
+        """Adds cuts round by round, until the bound within `radius` is negative or gains little.
+
+        They are looked for between the solution and the mean of the latest ones, where they cut deeper (Ben-Ameur and Neto 2007);
+        those that hold nothing up are dropped again.
+        """
+        linear, values = self._linear, list[float]()
+        centre: Array | None = None
+        for number in range(_ROUNDS):
+            solved = linear.solve({}, radius)
+            values.append(linear.value(solved, radius))
+            late = number >= _LOOK_BACK and values[-1] > (1 - _LITTLE) * values[-1 - _LOOK_BACK]
+            if solved.columns is None or values[-1] < 0 or late or self._budget.over:
+                break
+            if number % _DROP == _DROP - 1:
+                linear.drop(_OVER)
+            centre = solved.columns if centre is None else (centre + solved.columns) / 2
+            cuts = self._hulls.at(linear.problem, _INNER * solved.columns + (1 - _INNER) * centre)
+            cuts = [c for c in cuts if c.over(solved.columns) > _OVER]
+            if not cuts:
+                centre = solved.columns
+                cuts = self._hulls.at(linear.problem, centre)
+            if not cuts:
+                break
+            linear.add(cuts)
+        self._rows = linear.problem.rows
+
+    def node(self, solved: Solved, fixed: dict[int, int], radius: float) -> Solved:
+        """The relaxation of a node with the cuts that its solution violates."""
+        linear = self._linear
+        value = linear.value(solved, radius)
+        for _ in range(_AT_NODES):
+            cuts = [] if solved.columns is None or value < 0 else self._hulls.at(linear.problem, solved.columns)
+            if not cuts:
+                break
+            if linear.problem.rows > _MANY * self._rows:
+                linear.drop(_OVER)
+            linear.add(cuts)
+            before, solved = value, linear.solve(fixed, radius)
+            value = linear.value(solved, radius)
+            if value > (1 - _LITTLE) * before:
+                break
+        return solved

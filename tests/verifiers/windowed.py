@@ -1,0 +1,64 @@
+"""Small random networks with windows, as every MaxPool, Max and ReduceMax is read: a table of elements per output."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxsub.network import Network
+from onnxsub.ops.base import Array, Operator
+from onnxsub.ops.dense import Dense
+from onnxsub.ops.relu import Relu
+from onnxsub.ops.windows import WindowMax
+
+__all__ = ["random_windowed", "table"]
+
+
+def table(rng: np.random.Generator, size: int, count: int, most: int) -> Array:
+    """Windows of one to `most` elements, which may share some."""
+    found = np.full((count, most), -1, dtype=np.int64)
+    for row in found:
+        own = rng.choice(size, size=min(size, int(rng.integers(1, most + 1))), replace=False)
+        row[rng.permutation(most)[: len(own)]] = own
+    return found
+
+
+class _Builder:
+    def __init__(self, seed: int, size: int) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.ops: list[Operator] = []
+        self.name, self.size, self.inputs = "x", size, size
+
+    def add(self, kind: type[Operator], size: int, **more: object) -> None:
+        name = f"t{len(self.ops)}"
+        common = {"op_type": kind.__name__, "node": name, "inputs": (self.name,), "output": name}
+        self.ops.append(kind(**common, in_shapes=((self.size,),), out_shape=(size,), **more))  # type: ignore[arg-type]
+        self.name, self.size = name, size
+
+    def dense(self, size: int) -> None:
+        weight = self.rng.normal(size=(size, self.size)) / np.sqrt(self.size)
+        # rows that nearly coincide make windows whose elements lie close together
+        alike = self.rng.random(size) < 0.3
+        weight[alike] = weight[0] + 0.1 * weight[alike]
+        self.add(Dense, size, weight=weight, bias=0.2 * self.rng.normal(size=size))
+
+    def relu(self) -> None:
+        self.add(Relu, self.size)
+
+    def windows(self, count: int) -> None:
+        self.add(WindowMax, count, windows=table(self.rng, self.size, count, int(self.rng.integers(2, 5))))
+
+
+def random_windowed(seed: int) -> Network:
+    """One or two layers of windows, with Relus before, between or behind, or none."""
+    rng = np.random.default_rng(10_000 + seed)
+    b = _Builder(seed, int(rng.integers(2, 9)))
+    for _ in range(int(rng.integers(1, 3))):
+        b.dense(int(rng.integers(6, 15)))
+        if rng.random() < 0.5:
+            b.relu()
+        b.windows(int(rng.integers(3, 8)))
+        if rng.random() < 0.5:
+            b.dense(int(rng.integers(4, 9)))
+            b.relu()
+    b.dense(int(rng.integers(2, 5)))
+    return Network("x", (b.inputs,), b.name, tuple(b.ops))
