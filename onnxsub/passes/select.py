@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ from onnxsub.ops.base import Activation, Array, Box
 from onnxsub.ops.substituted_max import SubstitutedMax
 from onnxsub.ops.windows import Windows
 from onnxsub.passes.estimate import DIRECTIONS, estimate_widths
+from onnxsub.passes.rough import curved, rough_error
 from onnxsub.passes.substitute import Lines, substitute
 from onnxsub.passes.windows import original_windows, read_by, window_cost
 from onnxsub.propagate import METHODS as BOUNDS
@@ -191,11 +193,12 @@ def _ranking(
     """Activation, flat position and cost of every unit that is kept, and whether it is unstable; bounds are those of one round."""
     budget.check()
     pre = _bounds(substitute(network, chosen, kept), ball, kept, options, budget)
+    rough = options.bounds_for(network.units_and_windows) == "estimate"
     names, index, costs, open_units = [], [], [], []
     for number, op in enumerate(network.prunable):
         budget.check()
         units = np.flatnonzero(kept[op.output])
-        cost, is_open = _cost(op, pre[op.output], units, chosen, options.rank, gradients)
+        cost, is_open = _cost(op, pre[op.output], units, chosen, options.rank, gradients, rough=rough)
         names.append(np.full(len(units), number))
         index.append(units)
         costs.append(cost)
@@ -224,6 +227,8 @@ def _cost(
     chosen: Lines,
     rank: str,
     gradients: Mapping[str, Array] | None,
+    *,
+    rough: bool = False,
 ) -> tuple[Array, Array]:
     """Cost of the units (flat positions) of one activation, and which of them are unstable."""
     l, u = box[0][0].double(), box[1][0].double()
@@ -236,7 +241,9 @@ def _cost(
         return (u - l).numpy().reshape(-1)[units], is_open
     assert gradients is not None  # checked by `select`
     slope, offset = torch.from_numpy(chosen.slope[op.output]), torch.from_numpy(chosen.offset[op.output])
-    low, high = op.line_error(l, u, slope, offset)
+    # on estimated intervals an estimate is enough
+    measure = partial(rough_error, op) if rough and curved(op) else op.line_error
+    low, high = measure(l, u, slope, offset)
     error = torch.maximum(low.abs(), high.abs()).numpy().reshape(-1)[units]
     # the line of a stable unit is exact but for rounding, which must not order anything
     error[error <= 1e-6 * np.maximum(l.abs().numpy(), u.abs().numpy()).reshape(-1)[units]] = 0.0
