@@ -67,7 +67,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         if target.endswith(".ipynb"):
             target = f"{target.removesuffix('.ipynb')}.md"
         there = OUTSIDE.get(target) or (target.removeprefix("docs/") if target.startswith("docs/") else None)
-        if there is None or (files.get_file_from_path(there) is None and (ROOT / target).is_dir()):
+        file = files.get_file_from_path(there) if there else None
+        if there is None or (file is None and (ROOT / target).is_dir()) or (file is not None and file.inclusion.is_excluded()):
             return f"]{TEXT}" if (ROOT / target).exists() else found[0]
         return f"]({posixpath.relpath(there, posixpath.dirname(own) or '.')}{found[2] or ''})"
 
