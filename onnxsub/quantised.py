@@ -8,6 +8,7 @@ With u = 2^-24, an interval of every tensor on the domain, and M the size of its
 
     input              E = 0 (the file is fed float32 numbers)
     affine, n terms    E = |L| E_in + (n + 8) u (|L| M_in + |c|) / (1 - (n + 8) u)
+    product, n terms   E = M_x E_y + E_x M_y + (n + 8) u M_x M_y / (1 - (n + 8) u)
     activation         E = s E_in + 64 u M, s its steepest slope there
     quantiser, jump    E = 2 u M, of a jump and s E_in: what it may jump is in its own relation already
     anything else      E = the width of its interval
@@ -27,6 +28,7 @@ import numpy as np
 from onnxsub.network import Network
 from onnxsub.ops.average import AveragePool
 from onnxsub.ops.base import Activation, Affine, Array, Operator
+from onnxsub.ops.bilinear import Bilinear
 from onnxsub.ops.combine import Concat, Sum
 from onnxsub.ops.conv import Conv, ConvTranspose
 from onnxsub.ops.dense import Dense, LeftProduct
@@ -171,6 +173,8 @@ def _rounded(op: Operator, errors: list[Tensor], ends: list[tuple[Tensor, Tensor
         return op.magnitude(*errors) + n / (1 - n) * terms
     if isinstance(op, Windows):
         return op.forward(*errors)
+    if isinstance(op, Bilinear):
+        return _of_product(op, errors[0], torch.maximum(*(t.abs() for t in ends[0])))
     if isinstance(op, Jumping):
         return op.passed_on(errors[0], size)
     if isinstance(op, Activation) and "slopes" not in _function(op).unsupported:
@@ -178,6 +182,13 @@ def _rounded(op: Operator, errors: list[Tensor], ends: list[tuple[Tensor, Tensor
         steepest = torch.maximum(least.abs(), most.abs())
         return torch.where(errors[0] > 0, steepest * errors[0], errors[0]) + _FUNCTION * _UNIT * size
     return high - low + _FUNCTION * _UNIT * size
+
+
+def _of_product(op: Bilinear, error: Tensor, size: Tensor) -> Tensor:
+    (ex, ey), (mx, my) = op.split(error), op.split(size)
+    n = (op.terms + _MORE) * _UNIT
+    # sizes include the errors, so E_x E_y is counted
+    return (op.product(mx, ey) + op.product(ex, my) + n / (1 - n) * op.product(mx, my)).reshape(-1, *op.out_shape)
 
 
 def _terms(op: Affine) -> int:

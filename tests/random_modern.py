@@ -89,8 +89,16 @@ class _Modern:
         self.pool.append((self.b.node("Div", [above, below]), width))
 
     def power(self, x: str, width: int) -> None:
-        kind = int(self.rng.integers(3))
-        if kind == 0:
+        kind = int(self.rng.integers(6))
+        if kind == 3:
+            exponents = self.b.weight(self.rng.integers(0, 4, width).astype(np.float64))
+            self.pool.append((self.b.node("Pow", [self.b.node("Tanh", [x]), exponents]), width))
+        elif kind == 4:
+            self.pool.append((self.b.node("Pow", [self.number(1.7), self.b.node("Tanh", [x])]), width))
+        elif kind == 5:
+            product = self.b.node("ReduceProd", [self.b.node("Tanh", [x]), self.b.weight(np.array([2]), np.int64)])
+            self.pool.append((self.b.node("Concat", [x, product], axis=2), width + 1))
+        elif kind == 0:
             self.pool.append((self.b.node("Mul", [x, x]), width))
         elif kind == 1:
             self.pool.append((self.b.node("Pow", [self.b.node("Tanh", [x]), self.number(3.0)]), width))

@@ -62,7 +62,7 @@ class Waiting:
         self._share, self._stage, self._detail, self._known = 0.0, _FIRST, "", ""
         self._stages: set[str] = set()
         self._logged: set[str] = set()
-        self._last_log = -_LOG
+        self._last_log, self._unlogged = -_LOG, ""
         self._lock = threading.RLock()
         self._progress: Progress | None = None
         self._over = threading.Event()
@@ -107,7 +107,9 @@ class Waiting:
                 print(text, file=sys.stderr)
 
     def stop(self) -> None:
-        """Nothing more is shown; the terminal is as it was."""
+        """Nothing more is shown; the terminal is as it was. The last word is logged, whenever it came."""
+        if self._unlogged:
+            self._log(self._unlogged, last=True)
         self._over.set()
         with self._lock:
             if self._progress is not None:
@@ -165,11 +167,13 @@ class Waiting:
                 progress.start()
                 self._progress = progress
 
-    def _log(self, text: str) -> None:
+    def _log(self, text: str, *, last: bool = False) -> None:
+        self._unlogged = text
         spent = time.monotonic() - self._began
         least = max(_LOG, spent * _LOG_SHARE)
         what = _NUMBERS.split(text, 1)[0]
-        if what not in self._logged or spent - self._last_log >= least:
+        if last or what not in self._logged or spent - self._last_log >= least:
+            self._unlogged = ""
             self._logged.add(what)
             self._last_log = spent
             self.say(f"[{spent:7.2f} s] {text if text.isalpha() or self._stage in (_FIRST, _WORK) else self.line}")

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from onnxsub.budget import Budget, OutOfTime
-from onnxsub.errors import InputError, OptionError
+from onnxsub.errors import OptionError
 from onnxsub.model import Model, load_model
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
@@ -60,7 +60,7 @@ class CompareOptions:
         if self.method not in METHODS:
             raise OptionError(f"--bounds {self.method!r} is unknown; choose one of {', '.join(METHODS)}")
         if self.samples < 1 or self.steps < 0 or self.restarts < 1:
-            raise InputError("samples and restarts must be at least 1, steps at least 0")
+            raise OptionError("--samples and restarts must be at least 1, steps at least 0")
 
 
 @dataclass(frozen=True, eq=False, repr=False)

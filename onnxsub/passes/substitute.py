@@ -139,7 +139,7 @@ def check_method(network: Network, method: str) -> None:
     for op in network.prunable:
         if method == "act" and isinstance(op, Activation) and not op.piecewise_linear:
             raise InputError(
-                f"--method act needs piecewise-linear units; {op.op_type} (node {op.node!r}) is smooth: use lin or con"
+                f"--method act needs piecewise-linear units; {op.op_type} (node {op.node!r}) is not: use lin or con"
             )
 
 
@@ -149,7 +149,7 @@ def _line(op: Activation, method: str, z: torch.Tensor) -> tuple[torch.Tensor, t
     if method == "act":
         if not op.piecewise_linear:
             raise InputError(
-                f"--method act needs piecewise-linear units; {op.op_type} (node {op.node!r}) is smooth: use lin or con"
+                f"--method act needs piecewise-linear units; {op.op_type} (node {op.node!r}) is not: use lin or con"
             )
         return op.tangent(z0)
     s = op.forward(z)

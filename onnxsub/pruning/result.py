@@ -8,7 +8,7 @@ from typing import Any
 
 from onnx import ModelProto
 
-from onnxsub.errors import InputError, OptionError
+from onnxsub.errors import OptionError
 from onnxsub.layouts import LAYOUTS
 from onnxsub.layouts.context import EXACT_ON
 from onnxsub.network import Network
@@ -62,7 +62,7 @@ class PruneOptions:
         if self.exact_on != "auto" and self.layout not in ("chain", None):
             raise OptionError(f"--exact-on is for --layout chain; layout {self.layout} is exact everywhere")
         if self.flat_input and self.layout not in ("chain", None):
-            raise InputError(f"--flat-input is for --layout chain; layout {self.layout} keeps the shape of the model's input")
+            raise OptionError(f"--flat-input is for --layout chain; layout {self.layout} keeps the shape of the model's input")
         if self.eps is not None:
             check_eps(self.eps)
 

@@ -57,6 +57,7 @@ class Bracket:
     Attributes:
         instance: the question as it was asked.
         network: f in units of the margin at the anchor; rows: its margins.
+        folded: few units of it are not affine, and it is folded.
         tol: the gap at which the bracket is exact.
         enough: a point as near as this ends the search.
     """
@@ -65,10 +66,11 @@ class Bracket:
         self.instance = instance
         self.session = session
         self.budget = session.budget
-        self.network = in_margin_units(instance.network, instance.x0, instance.label, instance.target)
+        plain = self.network = in_margin_units(instance.network, instance.x0, instance.label, instance.target)
         if session.milp.fold != "never":
             with contextlib.suppress(OutOfTime):  # then the network as it is serves to judge points
                 self.network = folded_once(self.network, self.budget)
+        self.folded = self.network is not plain
         self.rows = Rows(margins_of(self.network, instance.label), instance.label, {t: (t,) for t in instance.targets})
         self.referee = Referee(replace(instance.judged, network=self.network))
         self.claims: Claims[int] = Claims(instance.targets, self.referee.over_reals, self._rounding)

@@ -224,7 +224,7 @@ def test_outputs_that_cannot_be_written_are_refused_before_the_work(
     call = (command[0], "digits.onnx", "--x0", "seven.npy", *command[1:], "-o")
     assert "there is no folder 'absent'" in refused(*call, f"absent/{name}")
     assert "cannot write" in refused(*call, f"/proc/{name}")
-    assert "give one of" in refused(*call, "result.txt")
+    assert "give one of" in refused(*call, "result.txt", code=2)
     Path(f"folder{Path(name).suffix}").mkdir()
     assert "it is a folder" in refused(*call, f"folder{Path(name).suffix}")
 

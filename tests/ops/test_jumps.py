@@ -12,12 +12,19 @@ import torch
 from onnx import ModelProto, TensorProto, helper
 from torch import Tensor
 
+from onnxsub.errors import InputError
 from onnxsub.lower import lower, lower_nodes
 from onnxsub.model import load_model
 from onnxsub.ops.either import Either
 from onnxsub.ops.jump import Jump
+from onnxsub.passes.attack import AttackOptions
+from onnxsub.passes.select import SelectOptions
 from onnxsub.propagate import compute_bounds
+from onnxsub.pruning.prune import PruneOptions, prune
 from onnxsub.quantised import with_room
+from onnxsub.query import Query, make_query
+from onnxsub.verifiers.distance import DistanceOptions, distance
+from onnxsub.verifiers.options import Limits
 from tests.ops.test_encode import encoded
 from tests.ops.test_spelled import Graph
 from tests.ops.tools import Case, nodes_of, normal, random, run
@@ -492,3 +499,52 @@ def test_the_room_of_a_jump_is_what_float32_rounds() -> None:
     assert jump.room.shape == (3, 5)
     assert (jump.room > 0).all()
     assert (jump.room < 1e-5).all()
+
+
+def two_queried(kind: str, seed: int) -> Query:
+    """Two features, six units that jump, five Relus, two classes, and an anchor."""
+    rng = np.random.default_rng(seed)
+    g = Graph()
+    for name, shape in (("A", (2, 6)), ("a", (6,)), ("B", (6, 5)), ("b", (5,)), ("C", (5, 2)), ("c", (2,))):
+        g.tensor(name, rng.normal(size=shape).astype(F32))
+    h = g("Gemm", "x", "A", "a")
+    jumps = g(kind, h, alpha=0.3) if kind == "ThresholdedRelu" else g(kind, h)
+    out = g("Gemm", g("Relu", g("Gemm", jumps, "B", "b")), "C", "c")
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 2]) for n in ("x", out)]
+    graph = helper.make_graph(g.nodes, "g", ends[:1], ends[1:], g.weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 16)], ir_version=8)
+    return make_query(load_model(model), rng.random(2).astype(F32))
+
+
+@pytest.mark.parametrize(("kind", "seed"), [("ThresholdedRelu", 8), ("Sign", 9)])
+@pytest.mark.parametrize("verifier", ["bab", "milp"])
+def test_brackets_hold_the_distance(kind: str, seed: int, verifier: str) -> None:
+    """Against a grid of onnxruntime's own answers, 1/500 apart."""
+    query = two_queried(kind, seed)
+    found = distance(query, DistanceOptions(verifier=verifier, limits=Limits(timeout=2)))
+    grid = np.stack(np.meshgrid(*[np.linspace(0, 1, 501)] * 2), -1).reshape(-1, 2).astype(F32)
+    other = run(query.model.source, {"x": grid})[0].argmax(1) != query.label
+    nearest = float(np.abs(grid - query.x0).max(1)[other].min())
+    assert 0 < found.lower <= nearest + 1e-6
+    assert found.upper >= nearest - 1 / 500 - 1e-6
+    assert kind == "Sign" or found.status == "exact"
+
+
+@pytest.mark.parametrize("layout", ["inplace", "compact"])
+@pytest.mark.parametrize("method", ["lin", "con"])
+@pytest.mark.parametrize("kind", ["ThresholdedRelu", "Sign"])
+def test_layouts_of_units_that_jump(kind: str, method: str, layout: str) -> None:
+    query = two_queried(kind, 8 if kind == "ThresholdedRelu" else 9)
+    attack = AttackOptions(steps=20, restarts=4, rounds=1, threads=1)
+    found = prune(query, PruneOptions(method, SelectOptions(gamma=0.6), layout, attack=attack))
+    assert found.preserves["x0"] <= 1e-4
+    pruned = found.substitute.network
+    points = np.random.default_rng(0).random((20, 2)).astype(F32)
+    with torch.no_grad():
+        want = pruned.forward(torch.from_numpy(points.astype(np.float64))).numpy()
+    np.testing.assert_allclose(run(found.proto, {found.proto.graph.input[0].name: points})[0], want, rtol=1e-4, atol=1e-4)
+
+
+def test_the_tangent_of_a_jump_is_not_offered() -> None:
+    with pytest.raises(InputError, match=r"Sign .* is not: use lin or con"):
+        prune(two_queried("Sign", 9), PruneOptions("act", SelectOptions(gamma=0.6), "compact"))

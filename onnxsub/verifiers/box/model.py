@@ -30,7 +30,7 @@ from onnxsub.verifiers.proof import excludes
 
 __all__ = ["SLACK", "WINDOWED", "Box", "BoxModel", "Building", "Rows", "margins_of"]
 
-WINDOWED = 4
+WINDOWED = 8
 """Times as many units as others may have, networks with windows may be left with where linear programs search."""
 
 SLACK = 1e-7

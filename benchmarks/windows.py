@@ -1,0 +1,109 @@
+"""Windows (MaxPool, Max, ReduceMax) in searches: distances by 99 % substitutes of real exports, and random networks against `milp`.
+
+    python -m benchmarks.windows distances MODEL.onnx ANCHOR.npy [ANCHOR.npy ...] [--timeout 60]
+    python -m benchmarks.windows random 300 [--seed 0] [--timeout 5]
+
+`random` asks every network for its distance and for two balls, one on either side of it, of `bab` (with linear programs, and by its
+tree alone) and of `milp`. Exit code 1 where two answers contradict each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import load_note
+from onnxsub.anchors import read_anchor
+from onnxsub.model import load_model
+from onnxsub.passes.select import SelectOptions
+from onnxsub.pruning.prune import PruneOptions
+from onnxsub.query import make_query
+from onnxsub.region import InputSpace
+from onnxsub.verifiers.distance import DistanceOptions, distance
+from onnxsub.verifiers.options import BabOptions, Limits
+from tests.verifiers.nets import anchor, balanced, decided, logits, measured
+from tests.verifiers.windowed import random_windowed
+
+_TOL = 1e-6
+
+
+def distances(path: Path, anchors: list[Path], timeout: float) -> int:
+    """One line per anchor: what the substitute keeps, its distance, nodes, seconds of the search and of everything."""
+    model = load_model(path)
+    for file in anchors:
+        began = time.perf_counter()
+        x0 = read_anchor(file, model.input_shape, domain=(0.0, 1.0))
+        query = make_query(model, x0, None, space=InputSpace(), threads=1)
+        via = PruneOptions(method="lin", select=SelectOptions(gamma=0.99))
+        found = distance(query, DistanceOptions(limits=Limits(timeout=timeout, threads=1), via=via))
+        kept = None if found.substitute is None else found.substitute["kept_per_layer"]
+        print(
+            f"{path.stem} {file.stem}: kept {kept}, {found.status} [{found.lower:.6g}, {found.upper:.6g}], {found.nodes} nodes, "
+            f"search {found.time_s.get('verify', 0.0):.1f} s, {time.perf_counter() - began:.1f} s in all",
+            flush=True,
+        )
+    return 0
+
+
+def contradictions(seed: int, timeout: float, counts: Counter[str]) -> list[str]:
+    """What the engines say of one network that cannot all be true."""
+    network = balanced(random_windowed(seed))
+    x0, label = anchor(network, seed)
+    settings = {"threads": 1, "timeout": timeout, "replay": logits(network)}
+    ways = {"milp": ("milp", BabOptions()), "bab": ("bab", BabOptions()), "tree": ("bab", BabOptions(dive=0, leaf=0))}
+    answers = {
+        name: measured(network, x0, label, verifier=engine, bab=bab, tol=_TOL, **settings)  # type: ignore[arg-type]
+        for name, (engine, bab) in ways.items()
+    }
+    counts.update(f"distance by {name}: {a.status}" for name, a in answers.items())
+    lower, upper = max(a.lower for a in answers.values()), min(a.upper for a in answers.values())
+    wrong = [f"{seed}: {[(n, a.lower, a.upper) for n, a in answers.items()]}"] if lower > upper + 2 * _TOL else []
+    true = answers["milp"]
+    for share in (0.98, 1.02):
+        radius = share * true.upper
+        if true.status != "exact" or radius > 1:
+            continue
+        for name, (engine, bab) in ways.items():
+            said = decided(network, x0, label, radius, verifier=engine, bab=bab, **settings).status  # type: ignore[arg-type]
+            counts[f"ball by {name}: {said}"] += 1
+            if said == ("violated" if share < 1 else "proved"):
+                wrong.append(f"{seed}: {name} says {said} at {share} of the distance")
+    return wrong
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    one = kinds.add_parser("distances")
+    one.add_argument("model", type=Path)
+    one.add_argument("anchors", type=Path, nargs="+")
+    one.add_argument("--timeout", type=float, default=60.0)
+    many = kinds.add_parser("random")
+    many.add_argument("count", type=int)
+    many.add_argument("--seed", type=int, default=0)
+    many.add_argument("--timeout", type=float, default=5.0)
+    args = parser.parse_args()
+    if args.kind == "distances":
+        code = distances(args.model, args.anchors, args.timeout)
+    else:
+        counts: Counter[str] = Counter()
+        wrong = []
+        for seed in range(args.seed, args.seed + args.count):
+            wrong += contradictions(seed, args.timeout, counts)
+            if (seed - args.seed) % 25 == 24:
+                print(f"{seed - args.seed + 1} networks, {len(wrong)} contradictions, {dict(counts)}", file=sys.stderr, flush=True)
+        print(*(f"{name}: {n}" for name, n in sorted(counts.items())), *wrong, sep="\n")
+        print(f"{args.count} networks, {len(wrong)} contradictions")
+        code = 1 if wrong else 0
+    print(load_note())
+    return code
+
+
+if __name__ == "__main__":
+    np.seterr(all="ignore")
+    sys.exit(main())
