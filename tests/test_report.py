@@ -226,7 +226,7 @@ def test_what_is_no_run(tmp_path: Path, run: Path, capfd: pytest.CaptureFixture[
     (tmp_path / "file").touch()
     assert run_cli(["report", str(run), "-o", str(tmp_path / "file" / "x")]) == 4
     assert "cannot make the folder" in capfd.readouterr().err
-    assert run_cli(["report", str(run), "--images", "-1"]) == 4
+    assert run_cli(["report", str(run), "--images", "-1"]) == 2
     assert "--images -1" in capfd.readouterr().err
     shutil.copy(run / "run.toml", tmp_path / "run.toml")
     assert run_cli(["report", str(tmp_path)]) == 4

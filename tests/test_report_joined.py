@@ -103,15 +103,15 @@ def test_what_cannot_stand_side_by_side(
     runs: tuple[Path, Path, Path], files: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     robustness(plan_of(files, 3), tmp_path / "other", engine=Here(Invented(0.5)))
-    for argv, words in (
-        ([str(runs[0]), str(tmp_path / "other")], "runs of different commands cannot stand side by side"),
-        ([str(runs[0]), str(runs[0])], "a run is named twice"),
-        ([str(runs[0]), str(tmp_path)], "is no run folder"),
-        ([str(runs[0]), str(runs[1]), "--samples", "1"], "--samples is of one run"),
-        ([str(runs[0]), str(runs[1]), "--reference", "x.csv"], "--reference is of one run"),
-        ([str(tmp_path / "other"), "--reference", "x.csv"], "--reference stands beside the distances of a run of onnxsub evaluate"),
+    for code, argv, words in (
+        (4, [str(runs[0]), str(tmp_path / "other")], "runs of different commands cannot stand side by side"),
+        (2, [str(runs[0]), str(runs[0])], "a run is named twice"),
+        (4, [str(runs[0]), str(tmp_path)], "is no run folder"),
+        (2, [str(runs[0]), str(runs[1]), "--samples", "1"], "--samples is of one run"),
+        (2, [str(runs[0]), str(runs[1]), "--reference", "x.csv"], "--reference is of one run"),
+        (4, [str(tmp_path / "other"), "--reference", "x.csv"], "--reference stands beside the distances of a run"),
     ):
-        assert run_cli(["report", *argv, "-o", str(tmp_path / "page")]) == 4
+        assert run_cli(["report", *argv, "-o", str(tmp_path / "page")]) == code
         assert words in capfd.readouterr().err
     assert not (tmp_path / "page").exists()
     assert run_cli(["report"]) == 2

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxsub.errors import InputError, OutputError
+from onnxsub.errors import InputError, OptionError, OutputError
 from onnxsub.evaluate.pairs.settings import PairSettings
 from onnxsub.evaluate.plan import schema_of
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
@@ -96,14 +96,14 @@ def report_joined(runs: Sequence[Path], options: ReportOptions | None = None, *,
     """Writes one report that shows several runs of one command side by side, paired by sample where their data are the same.
 
     Raises:
-        InputError: as `report`, or runs of different commands, or one that is named twice.
+        InputError: as `report`, or runs of different commands. OptionError: a run that is named twice, what is of one run only.
         MissingDependencyError, OutputError: as `report`.
     """
     options = options or ReportOptions()
     check_matplotlib()
     schemas = {str(run): _schema(run) for run in runs}
     if len(schemas) < len(runs):
-        raise InputError("a run is named twice; give each once")
+        raise OptionError("a run is named twice; give each once")
     if len(set(schemas.values())) > 1:
         words = ", ".join(f"{run!r} of {schema}" for run, schema in schemas.items())
         raise InputError(f"runs of different commands cannot stand side by side: {words}; give runs of one command")
