@@ -24,7 +24,8 @@ class Blocks:
 
     Attributes:
         A: `(m, n)`. B: `(m, m)`. b: `(m,)`, the pre-activations at the anchor where all h are 0.
-        rows, reads, offsets: a, c and k of every output: `(outputs, n)`, `(outputs, m)`, `(outputs,)`.
+        rows, reads, offsets: a, c and k of every output, relaxed as all proofs are (`BoxModel.slack`): `(outputs, n)`,
+            `(outputs, m)`, `(outputs,)`.
         lower, upper: proved intervals of z, `(m,)`.
         low, high: the box of d, `(n,)`.
     """
@@ -99,5 +100,6 @@ def blocks_of(model: BoxModel) -> Blocks | None:
         return None
     x0 = np.asarray(model.box.x0, dtype=np.float64).reshape(-1)
     low, high = model.box.lower.reshape(-1) - x0, model.box.upper.reshape(-1) - x0
-    parts = (A, B, b + A @ x0, last[0], last[1], last[2] + last[0] @ x0, lower, upper, low, high)
+    slack = np.array([model.slack(row) for row in range(len(last[2]))])
+    parts = (A, B, b + A @ x0, last[0], last[1], last[2] + last[0] @ x0 + slack, lower, upper, low, high)
     return Blocks(*(torch.from_numpy(np.ascontiguousarray(p, dtype=np.float64)) for p in parts))

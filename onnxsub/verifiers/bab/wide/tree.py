@@ -213,11 +213,13 @@ class WideTree:
         """Pre-activations and the row at a share of points, from what their rows are."""
         part = self._whole
         h = torch.zeros_like(rows)
-        while True:  # as often as there are layers
-            z = share * rows + h @ part.B.T + part.b
+        z = share * rows + part.b
+        for _ in range(len(part.b)):  # at most as often as there are layers
             if torch.equal(z.clamp(min=0), h):
-                return z, share * row + h @ part.c + part.k
+                break
             h = z.clamp(min=0)
+            z = share * rows + h @ part.B.T + part.b
+        return z, share * row + h @ part.c + part.k
 
     def _nearest(self, rows: Tensor, row: Tensor, point: Tensor) -> None:
         """The nearest point of interest on the way from the anchor."""
