@@ -10,7 +10,7 @@ from onnxsub.any_model import AnyModel
 from onnxsub.api.keywords import build, checked, in_python, keywords_of, refuse_unknown, signed
 from onnxsub.api.progress import AnyProgress, telling
 from onnxsub.api.question import AnyInput, AskedOptions, as_array
-from onnxsub.api.runs import SPACE, index_of
+from onnxsub.api.runs import SPACE, classes_of, index_of
 from onnxsub.api.stored import RUN, space_of_run
 from onnxsub.errors import InputError
 from onnxsub.evaluate.drive import RunOptions
@@ -28,14 +28,14 @@ _FILES = ("page", "junit", "markdown", "badge", "sarif")
 def gate(
     new: AnyModel, baseline: AnyModel | None = None, data: AnyInput = None, labels: Any = None, eps: float | None = None, *,
     index: Any = None, limit: int | None = None, every: int = 1, array: str | None = None,
-    cache: str | os.PathLike[str] = CACHE, progress: AnyProgress = False, **keywords: Any,
+    classes: Any = None, cache: str | os.PathLike[str] = CACHE, progress: AnyProgress = False, **keywords: Any,
 ) -> GateResult:
     """Whether a model is as robust as its baseline on the same samples, and as robust as is asked: `passed`, `headline`.
 
     Args:
         new: the model, in any form that `distance` takes.
         baseline: what it is compared with, or the folder of a finished run of it; None: nothing is compared.
-        data, labels, index, limit, every, array: as of `evaluate`.
+        data, labels, index, limit, every, array, classes: as of `evaluate`.
         eps: radius of the ball round each sample.
         cache: folder of the runs; what lies there is not computed again.
         progress: True: a bar. A function: told `(share, text)`.
@@ -58,7 +58,7 @@ def gate(
         check_outputs(files)
         choice = Choice(index_of(index), checked("every", every, int), checked("limit", limit, int | None))
         if isinstance(data, str | os.PathLike):
-            samples = samples_of(data, choice, chosen, array, None if labels is None else os.fspath(labels))
+            samples = samples_of(data, choice, chosen, array, None if labels is None else os.fspath(labels), classes_of(classes))
         else:
             pair = (as_array(data, "data"), None if labels is None else as_array(labels, "labels"))
             samples = samples_of(pair, choice, chosen)

@@ -14,6 +14,7 @@ from onnxsub.api.question import AnyInput, AskedOptions, as_array
 from onnxsub.api.stored import RUN, model_file, space_of_run, stored
 from onnxsub.errors import InputError
 from onnxsub.evaluate.drive import RunOptions
+from onnxsub.evaluate.labels import Classes, read_classes
 from onnxsub.evaluate.plan import Plan
 from onnxsub.evaluate.robustness.choose import choose
 from onnxsub.evaluate.robustness.result import RobustnessResult
@@ -25,10 +26,10 @@ from onnxsub.evaluate.run import evaluate as drive_evaluate
 from onnxsub.evaluate.samples import PREDICTED, Choice, parse_indices, read_samples
 from onnxsub.evaluate.settings import Settings
 from onnxsub.reading import Reading
-from onnxsub.report.report import ReportOptions, ReportResult
+from onnxsub.report.report import ReportOptions, ReportResult, report_joined
 from onnxsub.report.report import report as write_report
 
-__all__ = ["SPACE", "evaluate", "index_of", "report", "robustness"]
+__all__ = ["SPACE", "classes_of", "evaluate", "index_of", "report", "robustness"]
 
 SPACE = ("lower", "upper", "mean", "std", "space", "output", "input_shape")
 """Keywords of the data space and of reading that a run has."""
@@ -39,7 +40,8 @@ _ALIASES = {"property": "prop", "range": "value_range"}
 def evaluate(
     models: AnyModel | Sequence[AnyModel] | None = None, data: AnyInput = None, labels: Any = None, *,
     run: str | os.PathLike[str], index: Any = None, limit: int | None = None, every: int = 1, array: str | None = None,
-    progress: AnyProgress = False, **keywords: Any,
+    classes: str | Sequence[str] | None = None, reference: str | os.PathLike[str] | None = None, progress: AnyProgress = False,
+    **keywords: Any,
 ) -> EvaluateResult:
     """The distances of models and of their substitutes, sample by sample, in a run folder that can be gone on with at any time.
 
@@ -50,6 +52,8 @@ def evaluate(
             of inputs the predicted ones.
         run: the folder.
         index, limit, every: which samples: positions, at most so many, each so-manieth. array: which one of an `.npz`.
+        classes: which class a name among the labels is: the names in order, `cat=0,dog=1`, or a file.
+        reference: a `.csv` file of values that stand beside the distances: sample, value.
         progress: True: a bar. A function: told `(share, text)`.
         keywords: fields of `Settings` (`methods`, `gammas`, `verifiers`, `timeout`, `protocol`, ...), of `RunOptions` (`jobs`,
             `engine`, ...), and `lower`, `upper`, `mean`, `std`, `output`, `input_shape`.
@@ -72,21 +76,23 @@ def evaluate(
             asked = build(AskedOptions, {k: v for k, v in own.items() if k in SPACE})
             done = build(Settings, {**values, **space_of_run(asked)})
             several: list[Any] = list(models) if isinstance(models, list | tuple) else [models]
-            samples = read_samples(*_data(folder, data, labels, (index, limit, every), array))
+            samples = read_samples(*_data(folder, data, labels, (index, limit, every), array), classes_of(classes))
             plan = Plan.of(_files(several, samples.x[:1], asked.reading, folder), samples, done)
         with telling(progress) as teller:
-            return drive_evaluate(plan, folder, how, progress=None if teller is None else teller.share())
+            tell = None if teller is None else teller.share()
+            beside = None if reference is None else os.fspath(checked("reference", reference, str | os.PathLike))
+            return drive_evaluate(plan, folder, how, progress=tell, reference=beside)
 
 
 def robustness(
     model: AnyModel | None = None, data: AnyInput = None, labels: Any = None, eps: float | None = None, *,
     run: str | os.PathLike[str], index: Any = None, limit: int | None = None, every: int = 1, array: str | None = None,
-    progress: AnyProgress = False, **keywords: Any,
+    classes: str | Sequence[str] | None = None, progress: AnyProgress = False, **keywords: Any,
 ) -> RobustnessResult:
     """The robustness of a model over a data set: one number with its interval, and what is guaranteed.
 
     Args:
-        model, data, labels, run, index, limit, every, array, progress: as of `evaluate`.
+        model, data, labels, run, index, limit, every, array, classes, progress: as of `evaluate`.
         eps: radius of the ball round each sample.
         keywords: fields of `RobustnessSettings` (`metric`, `property`, `timeout`, ...), of `RunOptions`, and of the data space.
 
@@ -110,17 +116,17 @@ def robustness(
             values = {"metric": "satisfaction", **{k: v for k, v in own.items() if k in settings and k not in SPACE}, "eps": eps}
             asked = build(AskedOptions, {k: v for k, v in own.items() if k in SPACE})
             done = build(RobustnessSettings, {**values, **space_of_run(asked)})
-            samples = choose(done, *_data(folder, data, labels, (index, limit, every), array))
+            samples = choose(done, *_data(folder, data, labels, (index, limit, every), array), classes_of(classes))
             plan = Plan.of(_files([model], samples.x[:1], asked.reading, folder), samples, done)
         with telling(progress) as teller:
             return drive_robustness(plan, folder, how, progress=None if teller is None else teller.share())
 
 
-def report(run: Any, *, progress: AnyProgress = False, **keywords: Any) -> ReportResult:
-    """Tables, figures and one page of a run folder, finished or not.
+def report(*runs: Any, progress: AnyProgress = False, **keywords: Any) -> ReportResult:
+    """Tables, figures and one page of a run folder, finished or not; of several runs of one kind a page with them side by side.
 
     Args:
-        run: the folder, or what `evaluate`, `robustness` or a table gave.
+        runs: folders, or what `evaluate`, `robustness` or a table gave.
         progress: True: a bar. A function: told `(share, text)`.
         keywords: fields of `ReportOptions` (`output`, `images`, `title`, ...).
 
@@ -129,12 +135,17 @@ def report(run: Any, *, progress: AnyProgress = False, **keywords: Any) -> Repor
         MissingDependencyError: matplotlib is not installed.
     """
     with in_python():
-        folder = getattr(run, "folder", None) or getattr(run, "run", None) or run
         refuse_unknown("report", keywords, keywords_of(ReportOptions))
+        if not runs:
+            raise InputError("there is no run to report; give its folder")
         options = build(ReportOptions, keywords)
-        where = Path(checked("run", folder, str | os.PathLike))
+        folders = [getattr(run, "folder", None) or getattr(run, "run", None) or run for run in runs]
+        where = tuple(Path(checked("run", folder, str | os.PathLike)) for folder in folders)
         with telling(progress) as teller:
-            return write_report(where, options, progress=None if teller is None else teller.share())
+            tell = None if teller is None else teller.share()
+            if len(where) > 1:
+                return report_joined(where, options, progress=tell)
+            return write_report(where[0], options, progress=tell)
 
 
 def _data(
@@ -163,6 +174,13 @@ def index_of(index: Any) -> tuple[int, ...] | None:
         return None
     found: tuple[int, ...] = parse_indices(index) if isinstance(index, str) else checked("index", index, tuple[int, ...])
     return found
+
+
+def classes_of(classes: Any) -> Classes | None:
+    """Names of classes out of text or a sequence of names."""
+    if classes is None:
+        return None
+    return read_classes(classes if isinstance(classes, str) else ",".join(checked("classes", classes, tuple[str, ...])))
 
 
 def _files(models: Sequence[AnyModel], example: Any, reading: Reading, folder: Path) -> tuple[str, ...]:

@@ -100,7 +100,7 @@ def test_every_option_of_the_command_line_is_a_keyword() -> None:
     other = {
         "model", "other", "x0", "output", "scores", "as_json", "quiet", "verbose", "domain", "via", "bounds", "prop",
         "folder", "models", "property_", "value_range", "new", "delta", "vnncomp", "fail_on", "help", "page",
-        "junit", "markdown", "badge", "sarif", "run", "method", "config",
+        "junit", "markdown", "badge", "sarif", "run", "runs", "method", "config",
     }  # fmt: skip
     context = cli.make_context("onnxsub", ["info"], resilient_parsing=True)
     checked_options = 0

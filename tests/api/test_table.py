@@ -160,6 +160,7 @@ def test_a_run_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (len(study.lines), study.finished) == (2, True)
     assert onnxsub.evaluate(run=tmp_path / "e").done_now == 0
     assert onnxsub.report(study).page.is_file()
+    assert onnxsub.report(study, tmp_path / "s", output=str(tmp_path / "both")).page.is_file()
     passed = onnxsub.gate(
         module(), module(), batch(3), labels, 0.01, cache=tmp_path / "g", junit=tmp_path / "gate.xml", nodes=50
     )
