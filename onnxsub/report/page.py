@@ -26,7 +26,7 @@ _UNIT = re.compile(
     r"|(?<=,) (?=s$)| (?=± )|(?<= ±) "
 )
 
-_SHORT = 17
+_SHORT = 14
 """Name and figure of so many letters take half the width of a telephone."""
 
 
