@@ -8,6 +8,7 @@ Needs the extras `cpu`, `report` and scikit-learn. WORK keeps the runs; what is 
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,7 @@ def draw(work: Path) -> None:
         if not (work / folder).exists():
             onnxsub_command(work, command)
         if folder != "plane":
+            shutil.rmtree(work / folder / "report", ignore_errors=True)  # an older report may have had other figures
             onnxsub_command(work, f"report {folder}")
     for name in ("global", "local", "unit"):
         keep(work / "plane" / f"{name}.png", f"plane-{name}")
