@@ -1,7 +1,9 @@
 # make demo   the main job on the bundled network, from a bare Python to a substitute and its exact distance
 # make test   the test suite (slow tests included); make test ARGS="-m 'not slow'" is the quick part
 # make lint   ruff and mypy
-# make plain  the README's commands in an environment with the newest versions of everything, without constraints (but for torch)
+# make plain  source distribution and wheel, the wheel with the newest versions of everything, without constraints (but for torch), and
+#             in that environment the README's commands and every command with --json
+# make docs   the documentation as a site, built strictly, notebooks executed: site/index.html
 # make clean  removes what the others made, except the environment
 #
 # PYTHON  the interpreter that makes the environment, 3.11 or newer
@@ -16,11 +18,11 @@ JOBS   ?= auto
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint plain clean
+.PHONY: demo test lint docs plain clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
-	$(BIN)/python models/demo.py demo-out
+	$(BIN)/onnxsub demo --output demo-out
 
 test: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
@@ -29,14 +31,21 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 OMP_NUM_THREADS=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python scripts/docs/check.py site
+
 # torch alone is pinned: its newest version may bring gigabytes of CUDA
 plain: $(BIN)/pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager ".[cpu,report]" $$(grep '^torch==' constraints.txt)
-	$(BIN)/python .ci/plain.py $(BIN)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check build $$(grep '^torch==' constraints.txt)
+	rm -rf $(VENV)/dist
+	$(BIN)/python -m build --outdir $(VENV)/dist . > /dev/null
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager \
+		"$$(ls $(VENV)/dist/*.whl)[cpu,report]" $$(grep '^torch==' constraints.txt)
+	$(BIN)/python .ci/commands.py $(BIN)
 
 clean:
-	rm -rf demo-out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo-out build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # bin/pip comes last, so an environment whose making was interrupted is made again
 $(BIN)/pip:
@@ -49,9 +58,13 @@ $(VENV)/.demo: pyproject.toml constraints.txt $(BIN)/pip
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt $(BIN)/pip
-	$(PIP) -e ".[all,test]"
+	$(PIP) -e ".[cpu,all,test]"
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.lint: pyproject.toml constraints.txt $(BIN)/pip
-	$(PIP) -e ".[all,dev]"
+	$(PIP) -e ".[cpu,all,dev]"
 	@touch $@ $(VENV)/.test $(VENV)/.demo
+
+$(VENV)/.docs: pyproject.toml constraints.txt $(BIN)/pip
+	$(PIP) -e ".[cpu,docs]"
+	@touch $@

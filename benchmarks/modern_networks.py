@@ -1,10 +1,12 @@
 """Small networks of today's kinds, trained on the 8x8 digits of scikit-learn and exported by the tools that people use.
 
-    python -m benchmarks.modern_networks FOLDER [--epochs 60]
+    python -m benchmarks.modern_networks FOLDER [--epochs 60] [--plain]
 
 Needs torch with onnxscript (`torch.onnx.export`), scikit-learn and skl2onnx. Writes `vit`, `mobilenet`, `efficientnet`, `mlp_gelu`
 and `sklearn_mlp` as `.onnx` files, and `digits.npz` with the test images in [0, 1] and their labels. Training adds a step of the
 sign of the gradient to half of each batch (radius 0.05), as a user would who asks about robustness.
+
+With `--plain`: smooth networks as older exporters write them (opset 13, no node newer than that), which other verifiers read too.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["NETWORKS"]
+__all__ = ["NETWORKS", "PLAIN"]
 
 _RADIUS = 0.05
 
@@ -99,8 +101,29 @@ NETWORKS = {
     "vit": VisionTransformer,
     "mobilenet": lambda: _mobile(nn.Hardswish, nn.Hardsigmoid),
     "efficientnet": lambda: _mobile(nn.SiLU, nn.Sigmoid),
-    "mlp_gelu": lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.GELU(), nn.Linear(32, 32), nn.GELU(), nn.Linear(32, 10)),
+    "mlp_gelu": lambda: _mlp(nn.GELU),
 }
+
+
+def _mlp(function: type[nn.Module]) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), function(), nn.Linear(32, 32), function(), nn.Linear(32, 10))
+
+
+def _cnn(function: type[nn.Module]) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, 2, 1), function(), nn.Conv2d(8, 16, 3, 2, 1), function(), nn.Flatten(), nn.Linear(64, 10)
+    )
+
+
+PLAIN = {
+    "mlp_sigmoid": lambda: _mlp(nn.Sigmoid),
+    "mlp_tanh": lambda: _mlp(nn.Tanh),
+    "mlp_silu": lambda: _mlp(nn.SiLU),
+    "mlp_gelu13": lambda: _mlp(nn.GELU),
+    "cnn_tanh": lambda: _cnn(nn.Tanh),
+    "efficientnet13": lambda: _mobile(nn.SiLU, nn.Sigmoid),
+}
+"""Networks of `--plain`."""
 
 
 def _train(net: nn.Module, x: Tensor, y: Tensor, epochs: int) -> None:
@@ -123,6 +146,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--plain", action="store_true", help="the smooth networks of opset 13 only")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     from sklearn.datasets import load_digits
@@ -133,16 +157,20 @@ def main() -> int:
     train, test = order[:1400], order[1400:]
     np.savez(args.folder / "digits.npz", x=images[test], y=labels[test])
     x, y = torch.from_numpy(images[train]), torch.from_numpy(labels[train])
-    for name, make in NETWORKS.items():
+    for name, make in (PLAIN if args.plain else NETWORKS).items():
         torch.manual_seed(0)
         net = make()
         _train(net, x, y, args.epochs)
         net.eval()
         with torch.no_grad():
             right = (net(torch.from_numpy(images[test])).argmax(1).numpy() == labels[test]).mean()
-        torch.onnx.export(net, (x[:1],), args.folder / f"{name}.onnx", dynamo=True, external_data=False)
+        if args.plain:
+            torch.onnx.export(net, (x[:1],), str(args.folder / f"{name}.onnx"), dynamo=False, opset_version=13)
+        else:
+            torch.onnx.export(net, (x[:1],), args.folder / f"{name}.onnx", dynamo=True, external_data=False)
         print(f"{name}: {right:.3f} of the test images", flush=True)
-    _sklearn(args.folder, images, labels, train, test)
+    if not args.plain:
+        _sklearn(args.folder, images, labels, train, test)
     return 0
 
 

@@ -7,7 +7,7 @@
 | `resnet18` | 2,308,096 | 11 million |
 | `resnet50` | 9,608,704 | 24 million |
 | `vgg16` | 13,555,712 | 138 million |
-| `mobilenet` (depthwise convolutions, Hardswish, no squeeze and excite) | 3,335,136 | 1 million |
+| `mobilenet` (depthwise convolutions, Hardswish, squeeze and excite) | 3,335,136 | 1 million |
 
 `--pool` says how they pool inside: `average` (the default), or `max` as published. Batch normalisation is folded into the weights.
 """
@@ -42,18 +42,30 @@ class Bottleneck(nn.Module):
         return torch.relu(self.third(y) + self.shortcut(x))
 
 
-class Inverted(nn.Module):
-    """MobileNetV3's block without squeeze and excite: 1x1 up, depthwise, 1x1 down, beside the identity where shapes agree."""
+class Squeeze(nn.Module):
+    """Squeeze and excite: every channel times a factor that the means of all of them say."""
 
-    def __init__(self, before: int, wide: int, after: int, stride: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
+        self.down, self.up = nn.Conv2d(channels, max(channels // 4, 8), 1), nn.Conv2d(max(channels // 4, 8), channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * nn.functional.hardsigmoid(self.up(torch.relu(self.down(x.mean(dim=(2, 3), keepdim=True)))))
+
+
+class Inverted(nn.Module):
+    """MobileNetV3's block: 1x1 up, depthwise, squeeze and excite or none, 1x1 down, beside the identity where shapes agree."""
+
+    def __init__(self, before: int, wide: int, after: int, stride: int, *, squeeze: bool) -> None:
+        super().__init__()
+        self.squeeze = Squeeze(wide) if squeeze else nn.Identity()
         self.up = nn.Conv2d(before, wide, 1)
         self.depth = nn.Conv2d(wide, wide, 3, stride, 1, groups=wide)
         self.down = nn.Conv2d(wide, after, 1)
         self.same = before == after and stride == 1
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.down(nn.functional.hardswish(self.depth(nn.functional.hardswish(self.up(x)))))
+        y = self.down(self.squeeze(nn.functional.hardswish(self.depth(nn.functional.hardswish(self.up(x))))))
         return x + y if self.same else y
 
 
@@ -101,11 +113,11 @@ def vgg16(size: int, pool: str) -> nn.Module:
 def mobilenet(size: int, pool: str) -> nn.Module:
     layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, 2, 1), nn.Hardswish()]
     before = 16
-    for wide, after, stride in (
-        (16, 16, 1), (64, 24, 2), (72, 24, 1), (72, 40, 2), (120, 40, 1),
-        (240, 80, 2), (200, 80, 1), (480, 112, 1), (672, 160, 2), (960, 160, 1),
+    for wide, after, stride, squeeze in (
+        (16, 16, 1, 0), (64, 24, 2, 0), (72, 24, 1, 0), (72, 40, 2, 1), (120, 40, 1, 1),
+        (240, 80, 2, 0), (200, 80, 1, 0), (480, 112, 1, 1), (672, 160, 2, 1), (960, 160, 1, 1),
     ):  # fmt: skip
-        layers.append(Inverted(before, wide, after, stride))
+        layers.append(Inverted(before, wide, after, stride, squeeze=bool(squeeze)))
         before = after
     return nn.Sequential(*layers, nn.Conv2d(before, 960, 1), nn.Hardswish(), Mean(), nn.Linear(960, 10))
 

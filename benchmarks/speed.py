@@ -1,12 +1,13 @@
 """This tree against another one, question by question in turn: seconds of each, ratio, what is lost.
 
-    python -m benchmarks.speed --before PATH [--rows exact,mnistfc,substitutes,vnncomp] [--repeat 1] [--vnncomp-timeout 30]
+    python -m benchmarks.speed --before PATH [--rows exact,mnistfc,substitutes,whole,vnncomp] [--repeat 1] [--vnncomp-timeout 30]
 
 | row | question |
 |---|---|
 | exact | wk17a, the five images with a published distance, to 1e-3 of the attack's |
 | mnistfc | `mnist-net_256x2`, images 0 to 4, to 1e-3 |
-| substitutes | wk17a, images 0 to 9, `--via lin:0.99` and `act:0.99` |
+| substitutes | wk17a, images 0 to 9, `--via lin:0.99` and `act:0.99`: the search on the substitute alone |
+| whole | the same as users ask them, `onnxsub distance --via`: attack, substitute, search, what it proves of the model |
 | vnncomp | the open VNN-COMP instances with a published verdict |
 
 Each tree runs its own `benchmarks.exact` and `benchmarks.vnncomp`, one process per question, the trees in turn. Bar: no row slower
@@ -16,15 +17,19 @@ than 1.1 times, no instance lost. PATH is a checkout of the other version (`git 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.common import TREE, exact_rows, load_note, median, table
+import numpy as np
+
+from benchmarks.common import DATA, TREE, exact_rows, images_for, load_note, median, table
 
 _EXACT = re.compile(r"^\s*\d+ bab\s+(\w+)\s.*?([\d.]+) s\s+(\d+) nodes", re.MULTILINE)
 _VNNCOMP = re.compile(r"^\w+\s+\S+\s+(?:un)?sat\s+(\w+)\s+(\w+)\s+([\d.]+) s", re.MULTILINE)
@@ -38,7 +43,7 @@ class Asked:
     command: tuple[str, ...]
 
 
-def questions(rows: list[str], limit: float, timeout: float) -> Iterator[Asked]:
+def questions(rows: list[str], limit: float, timeout: float, folder: Path) -> Iterator[Asked]:
     exact = ("benchmarks.exact", "--timeout", f"{timeout:g}", "--threads", "1")
     if "exact" in rows:
         for index, _ in exact_rows():
@@ -52,6 +57,15 @@ def questions(rows: list[str], limit: float, timeout: float) -> Iterator[Asked]:
             for index in range(10):
                 command = (*exact, "--network", "wk17a", "--indices", str(index), "--via", via)
                 yield Asked("substitutes", f"wk17a {index} {via}", command)
+    if "whole" in rows:
+        images, labels = images_for("wk17a")
+        for via in ("lin:0.99", "act:0.99"):
+            for index in range(10):
+                anchor = folder / f"wk17a-{index}.npy"
+                np.save(anchor, images[index])
+                asked = (str(DATA / "nets" / "wk17a.onnx"), "--x0", str(anchor), "--label", str(labels[index]))
+                limits = ("--via", via, "--timeout", f"{timeout:g}", "--json")
+                yield Asked("whole", f"wk17a {index} {via}", ("onnxsub", "distance", *asked, *limits))
     if "vnncomp" in rows:
         from benchmarks.vnncomp import FAMILIES, instances
 
@@ -66,7 +80,11 @@ def run(tree: Path, command: tuple[str, ...]) -> tuple[str, float]:
     environment = {k: v for k, v in os.environ.items() if k != "ONNXSUB_TREE"} | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-W", "ignore", "-m", *command]
     done = subprocess.run(words, cwd=tree, env=environment, capture_output=True, text=True, check=False)
-    if command[0] == "benchmarks.exact":
+    if command[0] == "onnxsub":
+        if done.stdout:
+            document = json.loads(done.stdout)
+            return document["status"], document["time_s"]["total"]
+    elif command[0] == "benchmarks.exact":
         if found := _EXACT.search(done.stdout):
             return found[1], float(found[2])
     elif found := _VNNCOMP.search(done.stdout):
@@ -86,7 +104,8 @@ def main() -> int:
     print(load_note())
     found: dict[str, dict[str, list[tuple[str, float]]]] = {}
     lost: list[str] = []
-    for number, q in enumerate(questions(args.rows.split(","), args.vnncomp_timeout, args.timeout)):
+    folder = tempfile.TemporaryDirectory()
+    for number, q in enumerate(questions(args.rows.split(","), args.vnncomp_timeout, args.timeout, Path(folder.name))):
         order = list(trees) if number % 2 else list(trees)[::-1]
         tries: dict[str, list[tuple[str, float]]] = {t: [] for t in order}
         for _ in range(args.repeat):

@@ -1,19 +1,19 @@
-"""Anchor files: one input `x0` out of `.npy`, `.npz`, `.png`, `.jpg` or `.csv`, in the layout that the model wants."""
+"""Anchors: one input `x0` out of a file of arrays, an image, a table or a folder of images, in the layout that the model wants."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from onnxsub.errors import InputError, MissingDependencyError
+from onnxsub.array_files import IMAGES, check_file, read_array
+from onnxsub.errors import InputError
+from onnxsub.image_folder import list_images
 from onnxsub.ops.base import Array, Shape
+from onnxsub.tables import ENDINGS, columns_named, label_column, open_table
 
 __all__ = ["fit_shape", "read_anchor"]
-
-_IMAGES = (".png", ".jpg", ".jpeg")
 
 
 def read_anchor(
@@ -27,11 +27,12 @@ def read_anchor(
     """The anchor in `path` as float32 of `shape` (per sample, no batch axis).
 
     8-bit integers are scaled from 0..255 to the domain, 16-bit images from 0..65535. Height-width-channel images are turned for
-    a channel-first model.
+    a channel-first model. Of a table with a header, a column of labels is left out where the model has one input less. Images of a
+    folder are numbered as in a data set (see `onnxsub.image_folder`).
 
     Args:
         index: which row, when the file holds many.
-        array: which array of an `.npz`.
+        array: which array of an `.npz`; which columns of a table, by commas.
         domain: valid input range that integers are scaled to; numbers, or arrays of `shape`.
 
     Raises:
@@ -39,12 +40,14 @@ def read_anchor(
     """
     path = Path(path)
     what = f"anchor {str(path)!r}"
-    data = _read(path, array, what)
-    if data.dtype.kind not in "fiub":
-        raise InputError(f"{what} holds {data.dtype} values; give floats, or 8-bit integers")
-    data = _row(data, shape, index, what)
+    check_file(path, what, folder=True)
+    if path.is_dir():
+        data = _from_folder(path, index, what)
+    else:
+        found = _from_table(path, shape, index, array, what) if path.suffix.lower() in ENDINGS else None
+        data = found if found is not None else _row(read_array(path, array, what), shape, index, what)
     x = fit_shape(data, shape, what)
-    if data.dtype == np.uint8 or path.suffix.lower() in _IMAGES:
+    if data.dtype == np.uint8 or path.suffix.lower() in IMAGES:
         low, high = (np.asarray(end) for end in domain)
         full = np.float32(np.iinfo(data.dtype).max)
         scaled = low.astype(np.float32) + x.astype(np.float32) / full * (high - low).astype(np.float32)
@@ -85,68 +88,28 @@ def _row(data: Array, shape: Shape, index: int | None, what: str) -> Array:
     return np.asarray(data[index])
 
 
-def _read(path: Path, array: str | None, what: str) -> Array:
-    try:
-        found = path.exists()
-    except OSError as e:  # a folder on the way that may not be read, a name that is too long
-        raise InputError(f"{what} cannot be reached: {e.strerror}; check the path") from e
-    if not found:
-        raise InputError(f"{what} does not exist; give a .npy, .npz, .png, .jpg or .csv file")
-    if path.is_dir():
-        raise InputError(f"{what} is a folder; give a file")
-    suffix = path.suffix.lower()
-    try:
-        if suffix in (".npy", ".npz"):
-            with path.open("rb") as file:  # opened here, so that a damaged archive does not stay open
-                loaded = np.load(file, allow_pickle=False)
-                if isinstance(loaded, np.ndarray):
-                    return loaded
-                with loaded as archive:
-                    return _member(archive, array, what)
-        if suffix == ".csv":
-            text = path.read_text(encoding="utf-8-sig")
-            if not text.strip():
-                raise InputError(f"{what} is empty; give one row of numbers separated by commas")
-            return np.loadtxt(text.splitlines(), delimiter=",", dtype=np.float64, ndmin=2)
-    except InputError:
-        raise
-    except Exception as e:  # numpy raises OSError, ValueError, EOFError, BadZipFile and more on a damaged file
-        reason = str(e).splitlines()[0].split(";")[0].rstrip(".") if str(e) else type(e).__name__
-        if "pickle" in reason:  # numpy advises to load them; nobody should
-            reason = "it is damaged, or holds Python objects"
-        raise InputError(f"{what} cannot be read: {reason}; give a whole {suffix} file of numbers") from e
-    if suffix in _IMAGES:
-        return _read_image(path, what)
-    raise InputError(f"{what} has the unknown ending {suffix!r}; give .npy, .npz, .png, .jpg or .csv")
+def _from_table(path: Path, shape: Shape, index: int | None, array: str | None, what: str) -> Array | None:
+    """A row of a table with a header; None: the file has none, and is rows of numbers."""
+    table = open_table(path, what)
+    if not table.headed:
+        return None
+    names = table.names if array is None else columns_named(table, array, "--array")
+    label = label_column(names)
+    if array is None and label is not None and len(names) == math.prod(shape) + 1:
+        names = tuple(name for name in names if name != label)
+    return np.asarray(table.values(names, [_which(index, table.count, "rows", what)])[0])
 
 
-def _member(archive: Any, array: str | None, what: str) -> Array:
-    names = list(archive.files)
-    if array is not None:
-        if array not in names:
-            raise InputError(f"{what} has no array {array!r}; it has {', '.join(names) or 'none'}")
-        return np.asarray(archive[array])
-    if len(names) == 1:
-        return np.asarray(archive[names[0]])
-    raise InputError(f"{what} holds {len(names)} arrays ({', '.join(names)}); choose one with --array NAME")
+def _from_folder(path: Path, index: int | None, what: str) -> Array:
+    """An image of a folder."""
+    folder = list_images(path)
+    return np.asarray(folder.read([_which(index, len(folder.files), "images", what)])[0])
 
 
-def _read_image(path: Path, what: str) -> Array:
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError as e:
-        raise MissingDependencyError(f'{what}: images need Pillow; run pip install "onnxsub[images]"') from e
-    try:
-        with Image.open(path) as image:
-            if image.mode in ("L", "RGB", "RGBA"):
-                return np.asarray(image)
-            if image.mode.startswith("I"):  # 16 bits of grey; converting these to 8 would cut them off at 255
-                return np.asarray(image).astype(np.uint16)
-            if image.mode in ("1", "LA"):
-                return np.asarray(image.convert("L"))
-            if image.mode in ("P", "CMYK", "YCbCr"):
-                return np.asarray(image.convert("RGB"))
-            mode = image.mode
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        raise InputError(f"{what} is not a readable image: {str(e).splitlines()[0]}; give a whole .png or .jpg file") from e
-    raise InputError(f"{what} is an image of mode {mode}, which is not read; save it as grey or RGB")
+def _which(index: int | None, count: int, of: str, what: str) -> int:
+    """The only one of so many, or the one that `--index` names. Raises InputError."""
+    if index is None and count > 1:
+        raise InputError(f"{what} holds {count} {of}; say which one with --index N (0 to {count - 1})")
+    if index is not None and not 0 <= index < count:
+        raise InputError(f"{what} has {count} {of}, so --index {index} is out of range (0 to {count - 1})")
+    return index or 0

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 
 __all__ = ["NODE", "Budget", "OutOfTime"]
 
@@ -57,9 +57,9 @@ class Budget:
         tell: Callable[[str], None] | None = None,
     ) -> None:
         if timeout is not None and not timeout > 0:
-            raise InputError(f"--timeout {timeout} must be positive seconds")
+            raise OptionError(f"--timeout {timeout} must be positive seconds")
         if nodes is not None and nodes < 1:
-            raise InputError(f"--nodes {nodes} must be at least 1")
+            raise OptionError(f"--nodes {nodes} must be at least 1")
         self._whole = self  # the budget that this one is a part of: counts and stages are booked there
         self._most_nodes: float = math.inf if nodes is None else nodes
         self._nodes = 0
@@ -178,10 +178,11 @@ class Budget:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Books the seconds of a block under a name. A stage inside another one counts for itself only."""
+        """Books the seconds of a block under a name, and tells that. A stage inside another one counts for itself only."""
         whole = self._whole
         outer = whole._stages[-1] if whole._stages else None
         whole._stages.append(name)
+        self.tell(name)
         start = time.perf_counter()
         try:
             yield
@@ -193,6 +194,7 @@ class Budget:
             whole._times[name] = whole._times.get(name, 0.0) + seconds
             if outer is not None:
                 whole._times[outer] = whole._times.get(outer, 0.0) - seconds
+                self.tell(outer)
 
     @property
     def times(self) -> dict[str, float]:
@@ -200,6 +202,16 @@ class Budget:
         return {**self._whole._times, "total": self._whole.spent}
 
     def tell(self, text: str) -> None:
-        """Progress."""
+        """Progress: the name of a stage, or a few words about it."""
         if self._whole._tell is not None:
             self._whole._tell(text)
+
+    @contextmanager
+    def telling(self, tell: Callable[[str], None]) -> Iterator[None]:
+        """Has another one told, for the time of a block."""
+        whole = self._whole
+        before, whole._tell = whole._tell, tell
+        try:
+            yield
+        finally:
+            whole._tell = before

@@ -13,15 +13,24 @@ __all__ = ["DOMAIN", "standard_form"]
 
 DOMAIN = "com.microsoft"
 
+_NEVER = 2**31  # no input has this number
+
 _FORMS: Mapping[str, tuple[str, tuple[int, ...], tuple[str, ...], int]] = {
+    "DequantizeLinear": ("Identity", (0,), (), _NEVER),
     "QGemm": ("Gemm", (0, 3), ("transA", "transB"), 8),
     "QLinearAdd": ("Add", (0, 3), (), 7),
     "QLinearAveragePool": (
         "AveragePool", (0,), ("auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides"), 4
     ),
+    "QLinearConcat": ("Concat", (), ("axis",), 1),
     "QLinearGlobalAveragePool": ("GlobalAveragePool", (0,), (), 4),
+    "QLinearLeakyRelu": ("LeakyRelu", (0,), (), 4),
+    "QLinearMul": ("Mul", (0, 3), (), 7),
+    "QLinearSigmoid": ("Sigmoid", (0,), (), 4),
+    "QuantizeLinear": ("Identity", (0,), (), 2),
 }  # fmt: skip
-"""Standard operator, which inputs are its own, which attributes it shares, and the zero point whose type the output has."""
+"""Standard operator, which inputs are its own (none: every third one), which attributes it shares, and the zero point whose type
+the output has."""
 
 
 def standard_form(node: NodeProto, types: dict[str, TypeProto]) -> tuple[NodeProto, dict[str, TypeProto], int | None]:
@@ -33,13 +42,14 @@ def standard_form(node: NodeProto, types: dict[str, TypeProto]) -> tuple[NodePro
     if node.domain != DOMAIN or node.op_type not in _FORMS:
         return node, types, None
     kind, own, shared, zero = _FORMS[node.op_type]
-    inputs = [node.input[i] for i in own]
+    # a Concat has any number of tensors, each followed by its scale and zero point
+    inputs = [node.input[i] for i in own] if own else list(node.input[2::3])
     given = node.input[zero] if zero < len(node.input) else ""
     if any(n not in types for n in (*inputs, *([given] if given else []))):
         return node, types, None
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name in shared}
     # a QGemm without a scale for its output writes real numbers
-    default = TensorProto.FLOAT if node.op_type == "QGemm" else TensorProto.UINT8
+    default = TensorProto.FLOAT if node.op_type in ("QGemm", "DequantizeLinear") else TensorProto.UINT8
     element = types[given].tensor_type.elem_type if given else default
     real = {n: TypeProto() for n in inputs}
     for n, made in real.items():

@@ -2,15 +2,18 @@
 
     OnnxsubError
     ├── InputError (ValueError)            an anchor, an option or a file that cannot be used as it is
+    │   ├── OptionError                    an option that cannot be used, whatever the files hold
     │   └── ModelError                     the .onnx file itself
     │       └── UnsupportedOperatorError (NotImplementedError)
     ├── MissingDependencyError (ImportError)  a solver, a runtime or a plotting library that is not installed
+    ├── OutOfTimeError (TimeoutError)      a time limit ended what is worth nothing before it is complete
     ├── SolverError (RuntimeError)         a solver failed; never to be read as "unknown"
     │   └── LicenceError                   the solver is installed but its licence does not admit the problem
     ├── ContradictionError (AssertionError)  two results that cannot both be true: a fault of this program
     └── OutputError (OSError)              a result could not be written
 
-The message is one line: what is wrong, where, and what to do. The command line prints it and exits with 4.
+The message is one line: what is wrong, where, and what to do. The command line prints it and exits
+with 4, after an OptionError with 2.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ __all__ = [
     "MissingDependencyError",
     "ModelError",
     "OnnxsubError",
+    "OptionError",
+    "OutOfTimeError",
     "OutputError",
     "SolverError",
     "UnsupportedOperatorError",
@@ -36,6 +41,10 @@ class InputError(OnnxsubError, ValueError):
     """Something the user gave (anchor, option, file) cannot be used."""
 
 
+class OptionError(InputError):
+    """An option is out of its range, or contradicts another one, whatever the files hold: a mistake of usage."""
+
+
 class ModelError(InputError):
     """The model file is missing, corrupt or not a classifier that onnxsub reads."""
 
@@ -46,6 +55,10 @@ class UnsupportedOperatorError(ModelError, NotImplementedError):
 
 class MissingDependencyError(OnnxsubError, ImportError):
     """An optional package is needed for what was asked and is not installed."""
+
+
+class OutOfTimeError(OnnxsubError, TimeoutError):
+    """A time limit ended a call whose answer is worth nothing before it is complete (bounds, a substitute)."""
 
 
 class SolverError(OnnxsubError, RuntimeError):

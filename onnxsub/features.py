@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.ops.base import Array, Shape
 
 __all__ = ["Units", "check_inside", "check_range", "domain_arrays", "fill", "measured_ends", "sha256", "weights"]
@@ -57,7 +57,7 @@ class Units:
 def check_range(lower: float, upper: float) -> None:
     """Raises InputError unless `[lower, upper]` is a range of float32 inputs."""
     if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper):
-        raise InputError(f"--domain {lower} {upper} is not an interval; give two finite numbers, the lower one first")
+        raise OptionError(f"--domain {lower} {upper} is not an interval; give two finite numbers, the lower one first")
     if max(abs(lower), abs(upper), upper - lower) > _FLOAT32:
         raise InputError(
             f"--domain {lower:g} {upper:g} reaches beyond {_FLOAT32:.3g}, and inputs are float32; "

@@ -21,14 +21,15 @@ from onnxsub.model_file import read_model_file, serialise
 from onnxsub.ops.base import Shape
 from onnxsub.ops.node import Node
 from onnxsub.reading import Feed, Own, Reading, canonical
+from onnxsub.shown import Shown
 from onnxsub.signature import Signature, class_shape, read_signature
 from onnxsub.strip_head import strip_head
 
 __all__ = ["Model", "Reading", "load_model", "save_model"]
 
 
-@dataclass(frozen=True, eq=False)
-class Model:
+@dataclass(frozen=True, eq=False, repr=False)
+class Model(Shown):
     """A classifier as it was read.
 
     Attributes:
@@ -74,6 +75,11 @@ class Model:
     opset: int
     notes: tuple[str, ...]
     metadata: Mapping[str, str]
+
+    @property
+    def line(self) -> str:
+        shape = "x".join(map(str, self.input_shape))
+        return f"{self.where}: {shape} -> {max(2, self.outputs)} classes, {len(self.nodes)} nodes, sha256 {self.sha256[:12]}"
 
     @property
     def outputs(self) -> int:

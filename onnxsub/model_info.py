@@ -21,6 +21,7 @@ from onnxsub.ops.node import Node
 from onnxsub.ops.windows import Windows
 from onnxsub.provenance import Provenance, read_provenance
 from onnxsub.results import VERSION
+from onnxsub.shown import Shown
 
 __all__ = ["ActivationInfo", "InfoResult", "Limit", "info"]
 
@@ -55,8 +56,8 @@ class Limit:
     reason: str
 
 
-@dataclass(frozen=True)
-class InfoResult:
+@dataclass(frozen=True, repr=False)
+class InfoResult(Shown):
     """What `info` says.
 
     Attributes:
@@ -80,6 +81,12 @@ class InfoResult:
     time_s: float
     provenance: Provenance | None = None
     windowed: tuple[WindowInfo, ...] = ()
+
+    @property
+    def line(self) -> str:
+        shape = "x".join(map(str, self.model.input_shape))
+        state = "supported" if not self.unsupported else f"{len(self.unsupported)} operators unsupported"
+        return f"{shape} -> {self.classes} classes, {self.units:,} units, {self.parameters:,} parameters, {state}"
 
     @property
     def units(self) -> int:

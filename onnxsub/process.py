@@ -13,9 +13,16 @@ import io
 import os
 import sys
 import threading
-from typing import NoReturn
+from collections.abc import Iterator
+from typing import NoReturn, TextIO
 
-__all__ = ["leave", "reserve_standard_output", "taken_output"]
+__all__ = ["apart", "close_document", "document", "leave", "reserve_standard_output", "taken_output"]
+
+
+class _Reserved:
+    """Where the document goes while `sys.stdout` is standard error."""
+
+    stream: TextIO | None = None
 
 
 def taken_output() -> int:
@@ -26,7 +33,7 @@ def taken_output() -> int:
 
 
 def reserve_standard_output() -> None:
-    """From now on `sys.stdout` alone reaches standard output.
+    """From now on `sys.stdout` alone reaches standard output, and no descriptor that a library or a child knows.
 
     Nothing happens where `sys.stdout` is something else already, as in a notebook, or a stream is closed.
     """
@@ -37,6 +44,35 @@ def reserve_standard_output() -> None:
             own = taken_output()
             buffering = 1 if os.isatty(own) else -1
             sys.stdout = os.fdopen(own, "w", buffering, encoding=out.encoding, errors=out.errors)
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """For the time of the block `sys.stdout` is standard error, for libraries that print; `document()` is what it was.
+
+    A block within a block changes nothing.
+    """
+    if _Reserved.stream is not None:
+        yield
+        return
+    _Reserved.stream = sys.stdout
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _Reserved.stream = None
+
+
+def document() -> TextIO:
+    """The stream of results: standard output."""
+    return sys.stdout if _Reserved.stream is None else _Reserved.stream
+
+
+def close_document() -> None:
+    """The result is out: what threads and libraries print while the process ends goes to standard error."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stdout.flush()
+    sys.stdout = sys.stderr
 
 
 def leave(code: int) -> NoReturn:

@@ -8,12 +8,13 @@ With u = 2^-24, an interval of every tensor on the domain, and M the size of its
 
     input              E = 0 (the file is fed float32 numbers)
     affine, n terms    E = |L| E_in + (n + 8) u (|L| M_in + |c|) / (1 - (n + 8) u)
+    product, n terms   E = M_x E_y + E_x M_y + (n + 8) u M_x M_y / (1 - (n + 8) u)
     activation         E = s E_in + 64 u M, s its steepest slope there
-    quantiser          E = 2 u M: what it may jump is in its own relation already
+    quantiser, jump    E = 2 u M, of a jump and s E_in: what it may jump is in its own relation already
     anything else      E = the width of its interval
 
 which holds for every order of summation, for fused multiply-add, and for sums of integers (Higham 2002, 3.5). E / step is added to
-the room of the quantiser: its bounds hold for every execution.
+the room of the quantiser, E to that of any other function that jumps: its bounds hold for every execution.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ import numpy as np
 from onnxsub.network import Network
 from onnxsub.ops.average import AveragePool
 from onnxsub.ops.base import Activation, Affine, Array, Operator
+from onnxsub.ops.bilinear import Bilinear
 from onnxsub.ops.combine import Concat, Sum
 from onnxsub.ops.conv import Conv, ConvTranspose
 from onnxsub.ops.dense import Dense, LeftProduct
 from onnxsub.ops.elementwise import Scale
+from onnxsub.ops.jumping import Jumping
 from onnxsub.ops.maxpool import MaxPool
 from onnxsub.ops.movement import Pad, Reshape, Selection
 from onnxsub.ops.quantize import Quantise
@@ -121,12 +124,12 @@ def _uniform(op: Quantise) -> bool:
 
 
 def with_room(network: Network, lower: Array | float, upper: Array | float) -> Network:
-    """The network whose quantisers have room for what float32 rounds before them on a domain, beside what they have.
+    """The network whose functions that jump have room for what float32 rounds before them on a domain, beside what they have.
 
     Args:
         lower, upper: ends of every input that will be asked about, `(*input_shape)` or one number.
     """
-    if not any(isinstance(_function(op), Quantise) for op in network.ops):
+    if not any(isinstance(_function(op), Jumping) for op in network.ops):
         return network
     boxes = {network.input: _ends(network, lower, upper)}
     errors = {network.input: torch.zeros_like(boxes[network.input][0])}
@@ -136,8 +139,8 @@ def with_room(network: Network, lower: Array | float, upper: Array | float) -> N
             read = [errors[n] for n in op.inputs]
             ends = [(l - e, u + e) for (l, u), e in zip((boxes[n] for n in op.inputs), read, strict=True)]
             function = _function(op)
-            if isinstance(function, Quantise):
-                wider = _roomier(function, read[0])
+            if isinstance(function, Jumping):
+                wider = function.roomier(read[0][0].numpy())
                 op = wider if op is function else replace(op, base=wider)  # type: ignore[call-arg]
                 new[op.output] = op
             boxes[op.output] = op.interval(*ends)
@@ -155,12 +158,6 @@ def _ends(network: Network, lower: Array | float, upper: Array | float) -> tuple
     return low, high
 
 
-def _roomier(op: Quantise, error: Tensor) -> Quantise:
-    """The quantiser with the room of every unit that it reads."""
-    needed = error[0].numpy() / op.step
-    return replace(op, room=np.asarray(needed + op.room))
-
-
 def _rounded(op: Operator, errors: list[Tensor], ends: list[tuple[Tensor, Tensor]], box: tuple[Tensor, Tensor]) -> Tensor:
     """E of what an operator writes."""
     low, high = box
@@ -176,13 +173,22 @@ def _rounded(op: Operator, errors: list[Tensor], ends: list[tuple[Tensor, Tensor
         return op.magnitude(*errors) + n / (1 - n) * terms
     if isinstance(op, Windows):
         return op.forward(*errors)
-    if isinstance(op, Quantise):
-        return 2 * _UNIT * size
+    if isinstance(op, Bilinear):
+        return _of_product(op, errors[0], torch.maximum(*(t.abs() for t in ends[0])))
+    if isinstance(op, Jumping):
+        return op.passed_on(errors[0], size)
     if isinstance(op, Activation) and "slopes" not in _function(op).unsupported:
         least, most = op.slopes(*ends[0])
         steepest = torch.maximum(least.abs(), most.abs())
         return torch.where(errors[0] > 0, steepest * errors[0], errors[0]) + _FUNCTION * _UNIT * size
     return high - low + _FUNCTION * _UNIT * size
+
+
+def _of_product(op: Bilinear, error: Tensor, size: Tensor) -> Tensor:
+    (ex, ey), (mx, my) = op.split(error), op.split(size)
+    n = (op.terms + _MORE) * _UNIT
+    # sizes include the errors, so E_x E_y is counted
+    return (op.product(mx, ey) + op.product(ex, my) + n / (1 - n) * op.product(mx, my)).reshape(-1, *op.out_shape)
 
 
 def _terms(op: Affine) -> int:

@@ -17,6 +17,7 @@ from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.region import InputSpace
 from onnxsub.runtime import Runtime
+from onnxsub.shown import Shown
 
 if TYPE_CHECKING:
     import os
@@ -27,8 +28,8 @@ __all__ = ["Query", "analysis_network", "make_query"]
 _ROUNDING = 1e-2  # of the largest logit: what the arithmetic of half precision may change
 
 
-@dataclass(frozen=True, eq=False)
-class Query:
+@dataclass(frozen=True, eq=False, repr=False)
+class Query(Shown):
     """A model and an anchor, in un-normalised input units.
 
     Attributes:
@@ -50,6 +51,11 @@ class Query:
     network: Network
     runtime: Runtime = field(repr=False)
     target: int | None = None
+
+    @property
+    def line(self) -> str:
+        against = "" if self.target is None else f" against class {self.target}"
+        return f"{self.model.where}, class {self.label} of {self.classes}{against}, predicted {self.predicted}"
 
     @cached_property
     def misclassified(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.features import Units, check_inside, check_range, domain_arrays, fill, measured_ends, sha256
 from onnxsub.lattice import check_lattice, nearest_whole, range_of
 from onnxsub.ops.base import Array, Shape
@@ -46,9 +46,9 @@ class InputSpace:
         else:
             check_range(float(self.lower), float(self.upper))
         if (self.mean is None) != (self.std is None):
-            raise InputError("--mean and --std belong together; give both or neither")
+            raise OptionError("--mean and --std belong together; give both or neither")
         if self.std is not None and not all(math.isfinite(s) and s > 0 for s in self.std):
-            raise InputError(f"--std {list(self.std)} must be positive numbers")
+            raise OptionError(f"--std {list(self.std)} must be positive numbers")
         if self.mean is not None and not all(math.isfinite(m) for m in self.mean):
             raise InputError(f"--mean {list(self.mean)} must be finite numbers")
         if not self.per_feature:

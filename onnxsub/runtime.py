@@ -76,6 +76,9 @@ class Runtime:
         if not self.model.feed.plain:
             self._check_rows()
 
+    def __reduce__(self) -> tuple[type[Runtime], tuple[Model, int]]:
+        return Runtime, (self.model, self._threads)  # a session cannot be pickled; it is opened again
+
     def logits(self, x: Array, *, one_by_one: bool = False) -> Array:
         """The logits `(N, model.outputs)` of `x` `(N, *input_shape)`, before any Softmax at the end of the file.
 

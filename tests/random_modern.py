@@ -31,7 +31,7 @@ class _Modern:
         steps = (
             self.dense, self.dense, self.function, self.gate, self.gated_unit, self.attention, self.layer_norm, self.rms_norm,
             self.lp_norm, self.softmax, self.quotient, self.power, self.root, self.logarithm, self.exponential, self.norm,
-            self.residual, self.local_response, self.extreme, self.reduced_extreme,
+            self.residual, self.local_response, self.extreme, self.reduced_extreme, self.threshold, self.choice, self.truths,
         )  # fmt: skip
         x, width = self.pick()
         steps[int(self.rng.integers(len(steps)))](x, width)
@@ -89,8 +89,16 @@ class _Modern:
         self.pool.append((self.b.node("Div", [above, below]), width))
 
     def power(self, x: str, width: int) -> None:
-        kind = int(self.rng.integers(3))
-        if kind == 0:
+        kind = int(self.rng.integers(6))
+        if kind == 3:
+            exponents = self.b.weight(self.rng.integers(0, 4, width).astype(np.float64))
+            self.pool.append((self.b.node("Pow", [self.b.node("Tanh", [x]), exponents]), width))
+        elif kind == 4:
+            self.pool.append((self.b.node("Pow", [self.number(1.7), self.b.node("Tanh", [x])]), width))
+        elif kind == 5:
+            product = self.b.node("ReduceProd", [self.b.node("Tanh", [x]), self.b.weight(np.array([2]), np.int64)])
+            self.pool.append((self.b.node("Concat", [x, product], axis=2), width + 1))
+        elif kind == 0:
             self.pool.append((self.b.node("Mul", [x, x]), width))
         elif kind == 1:
             self.pool.append((self.b.node("Pow", [self.b.node("Tanh", [x]), self.number(3.0)]), width))
@@ -133,6 +141,31 @@ class _Modern:
         kind = str(self.rng.choice(["ReduceMax", "ReduceMin"]))
         best = self.b.node(kind, [x, self.b.weight(np.array([int(self.rng.integers(1, 3))]), np.int64)])
         self.pool.append((self.b.node("Sub", [x, best]), width))
+
+    def test(self, x: str, width: int) -> str:
+        """A truth for every element: a comparison with a number or with another tensor."""
+        kind = str(self.rng.choice(["Greater", "Less", "GreaterOrEqual", "LessOrEqual"]))
+        other = self.number(self.rng.normal() / 3) if self.rng.random() < 0.6 else self.linear(x, width, width)
+        return self.b.node(kind, [x, other])
+
+    def threshold(self, x: str, width: int) -> None:
+        kind = str(self.rng.choice(["ThresholdedRelu", "Sign"]))
+        attributes = {} if kind == "Sign" else {"alpha": float(self.rng.normal() / 3)}
+        self.pool.append((self.b.node(kind, [x], **attributes), width))
+
+    def choice(self, x: str, width: int) -> None:
+        """One of two branches, or of a branch and a number, by a test; now and then one that is a Relu, a Clip or the like."""
+        draw = self.rng.random()
+        first = x if draw < 0.5 else self.b.activation(x, (self.rows, width))
+        second = self.linear(x, width, width) if draw < 0.7 else self.b.node("Mul", [x, self.number(0.1)])
+        second = second if draw < 0.9 else self.number(0.2)
+        self.pool.append((self.b.node("Where", [self.test(x, width), first, second]), width))
+
+    def truths(self, x: str, width: int) -> None:
+        """Truths combined, as numbers that an element is multiplied by."""
+        both = self.b.node(str(self.rng.choice(["And", "Or", "Xor"])), [self.test(x, width), self.test(x, width)])
+        both = both if self.rng.random() < 0.5 else self.b.node("Not", [both])
+        self.pool.append((self.b.node("Mul", [x, self.b.node("Cast", [both], to=TensorProto.FLOAT)]), width))
 
 
 def random_modern(seed: int, steps: int = 4) -> ModelProto:

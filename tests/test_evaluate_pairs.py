@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import asdict, replace
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +112,12 @@ def test_a_report(tmp_path: Path, files: tuple[Path, Path], samples: Samples, ca
     assert document["table"][0]["done"] == 6
     assert {"table.md", "table.tex", "index.html", "figures/objective-net.svg"} <= set(document["files"])
     text = (run / "report" / "index.html").read_text()
-    assert "2 of 3 examples of net fool other" in text
+    words = unescape(text).replace("\xa0", " ")
+    assert "2 of 3 examples of net fool other" in words
+    for name in ("net", "other"):
+        for what in ("class of the sample", "target class"):
+            assert f"<span>{name}: pairs by {what}</span>" in text
+        assert f"<span>{name}: pairs one by one</span>" in text
     assert text.count("<figure ") == text.count('<img alt="') == sum(f.endswith(".svg") for f in document["files"])
     with (run / "report" / "table.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import onnxsub
+from onnxsub.api.callable_module import CALLS
 from onnxsub.results import VERSION
 
 ROOT = Path(__file__).parents[1]
@@ -19,13 +20,14 @@ SOURCE = ROOT / "onnxsub"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "lazy", "files", "results", "device", "budget", "process"),
+    ("errors", "lazy", "files", "results", "device", "budget", "process", "shown"),
     # the words that operators are described in
     ("ops.base", "ops.node", "ops.encoding", "ops.relaxation", "ops.interval_rows", "ops.onnx_writer", "geometry",
      "ops.affine_rows"),
     (
         "model", "model_file", "external_data", "fold_constants", "check_finite", "signature", "strip_head", "surgery", "runtime",
         "anchors", "features", "lattice", "region", "provenance", "contrib", "reading", "attributes", "any_model",
+        "tables", "array_files", "image_folder",
     ),
     ("ops", "network", "lower", "quantised", "query", "instance", "model_info", "properties"),
     ("propagate",),
@@ -34,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pruning",),
     ("verifiers",),
     ("metrics",),
-    ("evaluate", "report", "zoo"),
+    ("evaluate", "report", "zoo", "bundled"),
     ("gate", "api"),
     ("testing",),
     ("cli",),
@@ -207,10 +209,12 @@ def test_extras_are_as_promised() -> None:
     assert [r for r in extras["gpu"] if r.startswith("onnxruntime-gpu")] == extras["gpu"]
     (everything,) = extras["all"]
     inside = set(re.fullmatch(r"onnxsub\[(.*)\]", everything).group(1).split(","))  # type: ignore[union-attr]
-    assert inside == set(extras) - {"gpu", "test", "dev", "all"}
+    assert inside == set(extras) - {"cpu", "gpu", "test", "dev", "docs", "all"}
     for name in (*PROJECT["dependencies"], *(r for n in extras if n not in ("cpu", "gpu") for r in extras[n])):
         assert not name.startswith("onnxruntime")
         assert not name.startswith("torchvision")
+        # nor by way of another extra: [gpu,all] has one runtime
+        assert not re.search(r"\[(.*,)?(cpu|gpu)(,.*)?\]", name)
 
 
 def test_constraints_are_exact_and_name_no_host() -> None:
@@ -239,9 +243,10 @@ def test_public_names_are_there_and_documented() -> None:
 
 
 def test_no_public_name_is_hidden_by_a_module() -> None:
-    """Importing `onnxsub.x` makes x an attribute of the package: a public function must not be called like a module."""
+    """Importing `onnxsub.x` makes x an attribute of the package: a public call is not named like a module, or is one (`CALLS`)."""
     modules = {p.stem for p in SOURCE.glob("*.py")} | {p.name for p in SOURCE.iterdir() if p.is_dir()}
-    assert not modules & set(onnxsub.__all__)
+    assert modules & set(onnxsub.__all__) == set(CALLS)
+    assert all(callable(importlib.import_module(f"onnxsub.{name}")) for name in CALLS)
     importlib.import_module("onnxsub.model_info")
     assert callable(onnxsub.info)
 

@@ -13,9 +13,11 @@ from PIL import Image
 import onnxsub
 from onnxsub.cli.main import run as run_cli
 from onnxsub.report.demo2d import CLASSES, spirals
+from tests.report_tools import Recorder, check_layout
 
 
-def test_demo2d(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_demo2d(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(monkeypatch)
     folder = tmp_path / "pictures"
     argv = ["demo2d", "-o", str(folder), "--gammas", "0.5,0.95", "--methods", "con,lin", "--json"]
     assert run_cli(argv) == 0
@@ -24,6 +26,11 @@ def test_demo2d(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     document = json.loads(out)
     assert document["schema"] == "onnxsub.demo2d/1"
     assert {p.name for p in folder.iterdir()} == set(document["files"])
+    assert len(recorder.figures) == 3
+    for figure in recorder.figures.values():
+        check_layout(figure)
+        (legend,) = figure.legends
+        assert "anchor" in " ".join(text.get_text() for text in legend.get_texts())
     for name in ("global", "local", "unit"):
         assert (folder / f"{name}.svg").read_text().startswith("<?xml")
         with Image.open(folder / f"{name}.png") as image:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxsub.cli.data_options import data_options, feeding_options, read_data
 from onnxsub.cli.exits import Exit
-from onnxsub.cli.options import Command, output_options, positive
+from onnxsub.cli.options import Command, output_options, positive, typed
 from onnxsub.cli.output import Output
 from onnxsub.cli.points import check_writable
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 
 if TYPE_CHECKING:
     from onnxsub.evaluate.samples import Samples
@@ -30,14 +31,7 @@ __all__ = ["command"]
     epilog="Example: onnxsub adversarial model.onnx --data mnist.npz --limit 20 --eps 0.05 --transfer other.onnx -o examples.npz",
 )  # fmt: skip
 @click.argument("model", metavar="MODEL")
-@click.option("--data", required=True, metavar="FILE|NAME", help="Images and labels: .npz or .npy, or a data set's name.")
-@click.option("--array", metavar="NAME", help="Array of the images.  [default: x_test, or the only one]")
-@click.option(
-    "--labels", metavar="NAME", help="Array of the labels, an .npy file, or 'predicted'.  [default: y_test for x_test, ...]"
-)
-@click.option("--index", metavar="LIST", help="Which samples, for example 0,5,10-20.")
-@click.option("--limit", type=int, metavar="N", help="At most so many samples.")
-@click.option("--every", type=int, default=1, metavar="K", help="Every K-th sample.")
+@data_options(required=True)
 @click.option("--eps", type=float, required=True, metavar="E", help="Radius of the ball, in un-normalised input units.")
 @click.option(
     "--targets", default="all", show_default=True, metavar="all|LIST|runner-up", help="Classes that each anchor is moved to."
@@ -56,8 +50,7 @@ __all__ = ["command"]
 @click.option("--nodes", type=int, metavar="N", help="Nodes of the search per pair.  [default: none]")
 @click.option("--transfer", metavar="OTHER", help="A second model: its examples are made too, and each model's tried on the other.")
 @click.option("--domain", nargs=2, type=float, default=(0.0, 1.0), metavar="LO HI", show_default=True, help="Valid input range.")
-@click.option("--mean", metavar="M..", help="The models want (x - mean) / std: mean, one or per channel.")
-@click.option("--std", metavar="S..", help="The same: std.")
+@feeding_options
 @click.option("--threads", type=int, default=1, show_default=True, metavar="N", help="Of one job.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of everything random.")
 @click.option("--jobs", type=int, default=1, show_default=True, metavar="N", help="Pairs side by side.")
@@ -83,6 +76,8 @@ def command(
     began = time.perf_counter()
     options = _options(eps, targets, given)
     samples = _samples(given)
+    for note in samples.notes:
+        out.note(note)
     from onnxsub.cli.options import limit_threads
     from onnxsub.evaluate.drive import RunOptions
     from onnxsub.evaluate.pairs.files import write_pair_files
@@ -98,8 +93,8 @@ def command(
     done: list[Pairs] = []
     failures: Mapping[str, int] = {}
     if folder is None:
-        if engine or address or kill_after or retry_failed:
-            raise InputError("--engine, --address, --kill-after and --retry-failed are of a run folder; add --run DIR")
+        if any(typed(name) for name in ("engine", "address", "kill_after", "retry_failed")):
+            raise click.UsageError("--engine, --address, --kill-after and --retry-failed are of a run folder; add --run DIR")
         with out.progress() as report:
             for path, name, own in zip((model, transfer), names, anchors, strict=False):
                 if path is not None and not any(p.interrupted for p in done):
@@ -125,7 +120,7 @@ def command(
         write_atomic(output, examples_npz(result.models))
     if folder is not None:
         write_pair_files(result, Path(folder))
-    out.result(result, _rows(result), _table(result.pairs))
+    out.result(result, _rows(result), *(_table(pairs, named=len(done) > 1) for pairs in result.models if pairs.pairs))
     for reason, count in failures.items():
         out.note(f"{count} pairs failed: {reason}")
     if result.interrupted:
@@ -144,29 +139,20 @@ def _options(eps: float, targets: str, given: dict[str, Any]) -> AdversarialOpti
     if given["timeout"] is not None:
         positive(given["timeout"], "--timeout")
     if given["seed"] < 0:
-        raise InputError(f"--seed {given['seed']} is negative; give 0 or more")
+        raise OptionError(f"--seed {given['seed']} is negative; give 0 or more")
     limits = Limits(timeout=given["timeout"], nodes=given["nodes"], threads=given["threads"], seed=given["seed"])
     milp, bab = MilpOptions(solver=given["solver"]), BabOptions.of_gib(given["memory"])
     margin = MarginOptions(limits, milp, bab, verifier=given["verifier"], tol=given["tol"])
     low, high = given["domain"]
-    space = InputSpace(low, high, _numbers(given["mean"], "--mean"), _numbers(given["std"], "--std"))
+    space = InputSpace(low, high, given["mean"], given["std"])
     return AdversarialOptions(eps, Targets.parse(targets), margin, space)
 
 
-def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise InputError(f"{option} {text!r} is no list of numbers; give for example 0.5,0.5,0.5") from None
-
-
 def _samples(given: dict[str, Any]) -> Samples:
-    from onnxsub.evaluate.samples import Choice, parse_indices, read_samples
+    from onnxsub.evaluate.samples import Choice
 
-    index = None if given["index"] is None else parse_indices(given["index"])
-    return read_samples(given["data"], Choice(index, given["every"], given["limit"]), given["array"], given["labels"])
+    every = 1 if given["every"] is None else given["every"]
+    return read_data(given, Choice(given["index"], every, given["limit"]))
 
 
 def _names(model: str, transfer: str | None) -> tuple[str, ...]:
@@ -227,13 +213,14 @@ def _spread(s: Spread, unit: str) -> str:
     return f"median {s.median:.4g}{unit}, mean {s.mean:.4g}{unit}, from {s.least:.4g}{unit} to {s.most:.4g}{unit}"
 
 
-def _table(pairs: Pairs) -> list[tuple[str, ...]]:
+def _table(pairs: Pairs, *, named: bool) -> list[tuple[str, ...]]:
     """Examples by source class (rows) and target class (columns); as many pairs stand behind them as the last column says."""
     from onnxsub.metrics.adversarial_result import matrix
 
     targeted = matrix(pairs).targeted
     sources, targets = (sorted({getattr(p, key) for p in pairs.pairs}) for key in ("label", "target"))
-    table: list[tuple[str, ...]] = [("examples from \\ to", *map(str, targets), "all", "of pairs")]
+    what = f"{pairs.name}: examples from" if named else "examples from"
+    table: list[tuple[str, ...]] = [(f"{what} \\ to", *map(str, targets), "all", "of pairs")]
     for y in sources:
         asked = {p.target for p in pairs.pairs if p.label == y}
         cells = (str(targeted[y][t]) if t in asked else "-" for t in targets)

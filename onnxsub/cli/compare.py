@@ -43,6 +43,8 @@ def command(
     """
     request.refuse_device("compare")
     check_writable(output, (".vnnlib",))
+    if delta is not None and (output is None or not delta > 0):
+        raise click.UsageError(f"--delta {delta:g} is for -o FILE.vnnlib, and a positive number; add that, or leave it out")
     from onnxsub.passes.compare import CompareOptions, compare
 
     options = CompareOptions(eps=eps, method=bounds, samples=samples, seed=request.seed)

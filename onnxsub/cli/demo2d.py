@@ -9,7 +9,7 @@ import click
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 
 __all__ = ["command"]
 
@@ -25,7 +25,7 @@ def command(output: str, methods: str, gammas: str, seed: int, out: Output) -> i
     try:
         shares = tuple(float(g) for g in gammas.split(",") if g.strip())
     except ValueError:
-        raise InputError(f"--gammas {gammas!r} is no list of numbers; give for example 0.5,0.95") from None
+        raise OptionError(f"--gammas {gammas!r} is no list of numbers; give for example 0.5,0.95") from None
     from onnxsub.report.demo2d import Demo2dOptions, demo2d
 
     names = tuple(m.strip() for m in methods.split(",") if m.strip())

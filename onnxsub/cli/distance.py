@@ -14,7 +14,7 @@ from onnxsub.cli.options import Command, Request, anchor_options, check_tighten,
 from onnxsub.cli.output import solver_row
 from onnxsub.cli.points import POINT_FILES, check_writable, write_point
 from onnxsub.cli.prune import RANKS
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 
 if TYPE_CHECKING:
     from onnxsub.pruning.prune import PruneOptions
@@ -76,7 +76,11 @@ def command(
     query = request.query(target, ball_of(None, scale)[1])
     with request.out.progress() as report:
         reach = query.space.reach(query.x0)
-        result = distance(query, options, progress=lambda lower, upper, text: report(_share(lower, upper, reach), text))
+
+        def told(lower: float, upper: float, text: str) -> None:
+            report(_share(lower, upper, reach), text, f"[{lower:.4g}, {upper:.4g}]")
+
+        result = distance(query, options, progress=told)
     if output is not None:
         if result.witness is None or not result.witness.confirmed:
             request.out.note(f"there is no confirmed witness, so {output!r} was not written")
@@ -100,22 +104,22 @@ def substitute_of(via: str | None, keep: int | None, rank: str) -> PruneOptions 
     """
     if via is None:
         if keep is not None:
-            raise InputError("--keep says how many units a substitute keeps; say which one with --via lin")
+            raise OptionError("--keep says how many units a substitute keeps; say which one with --via lin")
         return None
     from onnxsub.passes.select import SelectOptions
     from onnxsub.pruning.prune import PruneOptions
 
     method, colon, share = via.partition(":")
     if bool(colon) == (keep is not None):
-        raise InputError(f"--via {via!r} must say how much is pruned, once: --via lin:0.99, or --via lin --keep 16")
+        raise OptionError(f"--via {via!r} must say how much is pruned, once: --via lin:0.99, or --via lin --keep 16")
     try:
         gamma = float(share) if colon else None
     except ValueError:
-        raise InputError(f"--via {via!r} is not METHOD:GAMMA; give for example lin:0.99") from None
+        raise OptionError(f"--via {via!r} is not METHOD:GAMMA; give for example lin:0.99") from None
     try:
         return PruneOptions(method=method, select=SelectOptions(gamma=gamma, keep=keep, rank=rank))
     except InputError as error:
-        raise InputError(f"--via {via!r}: {error}") from error
+        raise OptionError(f"--via {via!r}: {error}") from error
 
 
 def _share(lower: float, upper: float, reach: float) -> float:

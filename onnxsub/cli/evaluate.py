@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxsub.cli.data_options import data_options, feeding_options, read_data
 from onnxsub.cli.exits import Exit
-from onnxsub.cli.options import Command, output_options
+from onnxsub.cli.options import Command, output_options, typed
 from onnxsub.cli.output import Output
 from onnxsub.cli.reading import stated
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 
 if TYPE_CHECKING:
     from onnxsub.evaluate.plan import Plan
@@ -32,14 +33,7 @@ __all__ = ["command"]
     metavar="DIR",
     help="Folder of the run: begun, or gone on with. Without MODEL: as its run.toml says.",
 )
-@click.option("--data", metavar="FILE|NAME", help="Images and labels: .npz or .npy, or a data set's name.")
-@click.option("--array", metavar="NAME", help="Array of the images.  [default: x_test, or the only one]")
-@click.option(
-    "--labels", metavar="NAME", help="Array of the labels, an .npy file, or 'predicted'.  [default: y_test for x_test, ...]"
-)
-@click.option("--index", metavar="LIST", help="Which samples, for example 0,5,10-20.")
-@click.option("--limit", type=int, metavar="N", help="At most so many samples.")
-@click.option("--every", type=int, metavar="K", help="Every K-th sample.  [default: 1; 10 with --protocol paper]")
+@data_options()
 @click.option("--methods", metavar="LIST", help="Substitutes: lin, act, con, by commas.  [default: lin]")
 @click.option("--gammas", metavar="LIST", help="Shares of units to prune, by commas.  [default: 0.9,0.99]")
 @click.option(
@@ -68,8 +62,7 @@ __all__ = ["command"]
 @click.option("--output", metavar="NAME", help="Which output of a model is meant, where it has several.")
 @click.option("--input-shape", metavar="N,N..", help="Lengths of the input, where a model leaves them open: 3,224,224.")
 @click.option("--domain", nargs=2, type=float, metavar="LO HI", help="Valid input range.  [default: 0 1]")
-@click.option("--mean", metavar="M..", help="The model wants (x - mean) / std: mean, one or per channel.")
-@click.option("--std", metavar="S..", help="The same: std.")
+@feeding_options
 @click.option("--threads", type=int, metavar="N", help="Of one worker.  [default: 1]")
 @click.option("--seed", type=int, metavar="N", help="Of everything random.  [default: 0]")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where the attack and bab's bounds compute.  [default: cpu]")
@@ -78,6 +71,7 @@ __all__ = ["command"]
 @click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster.  [default: a local one]")
 @click.option("--kill-after", type=float, metavar="S", help="Hard limit of a unit of work.  [default: 2 x --timeout + 60]")
 @click.option("--retry-failed", is_flag=True, help="Do units again that had failed.")
+@click.option("--reference", metavar="FILE.csv", help="Values to stand beside the distances, published ones say: sample, value.")
 @output_options
 def command(
     models: tuple[str, ...],
@@ -87,6 +81,7 @@ def command(
     address: str | None,
     kill_after: float | None,
     retry_failed: bool,
+    reference: str | None,
     out: Output,
     **experiment: Any,
 ) -> int:
@@ -94,20 +89,23 @@ def command(
 
     The run is a folder. Kill it at any moment and give the same command again, or only --run: what is done is kept.
     """
+    from onnxsub.cli.distances import distance_tables
     from onnxsub.evaluate.run import RunOptions, evaluate, open_run
 
     options = RunOptions(jobs, engine, address, kill_after, retry_failed)
     if models:
         plan = _plan(models, experiment)
+        for note in plan.samples.notes:
+            out.note(note)
     else:
-        given = sorted(k for k, v in experiment.items() if v not in (None, ()) and v is not False)  # 0 was given
+        given = sorted(filter(typed, experiment))
         if given:
             option = given[0].replace("_", "-")
-            raise InputError(f"--{option} is about a new run; name its models too, or go on with {folder!r} by --run alone")
+            raise click.UsageError(f"--{option} is about a new run; name its models too, or go on with {folder!r} by --run alone")
         plan = open_run(Path(folder))
     with out.progress() as report:
-        result = evaluate(plan, Path(folder), options, progress=report)
-    out.result(result, _rows(plan, result), _table(result))
+        result = evaluate(plan, Path(folder), options, progress=report, reference=reference)
+    out.result(result, _rows(plan, result), _table(result), *distance_tables(result.samples, result.spread))
     for reason, count in result.failures.items():
         out.note(f"{count} failed: {reason}")
     if result.interrupted:
@@ -118,13 +116,12 @@ def command(
 
 def _plan(models: tuple[str, ...], given: dict[str, Any]) -> Plan[Settings]:
     from onnxsub.evaluate.plan import Plan
-    from onnxsub.evaluate.samples import Choice, parse_indices, read_samples
+    from onnxsub.evaluate.samples import Choice
     from onnxsub.evaluate.settings import Settings
 
     if given["data"] is None:
-        raise InputError("a new run needs data: give --data FILE.npz, or only --run to go on with one")
-    index = None if given["index"] is None else parse_indices(given["index"])
-    every = given["every"]
+        raise click.UsageError("a new run needs data: give --data FILE.npz, or only --run to go on with one")
+    index, every = given["index"], given["every"]
     if every is None:
         # the reference experiment takes a tenth of the test samples
         every = 10 if given["protocol"] == "paper" and index is None and given["limit"] is None else 1
@@ -138,12 +135,10 @@ def _plan(models: tuple[str, ...], given: dict[str, Any]) -> Plan[Settings]:
         "domain": given["domain"],
         "output": given["output"],
         "input_shape": stated(None, given["input_shape"]).input_shape,
-        "mean": _numbers(given["mean"], "--mean"),
-        "std": _numbers(given["std"], "--std"),
-        **{k: given[k] for k in ("rank", "refine", "timeout", "nodes", "tol", "seed", "threads", "device")},
+        **{k: given[k] for k in ("mean", "std", "rank", "refine", "timeout", "nodes", "tol", "seed", "threads", "device")},
     }
     settings = Settings(**{k: v for k, v in values.items() if v is not None})
-    return Plan.of(models, read_samples(given["data"], choice, given["array"], given["labels"]), settings)
+    return Plan.of(models, read_data(given, choice), settings)
 
 
 def _words(text: str | None) -> tuple[str, ...] | None:
@@ -156,7 +151,7 @@ def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     try:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise InputError(f"{option} {text!r} is no list of numbers; give for example 0.9,0.99") from None
+        raise OptionError(f"{option} {text!r} is no list of numbers; give for example 0.9,0.99") from None
 
 
 def _rows(plan: Plan[Settings], result: EvaluateResult) -> list[tuple[str, str]]:
@@ -168,7 +163,7 @@ def _rows(plan: Plan[Settings], result: EvaluateResult) -> list[tuple[str, str]]
         ("models", ", ".join(m.name for m in plan.models)),
         ("samples", f"{len(s.index):,} of {s.source}"),
         ("units", settled),
-        ("results", str(result.folder / "results.parquet")),
+        ("results", str(result.folder / "samples.csv")),
         ("time", f"{result.wall_s:.1f} s{overhead}"),
     ]
 

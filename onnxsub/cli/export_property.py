@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,8 +13,19 @@ from onnxsub.cli.features import ball_of, radius_option, scale_option
 from onnxsub.cli.options import Command, Request, anchor_options
 from onnxsub.cli.points import check_writable
 from onnxsub.files import write_atomic
+from onnxsub.results import VERSION
 
 __all__ = ["command"]
+
+
+@dataclass(frozen=True)
+class _Exported:
+    """What `--json` prints."""
+
+    keys: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": "onnxsub.export-property/1", "version": VERSION, **self.keys}
 
 
 @click.command(
@@ -53,14 +66,22 @@ def command(request: Request, eps: float | str, scale: str | None, vnnlib: str, 
         mean, std = (" ".join(f"{v!r}" for v in values) for values in (space.mean, space.std))
         lines.append(f"bounds are those of (x - mean) / std, mean {mean}, std {std}")
     text = write_property(found, vnnlib, comment="\n".join(lines))
-    if output is None:
-        print(text, end="")
-        return Exit.DONE
+    if output is not None:
+        _write(output, text)
+        request.out.note(f"written to {output}: {found.inputs} inputs, {found.outputs} outputs, {found.clauses} clauses")
+    if request.out.json:
+        sizes = {"inputs": found.inputs, "outputs": found.outputs, "clauses": found.clauses}
+        where = {"output": output, "property": None if output else text}
+        request.out.result(_Exported({**query.json_head(), "eps": radius, "vnnlib": vnnlib, **sizes, **where}), [])
+    elif output is None:
+        request.out.text(text)
+    return Exit.DONE
+
+
+def _write(output: str, text: str) -> None:
     data = text.encode()
     if Path(output).suffix.lower() == ".gz":
         import gzip
 
         data = gzip.compress(data, mtime=0)  # the same bytes for the same property
     write_atomic(output, data)
-    request.out.note(f"written to {output}: {found.inputs} inputs, {found.outputs} outputs, {found.clauses} clauses")
-    return Exit.DONE

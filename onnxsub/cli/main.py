@@ -17,13 +17,15 @@ from onnxsub import __version__
 from onnxsub.cli import signals
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Session
-from onnxsub.errors import OnnxsubError, OutputError
-from onnxsub.process import leave, reserve_standard_output
+from onnxsub.cli.suggest import SuggestingGroup
+from onnxsub.errors import OnnxsubError, OptionError, OutputError
+from onnxsub.process import close_document, leave, reserve_standard_output
 
 __all__ = ["COMMANDS", "cli", "main", "run"]
 
 COMMANDS = MappingProxyType(
     {
+        "demo": "The main job on a network and an image that come with the package.",
         "info": "What a model holds, and what of it is not supported.",
         "attack": "An adversarial point near the anchor: an upper bound of the distance.",
         "bounds": "Interval of every unit on a ball around the anchor.",
@@ -34,6 +36,7 @@ COMMANDS = MappingProxyType(
         "compare": "How far two networks differ on a ball around the anchor.",
         "evaluate": "The experiment over a data set, in a run folder that survives a kill.",
         "robustness": "Robustness of a model over a data set: one number, its interval, what is guaranteed.",
+        "gate": "Whether a new model is as robust as a baseline on the same samples: a check for CI.",
         "adversarial": "Adversarial examples with the smallest margin, per target class; tables and transfer.",
         "report": "Table, figures and one page of a run folder.",
         "demo2d": "Picture of a two-dimensional classifier and of its substitutes.",
@@ -43,7 +46,13 @@ COMMANDS = MappingProxyType(
 """Command -> its line in `onnxsub --help`. The module `onnxsub.cli.<command>` is imported only when it is called."""
 
 
-class LazyGroup(click.Group):
+_NO_ARGUMENTS: tuple[type[click.UsageError], ...] = tuple(
+    getattr(click.exceptions, name) for name in ("NoArgsIsHelpError",) if hasattr(click.exceptions, name)
+)
+"""What newer versions of click raise for a command without arguments: its help."""
+
+
+class LazyGroup(SuggestingGroup):
     """Imports a command when it is called, so that `--help` and `--version` answer at once."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -109,6 +118,9 @@ def _invoked(args: list[str], session: Session) -> int:
         return int(Exit.INTERRUPTED if signals.interrupted() else code or 0)
     except click.exceptions.Exit as stop:
         return _flushed(stop.exit_code)
+    except _NO_ARGUMENTS as error:
+        print(error.format_message(), file=sys.stderr)
+        return int(Exit.USAGE)
     except click.UsageError as error:
         where = f"{error.ctx.command_path} --help" if error.ctx else "onnxsub --help"
         return _say(f"{error.format_message().rstrip('.')}; see {where}", Exit.USAGE)
@@ -119,7 +131,7 @@ def _invoked(args: list[str], session: Session) -> int:
 def _failed(error: Exception) -> int:
     """One line for what went wrong."""
     if isinstance(error, OnnxsubError):
-        return _say(str(error), Exit.FAILED)
+        return _say(str(error), Exit.USAGE if isinstance(error, OptionError) else Exit.FAILED)
     if isinstance(error, OSError):
         why = error.strerror or error
         return _say(f"the result cannot be written: {why}; check the disk and where the output goes", Exit.FAILED)
@@ -135,6 +147,7 @@ def main() -> NoReturn:
     reserve_standard_output()
     try:
         code = run()
+        close_document()
         signals.finish()
     except KeyboardInterrupt:  # while the last line was printed
         code = int(Exit.INTERRUPTED)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxsub.cli.suggest import did_you_mean
 from onnxsub.errors import InputError
 
 if TYPE_CHECKING:
     _Numbers = click.ParamType[tuple[float, ...]]
     _Text = click.ParamType[str]
+    _Positions = click.ParamType[tuple[int, ...]]
     _Pair = click.ParamType[tuple[float, float] | str]
     _Number = click.ParamType[float | str]
 else:
-    _Numbers = _Text = _Pair = _Number = click.ParamType  # generic only in newer versions of click
+    _Numbers = _Positions = _Text = _Pair = _Number = click.ParamType  # generic only in newer versions of click
 
-__all__ = ["DomainType", "RadiusType", "Several", "VerifierName", "numbers_in"]
+__all__ = ["DomainType", "PerFeature", "Positions", "RadiusType", "VerifierName", "numbers_in"]
 
 
 class DomainType(_Pair):
@@ -53,18 +56,40 @@ class RadiusType(_Number):
             self.fail(f"{value!r} is neither a number nor a .npy file", param, ctx)
 
 
-class Several(_Numbers):
-    """Numbers with commas between them, as a tuple."""
+class PerFeature(_Numbers):
+    """Numbers with commas between them, or the name of a `.npy` or `.csv` file that holds them; as a tuple.
+
+    A file holds one row or column of numbers; a CSV file may have a header. What is of another shape is refused, since its order
+    might be another one than that of the model's input.
+    """
 
     name = "numbers"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
         if isinstance(value, tuple):
             return value
-        numbers = numbers_in(value)
-        if numbers is None:
-            self.fail(f"{value!r} is not a list of numbers", param, ctx)
-        return numbers
+        numbers = numbers_in(str(value))
+        if numbers is not None:
+            return numbers
+        if not str(value).lower().endswith((".npy", ".csv")):
+            self.fail(f"{value!r} is neither a list of numbers nor a .npy or .csv file", param, ctx)
+        return _features_in(str(value), param.opts[0] if param is not None else "the option")
+
+
+class Positions(_Positions):
+    """A list of positions, `0,5,10-20`, as a tuple."""
+
+    name = "positions"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        from onnxsub.evaluate.samples import parse_indices
+
+        if isinstance(value, tuple):
+            return value
+        try:
+            return parse_indices(str(value))
+        except InputError as error:
+            self.fail(str(error), param, ctx)
 
 
 class VerifierName(_Text):
@@ -78,7 +103,7 @@ class VerifierName(_Text):
         try:
             check_verifier(value)
         except InputError as error:
-            self.fail(str(error), param, ctx)
+            self.fail(f"{error}.{did_you_mean(str(value), ('bab', 'milp', 'marabou'))}", param, ctx)
         return str(value)
 
 
@@ -88,3 +113,24 @@ def numbers_in(text: str) -> tuple[float, ...] | None:
         return tuple(float(part) for part in text.rstrip(",").split(","))
     except ValueError:
         return None
+
+
+def _features_in(path: str, option: str) -> tuple[float, ...]:
+    """The numbers in a file, in their order. Raises InputError."""
+    import numpy as np
+
+    from onnxsub.array_files import read_array
+    from onnxsub.tables import open_table
+
+    what = f"{option} {path!r}"
+    name = Path(path)
+    table = open_table(name, what) if name.suffix.lower() == ".csv" and name.is_file() else None
+    headed = table is not None and table.headed
+    found = table.values(table.names, range(table.count)) if table is not None and headed else read_array(name, None, what)
+    found = found.squeeze()
+    if found.ndim > 2 or found.size == 0:
+        raise InputError(
+            f"{what} has shape {list(found.shape)}; give one number, one per channel, or all features in the order of the "
+            "model's input, as a flat array"
+        )
+    return tuple(np.atleast_1d(found).astype(np.float64).reshape(-1).tolist())

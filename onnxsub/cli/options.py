@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxsub.budget import Budget
+from onnxsub.cli.config import untyped
+from onnxsub.cli.data_options import feeding_options
 from onnxsub.cli.features import domain_of
-from onnxsub.cli.option_types import DomainType, Several, VerifierName, numbers_in
+from onnxsub.cli.option_types import DomainType, VerifierName, numbers_in
 from onnxsub.cli.output import Output
 from onnxsub.cli.reading import READING, pixels, read_model, rounded, space_of
-from onnxsub.errors import InputError
+from onnxsub.cli.suggest import with_suggestions
+from onnxsub.cli.waiting import shown
+from onnxsub.errors import InputError, OptionError
+from onnxsub.process import apart
 
 if TYPE_CHECKING:
     from onnxsub.ops.base import Array
@@ -25,10 +30,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Command", "Request", "Session", "anchor_options", "check_tighten", "limit_threads", "output_options", "positive",
-    "verifier_options",
+    "typed", "verifier_options",
 ]  # fmt: skip
 
 Function = Callable[..., Any]
+
+_NOTES = "onnxsub.notes"  # of a context: what is to be said before the command begins
 
 
 @dataclass
@@ -48,8 +55,35 @@ class Command(click.Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"context_settings": {"max_content_width": 100}, **kwargs})
+        self.params.append(
+            click.Option(["--config"], metavar="FILE", expose_value=False, help="TOML file of options.  [default: onnxsub.toml]")
+        )
+        for parameter in self.params:
+            parameter.type = with_suggestions(parameter.type)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command, and shows what it does while it works; what libraries print meanwhile goes to standard error."""
+        quiet = bool(ctx.params.get("quiet"))
+        with apart(), shown(quiet=quiet, verbose=bool(ctx.params.get("verbose"))) as display:
+            if not quiet:
+                for note in ctx.meta.get(_NOTES, ()):
+                    display.say(f"note: {note}")
+            with apart():
+                return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Puts numbers that follow each other together; adds the options that nobody typed."""
+        if not ctx.resilient_parsing and not {"--help", "-h"} & set(args):
+            found = untyped(self, ctx, args)
+            ctx.default_map = {**(ctx.default_map or {}), **found.values}
+            ctx.meta[_NOTES] = found.notes
+        try:
+            return super().parse_args(ctx, self._joined(args))
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
+    def _joined(self, args: list[str]) -> list[str]:
         joined: list[str] = []
         rest = list(args)
         while rest:
@@ -63,17 +97,23 @@ class Command(click.Command):
                     values.append(rest.pop(0))
                 if values:
                     joined.append(",".join(values))
-        return super().parse_args(ctx, joined + rest)
+        return joined + rest
 
     @property
     def _domain_is_joined(self) -> bool:
         return any(isinstance(parameter.type, DomainType) for parameter in self.params)
 
 
+def typed(name: str) -> bool:
+    """Whether the option of that name in the function was typed: not from a file, a variable or a default."""
+    context = click.get_current_context()
+    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
 def positive(value: float, option: str) -> float:
-    """`value` when it is a positive finite number. Raises InputError."""
+    """`value` when it is a positive finite number. Raises OptionError."""
     if not (math.isfinite(value) and value > 0):
-        raise InputError(f"{option} {value:g} is not a positive number; give one")
+        raise OptionError(f"{option} {value:g} is not a positive number; give one")
     return value
 
 
@@ -115,9 +155,9 @@ class Request:
         if self.timeout is not None:
             positive(self.timeout, "--timeout")
         if self.threads is not None and self.threads < 1:
-            raise InputError(f"--threads {self.threads} is not possible; give 1 or more, or leave it out for all cores")
+            raise OptionError(f"--threads {self.threads} is not possible; give 1 or more, or leave it out for all cores")
         if self.seed < 0:
-            raise InputError(f"--seed {self.seed} is negative; give 0 or more")
+            raise OptionError(f"--seed {self.seed} is negative; give 0 or more")
 
     @property
     def space(self) -> InputSpace:
@@ -137,6 +177,7 @@ class Request:
             target: the one other class to ask about; None: all of them.
             scale: weights of the features; None: radii are in un-normalised input units.
         """
+        self.out.step("reading")
         from onnxsub.anchors import read_anchor
         from onnxsub.provenance import warn_if_other_anchor
         from onnxsub.query import make_query
@@ -187,21 +228,20 @@ _OUTPUT = (
 )
 
 _X0 = ("--x0",)
-_X0_HELP = "Anchor: .npy, .npz, .png, .jpg or .csv."
+_X0_HELP = "Anchor: .npy, .npz, .png, .jpg, .csv or .parquet."
 
 _ANCHOR = (
     click.argument("model", metavar="MODEL"),
     *READING,
     click.option(*_X0, required=True, metavar="FILE", help=_X0_HELP),
     click.option("--index", type=int, metavar="N", help="Row of FILE, when it holds many."),
-    click.option("--array", metavar="NAME", help="Array of an .npz FILE."),
+    click.option("--array", metavar="NAME", help="Array of an .npz FILE, or columns of a table, by commas."),
     click.option("--label", type=int, metavar="K", help="Class to defend.  [default: the predicted one]"),
     click.option(
         "--domain", type=DomainType(), default=(0.0, 1.0), metavar="LO HI|FILE",
         help="Valid input range, or a .npy file (2, ...) with one per feature.  [default: 0 1]",
     ),
-    click.option("--mean", type=Several(), metavar="M..", help="The model wants (x - mean) / std: mean, one or per channel."),
-    click.option("--std", type=Several(), metavar="S..", help="The same: std."),
+    feeding_options,
     click.option(
         "--timeout", type=float, metavar="S", help="Seconds after which the best answer so far is given.  [default: none]"
     ),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxsub.cli.reading import pixels
-from onnxsub.errors import InputError, MissingDependencyError, OutputError
+from onnxsub.errors import InputError, MissingDependencyError, OptionError, OutputError
 from onnxsub.files import write_atomic
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def check_writable(path: str | None, endings: tuple[str, ...]) -> None:
         return
     target = Path(path)
     if target.suffix.lower() not in endings:
-        raise InputError(f"-o {path!r} has the ending {target.suffix!r}; give one of {', '.join(endings)}")
+        raise OptionError(f"-o {path!r} has the ending {target.suffix!r}; give one of {', '.join(endings)}")
     if target.is_dir():
         raise OutputError(f"cannot write {path!r}: it is a folder; give the name of a file in it")
     folder = Path(os.path.realpath(target)).parent

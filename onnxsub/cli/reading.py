@@ -27,7 +27,7 @@ READING = (
 
 def stated(scores: str | None, input_shape: str | None) -> Reading:
     """The two options as the library takes them. Raises InputError."""
-    from onnxsub.errors import InputError
+    from onnxsub.errors import OptionError
     from onnxsub.reading import Reading
 
     if input_shape is None:
@@ -37,7 +37,7 @@ def stated(scores: str | None, input_shape: str | None) -> Reading:
     except ValueError:
         lengths = ()
     if not lengths or min(lengths) < 1:
-        raise InputError(f"--input-shape {input_shape} is no list of lengths; give whole numbers, for instance 3,224,224")
+        raise OptionError(f"--input-shape {input_shape} is no list of lengths; give whole numbers, for instance 3,224,224")
     return Reading(scores, lengths)
 
 

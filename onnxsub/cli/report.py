@@ -14,27 +14,40 @@ __all__ = ["command"]
 
 
 @click.command("report", cls=Command, epilog="Example: onnxsub report study --images 6")
-@click.argument("run", metavar="RUN")
-@click.option("-o", "--output", metavar="DIR", help="Folder of the report.  [default: RUN/report]")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option("-o", "--output", metavar="DIR", help="Folder of the report.  [default: RUN/report; of several runs: comparison]")
 @click.option("--images", type=int, default=4, show_default=True, metavar="N", help="Samples shown as images, per network.")
 @click.option("--samples", metavar="LIST", help="Which ones, for example 0,5,10-12.  [default: spread over their distances]")
 @click.option("--title", metavar="TEXT", help="Of the page.")
+@click.option(
+    "--reference", metavar="FILE.csv", help="Values beside the distances: sample, value.  [default: those of evaluate --reference]"
+)
 @output_options
-def command(run: str, output: str | None, images: int, samples: str | None, title: str | None, out: Output) -> int:
-    """Tables (Markdown, CSV, LaTeX), figures (SVG, PNG) and one self-contained page of a run folder, finished or not."""
-    from onnxsub.evaluate.samples import parse_indices
-    from onnxsub.report.report import ReportOptions, report
+def command(
+    runs: tuple[str, ...], output: str | None, images: int, samples: str | None, title: str | None, reference: str | None,
+    out: Output,
+) -> int:
+    """Tables (Markdown, CSV, LaTeX), figures (SVG, PNG) and one self-contained page of a run folder, finished or not.
 
-    options = ReportOptions(output, images, None if samples is None else parse_indices(samples), title)
+    Of several runs of one command: one page with all of them side by side.
+    """
+    from onnxsub.evaluate.samples import parse_indices
+    from onnxsub.report.report import ReportOptions, report, report_joined
+
+    options = ReportOptions(output, images, None if samples is None else parse_indices(samples), title, reference)
     with out.progress() as progress:
-        result = report(Path(run), options, progress=progress)
+        if len(runs) == 1:
+            result = report(Path(runs[0]), options, progress=progress)
+        else:
+            result = report_joined(tuple(map(Path, runs)), options, progress=progress)
     figures = sum(name.endswith(".svg") for name in result.files)
     waiting = result.counts["pending"] + result.counts["running"]
     if waiting:
-        out.note(f"the run is not finished: {waiting:,} units of work are still to be done")
+        which = "the run is not" if len(runs) == 1 else "not every run is"
+        out.note(f"{which} finished: {waiting:,} units of work are still to be done")
     rows = [
         ("page", str(result.page)),
-        ("tables", ", ".join(name for name in result.files if name.startswith("table."))),
+        ("tables", ", ".join(name for name in result.files if "/" not in name and name != "index.html")),
         ("figures", f"{figures}, as SVG and PNG, in {result.folder / 'figures'}"),
         ("lines", f"{len(result.lines)} in the table"),
     ]

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxsub.cli.data_options import DATA, classes_stated, data_options, feeding_options
 from onnxsub.cli.exits import Exit
-from onnxsub.cli.options import Command, output_options
+from onnxsub.cli.options import Command, output_options, typed
 from onnxsub.cli.output import Output
 from onnxsub.cli.reading import stated
-from onnxsub.errors import InputError
 
 if TYPE_CHECKING:
     from onnxsub.evaluate.plan import Plan
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from onnxsub.evaluate.robustness.settings import RobustnessSettings
 
 __all__ = ["command"]
-
-_DATA = ("data", "array", "labels", "index", "limit", "every")
 
 
 @click.command(
@@ -32,14 +30,7 @@ _DATA = ("data", "array", "labels", "index", "limit", "every")
     "--run", "folder", required=True, metavar="DIR",
     help="Folder of the run: begun, or gone on with. Without MODEL: as its run.toml says.",
 )  # fmt: skip
-@click.option("--data", metavar="FILE|NAME", help="Images and labels: .npz or .npy, or a data set's name.")
-@click.option("--array", metavar="NAME", help="Array of the images.  [default: x_test, or the only one]")
-@click.option(
-    "--labels", metavar="NAME", help="Array of the labels, an .npy file, or 'predicted'.  [default: y_test for x_test, ...]"
-)
-@click.option("--index", metavar="LIST", help="Which samples, for example 0,5,10-20.")
-@click.option("--limit", type=int, metavar="N", help="At most so many samples.")
-@click.option("--every", type=int, metavar="K", help="Every K-th sample.")
+@data_options()
 @click.option(
     "--metric", type=click.Choice(["satisfaction", "security", "accuracy", "pointwise", "global"]),
     help="What is measured.  [default: satisfaction]",
@@ -72,8 +63,7 @@ _DATA = ("data", "array", "labels", "index", "limit", "every")
 @click.option("--output", metavar="NAME", help="Which output of a model is meant, where it has several.")
 @click.option("--input-shape", metavar="N,N..", help="Lengths of the input, where a model leaves them open: 3,224,224.")
 @click.option("--domain", nargs=2, type=float, metavar="LO HI", help="Valid input range.  [default: 0 1]")
-@click.option("--mean", metavar="M..", help="The model wants (x - mean) / std: mean, one or per channel.")
-@click.option("--std", metavar="S..", help="The same: std.")
+@feeding_options
 @click.option("--threads", type=int, metavar="N", help="Of one worker.  [default: 1]")
 @click.option("--seed", type=int, metavar="N", help="Of everything random.  [default: 0]")
 @click.option("--jobs", type=int, default=1, show_default=True, metavar="N", help="Samples side by side.")
@@ -103,11 +93,13 @@ def command(
     options = RunOptions(jobs, engine, address, kill_after, retry_failed)
     if model is not None:
         plan = _plan(model, experiment)
+        for note in plan.samples.notes:
+            out.note(note)
     else:
-        given = sorted(k for k, v in experiment.items() if v is not None and v is not False)  # 0 was given
+        given = sorted(filter(typed, experiment))
         if given:
             option = {"property_": "property", "value_range": "range", "input_shape": "input-shape"}.get(given[0], given[0])
-            raise InputError(f"--{option} is about a new run; name its model too, or go on with {folder!r} by --run alone")
+            raise click.UsageError(f"--{option} is about a new run; name its model too, or go on with {folder!r} by --run alone")
         plan = open_robustness(Path(folder))
     with out.progress() as report:
         result = robustness(plan, Path(folder), options, progress=report)
@@ -135,29 +127,19 @@ def _plan(model: str, given: dict[str, Any]) -> Plan[RobustnessSettings]:
     from onnxsub.evaluate.plan import Plan
     from onnxsub.evaluate.robustness.choose import choose
     from onnxsub.evaluate.robustness.settings import RobustnessSettings
-    from onnxsub.evaluate.samples import Choice, parse_indices
+    from onnxsub.evaluate.samples import Choice
 
     for option in ("data", "eps"):
         if given[option] is None:
-            raise InputError(f"a new run needs --{option}; give it, or only --run to go on with one")
-    values: dict[str, Any] = {k: v for k, v in given.items() if k not in (*_DATA, "property_", "metric", "mean", "std")}
+            raise click.UsageError(f"a new run needs --{option}; give it, or only --run to go on with one")
+    values: dict[str, Any] = {k: v for k, v in given.items() if k not in (*DATA, "property_", "metric")}
     values |= {"prop": given["property_"], "metric": given["metric"] or "satisfaction"}
-    values |= {name: _numbers(given[name], name) for name in ("mean", "std")}
     values["input_shape"] = stated(None, given["input_shape"]).input_shape
     settings = RobustnessSettings(**{k: v for k, v in values.items() if v is not None})
-    index = None if given["index"] is None else parse_indices(given["index"])
     every = 1 if given["every"] is None else given["every"]
-    samples = choose(settings, given["data"], Choice(index, every, given["limit"]), given["array"], given["labels"])
+    choice = Choice(given["index"], every, given["limit"])
+    samples = choose(settings, given["data"], choice, given["array"], given["labels"], classes_stated(given))
     return Plan.of((model,), samples, settings)
-
-
-def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise InputError(f"--{option} {text!r} is no list of numbers; give for example 0.5,0.5,0.5") from None
 
 
 def _rows(plan: Plan[RobustnessSettings], result: RobustnessResult) -> list[tuple[str, str]]:
@@ -186,7 +168,7 @@ def _rows(plan: Plan[RobustnessSettings], result: RobustnessResult) -> list[tupl
         reached = "not reached yet" if not result.finished else reached
         rows.append(("error", f"{plan.settings.error:g} asked for, {reached}"))
     rows.append(("guarantee", found.guarantee))
-    rows += [("results", str(result.folder / "results.parquet")), ("time", f"{result.wall_s:.1f} s")]
+    rows += [("results", str(result.folder / "samples.csv")), ("time", f"{result.wall_s:.1f} s")]
     return rows
 
 

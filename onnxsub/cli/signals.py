@@ -17,18 +17,19 @@ import sys
 from types import FrameType
 from typing import Any
 
-__all__ = ["begin", "finish", "install", "interrupted"]
+__all__ = ["begin", "finish", "install", "interrupted", "screen"]
 
 _AGAIN = 0.02  # seconds after which a signal that came during an import is looked at again
 _IMPORT = "<frozen importlib._bootstrap>"
 
 
 class _State:
-    """Where the process stands: whether the handlers are `ours`, the work has `begun`, a signal `came`."""
+    """Where the process stands: whether the handlers are `ours`, the work has `begun`, a signal `came`; what clears the screen."""
 
     ours = False
     begun = False
     came = False
+    screen = b""
 
 
 def install() -> None:
@@ -53,6 +54,11 @@ def begin() -> None:
     _State.begun = True
 
 
+def screen(restore: bytes) -> None:
+    """What gives the terminal back as it was, for an end without warning; empty: nothing is to be restored."""
+    _State.screen = restore
+
+
 def finish() -> None:
     """The result is out: signals are not heeded any more, also while the interpreter takes itself apart."""
     if _State.ours:
@@ -70,7 +76,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
     if not _importing(frame):
         raise KeyboardInterrupt
     if not _State.begun:
-        os.write(2, b"onnxsub: interrupted\n")
+        os.write(2, _State.screen + b"onnxsub: interrupted\n")
         os._exit(130)
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, _AGAIN)

@@ -54,7 +54,7 @@ def verify_property(
         _write(output, result, model)
         result = replace(result, witness=replace(witness, path=output))
     if vnncomp and not out.json:
-        print(result.vnncomp_text(), end="")
+        out.text(result.vnncomp_text())
     else:
         out.result(result, _rows(result, property_path, output if witness is not None else None))
     if result.interrupted:

@@ -14,7 +14,8 @@ from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
 from onnxsub.cli.points import check_writable
-from onnxsub.errors import InputError
+from onnxsub.cli.suggest import SuggestingGroup
+from onnxsub.errors import OptionError
 from onnxsub.results import VERSION
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class _Listing:
         return {"schema": "onnxsub.zoo-list/1", "version": VERSION, **self.keys}
 
 
-class _InOrder(click.Group):
+class _InOrder(SuggestingGroup):
     """Lists its commands in the order of their use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -167,7 +168,7 @@ def train(
     if dataset is None and not files:
         raise click.UsageError("no images: say which images: --dataset mnist, or --data FILE.npz")
     if threads is not None and threads < 1:
-        raise InputError(f"--threads {threads} is not possible; give 1 or more, or leave it out for all cores")
+        raise OptionError(f"--threads {threads} is not possible; give 1 or more, or leave it out for all cores")
     name = dataset or Path(files[0]).stem
     from onnxsub.zoo.recipe import default_recipe, model_name
 

@@ -83,10 +83,10 @@ def find_substitute(task: Task, query: Query) -> Done:
     # certificates, and the walk from the substitute's witness to a point of the original
     times["original"] = t["total"] - sum(times.values())
     answer = _distance_json(result, times)
-    facts, original = result.substitute, result.original
-    assert facts is not None
+    original = result.original
     assert original is not None
-    answer |= {k: facts[k] for k in ("kept_per_layer", "units_pruned", "refinements")}
+    if result.substitute is not None:  # else the time was over before there was one
+        answer |= {k: result.substitute[k] for k in ("kept_per_layer", "units_pruned", "refinements")}
     answer["original"] = {"lower": original.lower, "upper": original.upper, "exact": original.exact}
     return Done(answer, _witness(result))
 

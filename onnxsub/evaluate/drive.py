@@ -9,23 +9,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from onnxsub.errors import InputError, OutputError
+from onnxsub.errors import InputError, OptionError, OutputError
 from onnxsub.evaluate.anchored import Anchors
 from onnxsub.evaluate.engine import Engine
 from onnxsub.evaluate.job import Job, Watch
 from onnxsub.evaluate.ledger import Ledger, Unit
 from onnxsub.evaluate.lock import end_family, lock
 from onnxsub.evaluate.pace import Pace
-from onnxsub.evaluate.parquet import check_parquet
 from onnxsub.evaluate.plan import Plan, RunSettings, difference, plan_with, read_plan, write_plan
 from onnxsub.evaluate.processes import Processes
 from onnxsub.evaluate.task import Outcome
 
-__all__ = ["DEATHS", "GRACE", "LEDGER", "PLAN", "RESULTS", "Driven", "Report", "RunOptions", "drive", "reopen"]
+__all__ = ["DEATHS", "GRACE", "LEDGER", "PLAN", "Driven", "Report", "RunOptions", "drive", "reopen"]
 
 PLAN = "run.toml"
 LEDGER = "ledger.sqlite"
-RESULTS = "results.parquet"
 
 DEATHS = 3
 """A unit whose worker was lost so often is failed."""
@@ -58,13 +56,13 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         if self.jobs < 1:
-            raise InputError(f"--jobs {self.jobs} is not possible; give 1 or more")
+            raise OptionError(f"--jobs {self.jobs} is not possible; give 1 or more")
         if self.engine not in ("processes", "ray"):
-            raise InputError(f"--engine {self.engine!r} is unknown; choose processes or ray")
+            raise OptionError(f"--engine {self.engine!r} is unknown; choose processes or ray")
         if self.address is not None and self.engine != "ray":
-            raise InputError("--address names a Ray cluster; add --engine ray")
+            raise OptionError("--address names a Ray cluster; add --engine ray")
         if self.kill_after is not None and not self.kill_after > 0:
-            raise InputError(f"--kill-after {self.kill_after:g} is not a positive number; give one")
+            raise OptionError(f"--kill-after {self.kill_after:g} is not a positive number; give one")
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,11 +118,10 @@ def drive(
     Raises:
         InputError: the folder belongs to another run or another process, samples that do not fit a model,
             what every unit would fail on.
-        MissingDependencyError: pyarrow, Ray, a solver, a verifier or its program is not installed.
+        MissingDependencyError: Ray, a solver, a verifier or its program is not installed.
         OutputError: the disk is full. What is done is kept.
     """
     start = time.perf_counter()
-    check_parquet()
     anchors = Anchors(job)
     begun, here = (folder / PLAN).exists(), options.address is None
     if not begun:
@@ -202,6 +199,7 @@ def _loop(
             # memory is the usual reason for a lost worker, and threads cost some
             threads = max(1, job.plan.settings.threads >> unit.deaths)
             under_way[unit.id] = unit
+            pace.begin(unit)
             engine.submit(anchors.task(unit, ledger, threads), limit)
         if not under_way:
             return

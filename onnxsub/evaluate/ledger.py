@@ -236,13 +236,13 @@ class Ledger:
             text, point = self._db.execute("SELECT result, point FROM units WHERE id = ?", (unit,)).fetchone()
         return json.loads(text), None if point is None else unpack(point)
 
-    def attacks(self, model: str) -> Iterator[tuple[int, Mapping[str, Any], Array, Array]]:
-        """Sample, result, anchor and adversarial point (float32, flat) of every attack on a model that found one."""
+    def attacks(self, model: str, kind: str = "attack") -> Iterator[tuple[int, Mapping[str, Any], Array, Array]]:
+        """Sample, result, anchor and point (float32, flat) of every attack on a model, or unit of another kind, that has both."""
         with self._guard():
             for sample, result, anchor, point in self._db.execute(
                 "SELECT sample, result, anchor, point FROM units "
-                "WHERE kind = 'attack' AND state = 'done' AND model = ? AND point IS NOT NULL ORDER BY id",
-                (model,),
+                "WHERE kind = ? AND state = 'done' AND model = ? AND point IS NOT NULL AND anchor IS NOT NULL ORDER BY id",
+                (kind, model),
             ):
                 yield sample, json.loads(result), unpack(anchor), unpack(point)
 

@@ -25,6 +25,7 @@ class Pace:
 
     def __init__(self, units: Iterable[Unit], jobs: int, progress: Callable[[float, str], None] | None) -> None:
         self._left: Counter[_Key] = Counter()
+        self._under_way: dict[int, tuple[Unit, float]] = {}
         self._times: dict[_Key, tuple[float, int]] = {}
         self._jobs = jobs
         self._progress = progress
@@ -48,15 +49,32 @@ class Pace:
 
     @property
     def remaining(self) -> float | None:
-        """Seconds, as far as can be told; None before anything is."""
-        if not self._times:
+        """Seconds, as far as can be told; None before anything is.
+
+        A unit that is under way has as many seconds less to go. One that takes longer than its kind's mean counts as one of that
+        length, so a kind of which nothing is done yet is told by the seconds that have passed.
+        """
+        now = time.perf_counter()
+        spent = {i: (_key(unit), now - began) for i, (unit, began) in self._under_way.items()}
+        times = dict(self._times)
+        for key, seconds in spent.values():
+            total, count = times.get(key, (0.0, 0))
+            if not count or seconds > total / count:
+                times[key] = total + seconds, count + 1
+        if not times:
             return None
-        overall = sum(s for s, _ in self._times.values()) / sum(n for _, n in self._times.values())
-        means = {key: seconds / count for key, (seconds, count) in self._times.items()}
-        return sum(count * means.get(key, overall) for key, count in self._left.items()) / self._jobs
+        overall = sum(s for s, _ in times.values()) / sum(n for _, n in times.values())
+        means = {key: seconds / count for key, (seconds, count) in times.items()}
+        whole = sum(count * means.get(key, overall) for key, count in self._left.items())
+        return (whole - sum(min(seconds, means[key]) if key in means else 0.0 for key, seconds in spent.values())) / self._jobs
+
+    def begin(self, unit: Unit) -> None:
+        """A unit that is under way from now on."""
+        self._under_way[unit.id] = unit, time.perf_counter()
 
     def note(self, settled: Sequence[Unit], outcome: Outcome) -> None:
-        """Units that an outcome has settled, the one that was worked on first."""
+        """Units that an outcome has settled, the one that was worked on first; its own is no longer under way."""
+        self._under_way.pop(outcome.id, None)
         for unit in settled:
             self._left[_key(unit)] -= 1
             self.settled += 1
@@ -76,9 +94,12 @@ class Pace:
             text += f", {rate:.1f}/s" if rate >= 1 else f", {60 * rate:.1f}/min"
         remaining = self.remaining
         if remaining is not None and self.left:
-            text += f", {in_words(remaining)} left"
+            text += f", {'about ' if self._times else 'more than '}{in_words(remaining)} left"
         if self.failed:
             text += f", {self.failed:,} failed"
+        if self._under_way:
+            unit, began = min(self._under_way.values(), key=lambda entry: entry[1])
+            text += f"; {unit.kind} of sample {unit.sample} for {in_words(time.perf_counter() - began)}"
         self._progress(self.settled / self.total, text)
 
     def _learn(self, unit: Unit, seconds: float) -> None:

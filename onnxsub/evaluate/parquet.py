@@ -8,7 +8,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from onnxsub.errors import MissingDependencyError
 from onnxsub.files import atomic
 
 if TYPE_CHECKING:
@@ -16,19 +15,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="DataclassInstance")
 
-__all__ = ["check_parquet", "write_parquet"]
+__all__ = ["has_parquet", "write_parquet"]
 
 _CHUNK = 20_000  # rows that are held as Python objects at a time
 
 
-def check_parquet() -> tuple[Any, Any]:
-    """pyarrow and its parquet module. Raises MissingDependencyError."""
+def has_parquet() -> bool:
+    """Whether pyarrow is installed (extra `report`)."""
     try:
-        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise MissingDependencyError(
-            'results are written as Parquet, which needs pyarrow; run pip install "onnxsub[report]"'
-        ) from error
+        importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        return False
+    return True
 
 
 def write_parquet(rows: Iterable[T], path: Path, kind: type[T]) -> None:
@@ -38,9 +36,9 @@ def write_parquet(rows: Iterable[T], path: Path, kind: type[T]) -> None:
         kind: the dataclass that a row is; its fields are the columns.
 
     Raises:
-        MissingDependencyError: no pyarrow. OutputError: the file cannot be written.
+        ImportError: no pyarrow. OutputError: the file cannot be written.
     """
-    pyarrow, parquet = check_parquet()
+    pyarrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     schema = pyarrow.schema([(f.name, _type(str(f.type), pyarrow)) for f in fields(kind)])
     with atomic(path) as file, parquet.ParquetWriter(file, schema) as writer:
         chunk: list[T] = []

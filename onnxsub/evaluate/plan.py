@@ -124,7 +124,8 @@ class Plan(Generic[S]):
             "schema": settings.SCHEMA,
             "version": VERSION,
             "data": {
-                "source": s.source, "sha256": s.sha256, "array": s.array, "labels": s.labels, "index": format_indices(s.index),
+                "source": s.source, "sha256": s.sha256, "array": s.array, "labels": s.labels, "classes": s.classes,
+                "index": format_indices(s.index),
             },
             "settings": settings.to_json(),
             "model": [{"name": m.name, "path": m.path, "sha256": m.sha256, "training": m.training} for m in self.models],
@@ -185,10 +186,14 @@ def plan_with(document: Mapping[str, Any], settings: Callable[[Mapping[str, Any]
     try:
         data, models = document["data"], document["model"]
         choice = Choice(parse_indices(data["index"]))
-        samples = read_samples(data["source"], choice, data.get("array") or None, data.get("labels"))
+        samples = read_samples(data["source"], choice, data.get("array") or None, data.get("labels"), _tuple(data.get("classes")))
         return Plan.of(tuple(m["path"] for m in models), samples, settings(document["settings"]))
     except KeyError as error:
         raise InputError(f"run.toml lacks {error.args[0]!r}; choose another --run") from error
+
+
+def _tuple(values: list[str] | None) -> tuple[str, ...] | None:
+    return None if values is None else tuple(values)
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -248,5 +253,5 @@ def _toml(value: Any) -> str:
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, float):
-        return repr(value)
+        return repr(float(value))
     return json.dumps(value)

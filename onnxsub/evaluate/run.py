@@ -8,28 +8,33 @@ from pathlib import Path
 from typing import Any
 
 from onnxsub.evaluate.able import probe
-from onnxsub.evaluate.drive import DEATHS, GRACE, LEDGER, PLAN, RESULTS, Report, RunOptions, drive, reopen
+from onnxsub.evaluate.by_sample import SampleDistances, by_sample
+from onnxsub.evaluate.drive import DEATHS, GRACE, LEDGER, PLAN, Report, RunOptions, drive, reopen
 from onnxsub.evaluate.engine import Engine
 from onnxsub.evaluate.ledger import Ledger, Unit, UnitKey
-from onnxsub.evaluate.parquet import write_parquet
 from onnxsub.evaluate.plan import Plan
+from onnxsub.evaluate.reference import keep_reference, kept_reference
 from onnxsub.evaluate.row import Row, rows_of
 from onnxsub.evaluate.settings import Settings, is_paper
+from onnxsub.evaluate.spread import DistanceSpread, spreads
 from onnxsub.evaluate.summary import Line, summarise
+from onnxsub.evaluate.tables import results_of, write_results
 from onnxsub.evaluate.task import KINDS, Attacked, Outcome
 from onnxsub.passes.substitute import check_method
 from onnxsub.results import VERSION
+from onnxsub.shown import Shown
 from onnxsub.verifiers.installed import check_engines
 
-__all__ = ["DEATHS", "LEDGER", "PLAN", "RESULTS", "EvaluateResult", "RunOptions", "evaluate", "open_run", "units_of"]
+__all__ = ["DEATHS", "LEDGER", "PLAN", "EvaluateResult", "RunOptions", "evaluate", "open_run", "units_of"]
 
 
-@dataclass(frozen=True, eq=False)
-class EvaluateResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class EvaluateResult(Shown):
     """What a run came to.
 
     Attributes:
-        folder: of the run. counts: units by state. lines: the summary. interrupted: ended by Ctrl-C.
+        folder: of the run. counts: units by state. interrupted: ended by Ctrl-C.
+        lines: per network, method, gamma and verifier. samples: the distances of each. spread: mean, median and quantiles of those.
         wall_s: of this call. busy_s: of it, seconds of attack, pruning and verification, all workers together.
     """
 
@@ -37,12 +42,19 @@ class EvaluateResult:
     plan: Mapping[str, Any]
     counts: Mapping[str, int]
     lines: tuple[Line, ...]
+    samples: tuple[SampleDistances, ...]
+    spread: tuple[DistanceSpread, ...]
     failures: Mapping[str, int]
     interrupted: bool
     done_now: int
     wall_s: float
     busy_s: float
     jobs: int
+
+    @property
+    def line(self) -> str:
+        counts = ", ".join(f"{n:,} {state}" for state, n in self.counts.items() if n)
+        return f"{str(self.folder)!r}: {counts} units, {len(self.lines)} lines in the table"
 
     @property
     def finished(self) -> bool:
@@ -56,6 +68,7 @@ class EvaluateResult:
 
     def to_json(self) -> dict[str, Any]:
         """The document `onnxsub.evaluate/1`."""
+        table, parquet = results_of(self.folder)
         return {
             "schema": "onnxsub.evaluate/1",
             "version": VERSION,
@@ -68,7 +81,10 @@ class EvaluateResult:
             "interrupted": self.interrupted,
             "failures": dict(self.failures),
             "table": [line.to_json() for line in self.lines],
-            "results": str(self.folder / RESULTS),
+            "distances": [line.to_json() for line in self.spread],
+            "samples": [sample.to_json() for sample in self.samples],
+            "results": None if parquet is None else str(parquet),
+            "samples_csv": str(table),
             "done_now": self.done_now,
             "time_s": {"total": self.wall_s, "busy": self.busy_s, "overhead": self.overhead},
         }
@@ -90,23 +106,31 @@ def evaluate(
     *,
     engine: Engine | None = None,
     progress: Report | None = None,
+    reference: str | None = None,
 ) -> EvaluateResult:
-    """Begins the run of a folder, or goes on with it, until every unit is done or failed; then writes `results.parquet`.
+    """Begins the run of a folder, or goes on with it, until every unit is done or failed; then writes the result tables.
 
     Args:
         engine: in place of the one that the options name.
         progress: told the share of units that are settled, and rate and remaining time in words.
+        reference: CSV file of values to stand beside the distances; the folder keeps them. See `onnxsub.evaluate.reference`.
 
     Raises:
-        InputError: the folder belongs to another run or another process, samples that do not fit a model.
-        MissingDependencyError: pyarrow, Ray or a verifier is not installed.
+        InputError: the folder belongs to another run or another process, samples that do not fit a model, a reference that is not
+            understood.
+        MissingDependencyError: Ray or a verifier is not installed.
         OutputError: the disk is full. What is done is kept.
     """
     options = options or RunOptions()
+    document = plan.to_json()
+    values = kept_reference(folder, document, reference)
     run = drive(_Distances(plan), folder, options, engine=engine, progress=progress)
+    if reference is not None:
+        keep_reference(values, folder)
+    lines, samples = tuple(summarise(run.summary)), tuple(by_sample(run.summary, values))
     return EvaluateResult(
-        folder, plan.to_json(), run.counts, run.summary, run.failures, run.interrupted, run.done_now, run.wall_s, run.busy_s,
-        options.jobs,
+        folder, document, run.counts, lines, samples, tuple(spreads(samples)), run.failures, run.interrupted, run.done_now,
+        run.wall_s, run.busy_s, options.jobs,
     )  # fmt: skip
 
 
@@ -172,6 +196,6 @@ class _Distances:
     def watch(self, units: Iterable[Unit]) -> None:
         return None
 
-    def conclude(self, ledger: Ledger, folder: Path) -> tuple[Line, ...]:
-        write_parquet(rows_of(ledger), folder / RESULTS, Row)
-        return tuple(summarise(rows_of(ledger)))
+    def conclude(self, ledger: Ledger, folder: Path) -> tuple[Row, ...]:
+        write_results(rows_of(ledger), folder, Row)
+        return tuple(rows_of(ledger))

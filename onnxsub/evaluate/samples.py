@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 
 from onnxsub.anchors import fit_shape
-from onnxsub.errors import InputError
-from onnxsub.files import one_line
+from onnxsub.errors import InputError, OptionError
+from onnxsub.evaluate.arrays import images_of, read_arrays
+from onnxsub.evaluate.labels import Classes, class_numbers, classes_of
+from onnxsub.image_folder import list_images
 from onnxsub.ops.base import Array, Shape
+from onnxsub.tables import ENDINGS, columns_named, label_column, open_table
 from onnxsub.zoo.datasets import DATASETS, load_dataset
 
 __all__ = ["PREDICTED", "Choice", "Samples", "anchor_of", "format_indices", "parse_indices", "read_samples"]
 
 PREDICTED = "predicted"
 """As `--labels`: defend the class that the model predicts, for data without labels."""
+
+_FOLDERS = "folders"  # as `labels` of a folder of images: the names of the folders in it
+
+_GIVE = "an .npz, .npy, .csv or .parquet file, or a folder of images"
 
 
 @dataclass(frozen=True)
@@ -39,11 +44,11 @@ class Choice:
 
     def __post_init__(self) -> None:
         if self.index is not None and (self.every != 1 or self.limit is not None):
-            raise InputError("--index names the samples; leave out --limit and --every")
+            raise OptionError("--index names the samples; leave out --limit and --every")
         if self.every < 1:
-            raise InputError(f"--every {self.every} is not possible; give 1 or more")
+            raise OptionError(f"--every {self.every} is not possible; give 1 or more")
         if self.limit is not None and self.limit < 1:
-            raise InputError(f"--limit {self.limit} is not possible; give 1 or more")
+            raise OptionError(f"--limit {self.limit} is not possible; give 1 or more")
 
     def of(self, count: int) -> tuple[int, ...]:
         """The chosen of `count` rows. Raises InputError where one is out of range."""
@@ -60,10 +65,11 @@ class Samples:
     """The chosen rows of a data set.
 
     Attributes:
-        source: the file or name that was given. sha256: of that file's bytes.
-        array, labels: names of the arrays, None where the file has none.
+        source: the file, folder or name that was given. sha256: of that file's bytes.
+        array, labels: names of the arrays or columns, None where there are none.
         index: position of each row in the data set.
         x: `(len(index), ...)` as stored. y: labels, None: the predicted ones.
+        classes: which class a name is, where that was stated. notes: what was chosen without being asked for.
     """
 
     source: str
@@ -73,48 +79,46 @@ class Samples:
     index: tuple[int, ...]
     x: Array = field(repr=False)
     y: Array | None = field(repr=False)
+    classes: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
 
 
-def read_samples(source: str | os.PathLike[str], choice: Choice, array: str | None = None, labels: str | None = None) -> Samples:
-    """The chosen rows of a `.npz` or `.npy` file, or of a data set by its name (see `onnxsub.zoo.datasets`).
+def read_samples(
+    source: str | os.PathLike[str],
+    choice: Choice,
+    array: str | None = None,
+    labels: str | None = None,
+    classes: Classes | None = None,
+) -> Samples:
+    """The chosen rows of a file, of a folder of images, or of a data set by its name (see `onnxsub.zoo.datasets`).
 
     Args:
-        array: images, default: the only array that is no `y_...`, or `x_test`.
-        labels: an array of the `.npz`, a `.npy` file, or `predicted`; default: `y_test` for `x_test` and so on.
+        source: `.npz`, `.npy`, `.csv`, `.parquet`, a folder with a folder for each class, or a name.
+        array: images, default: the only array that is no `y_...`, or `x_test`; columns of a table, default: all but the labels.
+        labels: an array of the `.npz`, a `.npy` file, columns of a table, or `predicted`; default: `y_test` for `x_test` and so on,
+            the column of a table that is called so (`onnxsub.tables.LABELS`), the folders' names.
+        classes: which class a name is, as `onnxsub.evaluate.labels.read_classes` makes it; None: the sorted names.
 
     Raises:
         InputError: no such file or array, no labels, numbers of rows that differ, an index out of range.
     """
-    path = Path(source)
-    if os.fspath(source) in DATASETS and not path.exists():
-        return _named(os.fspath(source), choice, array, labels)
-    if not path.is_file():
-        known = ", ".join(DATASETS)
-        raise InputError(f"--data {os.fspath(source)!r} does not exist; give an .npz or .npy file of images, or one of {known}")
-    if path.suffix.lower() not in (".npz", ".npy"):
-        raise InputError(f"--data {os.fspath(source)!r} has the ending {path.suffix!r}; give an .npz or .npy file")
-    arrays = _arrays(path)
-    names = ", ".join(arrays)
-    if path.suffix.lower() == ".npz":
-        array = array or _images(arrays, path)
-        if array not in arrays:
-            raise InputError(f"{path.name} has no array {array!r}; it has {names}")
-        if labels is None and array.startswith("x") and f"y{array[1:]}" in arrays:
-            labels = f"y{array[1:]}"
-    x = arrays[array or ""]
-    if x.ndim < 2 or x.dtype.kind not in "fiub":
-        what = f"{array or 'the array'} of shape {list(x.shape)}, type {x.dtype}"
-        raise InputError(f"{path.name}: {what} holds no images; name others with --array")
-    y = None if labels == PREDICTED else _labels(arrays, labels, path, names)
-    if y is not None and len(y) != len(x):
-        raise InputError(f"{path.name}: {len(x)} images and {len(y)} labels do not belong together; check --array and --labels")
-    index = choice.of(len(x))
-    if not index:
-        raise InputError(f"{path.name}: no sample is chosen; check --index, --limit and --every")
-    rows = list(index)
-    return Samples(
-        os.fspath(source), _sha256(path), array, labels, index, x[rows].copy(), None if y is None else y[rows].astype(np.int64)
-    )
+    path, name = Path(source), os.fspath(source)
+    if name in DATASETS and not path.exists():
+        return _named(name, choice, array, labels)
+    ending = path.suffix.lower()
+    if path.is_dir():
+        read = _folder
+    elif not path.is_file():
+        close = get_close_matches(name, DATASETS, 1)
+        known = f"did you mean {close[0]!r}?" if close else f"give {_GIVE}, or one of {', '.join(DATASETS)}"
+        raise InputError(f"--data {name!r} does not exist; {known}")
+    elif ending in ENDINGS:
+        read = _table
+    elif ending in (".npz", ".npy"):
+        read = _array
+    else:
+        raise InputError(f"--data {name!r} has the ending {path.suffix!r}; give {_GIVE}")
+    return read(name, choice, array, labels, classes)
 
 
 def anchor_of(row: Array, shape: Shape, domain: tuple[float, float], what: str) -> Array:
@@ -136,13 +140,13 @@ def parse_indices(text: str) -> tuple[int, ...]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise InputError(f"--index {text!r} is no list of positions; give for example 0,5,10-20")
+            raise OptionError(f"--index {text!r} is no list of positions; give for example 0,5,10-20")
         low, high = int(first), int(last) if dash else int(first)
         if high < low:
-            raise InputError(f"--index {part} runs backwards; give {high}-{low}")
+            raise OptionError(f"--index {part} runs backwards; give {high}-{low}")
         found += range(low, high + 1)
     if len(set(found)) < len(found):
-        raise InputError(f"--index {text!r} names a sample twice; give each once")
+        raise OptionError(f"--index {text!r} names a sample twice; give each once")
     return tuple(found)
 
 
@@ -171,57 +175,94 @@ def _named(name: str, choice: Choice, array: str | None, labels: str | None) -> 
     return Samples(name, part.sha256, array, labels or f"y{array[1:]}", tuple(rows), part.x[rows].copy(), y)
 
 
-def _arrays(path: Path) -> Mapping[str, Array]:
-    """The arrays of a file by name; an `.npy` has one, named by the empty string."""
+def _array(source: str, choice: Choice, array: str | None, labels: str | None, classes: Classes | None) -> Samples:
+    """An `.npz` or `.npy` file."""
+    path = Path(source)
+    arrays = read_arrays(path)
+    names = ", ".join(arrays)
     if path.suffix.lower() == ".npz":
-        return _Members(path)
-    with _readable(path), path.open("rb") as file:
-        return {"": np.asarray(np.load(file, allow_pickle=False))}
+        array = array or images_of(arrays, path)
+        if array not in arrays:
+            raise InputError(f"{path.name} has no array {array!r}; it has {names}")
+        if labels is None and array.startswith("x") and f"y{array[1:]}" in arrays:
+            labels = f"y{array[1:]}"
+    x = arrays[array or ""]
+    if x.ndim < 2 or x.dtype.kind not in "fiub":
+        what = f"{array or 'the array'} of shape {list(x.shape)}, type {x.dtype}"
+        raise InputError(f"{path.name}: {what} holds no images; name others with --array")
+    y, known = (None, None) if labels == PREDICTED else _labels(arrays, labels, path, names, classes)
+    if y is not None and len(y) != len(x):
+        raise InputError(f"{path.name}: {len(x)} images and {len(y)} labels do not belong together; check --array and --labels")
+    rows = _rows(choice, len(x), path)
+    return _samples(source, _sha256(path), (array, labels), rows, x[rows].copy(), y, classes, known)
 
 
-class _Members(Mapping[str, Array]):
-    """The members of an `.npz`, each read when asked for: the training images are not needed to look at the test images."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with _readable(path), path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            self._names = list(archive.files)
-
-    def __getitem__(self, name: str) -> Array:
-        if name not in self._names:
-            raise KeyError(name)
-        with _readable(self._path), self._path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return np.asarray(archive[name])
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{str(path)!r} cannot be read: {one_line(error)}; give a whole file of plain arrays") from error
+def _table(source: str, choice: Choice, array: str | None, labels: str | None, classes: Classes | None) -> Samples:
+    """A table: one sample a row, one feature a column, or one column of arrays."""
+    path = Path(source)
+    table = open_table(path, path.name)
+    by_name = label_column(table.names)
+    if labels is None and by_name is None:
+        known = ", ".join(table.names[:20]) + (", ..." if len(table.names) > 20 else "")
+        raise InputError(
+            f"{path.name} has no labels that are known by their name; name their column with --label-column ({known}), "
+            f"or give --labels {PREDICTED}"
+        )
+    own = labels in (None, PREDICTED) and by_name is not None
+    labels = labels or by_name or ""
+    of_labels = () if labels == PREDICTED else columns_named(table, labels, "--label-column")
+    left_out = (*of_labels, by_name) if own else of_labels
+    features = tuple(n for n in table.names if n not in left_out) if array is None else columns_named(table, array, "--array")
+    if not features:
+        raise InputError(f"{path.name} has no columns beside the labels; give one column a feature")
+    y, known_classes = None, None
+    if of_labels:
+        columns = [table.column(name) for name in of_labels]
+        whole = columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
+        y, known_classes = class_numbers(whole, classes, f"column {labels!r} of {path.name}")
+    rows = _rows(choice, table.count, path)
+    what = "is no input" if labels == PREDICTED else "holds the labels"
+    notes = (f"column {by_name!r} of {path.name} {what}; name others with --label-column, --array",) if own else ()
+    x = table.values(features, rows)
+    return _samples(source, _sha256(path), (array, labels), rows, x, y, classes, known_classes, notes)
 
 
-def _images(arrays: Mapping[str, Array], path: Path) -> str:
-    images = [n for n in arrays if not n.startswith("y")]
-    for name in ("x_test", "x"):
-        if name in images:
-            return name
-    if len(images) == 1:
-        return images[0]
-    raise InputError(f"{path.name} holds {', '.join(arrays)}; say with --array which ones are the images")
+def _folder(source: str, choice: Choice, array: str | None, labels: str | None, classes: Classes | None) -> Samples:
+    """A folder of images."""
+    if array is not None or labels not in (None, PREDICTED, _FOLDERS):
+        raise OptionError(f"--data {source!r} is a folder: the folders in it name the classes; leave out --array and --labels")
+    folder = list_images(Path(source))
+    if labels is None and not folder.names:
+        raise InputError(f"{source!r} has no labels: give each class a folder of its own in it, or say --labels {PREDICTED}")
+    labels = labels or _FOLDERS
+    rows = _rows(choice, len(folder.files), Path(source))
+    y, known = None, None
+    if labels != PREDICTED:
+        known = classes_of(folder.names, classes, f"{source!r}")
+        y = np.array([known[name] for name in folder.classes], dtype=np.int64)
+    return _samples(source, folder.sha256(rows), (None, labels), rows, folder.read(rows), y, classes, known)
 
 
-def _labels(arrays: Mapping[str, Array], labels: str | None, path: Path, names: str) -> Array:
+def _samples(
+    source: str, sha256: str, names: tuple[str | None, str | None], rows: list[int], x: Array, y: Array | None,
+    stated: Classes | None, known: dict[str, int] | None, notes: tuple[str, ...] = (),
+) -> Samples:  # fmt: skip
+    if known is not None and stated is None:
+        some = ", ".join(f"{name} is {number}" for name, number in list(known.items())[:5]) + (", ..." if len(known) > 5 else "")
+        notes += (f"classes are the sorted names: {some}; another order: --classes",)
+    return Samples(source, sha256, *names, tuple(rows), x, None if y is None else y[rows].astype(np.int64), stated, notes)
+
+
+def _rows(choice: Choice, count: int, path: Path) -> list[int]:
+    rows = list(choice.of(count))
+    if not rows:
+        raise InputError(f"{path.name}: no sample is chosen; check --index, --limit and --every")
+    return rows
+
+
+def _labels(
+    arrays: Mapping[str, Array], labels: str | None, path: Path, names: str, classes: Classes | None
+) -> tuple[Array, dict[str, int] | None]:
     if labels is None:
         raise InputError(
             f"{path.name} has no labels that belong to the images ({names or 'one array'}); "
@@ -230,17 +271,13 @@ def _labels(arrays: Mapping[str, Array], labels: str | None, path: Path, names: 
     if labels in arrays and labels:
         y = arrays[labels]
     elif labels.lower().endswith(".npy") and Path(labels).is_file():
-        y = _arrays(Path(labels))[""]
+        y = read_arrays(Path(labels))[""]
     else:
         raise InputError(
             f"--labels {labels!r} is neither an array of {path.name} ({names or 'none'}) nor an .npy file; "
             f"give one of these, or {PREDICTED!r}"
         )
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.ndim != 1 or y.dtype.kind not in "iu":
-        raise InputError(f"--labels {labels!r} has shape {list(y.shape)}, type {y.dtype}; labels are one integer per image")
-    return y
+    return class_numbers(y, classes, f"--labels {labels!r}")
 
 
 def _sha256(path: Path) -> str:

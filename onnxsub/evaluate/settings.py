@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.reading import Reading
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.registry import check_verifier
@@ -24,7 +24,7 @@ _TOL = {"fast": 1e-6, "paper": 1e-4}
 def is_paper(protocol: str) -> bool:
     """Whether it is the reference experiment rather than the fast one. Raises InputError for a name that is neither."""
     if protocol not in PROTOCOLS:
-        raise InputError(f"--protocol {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
+        raise OptionError(f"--protocol {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
     return {"fast": False, "paper": True}[protocol]
 
 
@@ -77,21 +77,21 @@ class Settings:
         object.__setattr__(self, "tol", _TOL[self.protocol] if self.tol is None else self.tol)
         for option, values in (("--methods", self.methods), ("--gammas", self.gammas), ("--verifier", self.verifiers)):
             if not values:
-                raise InputError(f"{option} is empty; give at least one")
+                raise OptionError(f"{option} is empty; give at least one")
             if len(set(values)) < len(values):
-                raise InputError(f"{option} {','.join(map(str, values))} names something twice; give each once")
+                raise OptionError(f"{option} {','.join(map(str, values))} names something twice; give each once")
         for name in self.verifiers:
             check_verifier(name)
         if paper and (self.verifiers != ("milp",) or self.refine):
-            raise InputError("--protocol paper is defined for --verifier milp without --refine; leave these out")
+            raise OptionError("--protocol paper is defined for --verifier milp without --refine; leave these out")
         if paper and self.nodes is not None:
-            raise InputError("--protocol paper is defined without --nodes; leave it out")
+            raise OptionError("--protocol paper is defined without --nodes; leave it out")
         if self.timeout is not None and not (math.isfinite(self.timeout) and self.timeout > 0):
-            raise InputError(f"--timeout {self.timeout:g} is not a positive number; give one")
+            raise OptionError(f"--timeout {self.timeout:g} is not a positive number; give one")
         if self.threads < 1:
-            raise InputError(f"--threads {self.threads} is not possible; give 1 or more")
+            raise OptionError(f"--threads {self.threads} is not possible; give 1 or more")
         if self.seed < 0:
-            raise InputError(f"--seed {self.seed} is negative; give 0 or more")
+            raise OptionError(f"--seed {self.seed} is negative; give 0 or more")
         _ = self.space
         self._check_passes()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.metrics.margin import MarginOptions, smallest_margin
 from onnxsub.ops.base import Array
 from onnxsub.passes.bounds import check_eps
@@ -42,10 +42,10 @@ class Targets:
             return Targets(text)
         parts = [part.strip() for part in text.split(",")]
         if not all(part.isdecimal() for part in parts):
-            raise InputError(f"--targets {text!r} is unknown; give all, runner-up, or classes such as 3,5")
+            raise OptionError(f"--targets {text!r} is unknown; give all, runner-up, or classes such as 3,5")
         classes = tuple(int(part) for part in parts)
         if len(set(classes)) < len(classes):
-            raise InputError(f"--targets {text!r} names a class twice; give each once")
+            raise OptionError(f"--targets {text!r} names a class twice; give each once")
         return Targets("given", classes)
 
     def of(self, query: Query) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from onnxsub.errors import InputError, SolverError
+from onnxsub.errors import OptionError, SolverError
 from onnxsub.metrics.adversarial import AdversarialOptions, Anchor, Pair, work_pair
 from onnxsub.model import Model, load_model
 from onnxsub.ops.base import Array
@@ -92,7 +92,7 @@ def find_pairs(
         SolverError: of the solver; a worker process was lost.
     """
     if jobs < 1:
-        raise InputError(f"--jobs {jobs} is not possible; give 1 or more")
+        raise OptionError(f"--jobs {jobs} is not possible; give 1 or more")
     model = load_model(path)
     todo: list[tuple[Anchor, int]] = []
     wrong, labels = [], {}

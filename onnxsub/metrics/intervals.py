@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 
 __all__ = [
     "Interval",
@@ -57,7 +57,7 @@ class Interval:
 def check_confidence(confidence: float) -> None:
     """Raises InputError unless `0 < confidence < 1`."""
     if not 0 < confidence < 1:
-        raise InputError(f"--confidence {confidence:g} must lie strictly between 0 and 1, such as 0.95")
+        raise OptionError(f"--confidence {confidence:g} must lie strictly between 0 and 1, such as 0.95")
 
 
 def check_error(error: float, value_range: float = 1.0) -> None:
@@ -65,7 +65,7 @@ def check_error(error: float, value_range: float = 1.0) -> None:
     if not (math.isfinite(value_range) and value_range > 0):
         raise InputError(f"the range of the values is {value_range:g}; it is the largest value less the smallest, above 0")
     if not 0 < error < value_range:
-        raise InputError(f"--error {error:g} must lie strictly between 0 and {value_range:g}, the range of the values")
+        raise OptionError(f"--error {error:g} must lie strictly between 0 and {value_range:g}, the range of the values")
 
 
 def check_range(value_range: tuple[float, float]) -> tuple[float, float]:
@@ -93,7 +93,7 @@ def hoeffding_samples(error: float, confidence: float, value_range: float = 1.0)
     ratio = value_range / error  # may be infinite, and its square too
     estimate = _log_odds(confidence) * ratio * ratio / 2
     if estimate > _MOST_SAMPLES:
-        raise InputError(f"--error {error:g} is too small: it needs more than {_MOST_SAMPLES:g} samples; give a larger one")
+        raise OptionError(f"--error {error:g} is too small: it needs more than {_MOST_SAMPLES:g} samples; give a larger one")
     needed = math.ceil(estimate)
     # the quotient may have been rounded across an integer in either direction
     while needed > 1 and hoeffding_error(needed - 1, confidence, value_range) <= error:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 from onnxsub.ops.base import Array
+from onnxsub.shown import Shown, number
 from onnxsub.verifiers.ascend import Climb
 from onnxsub.verifiers.options import BabOptions, ExactOptions, Limits, MilpOptions
 
@@ -37,9 +38,9 @@ class MarginOptions:
 
     def __post_init__(self) -> None:
         if self.verifier not in ("bab", "milp"):
-            raise InputError(f"--verifier {self.verifier!r} cannot minimise a margin; give bab or milp")
+            raise OptionError(f"--verifier {self.verifier!r} cannot minimise a margin; give bab or milp")
         if not (math.isfinite(self.tol) and 1e-6 <= self.tol < 1):
-            raise InputError(f"--tol {self.tol:g} is not possible: float32 logits are good to 1e-6; give a number from 1e-6 to 1")
+            raise OptionError(f"--tol {self.tol:g} is not possible: float32 logits are good to 1e-6; give a number from 1e-6 to 1")
 
     def to_json(self) -> dict[str, Any]:
         m, limits = self.milp, self.limits
@@ -81,8 +82,8 @@ class Example:
         return "strict" if self.value < 0 else "tie" if self.value == 0 else "none"
 
 
-@dataclass(frozen=True, eq=False)
-class MarginResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class MarginResult(Shown):
     r"""`lower <= min { f_y(x) - f_t(x) : x in B(eps) } <= upper`, in units of the logits.
 
     Attributes:
@@ -112,6 +113,10 @@ class MarginResult:
     runs: int
     interrupted: bool
     time_s: Mapping[str, float]
+
+    @property
+    def line(self) -> str:
+        return f"{self.status}: {number(self.lower)} <= min f_{self.label} - f_{self.target} <= {number(self.upper)}"
 
     @property
     def verdict(self) -> str:

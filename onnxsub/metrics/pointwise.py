@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.metrics.intervals import Interval, clopper_pearson, hoeffding_error
 from onnxsub.ops.base import Array
 from onnxsub.verifiers.result import DistanceResult
@@ -160,4 +160,4 @@ def _ends(rhos: Sequence[Rho]) -> tuple[Array, Array]:
 
 def _check_radius(eps: float) -> None:
     if not (eps >= 0 and math.isfinite(eps)):
-        raise InputError(f"--eps {eps:g} must be a number of at least 0")
+        raise OptionError(f"--eps {eps:g} must be a number of at least 0")

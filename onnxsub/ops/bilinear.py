@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from onnxsub.ops.base import Box, Shape
 from onnxsub.ops.broadcast import sum_to
 from onnxsub.ops.interval_rows import Rows
-from onnxsub.ops.relaxation import Relaxation, Window, check_mode
+from onnxsub.ops.joined import taken_apart
+from onnxsub.ops.planes import Parallel
+from onnxsub.ops.relaxation import check_mode
 from onnxsub.ops.splitting import Splittable
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 else:
     from onnxsub.lazy import torch
 
-__all__ = ["Bilinear", "MatrixProduct", "Planes", "Product"]
+__all__ = ["Bilinear", "MatrixProduct", "Pairwise", "Planes", "Product"]
 
 _ULPS = 16
 """Bounds are widened by this many units in the last place of what enters them, and one more per term of a sum."""
@@ -47,46 +47,23 @@ _FAR = 1e30
 
 
 @dataclass(frozen=True, eq=False)
-class Planes(Relaxation):
+class Planes(Parallel):
     """`a . y` is within `spread` of the plane that touches the products at the centre of the factors' boxes.
 
     Attributes:
         op: the product.
-        x, y: centres of the factors, `(B, *shape)`.
-        spread: largest distance from the plane, `(B, *out_shape)`; infinite where a factor has no bound.
-        value: the product of the centres.
+        x, y: centres of the factors, `(B, *shape)`, whose product is minus `value`; the spread is infinite where one has no bound.
     """
 
     op: Bilinear
     x: Tensor
     y: Tensor
-    spread: Tensor
-    value: Tensor
 
-    @property
-    def parallel(self) -> bool:
-        return True
-
-    def lower(self, a: Tensor, window: Window = ()) -> tuple[Tensor, Tensor]:
-        data, low, _ = self.both(a, window)
-        return data, low
-
-    def both(self, a: Tensor, window: Window = ()) -> tuple[Tensor, Tensor, Tensor]:
-        assert not window  # not `windowed`
-        domains, rows = self.x.shape[0], a.shape[1]
-        b = max(a.shape[0], domains)
+    def coefficients(self, a: Tensor) -> Tensor:
+        b, rows = max(a.shape[0], self.x.shape[0]), a.shape[1]
         first = self.op.from_first(a, self.y.unsqueeze(1)).reshape(b, rows, -1)
         second = self.op.from_second(a, self.x.unsqueeze(1)).reshape(b, rows, -1)
-        flat = a.reshape(a.shape[0], rows, -1)
-        centre = torch.matmul(flat, self.value.reshape(domains, -1, 1)).squeeze(-1)
-        away = flat.abs()
-        finite = torch.isfinite(self.spread).reshape(domains, -1, 1)
-        spread = self.spread.reshape(domains, -1, 1)
-        size = torch.matmul(away, torch.where(finite, spread, torch.zeros_like(spread))).squeeze(-1)
-        if a.device.type != "cpu" or not bool(finite.all()):
-            lost = torch.matmul((away > 0).to(a.dtype), (~finite).to(a.dtype)).squeeze(-1) > 0
-            size = size.masked_fill(lost, math.inf)
-        return torch.cat((first, second), -1), -centre - size, size - centre
+        return torch.cat((first, second), -1)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -176,7 +153,7 @@ class Bilinear(Splittable, abc.ABC):
         size = self.product(x.abs() + rx, y.abs() + ry)
         spread = (spread + self._rounded(size)).masked_fill(self._unbounded(known, ends), math.inf)
         shape = (-1, *self.out_shape)
-        return Planes(self, x, y, spread.reshape(shape), value.reshape(shape))
+        return Planes(spread.reshape(shape), -value.reshape(shape), self, x, y)
 
     def affine_on(self, lower: Tensor, upper: Tensor) -> Tensor:
         """An element is settled where it is one number, or all numbers that it is multiplied by are."""
@@ -213,16 +190,8 @@ class Bilinear(Splittable, abc.ABC):
         return ((torch.cat((c1, c2), 1), torch.cat((r1, r2), 1)),)
 
     def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
-        size = math.prod(self.first)
-        total = size + math.prod(self.second)
-        factors = []
-        for name, start, end, shape in (("first", 0, size, self.first), ("second", size, total, self.second)):
-            ends = [writer.integers(output, f"{name} {what}", np.array([n])) for what, n in (("start", start), ("end", end))]
-            axis = writer.integers(output, f"{name} axis", np.array([1]))
-            flat = writer.step("Slice", (inputs[0], *ends, axis), output, f"{name} flat")
-            factor = writer.fresh(f"{output}/{name}")
-            writer.reshape(flat, factor, shape)
-            factors.append(factor)
+        parts = (("first", 0, self.first), ("second", math.prod(self.first), self.second))
+        factors = taken_apart(writer, inputs[0], output, parts)
         self.write(writer, (factors[0], factors[1]), output)
 
     @abc.abstractmethod
@@ -231,7 +200,7 @@ class Bilinear(Splittable, abc.ABC):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Product(Bilinear):
+class Pairwise(Bilinear, abc.ABC):
     """`x y`, elementwise; axes of length 1 are broadcast. Both factors have the same number of axes."""
 
     @property
@@ -256,6 +225,11 @@ class Product(Bilinear):
 
     def write(self, writer: OnnxWriter, factors: tuple[str, str], output: str) -> None:
         writer.node("Mul", factors, output)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Product(Pairwise):
+    """`x y`, elementwise, of any two factors."""
 
 
 def _summed(t: Tensor, shape: Shape) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxsub.ops.average import AveragePool
 from onnxsub.ops.base import Activation, Array, Operator, Shape
 from onnxsub.ops.bilinear import Bilinear, Product
 from onnxsub.ops.combine import Sum
@@ -15,9 +16,11 @@ from onnxsub.ops.dense import LeftProduct
 from onnxsub.ops.elementwise import Scale
 from onnxsub.ops.joined import joined
 from onnxsub.ops.logsumexp import LogSumExp
-from onnxsub.ops.movement import Reshape
+from onnxsub.ops.movement import Gather, Reshape
 from onnxsub.ops.node import Node
+from onnxsub.ops.normalised import Normalised
 from onnxsub.ops.reduce import Reduce
+from onnxsub.ops.sliding import Sliding
 
 __all__ = ["Composer"]
 
@@ -75,6 +78,27 @@ class Composer:
         """The same elements in the per-sample shape `shape`."""
         return self._put(Reshape, (x,), shape, into, "reshaped")
 
+    def picked(self, x: str, positions: Array, into: str | None = None) -> str:
+        """The elements number `positions`, `(k,)`, of the flattened tensor."""
+        size = math.prod(self.shapes[x])
+        flat = x if self.shapes[x] == (size,) else self.reshape(x, (size,))
+        return self._put(Gather, (flat,), (len(positions),), into, "picked", indices=(np.asarray(positions, dtype=np.int64),))
+
+    def together(self, names: tuple[str, ...]) -> str:
+        """All elements of the tensors, flattened, one tensor after the other."""
+        if len(names) == 1:
+            return self.reshape(names[0], (math.prod(self.shapes[names[0]]),))
+        both = f"{self._output}:{len(self._ops)}:joined"
+        new = joined(names, tuple(self.shapes[n] for n in names), both, op_type=self._node.op_type, node=self._node.name)
+        self._ops += new
+        self.shapes |= {op.output: op.out_shape for op in new}
+        return both
+
+    def summed(self, x: str, sliding: Sliding, shape: Shape, into: str | None = None) -> str:
+        """Sums over windows of the spatial axes, every channel by itself."""
+        ones = np.ones(sliding.out_spatial)
+        return self._put(AveragePool, (x,), shape, into, "sums", share=ones, sliding=sliding)
+
     def reduce(self, x: str, axes: tuple[int, ...], *, mean: bool, into: str | None = None) -> str:
         """The sum or the mean over axes of the sample, which stay with length 1."""
         shape = self.shapes[x]
@@ -102,11 +126,12 @@ class Composer:
         """`x y`, axes of length 1 broadcast."""
         return self.bilinear(Product, x, y, np.broadcast_shapes(self.shapes[x], self.shapes[y]), into)
 
-    def bilinear(self, kind: type[Bilinear], x: str, y: str, shape: Shape, into: str | None = None) -> str:
+    def normalised(self, x: str, factor: str, limit: float, into: str | None = None) -> str:
+        """`x factor`, which is known to lie within `-limit` and `limit`."""
+        shape = np.broadcast_shapes(self.shapes[x], self.shapes[factor])
+        return self.bilinear(Normalised, x, factor, shape, into, limit=limit)
+
+    def bilinear(self, kind: type[Bilinear], x: str, y: str, shape: Shape, into: str | None = None, **fields: Any) -> str:
         """A product of x and y, of the kind and the per-sample shape that are given, on both joined (`joined.py`)."""
-        both = f"{self._output}:{len(self._ops)}:joined"
         first, second = self.shapes[x], self.shapes[y]
-        new = joined((x, y), (first, second), both, op_type=self._node.op_type, node=self._node.name)
-        self._ops += new
-        self.shapes |= {op.output: op.out_shape for op in new}
-        return self._put(kind, (both,), shape, into, "product", first=first, second=second)
+        return self._put(kind, (self.together((x, y)),), shape, into, "product", first=first, second=second, **fields)

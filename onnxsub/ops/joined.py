@@ -7,6 +7,8 @@ flattened elements stand one after the other in a tensor of their own, and the o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,7 +16,10 @@ from onnxsub.ops.base import Array, Operator, Shape
 from onnxsub.ops.combine import Concat
 from onnxsub.ops.movement import Reshape
 
-__all__ = ["joined"]
+if TYPE_CHECKING:
+    from onnxsub.ops.onnx_writer import OnnxWriter
+
+__all__ = ["joined", "taken_apart"]
 
 
 def joined(
@@ -45,3 +50,19 @@ def joined(
         out_shape=(sum(sizes) if constant is None else len(constant),), axis=0, slots=slots, constant=constant,
     )  # fmt: skip
     return (*flat, whole)
+
+
+def taken_apart(writer: OnnxWriter, source: str, output: str, parts: Sequence[tuple[str, int, Shape]]) -> list[str]:
+    """Writes nodes that cut tensors out of a joined one, and hands back their names.
+
+    Args:
+        parts: what each is called, where it begins in the sample, and its per-sample shape.
+    """
+    found = []
+    for name, start, shape in parts:
+        ends = (("start", start), ("end", start + math.prod(shape)), ("axis", 1))
+        numbers = [writer.integers(output, f"{name} {what}", np.array([n])) for what, n in ends]
+        flat = writer.step("Slice", (source, *numbers), output, f"{name} flat")
+        found.append(writer.fresh(f"{output}/{name}"))
+        writer.reshape(flat, found[-1], shape)
+    return found

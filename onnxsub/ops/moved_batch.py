@@ -33,20 +33,29 @@ VIEWS = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 """They keep the order of the elements, and are views between sample shapes wherever the batch axis is."""
 _ELEMENTWISE = frozenset({
     "Abs", "Cast", "Celu", "Clip", "Dropout", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu",
-    "Log", "Mish", "Neg", "Reciprocal", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh",
+    "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh",
     "ThresholdedRelu", "Trilu",
 })  # fmt: skip
-_BROADCAST = frozenset({"Add", "Div", "Expand", "MatMul", "Max", "Min", "Mul", "PRelu", "Pow", "Sub", "Sum", "Where"})
+_BROADCAST = frozenset({
+    "Add", "And", "Div", "Equal", "Expand", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "MatMul", "Max", "Min", "Mul", "Or",
+    "PRelu", "Pow", "Sub", "Sum", "Where", "Xor",
+})  # fmt: skip
 _AXIS = {
     "Concat": 0, "Gather": 0, "GatherElements": 0, "LayerNormalization": -1, "LpNormalization": -1, "RMSNormalization": -1,
     "ScatterElements": 0, "Split": 0,
 }  # fmt: skip
 """Operators with an `axis`, and its default."""
+_BLOCKS = frozenset({"DepthToSpace", "SpaceToDepth"})
+"""Their last three axes are channels and places, whatever stands before."""
 _SOFTMAX = frozenset({"LogSoftmax", "Softmax"})
-_REDUCE = frozenset({"ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare"})
+_REDUCE = frozenset({
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
+    "ReduceSumSquare",
+})  # fmt: skip
 _ROWS = {
     "AveragePool": (), "BatchNormalization": (1, 2, 3, 4), "Conv": (1, 2), "ConvTranspose": (1, 2), "GlobalAveragePool": (),
-    "GlobalMaxPool": (), "GroupNormalization": (1, 2), "InstanceNormalization": (1, 2), "MaxPool": (),
+    "GlobalLpPool": (), "GlobalMaxPool": (), "GroupNormalization": (1, 2), "InstanceNormalization": (1, 2), "LpPool": (),
+    "MaxPool": (),
 }  # fmt: skip
 """Operators that treat the rows of a batch and (groups of) channels apart, and their constants, which are repeated for each row."""
 
@@ -161,7 +170,7 @@ def _shifted(node: Node) -> tuple[Mapping[str, Any], dict[int, Array]]:
     """Attributes, and constant inputs by number, of the node with one more axis in front of its tensors."""
     kind, given = node.op_type, dict(node.attributes)
     rank = len(node.shapes[node.variables[0]])
-    if kind in _ELEMENTWISE or kind in _BROADCAST:
+    if kind in _ELEMENTWISE or kind in _BROADCAST or kind in _BLOCKS:
         return given, {}
     if kind in _AXIS or kind in _SOFTMAX:
         default = _AXIS.get(kind, 1 if node.opset < 13 else -1)

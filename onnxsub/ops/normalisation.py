@@ -21,6 +21,7 @@ from onnxsub.ops.broadcast import of_sample, only_variable, required, sample_axe
 from onnxsub.ops.compose import Composer
 from onnxsub.ops.leaky import Leaky
 from onnxsub.ops.node import Node
+from onnxsub.ops.partial import Power, Reciprocal
 from onnxsub.ops.reduce import reduced_axes
 from onnxsub.ops.steps import InversePower, Probability, Root
 
@@ -36,22 +37,29 @@ _NOT_ZERO = 2.0**-126
 
 def _epsilon(node: Node) -> float:
     value = float(node.attributes.get("epsilon", 1e-5))
-    if not 0 < value < math.inf:
-        raise node.refuse(f"its epsilon is {value}; without a positive one, equal numbers have no value")
+    if not 0 <= value < math.inf:
+        raise node.refuse(f"its epsilon is {value}")
     return value
 
 
-def _only_first_output(node: Node) -> None:
-    if any(node.outputs[1:]):
-        raise node.refuse("more of its outputs than the first are used")
+def _normalised(
+    steps: Composer, x: str, axes: tuple[int, ...], epsilon: float, *, centred: bool = True, parts: tuple[str, str] = ("", "")
+) -> str:
+    """`(x - mean) / sqrt(var + epsilon)`, or without the mean.
 
-
-def _normalised(steps: Composer, x: str, axes: tuple[int, ...], epsilon: float, *, centred: bool = True) -> str:
-    """`(x - mean) / sqrt(var + epsilon)`, or without the mean."""
+    Args:
+        parts: names for the mean and for `(var + epsilon)^-1/2`, or "".
+    """
+    count = math.prod(steps.shapes[x][a] for a in axes)
+    limit = math.sqrt(count - 1 if centred else count)
     if centred:
-        x = steps.minus(x, steps.reduce(x, axes, mean=True))
+        x = steps.minus(x, steps.reduce(x, axes, mean=True, into=parts[0] or None))
     spread = steps.reduce(steps.square(x), axes, mean=True)
-    return steps.product(x, steps.apply(InversePower, spread, power=0.5, shift=epsilon))
+    if epsilon > 0:
+        factor = steps.apply(InversePower, spread, parts[1] or None, power=0.5, shift=epsilon)
+    else:  # equal numbers have no value: functions that claim nothing there
+        factor = steps.apply(Reciprocal, steps.apply(Power, spread, exponent=0.5), parts[1] or None)
+    return steps.normalised(x, factor, limit)
 
 
 def _parameter(node: Node, i: int, what: str, shape: Shape) -> Array:
@@ -69,7 +77,7 @@ def _tail_axes(node: Node, source: str) -> tuple[int, ...]:
 
 
 def read_layer_normalization(node: Node) -> tuple[Operator, ...]:
-    """LayerNormalization of opset 17: over the axes from `axis` on."""
+    """LayerNormalization of opset 17: over the axes from `axis` on; the other outputs are the mean and `(var + eps)^-1/2`."""
     return _layer(node, centred=True)
 
 
@@ -80,9 +88,11 @@ def read_rms_normalization(node: Node) -> tuple[Operator, ...]:
 
 def _layer(node: Node, *, centred: bool) -> tuple[Operator, ...]:
     source = only_variable(node)
-    _only_first_output(node)
+    if not node.outputs[0]:
+        raise node.refuse("its first output is not used")
+    mean, deviation = (node.outputs[i] if len(node.outputs) > i else "" for i in (1, 2))
     axes, steps, rank = _tail_axes(node, source), Composer(node), len(node.shapes[source])
-    y = _normalised(steps, source, axes, _epsilon(node), centred=centred)
+    y = _normalised(steps, source, axes, _epsilon(node), centred=centred, parts=(mean, deviation))
     gamma = of_sample(node, required(node, 1, "the scale"), rank)
     beta = None if node.constant(2) is None else of_sample(node, required(node, 2, "the bias"), rank)
     steps.scale(y, gamma, beta, steps.output)
@@ -124,7 +134,7 @@ def read_lp_normalization(node: Node) -> tuple[Operator, ...]:
     steps = Composer(node)
     terms = steps.square(source) if p == 2 else _magnitude(steps, source)
     norm = steps.apply(InversePower, steps.reduce(terms, axes, mean=False), power=1 / p, shift=_NOT_ZERO)
-    steps.product(source, norm, steps.output)
+    steps.normalised(source, norm, 1.0, steps.output)
     return steps.done()
 
 
@@ -174,8 +184,12 @@ def read_softmax(node: Node) -> tuple[Operator, ...]:
 def _reduced(node: Node, kind: str) -> tuple[Operator, ...]:
     source, steps = only_variable(node), Composer(node)
     found = reduced_axes(node)
-    if not found:
-        raise node.refuse("without axes it works on single elements")
+    if not found:  # of single elements
+        if kind == "log_sum_exp":
+            steps.reshape(source, steps.shapes[source], steps.output)
+        else:
+            _ = steps.square(source, steps.output) if kind == "square" else _magnitude(steps, source, steps.output)
+        return steps.done()
     if kind == "log_sum_exp":
         y = steps.log_sum_exp(source, found)
     else:

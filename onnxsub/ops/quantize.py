@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxsub.ops.base import Activation, Array, Box
+from onnxsub.ops.base import Array, Box
+from onnxsub.ops.jumping import Jumping
 from onnxsub.ops.quantize_onnx import Steps
 from onnxsub.ops.relaxation import Elementwise, check_mode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import torch
     from torch import Tensor
 
@@ -45,34 +43,21 @@ _GRAIN = 0.1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Quantise(Activation):
+class Quantise(Jumping):
     """`m + zero` where the file stores integers, `step m` where it goes on with real numbers.
 
     Attributes:
         step, zero: broadcastable to the shape; zero holds integers.
         low, high: the limits of `m + zero`; infinite for Round, which has none.
         stored: whether y is `m + zero`, an integer tensor of the file.
-        room: in steps, broadcastable: by how much an executed t may differ from the real one.
+        room: in steps: by how much an executed t may differ from the real one.
     """
-
-    unsupported: ClassVar[Mapping[str, str]] = MappingProxyType(
-        {"slopes": "it jumps, so no number bounds its slope; Lipschitz constants need a model that is not quantised"}
-    )
 
     step: Array
     zero: Array
     low: float
     high: float
     stored: bool
-    room: Array
-
-    @property
-    def piecewise_linear(self) -> bool:
-        return False  # its pieces are constants, and methods that follow them from one to the next do not see the jumps
-
-    @property
-    def takes_alpha(self) -> bool:
-        return True
 
     @property
     def least(self) -> Array:
@@ -188,9 +173,6 @@ class Quantise(Activation):
         with torch.no_grad():
             return torch.zeros_like(z), self.forward(z)
 
-    def slopes(self, lower: Tensor, upper: Tensor) -> Box:
-        raise self.missing("slopes")
-
     def line_error(self, lower: Tensor, upper: Tensor, slope: Tensor, offset: Tensor) -> Box:
         """The error is affine within a step, and from one step's end to the next one's. So the extremes are at the ends of the
         interval and at either side of the first and of the last jump."""
@@ -224,8 +206,11 @@ class Quantise(Activation):
         at = torch.where(before > a, before, torch.where(behind < b, behind, (a + b) / 2))
         return step * at
 
-    def unsure(self, z: Tensor) -> Tensor:
-        return ~self.affine_on(z, z)
+    def roomier(self, error: Array) -> Quantise:
+        return replace(self, room=np.asarray(error / self.step + self.room))
+
+    def passed_on(self, error: Tensor, size: Tensor) -> Tensor:
+        return 2.0**-23 * size  # what it may jump is in the relation already
 
     def grain(self, z: Tensor) -> Tensor:
         # rounding as a rule is far below its bound
@@ -237,9 +222,6 @@ class Quantise(Activation):
         return replace(
             self, node=node, inputs=inputs, output=output, in_shapes=(shape,), out_shape=shape, step=step, zero=zero, room=room
         )
-
-    def _flat(self, values: Array) -> Array:
-        return np.broadcast_to(values, self.in_shapes[0]).reshape(-1)
 
     def encode_units(self, encoder: Encoder, z: LinExpr, lower: Array, upper: Array) -> LinExpr:
         """Per unit that is not constant an integer m in binary digits, `|m - t| <= 1/2 + room` and the steepest lines of `relax`.

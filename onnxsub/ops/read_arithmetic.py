@@ -46,8 +46,6 @@ def read_div(node: Node) -> tuple[Operator, ...]:
         value = of_sample(node, required(node, 0, "the dividend"), len(node.shapes[y]))
         steps.scale(steps.apply(Reciprocal, y), scale=value, into=steps.output)
         return steps.done()
-    if x == y:
-        raise node.refuse("it divides a tensor by itself")
     _same_rank(node)
     steps.product(x, steps.apply(Reciprocal, y), steps.output)
     return steps.done()
@@ -61,33 +59,49 @@ def read_matmul(node: Node) -> tuple[Operator, ...]:
     x, y = node.inputs
     if len(node.shapes[x]) < 3:
         raise node.refuse("it sums over the batch axis")
-    if x == y:
-        raise node.refuse("it multiplies a matrix by itself")
     steps = Composer(node)
     steps.bilinear(MatrixProduct, x, y, node.sample_shape(node.outputs[0]), steps.output)
     return steps.done()
 
 
 def read_pow(node: Node) -> tuple[Operator, ...]:
-    """`x^p` with one constant number p."""
-    source = only_variable(node)
-    exponents = np.unique(required(node, 1, "the exponent").astype(np.float64))
-    if exponents.size != 1 or not np.isfinite(exponents).all():
-        raise node.refuse("its exponent is not one finite number")
-    p, steps = float(exponents[0]), Composer(node)
-    if node.shapes[source] != node.shapes[node.outputs[0]]:
-        raise node.refuse("its exponent widens the tensor")
-    if p == 0:
-        raise node.refuse("its exponent is 0; write the constant 1")
-    base = source
-    if abs(p) != 1:
-        into = steps.output if p > 0 else None
-        base = steps.square(source, into) if abs(p) == 2 else steps.apply(Power, source, into, exponent=abs(p))
-    elif p == 1:
-        steps.reshape(source, node.sample_shape(source), steps.output)
-    if p < 0:
-        steps.apply(Reciprocal, base, steps.output)
+    """`x^p`, p a constant for every element; `c^x`, c positive; or `x^y = exp(y log x)`, which is known for positive x."""
+    steps, (x, y) = Composer(node), node.inputs
+    if len(node.variables) == 2:
+        _same_rank(node)
+        steps.apply(Exp, steps.product(y, steps.apply(Log, x)), steps.output)
+        return steps.done()
+    shape = node.sample_shape(node.outputs[0])
+    if y not in node.constants:
+        base = of_sample(node, required(node, 0, "the base"), len(node.shapes[y]))
+        if not (base > 0).all():
+            raise node.refuse("its base is not positive")
+        steps.apply(Exp, steps.scale(y, np.log(base)), steps.output)
+        return steps.done()
+    exponents = of_sample(node, required(node, 1, "the exponent"), len(node.shapes[x]))
+    known = np.unique(exponents)
+    if len(known) == 1 and steps.shapes[x] == shape:
+        _power(steps, x, float(known[0]), steps.output)
+        return steps.done()
+    if steps.shapes[x] != shape:
+        x = steps.scale(x, shift=np.zeros(shape))
+    flat = np.broadcast_to(exponents, shape).reshape(-1)
+    places = [np.flatnonzero(flat == p) for p in known]
+    parts = tuple(_power(steps, steps.picked(x, at), float(p)) for p, at in zip(known, places, strict=True))
+    steps.reshape(steps.picked(steps.together(parts), np.argsort(np.concatenate(places), kind="stable")), shape, steps.output)
     return steps.done()
+
+
+def _power(steps: Composer, x: str, p: float, into: str | None = None) -> str:
+    """`x^p`, elementwise; 1 where p is 0."""
+    if p == 0:
+        return steps.scale(x, 0.0, 1.0, into)
+    if p == 1:
+        return steps.reshape(x, steps.shapes[x], into)
+    if p < 0:
+        base = x if p == -1 else _power(steps, x, -p)
+        return steps.apply(Reciprocal, base, into)
+    return steps.square(x, into) if p == 2 else steps.apply(Power, x, into, exponent=p)
 
 
 def _one(node: Node, kind: type[Activation], **fields: float) -> tuple[Operator, ...]:

@@ -24,6 +24,7 @@ from onnxsub.ops.quantize import Quantise
 from onnxsub.ops.reduce import read_global_average
 
 __all__ = [
+    "Quantised",
     "read_conv_integer",
     "read_dequantize",
     "read_dynamic_quantize",
@@ -35,6 +36,7 @@ __all__ = [
     "read_qlinear_matmul",
     "read_quantize",
     "read_round",
+    "requantised",
 ]
 
 _LIMITS: Mapping[str, tuple[int, int]] = {
@@ -84,28 +86,28 @@ def read_dynamic_quantize(node: Node) -> tuple[Operator, ...]:
 
 def read_qlinear_conv(node: Node) -> tuple[Operator, ...]:
     """QLinearConv: `x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, B`; the bias counts in `x_scale w_scale`."""
-    x = _Quantised(node, 0)
+    x = Quantised(node, 0)
     weight = required(node, 3, "the kernel")
     w_scale, w_zero = (_along(node, i, weight.ndim, 0) for i in (4, 5))
     w = _signed(weight, w_zero) * w_scale
     bias = required(node, 8, "the bias").astype(np.float64) * x.scale.reshape(-1) * w_scale.reshape(-1) if node.has(8) else None
     common = node.common()
-    conv = _inner(node, "Conv", x.real, f"{common['output']}:sum", (w, bias))
-    return (*x.ops, *read_conv(conv), *_requantised(node, f"{common['output']}:sum", 6, 7))
+    conv = inner_node(node, "Conv", x.real, f"{common['output']}:sum", (w, bias))
+    return (*x.ops, *read_conv(conv), *requantised(node, f"{common['output']}:sum", 6, 7))
 
 
 def read_conv_integer(node: Node) -> tuple[Operator, ...]:
     """ConvInteger: `x, w, x_zero, w_zero`, an exact sum of integers."""
-    x = _Quantised(node, 0, scale=None, zero=2)
+    x = Quantised(node, 0, scale=None, zero=2)
     weight = required(node, 1, "the kernel")
     w = _signed(weight, _along(node, 3, weight.ndim, 0))
-    return (*x.ops, *read_conv(_inner(node, "Conv", x.real, node.outputs[0], (w,))))
+    return (*x.ops, *read_conv(inner_node(node, "Conv", x.real, node.outputs[0], (w,))))
 
 
 def read_qlinear_matmul(node: Node) -> tuple[Operator, ...]:
     """QLinearMatMul: `a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero`, one factor constant."""
     target = f"{node.outputs[0]}:sum"
-    return (*_product(node, (0, 1, 2), (3, 4, 5), target), *_requantised(node, target, 6, 7))
+    return (*_product(node, (0, 1, 2), (3, 4, 5), target), *requantised(node, target, 6, 7))
 
 
 def read_matmul_integer(node: Node) -> tuple[Operator, ...]:
@@ -118,7 +120,7 @@ def read_qgemm(node: Node) -> tuple[Operator, ...]:
 
     Without a scale for y the result stays real.
     """
-    a = _Quantised(node, 0)
+    a = Quantised(node, 0)
     weight, alpha = required(node, 3, "the matrix B"), float(node.attributes.get("alpha", 1.0))
     axis = 0 if node.attributes.get("transB", 0) else 1
     b_scale, b_zero = (_along(node, i, weight.ndim, axis) for i in (4, 5))
@@ -128,8 +130,8 @@ def read_qgemm(node: Node) -> tuple[Operator, ...]:
         c = required(node, 6, "the bias").astype(np.float64) * (alpha * a.scale.reshape(-1) * b_scale.reshape(-1))
     real = not node.has(7)
     target = node.outputs[0] if real else f"{node.outputs[0]}:sum"
-    gemm = read_gemm(_inner(node, "Gemm", a.real, target, (b, c)))
-    return (*a.ops, *gemm, *(() if real else _requantised(node, target, 7, 8)))
+    gemm = read_gemm(inner_node(node, "Gemm", a.real, target, (b, c)))
+    return (*a.ops, *gemm, *(() if real else requantised(node, target, 7, 8)))
 
 
 def read_qlinear_add(node: Node) -> tuple[Operator, ...]:
@@ -137,7 +139,7 @@ def read_qlinear_add(node: Node) -> tuple[Operator, ...]:
     target, shape = f"{node.outputs[0]}:sum", node.common()["out_shape"]
     if len(node.variables) != 2:
         raise node.refuse("one of its terms is a constant")
-    parts = [_Quantised(node, i) for i in (0, 3)]
+    parts = [Quantised(node, i) for i in (0, 3)]
     for part in parts:
         if len(part.shape) != len(shape):
             raise node.refuse("its terms have different numbers of axes")
@@ -146,21 +148,21 @@ def read_qlinear_add(node: Node) -> tuple[Operator, ...]:
         op_type=node.op_type, node=node.name, inputs=names, output=target, in_shapes=tuple(p.shape for p in parts), out_shape=shape,
         signs=(1, 1),
     )  # fmt: skip
-    return (*parts[0].ops, *parts[1].ops, total, *_requantised(node, target, 6, 7))
+    return (*parts[0].ops, *parts[1].ops, total, *requantised(node, target, 6, 7))
 
 
 def read_qlinear_average(node: Node) -> tuple[Operator, ...]:
     """onnxruntime's QLinearAveragePool and QLinearGlobalAveragePool: `x, x_scale, x_zero, y_scale, y_zero`."""
     if int(node.attributes.get("channels_last", 0)):
         raise node.refuse("channels_last")
-    x, target = _Quantised(node, 0), f"{node.outputs[0]}:sum"
+    x, target = Quantised(node, 0), f"{node.outputs[0]}:sum"
     kind = node.op_type.rpartition("QLinear")[2]
-    inner = _inner(node, kind, x.real, target, ())
+    inner = inner_node(node, kind, x.real, target, ())
     read = read_average_pool if kind == "AveragePool" else read_global_average
-    return (*x.ops, *read(inner), *_requantised(node, target, 3, 4))
+    return (*x.ops, *read(inner), *requantised(node, target, 3, 4))
 
 
-class _Quantised:
+class Quantised:
     """Input i of a node, an integer tensor, as real numbers: `scale (m - zero)`, in the tensor `real`.
 
     Args:
@@ -190,18 +192,18 @@ def _product(
     if len(node.variables) != 1:
         raise node.refuse("one of the two factors must be a constant")
     variable, constant = (left, right) if node.inputs[left[0]] in node.variables else (right, left)
-    x = _Quantised(node, variable[0], scale=variable[1], zero=variable[2])
+    x = Quantised(node, variable[0], scale=variable[1], zero=variable[2])
     value = required(node, constant[0], "one factor")
     # scales of the right factor belong to its columns, of the left one to its rows
     axis = max(value.ndim - (1 if constant is right else 2), 0)
     factor = _signed(value, _along(node, constant[2], value.ndim, axis))
     if constant[1] is not None:
         factor = factor * _along(node, constant[1], value.ndim, axis)
-    inner = _inner(node, "MatMul", x.real, target, (factor,), first=constant is right)
+    inner = inner_node(node, "MatMul", x.real, target, (factor,), first=constant is right)
     return (*x.ops, *read_matmul(inner))
 
 
-def _inner(
+def inner_node(
     node: Node, kind: str, source: str, target: str, constants: tuple[Array | None, ...], *, first: bool = True
 ) -> Node:
     """The operator itself, on real numbers."""
@@ -213,7 +215,7 @@ def _inner(
     )  # fmt: skip
 
 
-def _requantised(node: Node, source: str, scale: int, zero: int) -> tuple[Quantise, ...]:
+def requantised(node: Node, source: str, scale: int, zero: int) -> tuple[Quantise, ...]:
     """The result as integers again."""
     common = node.common()
     common |= {"inputs": (source,), "in_shapes": (common["out_shape"],)}

@@ -39,34 +39,36 @@ def read_tile(node: Node) -> tuple[Gather, ...]:
 
 def read_depth_to_space(node: Node) -> tuple[Operator, ...]:
     """Channels into blocks of places: depth, column, row order (DCR), or column, row, depth (CRD, since opset 11)."""
-    c, h, w = _image(node)
+    lead, (c, h, w) = _image(node)
     b = int(node.attributes["blocksize"])
     mode = node.attributes.get("mode", "DCR")
     if mode not in ("DCR", "CRD") or b < 1 or c % (b * b):
         raise node.refuse(f"mode {mode!r} with blocks of {b} and {c} channels")
     parts, order = ((b, b, c // b**2, h, w), (2, 3, 0, 4, 1)) if mode == "DCR" else ((c // b**2, b, b, h, w), (0, 3, 1, 4, 2))
-    return _rearranged(node, parts, order)
+    return _rearranged(node, lead, parts, order)
 
 
 def read_space_to_depth(node: Node) -> tuple[Operator, ...]:
     """Blocks of places into channels."""
-    c, h, w = _image(node)
+    lead, (c, h, w) = _image(node)
     b = int(node.attributes["blocksize"])
     if b < 1 or h % b or w % b or node.attributes.get("mode", "DCR") != "DCR":
         raise node.refuse(f"blocks of {b} in {h} x {w} places, mode {node.attributes.get('mode', 'DCR')!r}")
-    return _rearranged(node, (c, h // b, b, w // b, b), (2, 4, 0, 1, 3))
+    return _rearranged(node, lead, (c, h // b, b, w // b, b), (2, 4, 0, 1, 3))
 
 
-def _image(node: Node) -> Shape:
+def _image(node: Node) -> tuple[Shape, Shape]:
+    """Rows that are no batch axis (`moved_batch.py`), or (); channels and places."""
     shape = node.sample_shape(only_variable(node))
-    if len(shape) != 3:
+    if len(shape) not in (3, 4):
         raise node.refuse(f"a tensor with {len(shape) + 1} axes, not 4")
-    return shape
+    return shape[:-3], shape[-3:]
 
 
-def _rearranged(node: Node, parts: Shape, order: tuple[int, ...]) -> tuple[Operator, ...]:
-    """The tensor with its axes split into `parts`, these in another order, and merged."""
-    common = node.common()
+def _rearranged(node: Node, lead: Shape, parts: Shape, order: tuple[int, ...]) -> tuple[Operator, ...]:
+    """The tensor with its axes behind `lead` split into `parts`, these in another order, and merged."""
+    common, parts = node.common(), lead + parts
+    order = tuple(range(len(lead))) + tuple(len(lead) + i for i in order)
     output = common["output"]
     split, turned = f"{output}:split", f"{output}:turned"
     after = tuple(parts[i] for i in order)

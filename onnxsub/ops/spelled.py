@@ -10,7 +10,7 @@ way to x beyond a threshold (a Where, as PyTorch writes it) is one where both ag
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from onnxsub.ops.base import Shape
 from onnxsub.ops.node import Node
+from onnxsub.ops.spelled_where import TESTS, pieces
 
 __all__ = ["recognised"]
 
@@ -64,6 +65,8 @@ def _match(node: Node, by_output: Mapping[str, Node], shapes: Mapping[str, Shape
     for source in _sources(node, by_output):
         if output not in shapes or shapes.get(source) != shapes[output]:
             continue  # shapes are unknown behind operators that ONNX does not know
+        if node.op_type != "Div" and (hinge := pieces(node, source, by_output, _liner(source, by_output))) is not None:
+            return *hinge, source
         form = _form(output, source, by_output, _DEPTH) if node.op_type != "Where" else _switched(node, source, by_output)
         if form is not None and form.function is not None and (known := _known(form)) is not None:
             return *known, source
@@ -81,9 +84,22 @@ def _sources(node: Node, by_output: Mapping[str, Node]) -> Iterator[str]:
             seen.add(tensor)
             yield tensor
             producer = by_output.get(tensor)
-            if producer is not None and producer.op_type in _PASSED:
+            if producer is not None and producer.op_type in (*_PASSED, *TESTS, "Cast"):
                 following += producer.variables
         layer = following
+
+
+def _liner(source: str, by_output: Mapping[str, Node]) -> Callable[[Node, int], tuple[float, float] | None]:
+    """Reads an input of a node as a number or an affine function of the source: offset and slope."""
+
+    def line(node: Node, i: int) -> tuple[float, float] | None:
+        if node.inputs[i] in node.constants:
+            value = _number(node, i)
+            return None if value is None else (value, 0.0)
+        form = _form(node.inputs[i], source, by_output, _DEPTH)
+        return None if form is None or form.function is not None or len(form.factor) != 2 else (form.factor[0], form.factor[1])
+
+    return line
 
 
 _FUNCTIONS = ("Erf", "Sigmoid", "Tanh", "HardSigmoid", "Clip")

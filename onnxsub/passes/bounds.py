@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from onnxsub.budget import Budget
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 from onnxsub.ops.base import Array
 from onnxsub.propagate import METHODS, compute_bounds
 from onnxsub.propagate.chunks import MEMORY
 from onnxsub.query import Query
 from onnxsub.results import VERSION
+from onnxsub.shown import Shown, number
 
 __all__ = ["BoundsOptions", "BoundsResult", "LayerBounds", "bounds"]
 
@@ -39,13 +40,13 @@ class BoundsOptions:
     def __post_init__(self) -> None:
         check_eps(self.eps)
         if self.method not in METHODS:
-            raise InputError(f"--method {self.method!r} is unknown; choose one of {', '.join(METHODS)}")
+            raise OptionError(f"--method {self.method!r} is unknown; choose one of {', '.join(METHODS)}")
 
 
 def check_eps(eps: float) -> None:
     """Raises InputError unless `eps` is a radius."""
     if not (np.isfinite(eps) and eps >= 0):
-        raise InputError(f"--eps {eps} is not a radius; give a finite number that is not negative")
+        raise OptionError(f"--eps {eps} is not a radius; give a finite number that is not negative")
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +90,8 @@ class LayerBounds:
         }
 
 
-@dataclass(frozen=True, eq=False)
-class BoundsResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class BoundsResult(Shown):
     """Intervals of all pre-activations and of the logits over `B(eps)`.
 
     Attributes:
@@ -104,6 +105,11 @@ class BoundsResult:
     output: tuple[Array, Array]
     head: Mapping[str, Any]
     time_s: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def line(self) -> str:
+        units, unstable = sum(x.units for x in self.layers), sum(x.unstable for x in self.layers)
+        return f"{self.options.method} at eps {number(self.options.eps)}: {unstable:,} of {units:,} units unstable"
 
     def arrays(self) -> dict[str, Array]:
         """All arrays by name, as they are stored beside an annotated file.

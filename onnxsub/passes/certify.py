@@ -31,6 +31,8 @@ from onnxsub.query import other_classes
 __all__ = ["certified_radius", "keeps_its_pieces", "margin_rows", "worst_margin_bound"]
 
 _SMALLEST = 1e-10  # radii below it are far below what float32 can tell apart
+_CAREFUL = 2.5  # bounds at a radius that there must be time for, or the first one that is to prove something is asked half as far
+_LEAST = 0.1  # share of a bracket of radii within which no next one lies from its ends
 
 _UNIT = 2e-9
 """A line is its activation where they differ by less than this share of the unit's scale: twice what widens its interval."""
@@ -144,14 +146,20 @@ def certified_radius(
         return min(start, upper)
     low, high = start, upper
     try:
-        at_low, at_high = margin_at(start), margin_at(upper)
+        # at the anchor there is nothing to bound
+        at_low = margin_at(start) if start > 0 else _margin_of(network, ball(0.0)[0], label, target)
+        left = np.inf if budget is None else budget.remaining
+        at_high = margin_at(upper)
+        # where there is time for two more bounds at most, the next one had better prove something
+        careful = budget is not None and budget.remaining < _CAREFUL * (left - budget.remaining)
         if not at_low > 0:
             return start
         if at_high > 0:
             return upper
         while high - low > tol * high and high > _SMALLEST and not late():
             share = at_low / (at_low - at_high) if np.isfinite(at_high) else 0.5
-            radius = low + (high - low) * min(max(share, 0.1), 0.9)
+            near = 0.5 if careful and low == start else 1.0
+            radius = low + (high - low) * near * min(max(share, _LEAST), 1 - _LEAST)
             margin = margin_at(radius)
             if margin > 0:
                 low, at_low = radius, margin
@@ -160,6 +168,13 @@ def certified_radius(
     except OutOfTime:
         pass  # what is certified so far stays so
     return low
+
+
+def _margin_of(network: Network, x: Array, label: int, target: int | None) -> float:
+    """The smallest `f_y - f_t` at one point."""
+    with torch.no_grad():
+        logits = network.forward(torch.as_tensor(np.array(x, dtype=np.float64)).reshape(1, *network.input_shape))[0].numpy()
+    return float((margin_rows(network.classes, label, target) @ logits).min())
 
 
 def keeps_its_pieces(

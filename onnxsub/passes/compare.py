@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from onnxsub.budget import Budget, OutOfTime
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 from onnxsub.model import Model, load_model
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
@@ -30,6 +30,7 @@ from onnxsub.propagate import METHODS, compute_bounds
 from onnxsub.query import Query, analysis_network, two_classes
 from onnxsub.results import VERSION
 from onnxsub.runtime import Runtime
+from onnxsub.shown import Shown, number
 
 __all__ = ["CompareOptions", "CompareResult", "compare"]
 
@@ -57,13 +58,13 @@ class CompareOptions:
     def __post_init__(self) -> None:
         check_eps(self.eps)
         if self.method not in METHODS:
-            raise InputError(f"--bounds {self.method!r} is unknown; choose one of {', '.join(METHODS)}")
+            raise OptionError(f"--bounds {self.method!r} is unknown; choose one of {', '.join(METHODS)}")
         if self.samples < 1 or self.steps < 0 or self.restarts < 1:
-            raise InputError("samples and restarts must be at least 1, steps at least 0")
+            raise OptionError("--samples and restarts must be at least 1, steps at least 0")
 
 
-@dataclass(frozen=True, eq=False)
-class CompareResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class CompareResult(Shown):
     """How far two networks differ on `B(eps)`: `max over x and k of |f_k(x) - g_k(x)|`.
 
     Attributes:
@@ -91,6 +92,11 @@ class CompareResult:
     other: Mapping[str, Any]
     time_s: Mapping[str, float]
     stage: str | None = None
+
+    @property
+    def line(self) -> str:
+        ball = f"at eps {number(self.options.eps)}"
+        return f"{number(self.attacked)} <= max |f - g| <= {number(self.certified)} {ball}, classes differ: {self.classes_differ}"
 
     def to_json(self) -> dict[str, Any]:
         """The contract `onnxsub.compare/1`."""

@@ -31,6 +31,7 @@ from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Affine, Array, Box, Nonlinear, Operator
 from onnxsub.ops.substituted_max import SubstitutedMax
 from onnxsub.ops.windows import Windows
+from onnxsub.passes.rough import curved, rough_chord, rough_error
 from onnxsub.propagate.backward import terms
 
 __all__ = ["DIRECTIONS", "MEMORY", "Estimate", "estimate_widths", "most_directions"]
@@ -176,6 +177,10 @@ class _Pushed:
 
     def _activation(self, op: Activation, z: _Flow, box: Box) -> _Flow:
         l, u = box
+        if curved(op):
+            slope, low, high = rough_chord(op, l, u)
+            zero = torch.zeros_like(slope)
+            return self._through(op, z, slope, (low + high) / 2, high - low, rough_error(op, l, u, zero, zero))
         r = op.relax(l, u, "fastlin")
         slope = r.lower_slope if r.parallel else (r.lower_slope + r.upper_slope) / 2
         offset = (r.lower_offset + r.upper_offset) / 2
@@ -183,6 +188,10 @@ class _Pushed:
         if not r.parallel:
             tilt = r.upper_slope - r.lower_slope
             band = torch.maximum(band + tilt * l, band + tilt * u)
+        return self._through(op, z, slope, offset, band, op.interval(box))
+
+    def _through(self, op: Activation, z: _Flow, slope: Tensor, offset: Tensor, band: Tensor, box: Box) -> _Flow:
+        """Behind a line of that slope, in the middle of a band; `box`: the interval of what the activation writes."""
         value = op.forward(z.centre)
         centre = torch.where(torch.isfinite(offset), slope * z.centre + offset, value)
         half = torch.nan_to_num(band / 2, nan=0.0, posinf=0.0, neginf=0.0).flatten()
@@ -193,7 +202,7 @@ class _Pushed:
             if len(sources):
                 rows = spread[part].flatten(1)
                 rows[:, sources] += self._cauchy(len(sources), len(rows)).mul_(half[sources])
-        return _Flow(centre, spread, op.interval(box))
+        return _Flow(centre, spread, box)
 
     def _other(self, op: Nonlinear, z: _Flow, box: Box) -> _Flow:
         """Any other operator by its derivative: a pooling where its inputs are largest, others at the centre."""

@@ -24,17 +24,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
 from onnxsub.budget import Budget, OutOfTime
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Array, Box
 from onnxsub.ops.substituted_max import SubstitutedMax
 from onnxsub.ops.windows import Windows
 from onnxsub.passes.estimate import DIRECTIONS, estimate_widths
+from onnxsub.passes.rough import curved, rough_error
 from onnxsub.passes.substitute import Lines, substitute
 from onnxsub.passes.windows import original_windows, read_by, window_cost
 from onnxsub.propagate import METHODS as BOUNDS
@@ -71,17 +73,17 @@ class SelectOptions:
 
     def __post_init__(self) -> None:
         if (self.gamma is None) == (self.keep is None):
-            raise InputError("give either --gamma or --keep, not both")
+            raise OptionError("give either --gamma or --keep, not both")
         if self.gamma is not None and not 0 <= self.gamma <= 1:
-            raise InputError(f"--gamma {self.gamma} is outside [0, 1]; it is the share of units to prune")
+            raise OptionError(f"--gamma {self.gamma} is outside [0, 1]; it is the share of units to prune")
         if self.keep is not None and self.keep < 0:
-            raise InputError(f"--keep {self.keep} is negative; it is the number of units kept")
+            raise OptionError(f"--keep {self.keep} is negative; it is the number of units kept")
         if not 0 < self.gamma0 <= 1:
-            raise InputError(f"--gamma0 {self.gamma0} is outside (0, 1]; it is the share of what remains that one round prunes")
+            raise OptionError(f"--gamma0 {self.gamma0} is outside (0, 1]; it is the share of what remains that one round prunes")
         if self.rank not in RANKS:
-            raise InputError(f"--rank {self.rank!r} is unknown; choose one of {', '.join(RANKS)}")
+            raise OptionError(f"--rank {self.rank!r} is unknown; choose one of {', '.join(RANKS)}")
         if self.bounds not in RANKERS:
-            raise InputError(f"--bounds {self.bounds!r} is unknown; choose one of {', '.join(RANKERS)}")
+            raise OptionError(f"--bounds {self.bounds!r} is unknown; choose one of {', '.join(RANKERS)}")
 
     def bounds_for(self, units: int) -> str:
         """`bounds`, decided for a network of so many units."""
@@ -191,11 +193,12 @@ def _ranking(
     """Activation, flat position and cost of every unit that is kept, and whether it is unstable; bounds are those of one round."""
     budget.check()
     pre = _bounds(substitute(network, chosen, kept), ball, kept, options, budget)
+    rough = options.bounds_for(network.units_and_windows) == "estimate"
     names, index, costs, open_units = [], [], [], []
     for number, op in enumerate(network.prunable):
         budget.check()
         units = np.flatnonzero(kept[op.output])
-        cost, is_open = _cost(op, pre[op.output], units, chosen, options.rank, gradients)
+        cost, is_open = _cost(op, pre[op.output], units, chosen, options.rank, gradients, rough=rough)
         names.append(np.full(len(units), number))
         index.append(units)
         costs.append(cost)
@@ -224,6 +227,8 @@ def _cost(
     chosen: Lines,
     rank: str,
     gradients: Mapping[str, Array] | None,
+    *,
+    rough: bool = False,
 ) -> tuple[Array, Array]:
     """Cost of the units (flat positions) of one activation, and which of them are unstable."""
     l, u = box[0][0].double(), box[1][0].double()
@@ -236,7 +241,9 @@ def _cost(
         return (u - l).numpy().reshape(-1)[units], is_open
     assert gradients is not None  # checked by `select`
     slope, offset = torch.from_numpy(chosen.slope[op.output]), torch.from_numpy(chosen.offset[op.output])
-    low, high = op.line_error(l, u, slope, offset)
+    # on estimated intervals an estimate is enough
+    measure = partial(rough_error, op) if rough and curved(op) else op.line_error
+    low, high = measure(l, u, slope, offset)
     error = torch.maximum(low.abs(), high.abs()).numpy().reshape(-1)[units]
     # the line of a stable unit is exact but for rounding, which must not order anything
     error[error <= 1e-6 * np.maximum(l.abs().numpy(), u.abs().numpy()).reshape(-1)[units]] = 0.0

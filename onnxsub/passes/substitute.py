@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from onnxsub.budget import Budget
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Array, Operator
 from onnxsub.ops.picked import Picked
@@ -135,11 +135,11 @@ def _between(op: Activation, method: str, z: torch.Tensor, s: torch.Tensor) -> t
 def check_method(network: Network, method: str) -> None:
     """Raises InputError where the method is unknown or does not exist for an activation of the network."""
     if method not in METHODS:
-        raise InputError(f"--method {method!r} is unknown; choose one of {', '.join(METHODS)}")
+        raise OptionError(f"--method {method!r} is unknown; choose one of {', '.join(METHODS)}")
     for op in network.prunable:
         if method == "act" and isinstance(op, Activation) and not op.piecewise_linear:
             raise InputError(
-                f"--method act needs piecewise-linear units; {op.op_type} (node {op.node!r}) is smooth: use lin or con"
+                f"--method act needs piecewise-linear units; {op.op_type} (node {op.node!r}) is not: use lin or con"
             )
 
 
@@ -149,7 +149,7 @@ def _line(op: Activation, method: str, z: torch.Tensor) -> tuple[torch.Tensor, t
     if method == "act":
         if not op.piecewise_linear:
             raise InputError(
-                f"--method act needs piecewise-linear units; {op.op_type} (node {op.node!r}) is smooth: use lin or con"
+                f"--method act needs piecewise-linear units; {op.op_type} (node {op.node!r}) is not: use lin or con"
             )
         return op.tangent(z0)
     s = op.forward(z)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 from onnxsub.ops.base import Array
 from onnxsub.properties.property import Case, Clause, Property
 from onnxsub.query import Query
@@ -34,7 +34,7 @@ def fed_box(query: Query, eps: float) -> tuple[Array, Array]:
         InputError: `eps` is no radius.
     """
     if not (np.isfinite(eps) and eps >= 0):
-        raise InputError(f"--eps {eps} is not a radius; give a finite number that is not negative")
+        raise OptionError(f"--eps {eps} is not a radius; give a finite number that is not negative")
     model = query.model
     lower, upper = (end.astype(np.float64) for end in query.space.ball(query.x0, eps))
     ms = query.space.mean_std(model.input_shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.ops.base import Array, Shape
 from onnxsub.properties.vnnlib2 import element
 from onnxsub.properties.write import DOWN, UP, number
@@ -28,7 +28,7 @@ def write_difference(
     """
     lo, hi = np.asarray(lower, dtype=np.float64).reshape(-1), np.asarray(upper, dtype=np.float64).reshape(-1)
     if not (np.isfinite(delta) and delta > 0):
-        raise InputError(f"--delta {delta} must be a positive number")
+        raise OptionError(f"--delta {delta} must be a positive number")
     if not (np.isfinite(lo).all() and np.isfinite(hi).all()):
         raise InputError("the box of the comparison is not finite; state a finite domain with --domain LO HI")
     lines = [f"; {line}".rstrip() for line in comment.splitlines()]

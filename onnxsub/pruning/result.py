@@ -8,7 +8,7 @@ from typing import Any
 
 from onnx import ModelProto
 
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 from onnxsub.layouts import LAYOUTS
 from onnxsub.layouts.context import EXACT_ON
 from onnxsub.network import Network
@@ -20,6 +20,7 @@ from onnxsub.passes.substitute import METHODS, Lines
 from onnxsub.provenance import VALID_RADIUS
 from onnxsub.pruning.provenance import reached_gamma
 from onnxsub.results import VERSION
+from onnxsub.shown import Shown, Sight, number
 
 __all__ = ["Adversarial", "PruneOptions", "PruneResult", "Substitute"]
 
@@ -53,15 +54,15 @@ class PruneOptions:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise InputError(f"--method {self.method!r} is unknown; choose one of {', '.join(METHODS)}")
+            raise OptionError(f"--method {self.method!r} is unknown; choose one of {', '.join(METHODS)}")
         if self.layout is not None and self.layout not in LAYOUTS:
-            raise InputError(f"--layout {self.layout!r} is unknown; choose one of {', '.join(LAYOUTS)}")
+            raise OptionError(f"--layout {self.layout!r} is unknown; choose one of {', '.join(LAYOUTS)}")
         if self.exact_on not in EXACT_ON:
-            raise InputError(f"--exact-on {self.exact_on!r} is unknown; choose one of {', '.join(EXACT_ON)}")
+            raise OptionError(f"--exact-on {self.exact_on!r} is unknown; choose one of {', '.join(EXACT_ON)}")
         if self.exact_on != "auto" and self.layout not in ("chain", None):
-            raise InputError(f"--exact-on is for --layout chain; layout {self.layout} is exact everywhere")
+            raise OptionError(f"--exact-on is for --layout chain; layout {self.layout} is exact everywhere")
         if self.flat_input and self.layout not in ("chain", None):
-            raise InputError(f"--flat-input is for --layout chain; layout {self.layout} keeps the shape of the model's input")
+            raise OptionError(f"--flat-input is for --layout chain; layout {self.layout} keeps the shape of the model's input")
         if self.eps is not None:
             check_eps(self.eps)
 
@@ -116,8 +117,8 @@ class Substitute:
         return sum(int((~self.selection.kept[name]).sum()) for name in self.lines.windows)
 
 
-@dataclass(frozen=True, eq=False)
-class PruneResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class PruneResult(Shown):
     """A substitute and its file.
 
     Attributes:
@@ -127,6 +128,7 @@ class PruneResult:
         output: path that it was written to, None before.
         notes: what whoever uses the file should know: that it is exact on the ball only, large, or in another layout, and why.
         stage: what a time limit cut short: `select` (fewer rounds), `layout` (`inplace` in place of the layout that reads best).
+        sight: anchor and adversarial point for notebooks, where the public call put them.
     """
 
     substitute: Substitute
@@ -139,6 +141,15 @@ class PruneResult:
     output: str | None = None
     stage: str | None = None
     notes: tuple[str, ...] = ()
+    sight: Sight | None = None
+
+    @property
+    def line(self) -> str:
+        kept = sum(self.substitute.selection.kept_per_layer)
+        return (
+            f"{self.options.method}: {self.units_total - kept:,} of {self.units_total:,} units pruned, {kept:,} kept, "
+            f"d_adv {number(self.substitute.d_adv)}, layout {self.layout}"
+        )
 
     @property
     def exact_on(self) -> str:

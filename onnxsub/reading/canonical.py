@@ -86,7 +86,7 @@ def canonical(source: ModelProto, reading: Reading, opset: int, where: str) -> C
     graph = proto.graph
     notes = choice.notes
     _end_in(graph, choice)
-    without_ml(graph, where)
+    without_ml(graph, where, opset)
     _imports(proto, opset)
     pair = unpaired(graph)
     notes += () if pair is None else (pair,)

@@ -6,6 +6,7 @@
 | LinearRegressor | `x C^T + b`: Gemm |
 | LinearClassifier | the same, and Softmax or Sigmoid behind it where it has one; one row of two classes becomes `(-s, s)` |
 | ArrayFeatureExtractor | the features by constant indices: Gather |
+| Normalizer | L1, L2: LpNormalization; MAX: Div by ReduceMax (which is no magnitude: what is 0 at most has no bounds) |
 
 Others stay as they are, and are refused by the operator table; `WHY` says why of those that are no networks.
 """
@@ -32,10 +33,6 @@ _KERNELS = "support vectors have no bounds here, only networks have; use a linea
 WHY: dict[str, str] = {
     **{f"{DOMAIN}.{name}": _TREES for name in ("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor")},
     **{f"{DOMAIN}.{name}": _KERNELS for name in ("SVMClassifier", "SVMRegressor")},
-    f"{DOMAIN}.Normalizer": (
-        "it divides by a norm of its input and is read only at the end, behind the scores (L1, L2); scale with a Scaler, "
-        "or normalise the data beforehand"
-    ),
 }
 """Why an operator that cannot be written by others is not supported, by its name in the operator table."""
 
@@ -43,8 +40,8 @@ WHY: dict[str, str] = {
 class _Made:
     """Nodes and constants that take the place of one node."""
 
-    def __init__(self, node: NodeProto, names: Names, wide: bool, features: int | None, where: str) -> None:
-        self.node, self.where, self.features = node, where, features
+    def __init__(self, node: NodeProto, names: Names, wide: bool, features: int | None, where: str, opset: int) -> None:
+        self.node, self.where, self.features, self.opset = node, where, features, opset
         self.nodes: list[NodeProto] = []
         self.weights: list[TensorProto] = []
         self._names = names
@@ -72,8 +69,8 @@ class _Made:
         return ModelError(f"{self.where}: {self.node.op_type} (node {name_of(self.node)!r}) {why}")
 
 
-def without_ml(graph: GraphProto, where: str) -> None:
-    """Writes the operators of ai.onnx.ml that the table above has by those of the default operator set, in place.
+def without_ml(graph: GraphProto, where: str, opset: int) -> None:
+    """Writes the operators of ai.onnx.ml that the table above has by those of the default operator set `opset`, in place.
 
     Raises:
         ModelError: an attribute that they have no form for.
@@ -87,7 +84,7 @@ def without_ml(graph: GraphProto, where: str) -> None:
         if write is None:
             nodes.append(node)
             continue
-        made = _Made(node, names, wide, widths.get(node.input[0]) or None, where)
+        made = _Made(node, names, wide, widths.get(node.input[0]) or None, where, opset)
         if write(made, graph):
             nodes.extend(made.nodes)
             graph.initializer.extend(made.weights)
@@ -161,9 +158,26 @@ def _features(made: _Made, graph: GraphProto) -> bool:
     return True
 
 
+def _normalizer(made: _Made, _: GraphProto) -> bool:
+    norm = attribute(made.node, "norm", "MAX")
+    if norm not in ("L1", "L2", "MAX"):
+        raise made.refuse(f"has norm {norm}, of which L1, L2 and MAX are read; export it with one of them")
+    value = made.source()
+    if norm != "MAX":
+        made.step("LpNormalization", [value], made.node.output[0], axis=-1, p=int(norm[1]))
+        return True
+    # axes are an input from opset 18 on
+    axes = [] if made.opset < 18 else [made.weight("axes", np.array([-1], np.int64))]
+    attributes: dict[str, Any] = {} if axes else {"axes": [-1]}
+    largest = made.step("ReduceMax", [value, *axes], keepdims=1, **attributes)
+    made.step("Div", [value, largest], made.node.output[0])
+    return True
+
+
 _WRITERS: dict[str, Callable[[_Made, GraphProto], bool]] = {
     "ArrayFeatureExtractor": _features,
     "LinearClassifier": _classifier,
     "LinearRegressor": _regressor,
+    "Normalizer": _normalizer,
     "Scaler": _scaler,
 }

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from onnxsub.errors import InputError, OutputError
+from onnxsub.errors import InputError, OptionError, OutputError
 from onnxsub.files import write_atomic
 from onnxsub.model import save_model
 from onnxsub.network import Network
@@ -56,9 +56,9 @@ class Demo2dOptions:
 
     def __post_init__(self) -> None:
         if not self.methods or not self.gammas:
-            raise InputError("nothing is to be drawn; give at least one of --methods and of --gammas")
+            raise OptionError("nothing is to be drawn; give at least one of --methods and of --gammas")
         if self.seed < 0:
-            raise InputError(f"--seed {self.seed} is negative; give 0 or more")
+            raise OptionError(f"--seed {self.seed} is negative; give 0 or more")
         for method in self.methods:
             for gamma in self.gammas:
                 PruneOptions(method=method, select=SelectOptions(gamma=gamma))

@@ -1,52 +1,33 @@
-"""One self-contained HTML page: no script, no font, no image from anywhere else; reads on a telephone."""
+"""One self-contained HTML page: no script, no font, no image from anywhere else; reads on a telephone, sorts long tables."""
 
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from onnxsub.report.picture import Picture
+from onnxsub.report.picture import Picture, slug
+from onnxsub.report.style import CSS
 from onnxsub.report.table import Table
 
 __all__ = ["Facts", "page"]
 
-_CSS = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem 1rem 3rem; max-width: 64rem; font: 1rem/1.5 system-ui, sans-serif; }
-body { color: #1b1b1b; background: #fff; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: .5rem 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.25rem; margin: 2.2rem 0 .6rem; border-bottom: 2px solid #0072b2; overflow-wrap: anywhere; }
-p { margin: .5rem 0; max-width: 46rem; }
-p.note, figcaption { color: #505050; font-size: .92rem; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: .8rem 0; }
-dt { font-weight: 600; }
-dd { margin: 0; overflow-wrap: anywhere; }
-code { font-family: ui-monospace, monospace; font-size: .9rem; overflow-wrap: anywhere; }
-code { background: #f3f3f3; padding: .1rem .25rem; }
-table { border-collapse: collapse; width: 100%; font-size: .92rem; }
-th, td { padding: .35rem .5rem; text-align: left; border-bottom: 1px solid #ddd; vertical-align: top; }
-thead th { border-bottom: 2px solid #1b1b1b; }
-.number { text-align: right; font-variant-numeric: tabular-nums; }
-.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); gap: 1.6rem; }
-figure { margin: 0; min-width: 0; }
-figure h3 { font-size: 1rem; margin: 0 0 .3rem; overflow-wrap: anywhere; }
-figure img { display: block; width: 100%; height: auto; border: 1px solid #e4e4e4; }
-@media (max-width: 48rem) {
-  dl { grid-template-columns: 1fr; gap: 0; }
-  dd { margin-bottom: .5rem; }
-  thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
-  tbody tr { display: block; border: 1px solid #ccc; border-radius: .4rem; margin-bottom: .8rem; padding: .3rem .6rem; }
-  tbody td { display: flex; justify-content: space-between; gap: 1rem; border-bottom: 1px solid #eee; text-align: right; }
-  tbody td:last-child { border-bottom: 0; }
-  tbody td::before { content: attr(data-head); font-weight: 600; text-align: left; }
-}
-""".strip()
-
 # nothing may be fetched from anywhere, whatever a name in the data contains
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+_FIRST = 10
+"""So many rows of a longer table are seen at once; the rest is behind a click."""
+
+_UNIT = re.compile(
+    r"(?<=[0-9]) (?=(?:%|s|GiB|MiB)(?![A-Za-z]))"
+    r"|(?<=[0-9]) (?=of [0-9])|(?<=[0-9] of) (?=[0-9])"
+    r"|(?<=,) (?=s$)| (?=± )|(?<= ±) "
+)
+
+_SHORT = 17
+"""Name and figure of so many letters take half the width of a telephone."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +47,22 @@ class Facts:
 
 
 def page(facts: Facts, tables: Sequence[Table], pictures: Sequence[Picture]) -> str:
-    """The page."""
-    groups = list(dict.fromkeys(p.group for p in pictures))
-    sections = [_section(g or "All networks", [p for p in pictures if p.group == g]) for g in groups]
-    warnings = "".join(f"<p><strong>Note:</strong> {escape(w)}</p>\n" for w in facts.warnings)
-    rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>\n" for k, v in facts.facts)
+    """The page: what is of all of the run, then network by network its figures and then its tables."""
+    parts = [(t.title, _table(t)) for t in tables if not t.group]
+    overview = [p for p in pictures if not p.group]
+    if overview:
+        parts.append(("Overview", _figures(overview)))
+    for group in dict.fromkeys([*(p.group for p in pictures), *(t.group for t in tables)]):
+        if group:
+            own = [p for p in pictures if p.group == group]
+            parts += [(group, _figures(own))] if own else []
+            parts += [(t.title, _table(t)) for t in tables if t.group == group]
+    rows = "".join(f"<dt>{_text(k)}</dt><dd>{_text(v)}</dd>\n" for k, v in facts.facts)
+    again = f"<dt>again</dt><dd><code>{escape(facts.command)}</code></dd>\n"
+    parts.append(("The run", f"<dl>\n{rows}{again}</dl>\n"))
+    names = [f"{i}-{slug(title).lower()}" for i, (title, _) in enumerate(parts, 1)]
+    links = "".join(f'<li><a href="#{n}">{_text(title)}</a></li>\n' for n, (title, _) in zip(names, parts, strict=True))
+    warnings = "".join(f"<p><strong>Note:</strong> {_text(w)}</p>\n" for w in facts.warnings)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -79,52 +71,104 @@ def page(facts: Facts, tables: Sequence[Table], pictures: Sequence[Picture]) -> 
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <title>{escape(facts.title)}</title>
 <style>
-{_CSS}
+{CSS}
 </style>
 </head>
 <body>
 <main>
-<h1>{escape(facts.title)}</h1>
-{warnings}{"".join(f"<p>{escape(s)}</p>{chr(10)}" for s in facts.lead)}
-{"".join(map(_table, tables))}
-{"".join(sections)}
-<section>
-<h2>The run</h2>
-<dl>
-{rows}<dt>again</dt><dd><code>{escape(facts.command)}</code></dd>
-</dl>
-</section>
+<h1>{_text(facts.title)}</h1>
+{warnings}{"".join(f"<p>{_text(s)}</p>{chr(10)}" for s in facts.lead)}
+<nav id="contents" aria-label="Contents">
+<ul>
+{links}</ul>
+</nav>
+{"".join(_section(n, title, body) for n, (title, body) in zip(names, parts, strict=True))}
 </main>
 </body>
 </html>
 """
 
 
+def _text(text: str) -> str:
+    """As markup; a number and its unit, a mean and its deviation stay on one line."""
+    return escape(_UNIT.sub("\u00a0", text))
+
+
+def _section(name: str, title: str, body: str) -> str:
+    up = '<a class="up" href="#contents" aria-label="to the contents">↑</a>'
+    return f'<section id="{escape(name)}">\n<h2><span>{_text(title)}</span>{up}</h2>\n{body}</section>\n'
+
+
 def _table(table: Table) -> str:
-    heads = "".join(f'<th scope="col"{_kind(n)}>{escape(h)}</th>' for h, n in zip(table.heads, table.numeric, strict=True))
-    rows = []
-    for row in table.cells:
-        cells = zip(table.heads, row, table.numeric, strict=True)
-        rows.append("<tr>" + "".join(f'<td data-head="{escape(h)}"{_kind(n)}>{escape(c)}</td>' for h, c, n in cells) + "</tr>")
-    body = "\n".join(rows)
+    note = f'<p class="note">{_text(table.note)}</p>\n'
+    if not table.orders:
+        return f"{_rows(table, table.cells)}{note}"
+    if len(table.cells) <= _FIRST + 2:
+        return f"{_sortable(table)}{note}"
+    first = f"<h3>{_text(table.orders[0].name)}: {_FIRST} of {len(table.cells):,}</h3>\n{_rows(table, table.cells[:_FIRST])}"
+    every = f"<details>\n<summary>All {len(table.cells):,} rows, in any order</summary>\n{_sortable(table)}</details>\n"
+    return f"{first}{note}{every}"
+
+
+def _rows(table: Table, cells: Sequence[Sequence[str]]) -> str:
+    body = "\n".join(f"<tr>{_cells(table, row)}</tr>" for row in cells)
+    return f"<table>\n{_heads(table)}\n<tbody>\n{body}\n</tbody>\n</table>\n"
+
+
+def _sortable(table: Table) -> str:
+    """A table whose rows are put in order by the style sheet: each row knows its place in every order, a button chooses one.
+
+    A browser without these styles shows the first order.
+    """
+    name = slug(table.title).lower()
+    buttons = "".join(
+        f'<input type="radio" name="{escape(name)}" id="{escape(name)}-{i}"{"" if i else " checked"}>'
+        f'<label for="{escape(name)}-{i}">{_text(order.name)}</label>\n'
+        for i, order in enumerate(table.orders)
+    )
+    widths = " ".join(f"minmax(0,{_weight(table, i)}fr)" for i in range(len(table.heads)))
+    places = zip(*(order.places for order in table.orders), strict=True)
+    body = "\n".join(
+        f'<tr style="{";".join(f"--o{i}:{place}" for i, place in enumerate(row))}">{_cells(table, cells)}</tr>'
+        for cells, row in zip(table.cells, places, strict=True)
+    )
     return (
-        f"<section>\n<h2>{escape(table.title)}</h2>\n<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n"
-        f'<p class="note">{escape(table.note)}</p>\n</section>\n'
+        f'<div class="sortable">\n{buttons}<table style="--columns:{widths}">\n{_heads(table)}\n<tbody>\n{body}\n</tbody>\n'
+        "</table>\n</div>\n"
     )
 
 
-def _kind(numeric: bool) -> str:
-    return ' class="number"' if numeric else ""
+def _weight(table: Table, column: int) -> int:
+    """How wide a column is: its longest cell, or the longest word of its head."""
+    longest = max((len(row[column]) for row in table.cells), default=0)
+    return min(max(longest, *map(len, table.heads[column].split()), 4), 28)
 
 
-def _section(title: str, pictures: Sequence[Picture]) -> str:
-    return f'<section>\n<h2>{escape(title)}</h2>\n<div class="figures">\n{"".join(map(_figure, pictures))}</div>\n</section>\n'
+def _heads(table: Table) -> str:
+    heads = "".join(f'<th scope="col"{_kind(n)}>{_text(h)}</th>' for h, n in zip(table.heads, table.numeric, strict=True))
+    return f"<thead><tr>{heads}</tr></thead>"
+
+
+def _cells(table: Table, row: Sequence[str]) -> str:
+    cells = zip(table.heads, row, table.numeric, strict=True)
+    return "".join(
+        f'<td data-head="{_text(h)}"{_kind(n, short=len(h) + len(c) <= _SHORT)}>{_text(c)}</td>' for h, c, n in cells
+    )
+
+
+def _kind(numeric: bool, *, short: bool = False) -> str:
+    names = " ".join(["number"] * numeric + ["short"] * short)
+    return f' class="{names}"' if names else ""
+
+
+def _figures(pictures: Sequence[Picture]) -> str:
+    return f'<div class="figures">\n{"".join(map(_figure, pictures))}</div>\n'
 
 
 def _figure(picture: Picture) -> str:
     data = base64.b64encode(picture.svg).decode()
     return (
-        f'<figure id="{escape(picture.name)}">\n<h3>{escape(picture.title)}</h3>\n'
+        f'<figure id="{escape(picture.name)}">\n<h3>{_text(picture.title)}</h3>\n'
         f'<img alt="{escape(picture.alt)}" src="data:image/svg+xml;base64,{data}">\n'
-        f"<figcaption>{escape(picture.caption)}</figcaption>\n</figure>\n"
+        f"<figcaption>{_text(picture.caption)}</figcaption>\n</figure>\n"
     )

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,63 +16,57 @@ from onnxsub.evaluate.ledger import Ledger
 from onnxsub.evaluate.pairs.files import SUMMARY
 from onnxsub.evaluate.pairs.settings import PairSettings
 from onnxsub.evaluate.plan import read_plan
-from onnxsub.report.figures import slug
-from onnxsub.report.page import Facts, page
-from onnxsub.report.picture import COLOURS, GREY, Picture, draw
-from onnxsub.report.table import Table, to_latex, to_markdown
+from onnxsub.report.evaluation_report import data_words
+from onnxsub.report.images import example_images
+from onnxsub.report.options import Contents, ReportOptions, files_of
+from onnxsub.report.page import Facts
+from onnxsub.report.pairs_tables import (
+    PairsLine,
+    class_table,
+    pairs_csv,
+    single_table,
+    spread_table,
+    transfer_table,
+    verdict_table,
+)
+from onnxsub.report.picture import COLOURS, GREY, Picture, draw, slug
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["PairsLine", "pairs_report"]
+__all__ = ["pairs_report", "read_pairs"]
 
-_VERDICTS = {
-    "example": "an input of the ball that the model gives more of the target class: confirmed by onnxruntime",
-    "tie": "an input on which both classes are equal: none of either",
-    "none": "proved that no such input exists",
-    "undecided": "neither was found within the limits",
-}
+Report = Callable[[float, str], None]
 
 
-@dataclass(frozen=True)
-class PairsLine:
-    """The line of a model: pairs by verdict."""
-
-    model: str
-    figures: Mapping[str, int]
-
-    def to_json(self) -> dict[str, Any]:
-        """Name and numbers."""
-        return {"model": self.model, **self.figures}
-
-
-def pairs_report(run: Path, title: str | None) -> tuple[dict[str, bytes], list[PairsLine], Mapping[str, int]]:
-    """Files by name, the lines of the table, and the units by state.
+def pairs_report(run: Path, options: ReportOptions, progress: Report | None = None) -> Contents:
+    """The report.
 
     Raises:
-        InputError: the command has not come to its end, nor was it interrupted.
+        InputError: the command has not come to its end, nor was it interrupted; options of another command's report.
     """
-    plan = read_plan(run / PLAN, PairSettings.SCHEMA)
+    if options.reference is not None:
+        raise InputError("--reference stands beside the distances of a run of onnxsub evaluate; leave it out for this one")
+    plan, named, document, units, failures = read_pairs(run)
     s = PairSettings.from_json(plan["settings"])
-    with Ledger(run / LEDGER, readonly=True) as ledger:
-        units = ledger.counts()
-        failures = {u.reason: None for u in ledger.units() if u.state == "failed" and u.reason}
-    try:
-        document = json.loads((run / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{str(run)!r} has no results yet; give the command of onnxsub adversarial again first") from error
-    named = [(entry["name"], part) for entry, part in zip(plan["model"], (document, document["other"]), strict=False) if part]
     lines = [PairsLine(name, part["pairs"]) for name, part in named]
-    tables = [_verdict_table(lines), *(_spread_table(name, part) for name, part in named)]
+    tables = [verdict_table(lines)]
     if document["transfer"]:
-        tables.append(_transfer_table(document["transfer"]))
-    pictures = [p for name, part in named for p in _pictures(name, part)]
+        tables.append(transfer_table(document["transfer"]))
+    pictures = []
+    with Ledger(run / LEDGER, readonly=True) as ledger:
+        for name, part in named:
+            pictures += _pictures(name, part)
+            shown = example_images(ledger, name, s.domain, count=options.images, samples=options.samples)
+            pictures += [] if shown is None else [shown]
+            tables += [spread_table(name, part), class_table(name, part, "by_source", "class of the sample")]
+            tables.append(class_table(name, part, "by_target", "target class"))
+            tables += [single_table(name, part)] if part["results"] else []
     warnings = [f"the run is not finished: {units['pending']:,} pairs are still to be solved."] if units["pending"] else []
     warnings += [f"pairs failed: {reason}" for reason in failures]
-    data = plan["data"]
     facts = (
         ("networks", ", ".join(f"{m['name']} (sha256 {m['sha256'][:12]})" for m in plan["model"])),
-        ("data", f"{Path(data['source']).name}{' ' + data['array'] if data.get('array') else ''}, samples {data['index']}"),
+        ("data", data_words(plan["data"])),
         ("radius", f"{s.eps:g}"),
         ("targets", s.targets),
         ("verifier", s.verifier + (f" ({s.solver})" if s.verifier == "milp" else "")),
@@ -84,16 +75,26 @@ def pairs_report(run: Path, title: str | None) -> tuple[dict[str, bytes], list[P
         ("seed", str(s.seed)),
         ("made by", f"onnxsub {plan['version']}"),
     )
-    title = title or f"Adversarial examples at radius {s.eps:g}: {', '.join(n for n, _ in named)}"
+    title = options.title or f"Adversarial examples at radius {s.eps:g}: {', '.join(n for n, _ in named)}"
     words = Facts(title, tuple(_lead(named, document["transfer"], s)), facts, _command(plan, s, run), tuple(warnings))
-    files = {
-        "table.md": to_markdown(tables).encode(),
-        "table.csv": _pairs_csv(named).encode(),
-        "table.tex": to_latex(tables).encode(),
-        **{f"figures/{p.name}.{kind}": getattr(p, kind) for p in pictures for kind in ("svg", "png")},
-        "index.html": page(words, tables, pictures).encode(),
-    }
-    return files, lines, units
+    return Contents(files_of(words, tables, pictures, table=pairs_csv(named)), tuple(lines), units)
+
+
+Named = list[tuple[str, Mapping[str, Any]]]
+
+
+def read_pairs(run: Path) -> tuple[dict[str, Any], Named, dict[str, Any], Mapping[str, int], list[str]]:
+    """Plan, tables by network, the document, units by state, and why units failed. Raises InputError where there is no document."""
+    plan = read_plan(run / PLAN, PairSettings.SCHEMA)
+    with Ledger(run / LEDGER, readonly=True) as ledger:
+        units = ledger.counts()
+        failures = {u.reason: None for u in ledger.units() if u.state == "failed" and u.reason}
+    try:
+        document = json.loads((run / SUMMARY).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{str(run)!r} has no results yet; give the command of onnxsub adversarial again first") from error
+    named = [(entry["name"], part) for entry, part in zip(plan["model"], (document, document["other"]), strict=False) if part]
+    return plan, named, document, units, list(failures)
 
 
 def _command(plan: Mapping[str, Any], s: PairSettings, run: Path) -> str:
@@ -123,7 +124,7 @@ def _lead(named: Sequence[tuple[str, Any]], transfer: Sequence[Any] | None, s: P
         said.append(
             f"{name}: of {n['done']:,} pairs {n['example']:,} have an example, which onnxruntime confirmed on the file; of "
             f"{n['none']:,} it is proved that they have none; {n['tie']:,} end in a tie and {n['undecided']:,} are undecided. "
-            f"{len(part['misclassified']):,} samples are misclassified to begin with and have no pairs."
+            f"Samples that are misclassified to begin with have no pairs: {len(part['misclassified']):,}."
         )
     said += [
         f"Transfer: {t['fooled_right']:,} of {t['right']:,} examples of {t['made_on']} fool {t['tried_on']}, on samples that it "
@@ -133,45 +134,6 @@ def _lead(named: Sequence[tuple[str, Any]], transfer: Sequence[Any] | None, s: P
     ]
     said.append("What is not said: anything of inputs farther away, or of samples other than these.")
     return said
-
-
-def _verdict_table(lines: Sequence[PairsLine]) -> Table:
-    cells = tuple(
-        (x.model, verdict, meaning, f"{x.figures[verdict]:,}", f"{100 * x.figures[verdict] / max(x.figures['done'], 1):.1f} %")
-        for x in lines
-        for verdict, meaning in _VERDICTS.items()
-    )
-    planned = ", ".join(f"{x.model} {x.figures['done']:,} of {x.figures['planned']:,}" for x in lines)
-    heads = ("network", "verdict", "meaning", "pairs", "share")
-    note = f"A pair is a sample and a target class. Done: {planned}."
-    return Table("Pairs by verdict", note, heads, (False,) * 3 + (True,) * 2, cells)
-
-
-def _spread_table(name: str, part: Mapping[str, Any]) -> Table:
-    rows = (("f_y - f_t, all pairs", part["objective"]["all"]), ("f_y - f_t, examples", part["objective"]["examples"]))
-    cells = tuple(
-        (what, f"{v['count']:,}", *("-" if v[k] is None else f"{v[k]:.4g}" for k in ("min", "median", "mean", "max", "std")))
-        for what, v in (*rows, ("time, s", part["seconds"]))
-    )
-    heads = ("figure", "count", "smallest", "median", "mean", "largest", "deviation")
-    note = "f_y - f_t: lead of the class of the sample over the target class, in units of the logits, at the best point."
-    return Table(f"{name}: objective and time", note, heads, (False,) + (True,) * 6, cells)
-
-
-def _transfer_table(transfer: Sequence[Mapping[str, Any]]) -> Table:
-    cells = tuple(
-        (
-            t["made_on"], t["tried_on"], f"{t['examples']:,}", f"{t['fooled']:,}", f"{t['to_target']:,}",
-            f"{t['fooled_right']:,} of {t['right']:,}", "-" if t["rate"] is None else f"{100 * t['rate']:.1f} %",
-        )
-        for t in transfer
-    )  # fmt: skip
-    heads = ("made on", "tried on", "examples", "another class", "target class", "of anchors it gets right", "rate")
-    note = (
-        "Every example run on each network by onnxruntime. Rate: of the examples whose sample the network gets right, those that "
-        "fool it."
-    )
-    return Table("Transfer", note, heads, (False,) * 2 + (True,) * 5, cells)
 
 
 def _pictures(name: str, part: Mapping[str, Any]) -> list[Picture]:
@@ -220,10 +182,3 @@ def _histogram(name: str, values: Sequence[float]) -> Picture:
     )  # fmt: skip
 
 
-def _pairs_csv(named: Sequence[tuple[str, Any]]) -> str:
-    text = io.StringIO()
-    rows = [{"model": name, **row} for name, part in named for row in part["results"]]
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ["model"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,13 @@ from typing import TYPE_CHECKING, Any
 from onnxsub.errors import MissingDependencyError
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
-__all__ = ["BLACK", "COLOURS", "GREY", "MARKERS", "METHOD_NAMES", "Picture", "check_matplotlib", "draw"]
+__all__ = [
+    "BLACK", "COLOURS", "GREY", "LINES", "LOOKS", "MARKERS", "MARK_ALL", "METHOD_NAMES", "REFERENCE", "Picture",
+    "check_matplotlib", "draw", "legend_below", "mark_size", "slug",
+]  # fmt: skip
 
 # Okabe and Ito 2008: eight colours that people with any common colour blindness tell apart; each has a marker of its own besides
 COLOURS: Mapping[str, str] = MappingProxyType({"lin": "#0072B2", "act": "#009E73", "con": "#D55E00"})
@@ -21,8 +26,28 @@ MARKERS: Mapping[str, str] = MappingProxyType({"lin": "o", "act": "^", "con": "s
 METHOD_NAMES: Mapping[str, str] = MappingProxyType(
     {"lin": "line to the adversarial point", "act": "piece at the anchor", "con": "constant"}
 )
+REFERENCE = "#CC79A7"
 GREY = "#4d4d4d"
 BLACK = "#000000"
+
+# one line each, told apart by colour and by dash: several runs in one figure
+LINES: Sequence[tuple[str, str]] = (
+    ("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"), ("#000000", "-"), ("#E69F00", "--"),
+    ("#56B4E9", "-."),
+)  # fmt: skip
+
+# verdicts: a colour and a pattern; what is proved and what is refuted look the same whatever they are called
+LOOKS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "proved": (COLOURS["act"], ""), "none": (COLOURS["act"], ""),
+        "undecided": ("#F0E442", ".."),
+        "violated": (COLOURS["con"], "//"), "example": (COLOURS["con"], "//"),
+        "misclassified": ("#999999", "xx"), "tie": ("#999999", "xx"),
+    }
+)  # fmt: skip
+
+MARK_ALL = 400
+"""More marks than this are drawn as pixels, which keeps a page of 1,000 samples small."""
 
 _STYLE: Any = MappingProxyType(
     {
@@ -34,7 +59,7 @@ _STYLE: Any = MappingProxyType(
         "grid.color": "#e4e4e4",
         "grid.linewidth": 0.8,
         "axes.axisbelow": True,
-        "legend.fontsize": 9.5,
+        "legend.fontsize": 10.5,
         "legend.frameon": False,
         "lines.linewidth": 1.8,
         "savefig.facecolor": "white",
@@ -66,6 +91,11 @@ class Picture:
     png: bytes = field(repr=False)
 
 
+def slug(text: str) -> str:
+    """A text as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-")
+
+
 def check_matplotlib() -> None:
     """Raises MissingDependencyError where it is not installed."""
     try:
@@ -87,9 +117,29 @@ def draw(
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=size)
+        figure = Figure(figsize=size, dpi=200)  # of what is drawn as pixels within an SVG
         paint(figure)
         svg, png = io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": "onnxsub", "Title": title})
         figure.savefig(png, format="png", dpi=160, metadata={"Software": "onnxsub", "Title": title})
     return Picture(name, title, alt, caption, group, svg.getvalue(), png.getvalue())
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist] | None = None) -> None:
+    """The legend under the axes, in as many columns as fit beside each other: of the handles, or of everything with a label."""
+    from matplotlib.collections import PathCollection
+
+    shown = [h for axes in figure.axes for h in axes.get_legend_handles_labels()[0]] if handles is None else list(handles)
+    if shown:
+        # inches: a letter of the legend's size, and the mark before it
+        one = 0.079 * max(len(str(h.get_label())) for h in shown) + 0.52
+        columns = max(1, min(4, len(shown), int(figure.get_figwidth() / one)))
+        legend = figure.legend(handles=shown, loc="outside lower center", ncols=columns)
+        for handle in legend.legend_handles:
+            if isinstance(handle, PathCollection):
+                handle.set_sizes([30.0])  # a mark is as large here as where there are few of them
+
+
+def mark_size(count: int) -> float:
+    """The area of a mark, so that many of them can still be told apart."""
+    return float(min(34.0, max(5.0, 2000.0 / max(count, 1))))

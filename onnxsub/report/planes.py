@@ -13,9 +13,10 @@ from onnxsub.passes.attack import AttackResult
 from onnxsub.passes.substitute import METHODS, lines
 from onnxsub.propagate import compute_bounds
 from onnxsub.query import Query
-from onnxsub.report.picture import BLACK, COLOURS, GREY, METHOD_NAMES, Picture, draw
+from onnxsub.report.picture import BLACK, COLOURS, GREY, METHOD_NAMES, Picture, draw, legend_below
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
     from onnxsub.report.demo2d import Demo2dOptions, Plane
@@ -24,6 +25,7 @@ __all__ = ["plane_pictures", "unit_picture"]
 
 _REGIONS = ("#9ecae1", "#fdd49e", "#c7b8dd")  # classes: light enough for black marks, told apart without colour by their borders
 _DOTS = ("o", "^", "s")
+_CROSS = "#D55E00"
 _GRID = 241
 
 
@@ -36,10 +38,7 @@ def plane_pictures(
     low, high = np.clip(x0 - reach, 0, 1), np.clip(x0 + reach, 0, 1)
     said = "; ".join(f"{p.method} at gamma {p.gamma:g} has d_hat {p.upper:.4g}" for p in planes[1:])
     about = f"The network's own distance is {planes[0].upper:.4g}. {said}."
-    caption = (
-        "Black dot: the anchor. Cross: the nearest point of another class. Dashed square: the ball of that distance. "
-        "Dotted line: the network's own decision boundary."
-    )
+    caption = "Each panel is a function of the plane, with the ball in which it has no other class than the anchor's."
     pictures = []
     for name, title, window, data in (
         ("global", "Decision regions on the whole domain", ((0.0, 0.0), (1.0, 1.0)), points),
@@ -57,7 +56,7 @@ def plane_pictures(
                 f"Panels of the plane, the network first, then each method and gamma. {about}",
                 caption,
                 paint,
-                size=(2.15 * columns + 0.4, 2.35 * (rows + 1) + 0.4),
+                size=(max(2.15 * columns + 0.4, 5.2), 2.35 * (rows + 1) + 1.2),
             )
         )
     return pictures
@@ -84,6 +83,27 @@ def _grid(figure: Figure, query: Query, planes: tuple[Plane, ...], window: Any, 
         a.set_xlabel("first input", fontsize=9)
     for a in axes[:, 0]:
         a.set_ylabel("second input", fontsize=9)
+    legend_below(figure, _handles(planes, with_points=data is not None))
+
+
+def _handles(planes: tuple[Plane, ...], *, with_points: bool) -> list[Artist]:
+    """What stands for what, in the order in which the eye meets it."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    dot: dict[str, Any] = {"linestyle": "none", "markerfacecolor": "white", "markeredgecolor": GREY, "markersize": 5}
+    found: list[Artist] = [Patch(facecolor=colour, edgecolor=GREY, label=f"class {c}") for c, colour in enumerate(_REGIONS)]
+    if with_points:
+        found += [Line2D([], [], marker=marker, label=f"data, class {c}", **dot) for c, marker in enumerate(_DOTS)]
+    found.append(Line2D([], [], marker="o", color=BLACK, linestyle="none", markersize=5, label="anchor"))
+    if any(plane.witness is not None for plane in planes):
+        cross: dict[str, Any] = {"linestyle": "none", "markersize": 7, "markeredgewidth": 2}
+        found.append(Line2D([], [], marker="x", color=_CROSS, label="nearest point of another class", **cross))
+        found.append(Line2D([], [], color=BLACK, linestyle="--", linewidth=1.0, label="ball of that distance"))
+    found.append(Line2D([], [], color=GREY, linewidth=1.0, label="boundary"))
+    if len(planes) > 1:
+        found.append(Line2D([], [], color=BLACK, linestyle=":", linewidth=1.2, label="the network's own boundary"))
+    return found
 
 
 def _plane(axes: Any, query: Query, plane: Plane, window: Any, data: Any) -> None:
@@ -100,7 +120,7 @@ def _plane(axes: Any, query: Query, plane: Plane, window: Any, data: Any) -> Non
             axes.scatter(*x[y == c].T, marker=marker, s=5, color="white", edgecolors=GREY, linewidths=0.4)
     axes.plot(*query.x0, "o", color=BLACK, markersize=5)
     if plane.witness is not None:
-        axes.plot(*plane.witness, "x", color="#D55E00", markersize=7, markeredgewidth=2)
+        axes.plot(*plane.witness, "x", color=_CROSS, markersize=7, markeredgewidth=2)
         r = plane.upper
         square = np.array([[-r, -r], [r, -r], [r, r], [-r, r], [-r, -r]]) + query.x0
         axes.plot(*square.T, color=BLACK, linestyle="--", linewidth=1.0)
@@ -162,7 +182,7 @@ def unit_picture(query: Query, found: AttackResult) -> Picture:
         axes.plot(z0, max(z0, 0), "o", color=BLACK, markersize=9, linestyle="none", label="at the anchor")
         axes.plot(za, max(za, 0), "X", color=BLACK, markersize=9, linestyle="none", label="at the adversarial point")
         axes.set(xlabel="pre-activation z (interval on the ball in grey)", ylabel="output of the unit")
-        figure.legend(loc="outside lower center", ncols=2)
+        legend_below(figure)
 
     return draw(
         "unit", "The three substitutes of one unit",
@@ -170,7 +190,7 @@ def unit_picture(query: Query, found: AttackResult) -> Picture:
         f"at {z0:.3g}, the adversarial point at {za:.3g}.",
         "All substitutes are exact at the anchor; lin is exact at the adversarial point too; act is exact until the unit leaves "
         "its piece.",
-        paint, size=(5.2, 4.4),
+        paint, size=(5.2, 5.0),
     )  # fmt: skip
 
 

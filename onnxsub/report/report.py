@@ -1,70 +1,58 @@
-"""The report of a run folder: tables, figures and one page, as files."""
+"""The report of a run folder, or of several: tables, figures and one page, as files."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxsub.errors import InputError, OutputError
-from onnxsub.evaluate.ledger import Ledger
+from onnxsub.errors import InputError, OptionError, OutputError
 from onnxsub.evaluate.pairs.settings import PairSettings
-from onnxsub.evaluate.plan import read_plan, schema_of
+from onnxsub.evaluate.plan import schema_of
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
-from onnxsub.evaluate.row import rows_of
-from onnxsub.evaluate.run import LEDGER, PLAN
-from onnxsub.evaluate.settings import is_paper
-from onnxsub.evaluate.summary import Line, summarise
+from onnxsub.evaluate.run import PLAN
+from onnxsub.evaluate.settings import Settings
 from onnxsub.files import write_atomic
-from onnxsub.report.figures import figures
-from onnxsub.report.images import images
-from onnxsub.report.page import Facts, page
+from onnxsub.report.evaluation_report import evaluation_report
+from onnxsub.report.joined_report import joined_report
+from onnxsub.report.options import Contents, ReportOptions
 from onnxsub.report.pairs_report import pairs_report
-from onnxsub.report.picture import Picture, check_matplotlib
+from onnxsub.report.picture import check_matplotlib
 from onnxsub.report.robustness_report import robustness_report
-from onnxsub.report.table import certificates, distances, to_csv, to_latex, to_markdown
 from onnxsub.results import VERSION, Result
+from onnxsub.shown import Shown
 
-__all__ = ["ReportOptions", "ReportResult", "report"]
+__all__ = ["ReportOptions", "ReportResult", "report", "report_joined"]
 
 Report = Callable[[float, str], None]
 
-
-@dataclass(frozen=True)
-class ReportOptions:
-    """What is shown.
-
-    Attributes:
-        output: folder of the report; None: `report` in the run folder.
-        images: how many samples are shown as images, per network. samples: which ones; None: spread over their distances.
-        title: of the page; None: made of the networks' names.
-    """
-
-    output: str | None = None
-    images: int = 4
-    samples: tuple[int, ...] | None = None
-    title: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.images < 0:
-            raise InputError(f"--images {self.images} is negative; give 0 or more")
+_REPORTS: Mapping[str, Callable[[Path, ReportOptions, Report | None], Contents]] = {
+    Settings.SCHEMA: evaluation_report,
+    RobustnessSettings.SCHEMA: robustness_report,
+    PairSettings.SCHEMA: pairs_report,
+}
 
 
-@dataclass(frozen=True, eq=False)
-class ReportResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class ReportResult(Shown):
     """What was written.
 
     Attributes:
-        folder: of the report. files: in it. lines: of the table. counts: units of the run by state.
+        runs: that it is of. folder: of the report. files: in it. lines: of the table. counts: units of the runs by state.
+        spread: mean and quantiles of the distances of `onnxsub evaluate`.
     """
 
-    run: str
+    runs: tuple[str, ...]
     folder: Path
     files: tuple[str, ...]
     lines: tuple[Result, ...]
     counts: Mapping[str, int]
+    spread: tuple[Result, ...] = ()
+
+    @property
+    def line(self) -> str:
+        return f"{str(self.page)!r}, {len(self.files)} files"
 
     @property
     def page(self) -> Path:
@@ -76,11 +64,13 @@ class ReportResult:
         return {
             "schema": "onnxsub.report/1",
             "version": VERSION,
-            "run": self.run,
+            "run": self.runs[0],
+            "runs": list(self.runs),
             "output": str(self.folder),
             "files": list(self.files),
             "units": dict(self.counts),
             "table": [line.to_json() for line in self.lines],
+            "distances": [line.to_json() for line in self.spread],
         }
 
 
@@ -88,61 +78,47 @@ def report(run: Path, options: ReportOptions | None = None, *, progress: Report 
     """Writes the report of a run, finished or not.
 
     Raises:
-        InputError: no run folder, another version, nothing done yet.
+        InputError: no run folder, another version, nothing done yet, a reference that is not understood.
         MissingDependencyError: matplotlib is not installed.
         OutputError: it cannot be written.
     """
     options = options or ReportOptions()
     check_matplotlib()
+    make = _REPORTS.get(_schema(run))
+    if make is None:
+        raise InputError(f"{str(run)!r} holds a run of schema {_schema(run)!r}, of which there is no report; give another run")
+    contents = make(run, options, progress)
+    folder = run / "report" if options.output is None else Path(options.output)
+    return _written((run,), folder, contents)
+
+
+def report_joined(runs: Sequence[Path], options: ReportOptions | None = None, *, progress: Report | None = None) -> ReportResult:
+    """Writes one report that shows several runs of one command side by side, paired by sample where their data are the same.
+
+    Raises:
+        InputError: as `report`, or runs of different commands. OptionError: a run that is named twice, what is of one run only.
+        MissingDependencyError, OutputError: as `report`.
+    """
+    options = options or ReportOptions()
+    check_matplotlib()
+    schemas = {str(run): _schema(run) for run in runs}
+    if len(schemas) < len(runs):
+        raise OptionError("a run is named twice; give each once")
+    if len(set(schemas.values())) > 1:
+        words = ", ".join(f"{run!r} of {schema}" for run, schema in schemas.items())
+        raise InputError(f"runs of different commands cannot stand side by side: {words}; give runs of one command")
+    contents = joined_report(runs, options, progress)
+    return _written(runs, Path("comparison" if options.output is None else options.output), contents)
+
+
+def _schema(run: Path) -> str:
     if not (run / PLAN).is_file():
         raise InputError(f"{str(run)!r} is no run folder: it has no {PLAN}; give the folder of a run that was begun")
-    folder = run / "report" if options.output is None else Path(options.output)
-    schema = schema_of(run / PLAN)
-    if schema in (RobustnessSettings.SCHEMA, PairSettings.SCHEMA):
-        if options.samples is not None:
-            raise InputError("--samples names images of a run of onnxsub evaluate; leave it out for this one")
-        files: Mapping[str, bytes]
-        found: Sequence[Result]
-        make = robustness_report if schema == RobustnessSettings.SCHEMA else pairs_report
-        files, found, counts = make(run, options.title)
-        _write(folder, files)
-        return ReportResult(str(run), folder, tuple(files), tuple(found), counts)
-    plan = read_plan(run / PLAN)
-    settings = plan["settings"]
-    with Ledger(run / LEDGER, readonly=True) as ledger:
-        counts = ledger.counts()
-        if not counts["done"]:
-            raise InputError(f"{str(run)!r} has no results yet; run onnxsub evaluate --run {run} first")
-        rows = list(rows_of(ledger))
-        failures = {u.reason: None for u in ledger.units() if u.state == "failed" and u.reason}
-        lines = summarise(rows)
-        pictures: list[Picture] = []
-        for picture in figures(rows, lines):
-            pictures.append(picture)
-            if progress is not None:
-                progress(len(pictures) / (len(pictures) + 3), picture.title)
-        for entry in plan["model"]:
-            shown = images(ledger, entry["name"], tuple(settings["domain"]), count=options.images, samples=options.samples)
-            pictures += [] if shown is None else [shown]
-    pictures.sort(key=lambda p: _order(p, plan))
-    trainings = {entry["name"]: entry.get("training", "") for entry in plan["model"]}
-    tables = [distances(lines, trainings, settings["protocol"])]
-    more = certificates(lines)
-    tables += [] if more is None else [more]
-    written = {
-        "table.md": to_markdown(tables).encode(),
-        "table.csv": to_csv(lines).encode(),
-        "table.tex": to_latex(tables).encode(),
-        **{f"figures/{p.name}.svg": p.svg for p in pictures},
-        **{f"figures/{p.name}.png": p.png for p in pictures},
-        "index.html": page(_facts(options, run, plan, counts, lines, list(failures)), tables, pictures).encode(),
-    }
-    _write(folder, written)
-    return ReportResult(str(run), folder, tuple(written), tuple(lines), counts)
+    return schema_of(run / PLAN) or ""
 
 
-def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    for name, data in files.items():
+def _written(runs: Sequence[Path], folder: Path, contents: Contents) -> ReportResult:
+    for name, data in contents.files.items():
         target = folder / name
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -151,64 +127,5 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
                 f"cannot make the folder {str(target.parent)!r}: {error.strerror or error}; choose another -o"
             ) from error
         write_atomic(target, data)
-
-
-def _order(picture: Picture, plan: Mapping[str, Any]) -> int:
-    """What is of all networks first, then network by network."""
-    names = [entry["name"] for entry in plan["model"]]
-    return next((i + 1 for i, name in enumerate(names) if picture.group == name or picture.group.startswith(f"{name}, ")), 0)
-
-
-def _facts(
-    options: ReportOptions,
-    run: Path,
-    plan: Mapping[str, Any],
-    counts: Mapping[str, int],
-    lines: Sequence[Line],
-    failures: Sequence[str],
-) -> Facts:
-    settings, data, models = plan["settings"], plan["data"], plan["model"]
-    title = options.title or f"Distances on substitutes: {', '.join(m['name'] for m in models)}"
-    warnings = []
-    waiting = counts["pending"] + counts["running"]
-    if waiting:
-        warnings.append(f"the run is not finished: {waiting:,} of {sum(counts.values()):,} units of work are still to be done.")
-    warnings += [f"units failed: {reason}" for reason in failures]
-    limit, nodes = settings.get("timeout"), settings.get("nodes")
-    each = "solver run" if is_paper(settings["protocol"]) else "distance"
-    facts = (
-        ("networks", ", ".join(f"{m['name']} (sha256 {m['sha256'][:12]})" for m in models)),
-        ("data", f"{Path(data['source']).name}{' ' + data['array'] if data.get('array') else ''}, samples {data['index']}"),
-        ("protocol", settings["protocol"]),
-        ("verifier", ", ".join(v + (f" ({settings['solver']})" if v == "milp" else "") for v in settings["verifiers"])),
-        ("time limit", "none" if limit is None else f"{limit:g} s per {each}"),
-        *([] if nodes is None else [("node limit", f"{nodes:,} per distance")]),
-        ("ranking", settings["rank"] + (", refined" if settings["refine"] else "")),
-        ("seed", str(settings["seed"])),
-        ("made by", f"onnxsub {plan['version']}"),
-    )
-    return Facts(title, tuple(_lead(lines)), facts, f"onnxsub evaluate --run {shlex.quote(str(run))}", tuple(warnings))
-
-
-def _lead(lines: Sequence[Line]) -> list[str]:
-    """One sentence per network: its nearest substitute at the largest gamma, and what a plain attack gives."""
-    found = []
-    for model in dict.fromkeys(x.model for x in lines):
-        compared = [x for x in lines if x.model == model and x.difference is not None]
-        if not compared:
-            found.append(f"{model}: no sample has two exact distances, so there is nothing to compare.")
-            continue
-        top = max(x.gamma for x in compared)
-        x = min((x for x in compared if x.gamma == top), key=lambda x: x.difference or 0.0)
-        assert x.difference is not None
-        sentence = f"{model}: at gamma {x.gamma:g}, {x.method} gives the distance within {_percent(x.difference)} in the mean"
-        if x.attack_difference is not None:
-            sentence += f" (the attack alone: {_percent(x.attack_difference)})"
-        if x.speed_up is not None:
-            sentence += f", {x.speed_up:.3g} times as fast as on the network itself, pruning included"
-        found.append(f"{sentence}; {x.counted} of {x.samples} samples count.")
-    return found
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.3g} %"
+    names = tuple(contents.files)
+    return ReportResult(tuple(map(str, runs)), folder, names, contents.lines, contents.counts, contents.spread)

@@ -16,20 +16,14 @@ from onnxsub.evaluate.robustness.values import bracket_of
 from onnxsub.metrics.convergence import ConvergenceRow
 from onnxsub.metrics.pointwise import CurvePoint, curve
 from onnxsub.metrics.sequential import Sequential
-from onnxsub.report.picture import BLACK, COLOURS, GREY, Picture, draw
+from onnxsub.report.picture import BLACK, COLOURS, GREY, LOOKS, Picture, draw, legend_below
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["curve_of", "robustness_figures", "settled_values"]
 
-# the colours of the house, told apart by colour-blind people; each has a pattern of its own besides
-_LOOKS = {
-    "proved": (COLOURS["act"], ""),
-    "undecided": ("#F0E442", ".."),
-    "violated": (COLOURS["con"], "//"),
-    "misclassified": ("#999999", "xx"),
-}
+_VERDICTS = ("proved", "undecided", "violated", "misclassified")
 _BLUE = COLOURS["lin"]
 _POINTS = 120
 
@@ -74,20 +68,20 @@ def settled_values(rows: Sequence[SampleRow], s: RobustnessSettings) -> list[flo
 
 
 def _shares(model: str, counts: Tally, s: RobustnessSettings) -> Picture:
-    found = {name: len(getattr(counts, name)) for name in _LOOKS}
+    found = {name: len(getattr(counts, name)) for name in _VERDICTS}
     shown = {name: n for name, n in found.items() if n}
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         left = 0.0
         for name, n in shown.items():
-            colour, hatch = _LOOKS[name]
+            colour, hatch = LOOKS[name]
             share = 100 * n / counts.seen
             axes.barh([0], [share], left=left, color=colour, hatch=hatch, edgecolor="white", label=f"{name} {n:,} ({share:.1f} %)")
             left += share
         axes.set(xlabel="share of samples (percent)", xlim=(0, 100), yticks=[], ylim=(-0.6, 0.6))
         axes.grid(axis="y", visible=False)
-        figure.legend(loc="outside lower center", ncols=2)
+        legend_below(figure)
 
     said = ", ".join(f"{n:,} {name}" for name, n in shown.items())
     return draw(
@@ -111,7 +105,7 @@ def _frequency(model: str, points: Sequence[CurvePoint], s: RobustnessSettings, 
         axes.step(radii, low, where="post", color=_BLUE, label="surely within the radius")
         axes.axvline(s.eps, color=GREY, linestyle="--", linewidth=1, label=f"eps = {s.eps:g}")
         axes.set(xlabel="radius (L∞, input units)", ylabel="share of samples", xlim=(0, radii[-1]), ylim=(0, 1.02))
-        figure.legend(loc="outside lower center", ncols=2)
+        legend_below(figure)
 
     at = max((p for p in points if p.eps <= s.eps), key=lambda p: p.eps)
     return draw(
@@ -138,7 +132,7 @@ def _accuracy(model: str, rows: Sequence[SampleRow], s: RobustnessSettings) -> P
         axes.plot(at, shares, color=BLACK, marker=".", linestyle="none", label="share of points that satisfy")
         axes.vlines([], [], [], color=_BLUE, alpha=0.4, label=f"its interval ({100 * s.confidence:g} %)")
         axes.set(xlabel="samples, from the lowest share to the highest", ylabel="share of uniform points")
-        figure.legend(loc="outside lower center", ncols=2)
+        legend_below(figure)
 
     full = int((shares == 1.0).sum())
     return draw(
@@ -164,7 +158,7 @@ def _sequence(model: str, rows: Sequence[SampleRow], s: RobustnessSettings) -> P
         axes.step(at, low, where="post", color=_BLUE)
         axes.step(at, high, where="post", color=_BLUE)
         axes.set(xlabel="samples, in the random order in which they count", ylabel=_ylabel(s), ylim=s.values)
-        figure.legend(loc="outside lower center")
+        legend_below(figure)
 
     return draw(
         "sequence", "The interval as samples came in",
@@ -191,7 +185,7 @@ def _convergence(model: str, settled: Sequence[ConvergenceRow], truth: float, s:
         axes.invert_xaxis()
         axes.set(xlabel="tolerance, and the samples that it takes", ylabel=_ylabel(s))
         axes.tick_params(axis="x", labelsize=8.5)
-        figure.legend(loc="outside lower center", ncols=2)
+        legend_below(figure)
 
     worst = min(r.within for r in settled)
     return draw(

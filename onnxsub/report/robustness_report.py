@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,50 +18,49 @@ from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.robustness.tally import Tally
 from onnxsub.evaluate.robustness.words import beyond_words, property_words, title_of
 from onnxsub.metrics.convergence import convergence
-from onnxsub.report.page import Facts, page
-from onnxsub.report.picture import Picture
+from onnxsub.report.evaluation_report import data_words
+from onnxsub.report.options import Contents, ReportOptions, files_of
+from onnxsub.report.page import Facts
 from onnxsub.report.robustness_figures import curve_of, robustness_figures, settled_values
 from onnxsub.report.robustness_tables import (
     Figures,
     convergence_table,
     counts_table,
-    curve_csv,
     curve_table,
-    figures_csv,
-    open_table,
     samples_csv,
+    single_table,
 )
-from onnxsub.report.table import to_latex, to_markdown
+from onnxsub.report.table import records_csv
 
-__all__ = ["robustness_report"]
+__all__ = ["read_samples", "robustness_report"]
 
 _ERRORS = (0.2, 0.1, 0.05, 0.02)
 _REPEATS = 100
+_FEWEST = 100
+"""Estimates drawn again from fewer samples than these are as coarse as the tolerances that they should show."""
+
+Report = Callable[[float, str], None]
 
 
-def robustness_report(run: Path, title: str | None) -> tuple[dict[str, bytes], list[Figures], Mapping[str, int]]:
-    """Files by name, the lines of the table, and the units by state.
+def robustness_report(run: Path, options: ReportOptions, progress: Report | None = None) -> Contents:
+    """The report.
 
     Raises:
-        InputError: nothing done yet.
+        InputError: nothing done yet, options of another command's report.
     """
-    plan = read_plan(run / PLAN, RobustnessSettings.SCHEMA)
-    s = RobustnessSettings.from_json(plan["settings"])
-    with Ledger(run / LEDGER, readonly=True) as ledger:
-        units = ledger.counts()
-        if not units["done"]:
-            raise InputError(f"{str(run)!r} has no results yet; run onnxsub robustness --run {run} first")
-        everything = list(sample_rows(ledger))
-    used, counts, found = sum_up(everything, s)
+    if options.samples is not None or options.reference is not None:
+        given = "--samples names images" if options.samples is not None else "--reference stands beside the distances"
+        raise InputError(f"{given} of a run of onnxsub evaluate; leave it out for this one")
+    plan, s, everything, used, units = read_samples(run)
+    _, counts, found = sum_up(everything, s)
     rows = [r for r in everything[:used] if r.status != "pending"]
-    if s.sequential and found.more.get("reached"):
-        units = {**units, "pending": 0, "running": 0, "not needed": units["pending"] + units["running"]}
     (entry,) = plan["model"]
     model = entry["name"]
     values = settled_values(rows, s)
     low, high = s.values
     errors = [e * (high - low) for e in _ERRORS]
-    settled = convergence(values, errors, s.confidence, value_range=s.values, repeats=_REPEATS, seed=s.seed) if values else ()
+    enough = len(values) >= _FEWEST
+    settled = convergence(values, errors, s.confidence, value_range=s.values, repeats=_REPEATS, seed=s.seed) if enough else ()
     pictures = list(robustness_figures(model, rows, counts, s, settled))
     line = Figures.of(model, s, counts, found)
     points = curve_of(rows, s) if s.metric == "pointwise" else ()
@@ -70,25 +69,35 @@ def robustness_report(run: Path, title: str | None) -> tuple[dict[str, bytes], l
         tables.append(curve_table(points, s))
     if settled:
         tables.append(convergence_table(settled, s))
-    left = open_table(rows, s)
-    tables += [] if left is None else [left]
+    single = single_table(model, rows, s)
+    tables += [] if single is None else [single]
     again = f"onnxsub robustness --run {shlex.quote(str(run))}"
     warnings = tuple(_warnings(rows, units))
-    facts = Facts(title or f"{title_of(s)}, {model}", tuple(_lead(counts, found, s)), _facts(plan, s), again, warnings)
-    files = {
-        "table.md": to_markdown(tables).encode(),
-        "table.csv": figures_csv(line).encode(),
-        "table.tex": to_latex(tables).encode(),
-        "samples.csv": samples_csv(everything, s).encode(),
-        **({"curve.csv": curve_csv(points).encode()} if points else {}),
-        **_drawn(pictures),
-        "index.html": page(facts, tables, pictures).encode(),
-    }
-    return files, [line], units
+    lead = _lead(counts, found, s)
+    if values and not settled:
+        lead.append(
+            f"What is not drawn. How repeated estimates settle, which takes {_FEWEST} samples: drawn again and again from "
+            f"{len(values)}, they would only show how few there are."
+        )
+    facts = Facts(options.title or f"{title_of(s)}, {model}", tuple(lead), _facts(plan, s), again, warnings)
+    texts = {"table": records_csv([line]), "samples": samples_csv(everything, s)}
+    texts |= {"curve": records_csv(points)} if points else {}
+    return Contents(files_of(facts, tables, pictures, **texts), (line,), units)
 
 
-def _drawn(pictures: Sequence[Picture]) -> dict[str, bytes]:
-    return {f"figures/{p.name}.{kind}": getattr(p, kind) for p in pictures for kind in ("svg", "png")}
+def read_samples(run: Path) -> tuple[dict[str, Any], RobustnessSettings, list[SampleRow], int, Mapping[str, int]]:
+    """Plan, settings, rows, how many of the rows are used, and units by state of a run. Raises InputError where nothing is done."""
+    plan = read_plan(run / PLAN, RobustnessSettings.SCHEMA)
+    s = RobustnessSettings.from_json(plan["settings"])
+    with Ledger(run / LEDGER, readonly=True) as ledger:
+        units: Mapping[str, int] = ledger.counts()
+        if not units["done"]:
+            raise InputError(f"{str(run)!r} has no results yet; run onnxsub robustness --run {run} first")
+        everything = list(sample_rows(ledger))
+    used, _, found = sum_up(everything, s)
+    if s.sequential and found.more.get("reached"):
+        units = {**units, "pending": 0, "running": 0, "not needed": units["pending"] + units["running"]}
+    return plan, s, everything, used, units
 
 
 def _lead(counts: Tally, found: Measure, s: RobustnessSettings) -> list[str]:
@@ -125,7 +134,7 @@ def _facts(plan: Mapping[str, Any], s: RobustnessSettings) -> tuple[tuple[str, s
     (entry,) = plan["model"]
     found: list[tuple[str, str]] = [
         ("network", f"{entry['name']} (sha256 {entry['sha256'][:12]})"),
-        ("data", f"{Path(data['source']).name}{' ' + data['array'] if data.get('array') else ''}, samples {data['index']}"),
+        ("data", data_words(data)),
         ("metric", s.metric + (", sequential" if s.sequential else "") + (", quantitative" if s.quantitative else "")),
         ("property", ", ".join(f"{k} {v}" for k, v in s.local.parameters().items() if k != "property")),
     ]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from onnxsub.evaluate.numbers import NONE, Digits
 from onnxsub.evaluate.robustness.measure import Measure
 from onnxsub.evaluate.robustness.row import SampleRow
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
@@ -15,10 +17,10 @@ from onnxsub.evaluate.robustness.tally import Tally, verdict_of
 from onnxsub.metrics.convergence import ConvergenceRow
 from onnxsub.metrics.intervals import clopper_pearson
 from onnxsub.metrics.pointwise import CurvePoint
-from onnxsub.report.table import Table
+from onnxsub.report.table import Table, ordered
 
 __all__ = [
-    "Figures", "convergence_table", "counts_table", "curve_csv", "curve_table", "figures_csv", "open_table", "samples_csv",
+    "Figures", "convergence_table", "counts_table", "curve_table", "samples_csv", "single_table",
 ]  # fmt: skip
 
 _SAID = {
@@ -38,7 +40,6 @@ _SAID_BY = {
         "violated": "another class within the radius was found and confirmed",
     },
 }
-_MOST = 60
 
 
 @dataclass(frozen=True)
@@ -103,27 +104,51 @@ def counts_table(counts: Tally, s: RobustnessSettings) -> Table:
     return Table("Samples by verdict", note, heads, (False, False, True, True, True), tuple(cells))
 
 
-def open_table(rows: Sequence[SampleRow], s: RobustnessSettings) -> Table | None:
-    """The samples that are not proved, with the reason; without a verifier only those with a witness. None where there are none."""
+def single_table(model: str, rows: Sequence[SampleRow], s: RobustnessSettings) -> Table | None:
+    """The samples one by one, the nearest first. None where there are none to show.
+
+    Where distances are found all that were looked at are shown, else those that are not proved, and without a verifier those with
+    a witness.
+    """
     if s.metric == "accuracy":
         return None
-    passed = ("proved", "pending", *(["undecided"] if s.metric == "security" else []))
+    passed = {"pending"}
+    if not s.needs_distances:
+        passed |= {"proved", *(["undecided"] if s.metric == "security" else [])}
     chosen = [(r, v) for r in rows if (v := verdict_of(r, s)) not in passed]
     if not chosen:
         return None
-    chosen.sort(key=lambda pair: (list(_SAID).index(pair[1]), pair[0].index))
+    digits = Digits.of(_far(r, s) for r, _ in chosen)
     cells = tuple(
         (
-            str(r.index), v, "-" if r.label is None else str(r.label), "-" if r.predicted is None else str(r.predicted),
-            _distance(r, s), "-" if r.time_total is None else f"{r.time_total:.2f}", r.reason or "",
+            str(r.index), v, NONE if r.label is None else str(r.label), NONE if r.predicted is None else str(r.predicted),
+            _distance(r, s, digits), NONE if r.time_total is None else f"{r.time_total:.2f}", r.reason or NONE,
         )
-        for r, v in chosen[:_MOST]
+        for r, v in chosen
     )  # fmt: skip
-    heads = ("sample", "verdict", "class", "predicted", "distance found", "time, s", "reason")
-    left = f" {len(chosen) - _MOST:,} more are in samples.csv." if len(chosen) > _MOST else ""
-    note = f"Sample: its position in the data. Distance found: of the input that violates the property (L∞, input units).{left}"
-    title = "Samples that the attack broke" if s.metric == "security" else "Samples that are not proved"
-    return Table(title, note, heads, (True, False, True, True, True, True, False), cells)
+    if s.needs_distances:
+        title, what, of = "Samples", "distance", "to the nearest input of another class, its two ends rounded outwards"
+    else:
+        title = "Samples that the attack broke" if s.metric == "security" else "Samples that are not proved"
+        what, of = "distance found", "of the input that violates the property"
+    heads = ("sample", "verdict", "class", "predicted", what, "time, s", "reason")
+    note = f"Sample: its position in the data. {what.capitalize()}: {of} (L∞, input units). Every sample is in samples.csv."
+    table = Table(title, note, heads, (True, False, True, True, True, True, False), cells, group=model)
+
+    def near(pair: tuple[SampleRow, str]) -> tuple[bool, float, float, int]:
+        row, verdict = pair
+        return verdict == "misclassified", _far(row, s), row.lower or 0.0, row.index
+
+    return ordered(
+        table,
+        chosen,
+        {
+            "nearest first": near,
+            "by position in the data": lambda pair: pair[0].index,
+            "by verdict": lambda pair: (list(_SAID).index(pair[1]), *near(pair)),
+            "slowest first": lambda pair: (-(pair[0].time_total or 0.0), pair[0].index),
+        },
+    )
 
 
 def curve_table(points: Sequence[CurvePoint], s: RobustnessSettings) -> Table:
@@ -162,27 +187,13 @@ def convergence_table(settled: Sequence[ConvergenceRow], s: RobustnessSettings) 
     return Table("How repeated estimates settle", note, heads, (True,) * 6, cells)
 
 
-def curve_csv(points: Sequence[CurvePoint]) -> str:
-    """Every point of the curve, unrounded; empty where there is no figure."""
-    return _csv([f.name for f in fields(CurvePoint)], [p.to_json() for p in points])
-
-
-def figures_csv(line: Figures) -> str:
-    """The line, unrounded; empty where there is no figure."""
-    return _csv([f.name for f in fields(Figures)], [line.to_json()])
-
-
 def samples_csv(rows: Sequence[SampleRow], s: RobustnessSettings) -> str:
     """One line per sample: the columns of `results.parquet` and the verdict."""
-    names = ["verdict", *(f.name for f in fields(SampleRow))]
-    return _csv(names, [{"verdict": verdict_of(r, s), **asdict(r)} for r in rows])
-
-
-def _csv(names: Sequence[str], lines: Sequence[dict[str, Any]]) -> str:
+    names = [f.name for f in fields(SampleRow)]
     text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["verdict", *names])
+    writer.writerows([verdict_of(r, s), *(getattr(r, name) for name in names)] for r in rows)
     return text.getvalue()
 
 
@@ -193,6 +204,18 @@ def _ends(low: float | None, high: float | None, form: str) -> str:
     return a if a == b else f"{a} to {b}"
 
 
-def _distance(row: SampleRow, s: RobustnessSettings) -> str:
-    found = row.upper if s.needs_distances else row.distance
-    return "-" if found is None or found == float("inf") else f"{found:.6g}"
+def _far(row: SampleRow, s: RobustnessSettings) -> float:
+    """The distance that a sample surely reaches a violation within; infinite where none is known."""
+    found = 0.0 if row.status == "misclassified" else row.upper if s.needs_distances else row.distance
+    return math.inf if found is None else found
+
+
+def _distance(row: SampleRow, s: RobustnessSettings, digits: Digits) -> str:
+    if row.status == "misclassified":
+        return digits.near(0.0)
+    if not s.needs_distances:
+        return digits.near(row.distance)
+    low, high = row.lower or 0.0, _far(row, s)
+    if math.isinf(high):
+        return "none" if math.isinf(low) else f"at least {digits.low(low)}"
+    return digits.near(high) if row.status == "exact" else f"{digits.low(low)} to {digits.high(high)}"

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
+from onnxsub.evaluate.numbers import NONE
 from onnxsub.evaluate.settings import is_paper
 from onnxsub.evaluate.summary import Line
 
-__all__ = ["Table", "certificates", "distances", "to_csv", "to_latex", "to_markdown"]
+T = TypeVar("T")
 
-NONE = "-"
+__all__ = ["Order", "Table", "certificates", "distances", "ordered", "records_csv", "to_latex", "to_markdown"]
+
+@dataclass(frozen=True)
+class Order:
+    """A way of sorting the rows of a table.
+
+    Attributes:
+        name: what stands first. places: of each row, from 0.
+    """
+
+    name: str
+    places: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -23,6 +36,8 @@ class Table:
         title, note: above and below it.
         heads: of the columns; `numeric`: which of them hold figures.
         cells: row by row.
+        orders: how the page lets a reader sort the rows; the first one is that of the rows. Empty: they have one order only.
+        group: the network that it is of; empty for all of the run.
     """
 
     title: str
@@ -30,9 +45,31 @@ class Table:
     heads: tuple[str, ...]
     numeric: tuple[bool, ...]
     cells: tuple[tuple[str, ...], ...]
+    orders: tuple[Order, ...] = ()
+    group: str = ""
 
 
-def distances(lines: Sequence[Line], trainings: dict[str, str], protocol: str) -> Table:
+def ordered(table: Table, items: Sequence[T], orders: Mapping[str, Callable[[T], Any]]) -> Table:
+    """The table of `items`, row by row, with its rows sorted by the first key, and sortable by all of them.
+
+    Args:
+        orders: name of an order -> its key.
+    """
+    if not items or not orders:
+        return table
+    first, *_ = orders.values()
+    sequence = sorted(range(len(items)), key=lambda i: first(items[i]))
+    rows = [items[i] for i in sequence]
+    found = []
+    for name, key in orders.items():
+        places = [0] * len(rows)
+        for place, i in enumerate(sorted(range(len(rows)), key=lambda i: key(rows[i]))):
+            places[i] = place
+        found.append(Order(name, tuple(places)))
+    return replace(table, cells=tuple(table.cells[i] for i in sequence), orders=tuple(found))
+
+
+def distances(lines: Sequence[Line], trainings: Mapping[str, str], protocol: str) -> Table:
     """Difference of the distances, times with and without pruning, speed-up.
 
     Args:
@@ -50,7 +87,7 @@ def distances(lines: Sequence[Line], trainings: dict[str, str], protocol: str) -
         with_s, without_s, times = (x.run_hat_s, x.run_bnd_s, x.run_speed_up) if paper else (x.hat_s, x.bnd_s, x.speed_up)
         cells.append((
             x.model, *([trainings.get(x.model) or NONE] if trained else []), *([x.verifier] if verifiers else []),
-            x.method, f"{x.gamma:g}", f"{x.counted} of {x.samples}",
+            x.method, f"{x.gamma:g}", f"{x.counted:,} of {x.samples:,}",
             _percent(x.difference) if x.sd is None else f"{_percent(x.difference)} ± {_percent(x.sd)}",
             _percent(x.worst), _percent(x.attack_difference), _seconds(x.prune_s), _seconds(with_s), _seconds(without_s),
             NONE if times is None else f"{times:.3g}x",
@@ -72,8 +109,9 @@ def certificates(lines: Sequence[Line]) -> Table | None:
         return None
     cells = tuple(
         (
-            x.model, x.method, f"{x.gamma:g}", f"{x.counted} of {x.samples}", _share(x.original_lower), _share(x.original_upper),
-            f"{x.exact_bnd} of {x.timed}", f"{x.exact_hat} of {x.timed}",
+            x.model, x.method, f"{x.gamma:g}", f"{x.counted:,} of {x.samples:,}",
+            _share(x.original_lower), _share(x.original_upper),
+            f"{x.exact_bnd:,} of {x.timed:,}", f"{x.exact_hat:,} of {x.timed:,}",
         )
         for x in drawn
     )  # fmt: skip
@@ -104,13 +142,14 @@ def to_markdown(tables: Sequence[Table]) -> str:
     return "\n".join(parts)
 
 
-def to_csv(lines: Sequence[Line]) -> str:
-    """Every figure of the lines, unrounded; empty where there is none."""
+def records_csv(records: Sequence[Any]) -> str:
+    """Every field of some records of one kind, unrounded; empty where there is none."""
     text = io.StringIO()
-    names = list(Line.__dataclass_fields__)
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(line.to_json() for line in lines)
+    if records:
+        names = [f.name for f in fields(records[0])]
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows([getattr(record, name) for name in names] for record in records)
     return text.getvalue()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 from onnxsub.verifiers.ascend import AttackPlan
 from onnxsub.verifiers.decision import Decision
 from onnxsub.verifiers.engine import DECISION, Engine
@@ -23,7 +23,7 @@ def work(decision: Decision, engine: Engine, plan: AttackPlan) -> None:
         ContradictionError: a point was replayed where there is proved to be none.
     """
     if DECISION not in engine.asks:
-        raise InputError(f"--verifier {engine.name} does not decide; choose another one")
+        raise OptionError(f"--verifier {engine.name} does not decide; choose another one")
     # a proof is replayed also where a limit or Ctrl-C came as it ended
     decision.budget.attempt(lambda: engine.decide(decision, plan))
     decision.budget.attempt(decision.replay_inside)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.instance import Instance
-from onnxsub.passes.attack import AttackOptions, AttackResult, attack
+from onnxsub.passes.attack import Attacker, AttackOptions, AttackResult
 from onnxsub.pruning.prune import PruneOptions
 from onnxsub.query import Query
 from onnxsub.verifiers.external.reader import check_readable
@@ -49,7 +51,7 @@ class DistanceOptions:
     def __post_init__(self) -> None:
         check_verifier(self.verifier)
         if self.refine and self.via is None:
-            raise InputError("--refine re-anchors a substitute; say which one with --via METHOD:GAMMA")
+            raise OptionError("--refine re-anchors a substitute; say which one with --via METHOD:GAMMA")
         if self.rounds < 1:
             raise InputError(f"rounds {self.rounds} must be at least 1")
 
@@ -90,7 +92,7 @@ def _distance(
     tool = external_tool(options.verifier)
     if query.misclassified:
         return _misclassified(query, options)
-    budget = options.limits.budget()
+    budget = options.limits.budget(tell=None if progress is None else partial(progress, 0.0, math.inf))
     if options.via is not None:
         answer = distance_via(query, options, budget, progress, tool, found)
         if answer is not None:
@@ -99,7 +101,13 @@ def _distance(
         check_readable(query.model, tool.reader)  # before the attack: it must not be for nothing
     if found is None:
         with budget.stage("attack"):
-            found = attack(query, options.attack, budget=budget.part(budget.remaining / 3))
+            part = budget.part(budget.remaining / 3)
+            attacker = Attacker.of(query, options.attack, budget=part, progress=lambda share, text: budget.tell(text))
+            try:
+                found = attacker.run()
+            except KeyboardInterrupt:
+                budget.stop.set()
+                found = attacker.result()
     if tool is not None:
         limits = options.limits.within(budget)
         result = distance_external(query.model, query, tool, limits, start=found.x_adv, progress=progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from onnxsub.budget import Budget
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 from onnxsub.instance import Instance
 from onnxsub.ops.base import Array
 from onnxsub.verifiers.bracket import Bracket
@@ -45,12 +45,13 @@ def measure(
     """
     engine = engine_of(verifier)
     if engine is None or DISTANCE not in engine.asks:
-        raise InputError(f"--verifier {verifier} does not measure distances in memory; choose bab or milp")
+        raise OptionError(f"--verifier {verifier} does not measure distances in memory; choose bab or milp")
     bracket = Bracket(instance, Session(options or ExactOptions(), budget), progress)
     known = bracket.at_anchor()
     if known is not None:
         return replace(known, verifier=verifier)
-    # a proof is replayed also where a limit or Ctrl-C came as it ended
-    bracket.budget.attempt(lambda: engine.distance(bracket, start))
-    bracket.budget.attempt(bracket.replay_inside)
+    with bracket.budget.telling(bracket.tell):
+        # a proof is replayed also where a limit or Ctrl-C came as it ended
+        bracket.budget.attempt(lambda: engine.distance(bracket, start))
+        bracket.budget.attempt(bracket.replay_inside)
     return bracket.result(verifier)

@@ -8,7 +8,7 @@ from typing import Any
 
 from onnxsub.budget import Budget
 from onnxsub.device import check_device
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.propagate import METHODS
 from onnxsub.verifiers.programs.solvers import SOLVERS
 
@@ -39,9 +39,9 @@ class Limits:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.tol) and self.tol > 0):
-            raise InputError(f"--tol {self.tol} must be a positive number")
+            raise OptionError(f"--tol {self.tol} must be a positive number")
         if self.threads is not None and self.threads < 1:
-            raise InputError(f"--threads {self.threads} must be at least 1")
+            raise OptionError(f"--threads {self.threads} must be at least 1")
         self.budget()  # checks the others
 
     def within(self, budget: Budget) -> Limits:
@@ -132,7 +132,7 @@ class BabOptions:
 
     def __post_init__(self) -> None:
         if self.memory < 2**26:
-            raise InputError(f"--memory {self.memory / 2**30:g} is too little; give at least 0.0625 (GiB)")
+            raise OptionError(f"--memory {self.memory / 2**30:g} is too little; give at least 0.0625 (GiB)")
         for name in ("batch", "steps", "root_steps", "look", "hard"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} {getattr(self, name)} must be at least 1")
@@ -150,7 +150,7 @@ class BabOptions:
             InputError: it is no number of GiB, or there is no such device.
         """
         if not math.isfinite(memory):
-            raise InputError(f"--memory {memory} is not a number of GiB; give for example 4")
+            raise OptionError(f"--memory {memory} is not a number of GiB; give for example 4")
         return BabOptions(memory=int(memory * 2**30), device=device)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 
 if TYPE_CHECKING:
     from onnxsub.verifiers.engine import Engine
@@ -38,11 +38,11 @@ def check_verifier(spec: str) -> None:
     name, colon, detail = spec.partition(":")
     if name not in VERIFIERS:
         known = ", ".join(f'{n}:"..."' if n in _NEED_A_COMMAND else n for n in VERIFIERS)
-        raise InputError(f"--verifier {spec!r} is unknown; choose one of {known}")
+        raise OptionError(f"--verifier {spec!r} is unknown; choose one of {known}")
     if name in _NEED_A_COMMAND and not detail.strip():
-        raise InputError(f'--verifier {name} needs the command to run; give for example {name}:"tool/run_instance.sh"')
+        raise OptionError(f'--verifier {name} needs the command to run; give for example {name}:"tool/run_instance.sh"')
     if colon and name in ENGINES:
-        raise InputError(f"--verifier {spec!r}: {name} takes nothing behind a colon; give --verifier {name}")
+        raise OptionError(f"--verifier {spec!r}: {name} takes nothing behind a colon; give --verifier {name}")
 
 
 def engine_of(spec: str) -> Engine | None:

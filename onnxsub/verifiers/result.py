@@ -10,6 +10,7 @@ from typing import Any
 from onnxsub.properties.property import Property
 from onnxsub.properties.witness import vnncomp_word, witness_text
 from onnxsub.results import VERSION, jsonable
+from onnxsub.shown import Shown, Sight, number
 from onnxsub.verifiers.witness import Witness
 
 __all__ = ["DistanceResult", "Original", "Progress", "TargetResult", "VerifyResult"]
@@ -57,8 +58,8 @@ class Original:
         }
 
 
-@dataclass(frozen=True, eq=False)
-class DistanceResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class DistanceResult(Shown):
     """`lower <= d_bnd <= upper`.
 
     Attributes:
@@ -77,6 +78,7 @@ class DistanceResult:
         original: with a substitute: what its answer proves about the original network; None otherwise.
         substitute: with a substitute: what was pruned; None otherwise.
         reason: one line where a verifier of other people has something to say (what is its claim, what went wrong); None otherwise.
+        sight: anchor and witness for notebooks, where the public call put them.
     """
 
     status: str
@@ -95,6 +97,15 @@ class DistanceResult:
     original: Original | None = None
     substitute: Mapping[str, Any] | None = None
     reason: str | None = None
+    sight: Sight | None = None
+
+    @property
+    def line(self) -> str:
+        what = "" if self.substitute is None else " of the substitute"
+        text = f"{self.status}{what}: {number(self.lower)} <= d <= {number(self.upper)}"
+        if self.original is not None:
+            text += f"; of the model: {number(self.original.lower)} <= d <= {number(self.original.upper)}"
+        return text + ("" if self.adversarial_label is None else f"; class {self.adversarial_label}")
 
     @property
     def distance(self) -> float:
@@ -141,8 +152,8 @@ class DistanceResult:
         return document
 
 
-@dataclass(frozen=True, eq=False)
-class VerifyResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class VerifyResult(Shown):
     """One decision: is there a point in a ball or in the boxes of a property that must not be there? The same for both doors.
 
     Attributes:
@@ -160,6 +171,7 @@ class VerifyResult:
         question: of a property; None for a ball.
         original: where another file than the model was asked about: the witness replayed on the model; None otherwise.
         replayed: points of the boxes that were replayed after a proof; none of them was a counterexample.
+        sight: anchor and witness for notebooks, where the public call put them.
     """
 
     status: str
@@ -180,6 +192,12 @@ class VerifyResult:
     head: Mapping[str, Any] = field(default_factory=dict)
     original: Witness | None = None
     replayed: int = 0
+    sight: Sight | None = None
+
+    @property
+    def line(self) -> str:
+        ball = "" if self.eps is None else f" at eps {number(self.eps)}"
+        return f"{self.status}{ball}: {self.reason}"
 
     @property
     def vnncomp(self) -> str:

@@ -66,7 +66,8 @@ def distance_via(
     via.select.pruned_of(query.network.units_and_windows)
     if found is None:
         with _booked(budget, spent, "attack"):
-            found = attack(query, via.attack, budget=budget.part(budget.remaining / 3))
+            part = budget.part(budget.remaining / 3)
+            found = attack(query, via.attack, budget=part, progress=lambda share, text: budget.tell(text))
     adversarial = Adversarial.of(found)
     if adversarial.x is None and via.eps is None:
         return None  # no radius to prune for
@@ -85,7 +86,7 @@ def distance_via(
             adversarial = Adversarial(best.x, best.radius, best.label)
         try:
             with _booked(budget, spent, "prune"):
-                built = build_substitute(query, via, adversarial, budget=budget)
+                built = build_substitute(query, via, adversarial, budget=budget, progress=lambda share, text: budget.tell(text))
             with _booked(budget, spent, "verify"):
                 result = _measured(query, built, options, budget, tool, adversarial.x, progress)
         except OutOfTime:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.ops.base import Shape
 
 __all__ = ["ARCHITECTURES", "Architecture", "Conv", "Dense", "architecture"]
@@ -119,4 +119,4 @@ def architecture(name: str) -> Architecture:
     try:
         return ARCHITECTURES[name.upper()]
     except KeyError:
-        raise InputError(f"there is no architecture {name!r}; choose one of {', '.join(ARCHITECTURES)}") from None
+        raise OptionError(f"there is no architecture {name!r}; choose one of {', '.join(ARCHITECTURES)}") from None

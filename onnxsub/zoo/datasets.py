@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from onnxsub.errors import InputError, OutputError
+from onnxsub.errors import InputError, OptionError, OutputError
 from onnxsub.files import atomic, one_line
 from onnxsub.ops.base import Array, Shape
 from onnxsub.zoo.images import ImageSet, Labelled
@@ -163,7 +163,7 @@ def load_dataset(name: str, *, cache: str | os.PathLike[str] | None = None, prog
         OutputError: the cache cannot be written.
     """
     if name not in DATASETS:
-        raise InputError(f"there is no data set {name!r}; choose one of {', '.join(DATASETS)}, or give a file with --data")
+        raise OptionError(f"there is no data set {name!r}; choose one of {', '.join(DATASETS)}, or give a file with --data")
     dataset = DATASETS[name]
     folder = Path(cache_folder() if cache is None else cache) / "datasets" / name
     paths = [fetch(file, folder, progress) for file in dataset.files]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.zoo.architectures import architecture
 
 __all__ = ["BUDGETS", "Phase", "Recipe", "budget_text", "default_recipe", "model_name", "recipe_from_json"]
@@ -36,7 +36,7 @@ class Phase:
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
-            raise InputError(f"a training of {self.epochs} epochs is none; give 1 or more")
+            raise OptionError(f"a training of {self.epochs} epochs is none; give 1 or more")
         if self.steps < 0:
             raise InputError(f"{self.steps} attack steps are not possible; give 0 or more")
         if self.steps and not (math.isfinite(self.size) and self.size > 0):
@@ -73,12 +73,12 @@ class Recipe:
     def __post_init__(self) -> None:
         object.__setattr__(self, "architecture", architecture(self.architecture).name)
         if not (math.isfinite(self.budget) and self.budget >= 0):
-            raise InputError(f"a budget of {self.budget:g} is not possible; give 0 for clean training, or a positive radius")
+            raise OptionError(f"a budget of {self.budget:g} is not possible; give 0 for clean training, or a positive radius")
         if not self.phases or any(bool(phase.steps) != bool(self.budget) for phase in self.phases):
             raise InputError("a training with a budget needs attack steps in every phase, a clean one none; change one of them")
         for name, value, low in (("batch", self.batch, 1), ("seed", self.seed, 0), ("warm-up", self.warm_up, 0)):
             if value < low:
-                raise InputError(f"{name} {value} is not possible; give {low} or more")
+                raise OptionError(f"{name} {value} is not possible; give {low} or more")
         if not (math.isfinite(self.rate) and self.rate > 0 and self.decay >= 0 and 0 < self.climb < 1):
             raise InputError("the learning rate must be positive, the decay not negative, the climb between 0 and 1; change them")
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.zoo.architectures import architecture
 from onnxsub.zoo.attacks import perturb
 from onnxsub.zoo.build import build
@@ -136,7 +136,7 @@ def augmented(x: Tensor, rng: torch.Generator) -> Tensor:
 def pick_device(name: str) -> torch.device:
     """`cpu` or `cuda`. Raises InputError when torch sees no such device, and for any other name."""
     if name not in ("cpu", "cuda"):
-        raise InputError(f"--device {name!r} is unknown; choose cpu or cuda")
+        raise OptionError(f"--device {name!r} is unknown; choose cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("torch sees no CUDA device; leave out --device cuda, or install a build of torch for it")
     return torch.device(name)

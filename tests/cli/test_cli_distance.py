@@ -101,7 +101,8 @@ def test_control_c_prints_what_was_proved(digits: Path) -> None:
     command = [sys.executable, "-m", "onnxsub", "distance", "digits.onnx", "--x0", "seven.npy", "--threads", "1", "--json", "-v"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     assert process.stderr is not None
-    assert process.stderr.readline()  # the search has begun
+    while "attack  [" not in process.stderr.readline():  # then there is something to hand out
+        assert process.poll() is None
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -169,6 +171,16 @@ def test_every_command_is_a_click_command() -> None:
     assert run_cli(["--version"]) == 0
 
 
+def test_continuous_integration_runs_every_command_with_json() -> None:
+    listed = runpy.run_path(str(REPOSITORY / ".ci" / "commands.py"))["_named"]()
+    context = cli.make_context("onnxsub", ["info"], resilient_parsing=True)
+    for name in COMMANDS:
+        command: Any = cli.get_command(context, name)
+        for inner, one in getattr(command, "commands", {"": command}).items():
+            assert any("--json" in parameter.opts for parameter in one.params)
+            assert f"{name} {inner}".strip() in listed, f"give .ci/commands.py a command line of {name} {inner}"
+
+
 def test_what_libraries_print_does_not_reach_standard_output() -> None:
     code = (
         "import os, sys\n"
@@ -182,6 +194,76 @@ def test_what_libraries_print_does_not_reach_standard_output() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True, env=environment)
     assert done.stdout == 'before\n{"a": "\u00e9"}\n'
     assert done.stderr == "a banner\n"
+
+
+LOUD = """
+import atexit, os, threading, time
+from onnxsub.passes.attack import Attacker
+inner = Attacker.run
+
+def loud(*args, **kwargs):
+    print("print")
+    os.write(1, b"printf\\n")
+    os.system("echo a child")
+    threading.Thread(target=lambda: (time.sleep(0.3), print("a thread"))).start()
+    atexit.register(lambda: print("at the end"))
+    return inner(*args, **kwargs)
+
+Attacker.run = loud
+from onnxsub.__main__ import main
+main()
+"""
+"""A library that prints in every way that there is, in the middle of `onnxsub attack`."""
+
+
+def test_nothing_but_the_document_reaches_standard_output(digits: Path) -> None:
+    """Neither Python's print nor C's, no child, no thread, nor what is printed while the process ends."""
+    done = python("-c", LOUD, "attack", "digits.onnx", "--x0", "seven.npy", "--method", "fgsm", "--json", "--quiet")
+    assert json.loads(done.stdout)["schema"] == "onnxsub.attack/1"
+    assert sorted(done.stderr.splitlines()) == ["a child", "a thread", "at the end", "print", "printf"]
+
+
+CHATTY = """
+import os, sys, threading, time
+
+def chat():
+    while "onnxsub.evaluate.work" not in sys.modules:
+        time.sleep(0.01)
+    while True:
+        print("print", flush=True)
+        os.write(1, b"printf\\n")
+        os.system("echo a child")
+        open(os.environ["CHATTED"], "a").close()
+        time.sleep(0.02)
+
+if any("worker" in word for word in sys.orig_argv):
+    threading.Thread(target=chat, daemon=True).start()
+"""
+"""What every Python process runs first: a worker's libraries that print without an end."""
+
+
+@pytest.mark.parametrize("engine", ["processes", pytest.param("ray", marks=pytest.mark.slow)])
+def test_workers_print_nothing_on_standard_output(digits: Path, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray")
+    (digits / "path").mkdir()
+    (digits / "path" / "sitecustomize.py").write_text(CHATTY)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(digits / "path"), str(REPOSITORY)]))
+    monkeypatch.setenv("CHATTED", str(digits / "chatted"))
+    done = python(
+        "-m", "onnxsub", "robustness", "digits.onnx", "--data", "anchors.npz", "--array", "x", "--labels", "y", "--eps", "0.01",
+        "--limit", "1", "--engine", engine, "--run", "run", "--json", "--quiet",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["proved"] == 1
+    assert (digits / "chatted").exists()
+
+
+def test_help_and_tables_are_on_standard_output(digits: Path) -> None:
+    for words, begin in ((["attack", "--help"], "Usage: onnxsub attack"), (["info", "digits.onnx"], "model ")):
+        done = subprocess.run([sys.executable, "-m", "onnxsub", *words], capture_output=True, text=True, check=True)
+        assert done.stdout.startswith(begin)
+        assert done.stderr == ""
 
 
 def test_a_closed_standard_output_is_no_error() -> None:

@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import numpy as np
 import pytest
 
-from onnxsub.cli import output, points
+from onnxsub.cli import points, waiting
 from onnxsub.cli.output import Output
 from onnxsub.errors import InputError
 from onnxsub.region import InputSpace
@@ -36,7 +36,7 @@ class Answer:
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     """A terminal, on which a bar shows at once."""
-    monkeypatch.setattr(output, "_PATIENCE", 0.0)
+    monkeypatch.setattr(waiting, "_PATIENCE", 0.0)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("CI", raising=False)
     return Terminal()

@@ -85,10 +85,11 @@ def test_bad_input(files: tuple[Path, Path], tmp_path: Path, onnxsub: Run) -> No
         ((*named, "--eps", "0.1", "--property", "lr"), "property lr needs --lipschitz"),
         ((*named, "--eps", "0.1", "--jobs", "0"), "--jobs 0"),
         ((*named, "--eps", "0.1", "--limit", "3", "--index", "1"), "--index names the samples"),
-        ((*named, "--eps", "0.1", "--mean", "a", "--std", "1"), "--mean 'a' is no list"),
+        ((*named, "--eps", "0.1", "--mean", "a", "--std", "1"), "'a' is neither a list of numbers"),
     ):
         ran = onnxsub(*argv)
-        assert ran.code == 4, (argv, ran)
+        of_files = ("is no run folder", "has no labels", "label 3, but", "needs 185")
+        assert ran.code == (4 if words.startswith(of_files) else 2), (argv, ran)
         assert words in ran.line, argv
         assert not (run / "ledger.sqlite").exists()
     assert onnxsub(*named, "--eps", "0.1", "--metric", "speed").code == 2

@@ -145,6 +145,11 @@ def _pooling() -> list[Case]:
         Case("GlobalAveragePool", ((3, 4, 5),), opsets=(7, 22)),
         Case("GlobalMaxPool", ((3, 4, 5),), opsets=(7, 22)),
         Case("GlobalAveragePool", ((3, 4),), opsets=(7,)),
+        Case("GlobalLpPool", ((3, 4, 5),), opsets=(7, 13)),
+        Case("GlobalLpPool", ((3, 4),), {"p": 1}, (7,)),
+        Case("LpPool", ((2, 6, 7),), {"kernel_shape": [2, 2], "strides": [2, 2]}, (7, 11, 18, 22)),
+        Case("LpPool", ((2, 6, 7),), {"kernel_shape": [3, 2], "pads": [1, 0, 1, 1], "p": 1}, (11, 18)),
+        Case("LpPool", ((2, 9),), {"kernel_shape": [3], "strides": [2], "pads": [1, 1]}, (11,)),
     ]  # fmt: skip
     return found
 
@@ -221,7 +226,24 @@ def _arithmetic() -> list[Case]:
     ]
     for op, version in (("Log", 7), ("Sqrt", 7), ("Reciprocal", 7)):
         found.append(Case(op, (shape,), opsets=(version, 13), positive=True))
-    for p in (2.0, 3.0, 4.0, 1.0):
+    found += [
+        Case("Pow", (shape, np.array([2.0, 1.0, 3.0, 0.0], F32)), opsets=(7, 13), note="vector"),
+        Case("Pow", (shape, random((3, 1), 5)), opsets=(13,), note="row", positive=True),
+        Case("Pow", ((3, 1), np.array([[2.0, 1.0, 2.0, 4.0]], F32)), opsets=(13,), note="wider"),
+        Case("Pow", (np.abs(random((3, 4), 3)) + F32(0.3), shape), opsets=(7, 13)),
+        Case("Pow", (shape, (2, 1, 4)), opsets=(13,), positive=True),
+        Case("ReduceProd", (shape,), {"axes": [2]}, (7, 11, 13)),
+        Case("ReduceProd", (shape, ints(1, -1)), {"keepdims": 0}, (18,)),
+        Case("ReduceProd", ((5, 2), ints(1)), opsets=(18,)),
+        Case("ReduceLogSum", (shape,), {"axes": [2, 3], "keepdims": 0}, (7, 11, 13), positive=True),
+        Case("ReduceLogSum", (shape, ints(-1)), opsets=(18,), positive=True),
+        Case("ReduceLogSum", (shape,), {"noop_with_empty_axes": 1}, (18,), positive=True),
+        *(
+            Case(op, (shape,), {"noop_with_empty_axes": 1}, (18,))
+            for op in ("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp", "ReduceProd")
+        ),
+    ]
+    for p in (2.0, 3.0, 4.0, 1.0, 0.0):
         found.append(Case("Pow", (shape, np.array(p, F32)), opsets=(7, 13, 15), note=f"{p}"))
     for p in (0.5, 1.5, -1.0, -2.0, -0.5):
         found.append(Case("Pow", (shape, np.array([p], F32)), opsets=(7, 13), note=f"{p}", positive=True))
@@ -235,6 +257,8 @@ def _normalisations() -> list[Case]:
         Case("LayerNormalization", ((3, 6), random((6,)), random((6,), 1)), opsets=(17,)),
         Case("LayerNormalization", ((3, 6), random((6,))), {"epsilon": 1e-2}, (17,)),
         Case("LayerNormalization", ((3, 6), random((3, 6)), random((3, 6), 1)), {"axis": 1}, (17,)),
+        Case("LayerNormalization", ((3, 6), random((6,)), random((6,), 1)), {"axis": 2}, (17,), outputs=3),
+        Case("LayerNormalization", ((3, 6), random((6,))), {"epsilon": 0.0}, (17,), note="0"),
         Case("RMSNormalization", ((3, 6), random((6,))), {"epsilon": 1e-3}, (23,)),
         Case("InstanceNormalization", (shape, gamma, beta), {"epsilon": 1e-3}, (7, 22)),
         Case("GroupNormalization", (shape, gamma, beta), {"num_groups": 2}, (21,)),
@@ -283,7 +307,34 @@ def _extremes() -> list[Case]:
     return [*found, Case("ReduceMax", (image,), {"axes": [1], "keepdims": 0}, (7, 13))]
 
 
+def _jumps() -> list[Case]:
+    shape = (2, 3, 4)
+    found = [Case("ThresholdedRelu", (shape,), {"alpha": a}, (10, 22)) for a in (0.5, -0.7, 0.0)]
+    found += [Case("ThresholdedRelu", (shape,), {}, (10,)), Case("Sign", (shape,), {}, (9, 13))]
+    old, new = (7, 9, 13), (12, 16)
+    compared = {"Greater": old, "Less": old, "GreaterOrEqual": new, "LessOrEqual": new, "Equal": (11, 13, 19)}
+    for op, opsets in compared.items():
+        found += [
+            Case(op, (shape, random((3, 1))), {}, opsets),
+            Case(op, (np.array(0.3, F32), shape), {}, opsets[-1:]),
+            Case(op, ((2, 1, 1), random((3, 4))), {}, opsets[-1:]),
+            Case(op, (shape, (2, 1, 4)), {}, opsets[-1:]),
+        ]
+    found += [Case("Cast", (shape,), {"to": 9}, (9, 13)), Case("Not", (shape,), {}, (7,), truths=(0,))]
+    for op in ("And", "Or", "Xor"):
+        found += [
+            Case(op, (shape, (1, 3, 4)), {}, (7,), truths=(0, 1)),
+            Case(op, (shape, np.array([[True], [False], [True]])), {}, (7,), truths=(0,)),
+        ]
+    return [
+        *found,
+        Case("Where", (shape, (2, 1, 4), (1, 3, 4)), {}, (9, 16), truths=(0,), note="truth"),
+        Case("Where", ((2, 3, 1), random((3, 4)), shape), {}, (16,), truths=(0,), note="truth"),
+        Case("Where", (shape, np.array(1.5, F32), random((1, 2, 3, 4))), {}, (16,), truths=(0,), note="truth"),
+    ]
+
+
 CASES = [
     *_dense(), *_conv(), *_conv_transpose(), *_elementwise(), *_activations(), *_pooling(), *_movement(), *_arithmetic(),
-    *_normalisations(), *_extremes(), *MOVEMENT,
+    *_normalisations(), *_extremes(), *_jumps(), *MOVEMENT,
 ]  # fmt: skip

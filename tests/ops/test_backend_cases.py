@@ -23,7 +23,7 @@ from tests.ops.tools import nodes_of
 ELEMENTWISE = {
     "Abs", "Add", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log",
     "Mish", "Mul", "Neg", "PRelu", "Reciprocal", "Sqrt", "Relu", "Round", "Selu", "Sigmoid", "Softplus", "Softsign", "Sub", "Swish",
-    "Tanh",
+    "Tanh", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Sign", "ThresholdedRelu",
 }  # fmt: skip
 
 OTHERWISE = ("test_resize_downsample_scales_cubic_align_corners", "test_resize_downsample_scales_linear_align_corners")
@@ -66,7 +66,8 @@ def _sample_model(model: onnx.ModelProto, inputs: list[Array], variable: int, ve
     constants = [numpy_helper.from_array(v, i.name) for k, (v, i) in enumerate(given) if k != variable]
     shape = [1, *inputs[variable].shape[1:]]
     del result.graph.input[:]
-    result.graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+    kind = onnx.helper.np_dtype_to_tensor_dtype(inputs[variable].dtype)
+    result.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, shape))
     result.graph.initializer.extend(constants)
     for output in result.graph.output:
         output.type.tensor_type.ClearField("shape")
@@ -75,7 +76,7 @@ def _sample_model(model: onnx.ModelProto, inputs: list[Array], variable: int, ve
 
 def _outcome(model: onnx.ModelProto, inputs: list[Array], outputs: list[Array], variable: int) -> str:
     x = inputs[variable]
-    if x.dtype != np.float32 or x.ndim == 0 or x.size == 0 or outputs[0].dtype.kind != "f":
+    if x.dtype not in (np.float32, np.bool_) or x.ndim == 0 or x.size == 0 or outputs[0].dtype.kind not in "fb":
         return "no float tensor with a batch axis"
     version = next(o.version for o in model.opset_import if o.domain == "")
     try:
@@ -89,7 +90,7 @@ def _outcome(model: onnx.ModelProto, inputs: list[Array], outputs: list[Array], 
     except UnsupportedOperatorError as error:
         message = str(error)
         return "refused" if node.op_type in message and "\n" not in message else f"badly refused: {message}"
-    values = {v: torch.from_numpy(np.ascontiguousarray(x)) for v in node.variables}
+    values = {v: torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)) for v in node.variables}
     for op in ops:
         values[op.output] = op.forward(*[values[n] for n in op.inputs])
     for output, want in zip(node.outputs, outputs, strict=True):
@@ -107,7 +108,7 @@ def _outcome(model: onnx.ModelProto, inputs: list[Array], outputs: list[Array], 
 
 def _run(name: str, model: onnx.ModelProto, inputs: list[Array], outputs: list[Array]) -> list[str]:
     op = model.graph.node[0].op_type
-    both = op in ("Add", "Sub", "Mul", "Div", "MatMul") and len(inputs) == 2
+    both = op in ("Add", "Sub", "Mul", "Div", "MatMul", "Greater") and len(inputs) == 2
     found = [_outcome(model, inputs, outputs, variable) for variable in ((0, 1) if both else (0,))]
     if op in ELEMENTWISE:
         # no axis has a meaning: the whole case is one sample
@@ -129,8 +130,9 @@ def test_onnx_node_cases() -> None:
     assert counts["run"] >= LEAST_RUN, counts
     # operators for which onnx has a case with the batch axis in front
     # (cases of LayerNormalization use all three outputs, those of ReduceLogSumExp are in float64; those of `along` work along
-    # axis 0, are of integers, or have a condition first; onnxruntime is held against their cases)
+    # axis 0, are missing, are of integers, of two truths or have a condition first; onnxruntime is held against their cases)
     along = {"Expand", "GatherElements", "GatherND", "ScatterND", "Tile", "Trilu", "Where"}
+    along |= {"And", "Equal", "GlobalLpPool", "Or", "Xor"}
     integer = {n for n in READERS if "Integer" in n or "uantize" in n or "." in n or n.startswith("QLinear")}  # tests of their own
     allowed = {"Cast", "Concat", "LayerNormalization", "ReduceLogSumExp", "Reshape"} | integer | along
     assert set(READERS) - ran <= allowed, sorted(set(READERS) - ran - allowed)

@@ -303,9 +303,9 @@ def test_substitutes_behind_a_moved_batch_axis(merged: bool, batch: int | str) -
 
 def test_what_has_no_rule_behind_a_moved_batch_axis_is_refused() -> None:
     make = helper.make_node
-    nodes = [make("Transpose", ["x"], ["a"], perm=[1, 0, 2, 3]), make("DepthToSpace", ["a"], ["b"], blocksize=1),
+    nodes = [make("Transpose", ["x"], ["a"], perm=[1, 0, 2, 3]), make("LRN", ["a"], ["b"], size=1),
              make("Reshape", ["b", "flat"], ["c"]), make("Gemm", ["c", "v"], ["y"])]  # fmt: skip
     number = onnx.numpy_helper.from_array
     model = _behind(nodes, (5, 2, 3), (3,), 1, [number(ints(1, 30), "flat"), number(random((30, 3)), "v")])
-    with pytest.raises(UnsupportedOperatorError, match=r"DepthToSpace .* moves the batch axis, and its meaning there is not known"):
+    with pytest.raises(UnsupportedOperatorError, match=r"LRN .* moves the batch axis, and its meaning there is not known"):
         lower_nodes(model.nodes, model.input, model.input_shape, model.output)

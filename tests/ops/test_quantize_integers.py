@@ -16,6 +16,7 @@ from onnxsub.lower import lower, lower_nodes
 from onnxsub.model import load_model
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
+from onnxsub.ops.quantize import Quantise
 from onnxsub.propagate import compute_bounds
 from onnxsub.quantised import with_room
 from onnxsub.query import make_query
@@ -84,6 +85,19 @@ INTEGER = {
     "QLinearAveragePool": _integers(
         "QLinearAveragePool", {}, ["q", "s", "z", "t", "u"], "com.microsoft", kernel_shape=[2, 3], strides=[1, 2],
     ),
+    "QLinearMul": _integers("QLinearMul", {}, ["q", "s", "z", "q", "s", "z", "t", "u"], "com.microsoft"),
+    "QLinearMul, a constant": _integers(
+        "QLinearMul", {"w": _int8((6,)), "ws": scalar(0.02), "wz": scalar(3, np.int8)}, ["w", "ws", "wz", "q", "s", "z", "t", "u"],
+        "com.microsoft",
+    ),
+    "QLinearConcat": _integers(
+        "QLinearConcat", {"w": _int8((1, 2)), "ws": scalar(0.02), "wz": scalar(3, np.int8)},
+        ["t", "u", "q", "s", "z", "w", "ws", "wz", "q", "s", "z"], "com.microsoft", axis=1,
+    ),
+    "QLinearSigmoid": _integers(
+        "QLinearSigmoid", {"t": scalar(0.01), "u": scalar(-100, np.int8)}, ["q", "s", "z", "t", "u"], "com.microsoft"
+    ),
+    "QLinearLeakyRelu": _integers("QLinearLeakyRelu", {}, ["q", "s", "z", "t", "u"], "com.microsoft", alpha=0.2),
     "QLinearGlobalAveragePool": _integers("QLinearGlobalAveragePool", {}, ["q", "s", "z", "t", "u"], "com.microsoft"),
 }  # fmt: skip
 
@@ -112,6 +126,30 @@ def test_integer_operators_and_their_bounds(name: str) -> None:
             low, high = (e[0].numpy() for e in bounds.output)
             assert (y >= low - 1e-5).all()
             assert (y <= high + 1e-5).all()
+
+
+@pytest.mark.parametrize("per_axis", [False, True])
+def test_quantisers_of_onnxruntime_are_those_of_onnx(per_axis: bool) -> None:
+    step = np.array([0.1, 0.02], F32) if per_axis else scalar(0.05)
+    zero = np.array([3, -7], np.int8) if per_axis else scalar(3, np.int8)
+    attributes = {"axis": 1} if per_axis else {}
+    model = pair(step, zero, 13, **attributes)
+    for node in model.graph.node:
+        node.domain = "com.microsoft"
+    model.graph.node.append(helper.make_node("Flatten", ["y"], ["flat"]))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("flat", TensorProto.FLOAT, [1, 24]))
+    network = lower(load_model(model))
+    x = random((1, *SHAPE), 3, 2.0)
+    (want,) = run(model, {"x": x})
+    assert [type(op).__name__ for op in network.ops] == ["Quantise", "Reshape"]
+    np.testing.assert_array_equal(network.forward(torch.from_numpy(x)).numpy(), want)
+
+
+def test_the_error_of_a_product_is_that_of_float32() -> None:
+    """Else a quantiser behind it would have all of the product's interval for room."""
+    network = with_room(lower(load_model(INTEGER["QLinearMul"])), -3.0, 3.0)
+    last = [op for op in network.activations if isinstance(op, Quantise)][-1]
+    assert 0 < float(last.room.max()) < 1e-2
 
 
 REFUSED = {

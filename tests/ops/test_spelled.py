@@ -11,11 +11,11 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxsub.errors import UnsupportedOperatorError
 from onnxsub.layouts.inplace import inplace
 from onnxsub.lower import lower, lower_nodes
 from onnxsub.model import load_model
 from onnxsub.ops.base import Activation
+from onnxsub.ops.either import Either
 from onnxsub.ops.functions import Gelu, HardSwish, Mish, Softplus, Swish
 from onnxsub.ops.spelled import recognised
 from onnxsub.ops.substituted import Substituted
@@ -38,9 +38,14 @@ class Graph:
         return output
 
     def number(self, value: float) -> str:
-        name = f"c{len(self.weights)}"
-        self.weights.append(numpy_helper.from_array(np.array(value, np.float32), name))
+        return self.tensor(f"c{len(self.weights)}", np.array(value, np.float32))
+
+    def tensor(self, name: str, values: np.ndarray) -> str:
+        self.weights.append(numpy_helper.from_array(values, name))
         return name
+
+    def integers(self, *values: int) -> str:
+        return self.tensor(f"c{len(self.weights)}", np.array(values, np.int64))
 
     def model(self, output: str, opset: int = 18, last: str = "Identity") -> onnx.ModelProto:
         self.nodes.append(helper.make_node(last, [output], ["y"], name="last"))
@@ -266,11 +271,15 @@ def below_threshold(g: Graph) -> str:
 
 
 @pytest.mark.parametrize("spell", [early_threshold, other_scale, below_threshold], ids=lambda f: f.__name__)
-def test_what_only_looks_like_a_softplus_is_refused(spell: Callable[[Graph], str]) -> None:
+def test_what_only_looks_like_a_softplus_stays_a_where(spell: Callable[[Graph], str]) -> None:
     g = Graph()
     model = g.model(spell(g))
-    with pytest.raises(UnsupportedOperatorError, match=r"operator (Where|Greater|Less) "):
-        lower_nodes(nodes_of(model), "x", SHAPE, "y")
+    network = lower_nodes(nodes_of(model), "x", SHAPE, "y")
+    assert [op.op_type for op in network.ops if isinstance(op, Either)] == ["Where"]
+    x = (np.random.default_rng(2).normal(size=(1, *SHAPE)) * 20).astype(np.float32)
+    (want,) = run(model, {"x": x})
+    got = network.forward(torch.from_numpy(x.astype(np.float64))).numpy()
+    np.testing.assert_allclose(got.reshape(want.shape), want, rtol=1e-5, atol=1e-5)
 
 
 def two_constants(g: Graph) -> str:

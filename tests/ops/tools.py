@@ -34,10 +34,13 @@ class Case:
     note: str = ""
     positive: bool = False
     """Whether the node is defined for positive numbers only."""
+    truths: tuple[int, ...] = ()
+    """Numbers of the variable inputs that are BOOL."""
 
     def feeds(self, batch: int, scale: float = 2.0) -> dict[str, Array]:
-        """Random numbers for the variable tensors."""
+        """Random numbers for the variable tensors, 1 and 0 for truths."""
         found = {n: random((batch, *s), seed=i, scale=scale) for i, (n, s) in enumerate(self.variables.items())}
+        found |= {n: (found[n] > 0).astype(np.float32) for n in (f"x{i}" for i in self.truths)}
         return {n: np.abs(v) + np.float32(0.1) for n, v in found.items()} if self.positive else found
 
     def __str__(self) -> str:
@@ -54,7 +57,10 @@ class Case:
         outputs = [f"y{i}" for i in range(self.outputs)]
         node = helper.make_node(self.op, names, outputs, name="node", **self.attributes)
         constants = [numpy_helper.from_array(v, f"c{i}") for i, v in enumerate(self.inputs) if isinstance(v, np.ndarray)]
-        inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [batch, *s]) for n, s in self.variables.items()]
+        kinds = {f"x{i}": TensorProto.BOOL for i in self.truths}
+        inputs = [
+            helper.make_tensor_value_info(n, kinds.get(n, TensorProto.FLOAT), [batch, *s]) for n, s in self.variables.items()
+        ]
         infos = [helper.make_empty_tensor_value_info(n) for n in outputs]
         graph = helper.make_graph([node], "g", inputs, infos, constants)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
@@ -108,7 +114,8 @@ def run(model: onnx.ModelProto, feeds: dict[str, Array]) -> list[Array]:
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return [np.asarray(y) for y in session.run(None, feeds)]
+    truths = {i.name for i in session.get_inputs() if i.type == "tensor(bool)"}
+    return [np.asarray(y) for y in session.run(None, {n: v.astype(bool) if n in truths else v for n, v in feeds.items()})]
 
 
 def random(shape: Shape, seed: int = 0, scale: float = 1.0) -> Array:

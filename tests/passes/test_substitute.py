@@ -147,7 +147,7 @@ def test_folding_without_bounds_is_the_same_function_everywhere(kind: str) -> No
 
 def test_act_on_a_smooth_activation_is_refused() -> None:
     network = lower(load_model(random_model(1, activations=("Tanh",), kind="dense")))
-    with pytest.raises(InputError, match=r"--method act needs piecewise-linear units; Tanh .* is smooth: use lin or con"):
+    with pytest.raises(InputError, match=r"--method act needs piecewise-linear units; Tanh .* is not: use lin or con"):
         lines(network, "act", points(network, 1)[0])
 
 

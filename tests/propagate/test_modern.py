@@ -8,7 +8,9 @@ import torch
 
 from onnxsub.lower import lower
 from onnxsub.model import load_model
+from onnxsub.ops.jumping import Jumping
 from onnxsub.propagate import METHODS, compute_bounds
+from onnxsub.quantised import with_room
 from tests.ops.tools import run
 from tests.random_modern import random_modern
 
@@ -16,7 +18,7 @@ from tests.random_modern import random_modern
 def check(seed: int, methods: tuple[str, ...], samples: int) -> int:
     """Asserts that the bounds of one graph hold; how many of its tensors' elements were looked at."""
     model = random_modern(seed)
-    network = lower(load_model(model))
+    network = with_room(lower(load_model(model)), 0.0, 1.0)
     rng = np.random.default_rng(seed)
     x0 = rng.random(network.input_shape)
     eps = float(rng.choice([1e-6, 1e-3, 0.02, 0.2, 1.0]))
@@ -25,10 +27,14 @@ def check(seed: int, methods: tuple[str, ...], samples: int) -> int:
     corners = rng.random((samples, *network.input_shape)) < 0.5
     points = np.concatenate([points, np.where(corners, lower_end, upper_end), [x0]])
     values = network.values(torch.as_tensor(points))
+    single = network.values(torch.as_tensor(points.astype(np.float32).astype(np.float64)))
     with torch.no_grad():
         (want,) = run(model, {"x": points.astype(np.float32)})
-    got = values[network.output].numpy()
-    np.testing.assert_allclose(got, want, rtol=2e-3, atol=2e-4 * (1 + np.abs(want).max()))
+    # where rounding chooses the side of a jump, either is right
+    unsure = [op.unsure(single[op.inputs[0]]).flatten(1).any(1) for op in network.activations if isinstance(op, Jumping)]
+    sure = ~torch.stack([torch.zeros(len(points), dtype=torch.bool), *unsure]).any(0).numpy()
+    size = 1 + np.abs(want).max()
+    np.testing.assert_allclose(single[network.output].numpy()[sure], want[sure], rtol=2e-3, atol=2e-4 * size)
     seen = 0
     for method in methods:
         bounds = compute_bounds(network, lower_end, upper_end, method)

@@ -47,6 +47,11 @@ def test_export_property_writes_both_versions(tmp_path: Path) -> None:
         assert export("--eps", 0.01, "--vnnlib", version, "-o", tmp_path / name) == ""
         found = load_property(tmp_path / name, model)
         assert (found.version, same(found, printed)) == (version, True)
+    keys = json.loads(export("--eps", 0.01, "--json"))
+    assert (keys["schema"], keys["property"], keys["clauses"]) == ("onnxsub.export-property/1", text, 9)
+    keys = json.loads(export("--eps", 0.01, "--json", "--quiet", "-o", tmp_path / "c.vnnlib"))
+    assert (keys["output"], keys["property"]) == (str(tmp_path / "c.vnnlib"), None)
+    assert (tmp_path / "c.vnnlib").read_text() == text
     assert gzip.decompress((tmp_path / "b.vnnlib.gz").read_bytes()).count(b"(vnnlib-version <2.0>)") == 1
     text = export("--eps", 0.01, "--mean", 0.5, "--std", 0.25)
     assert "; bounds are those of (x - mean) / std, mean 0.5, std 0.25" in text

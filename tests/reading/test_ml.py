@@ -13,6 +13,7 @@ from onnxsub.errors import ModelError, UnsupportedOperatorError
 from onnxsub.lower import lower
 from onnxsub.model import load_model
 from onnxsub.model_info import info
+from onnxsub.propagate import compute_bounds
 from onnxsub.query import make_query
 from onnxsub.reading import Reading
 from onnxsub.verifiers.distance import DistanceOptions, distance
@@ -119,9 +120,32 @@ def test_what_is_no_network_is_refused_by_what_it_is(kind: str, why: str) -> Non
         lower(load_model(proto))
 
 
-def test_a_normalizer_in_the_middle_is_refused() -> None:
-    nodes = [helper.make_node("Normalizer", ["x"], ["n"], domain=ML, norm="L2"), *body("n")]
-    model = load_model(file(nodes, X, [tensor("z", ["N", 4])], mlp(0), ml=1))
-    (line, *_) = info(model).unsupported
-    assert "ai.onnx.ml.Normalizer" in line
-    assert "norm of its input" in line
+@pytest.mark.parametrize("norm", ["L1", "L2", "MAX"])
+@pytest.mark.parametrize("opset", [13, 18])
+def test_a_normalizer_in_the_middle(norm: str, opset: int) -> None:
+    nodes = [helper.make_node("Normalizer", ["x"], ["n"], domain=ML, norm=norm), *body("n")]
+    proto = file(nodes, X, [tensor("z", ["N", 4])], mlp(0), opset=opset, ml=1)
+    model = load_model(proto)
+    network = lower(model)
+    x = points(1, 60, (6,)) - (0 if norm == "MAX" else 0.5)
+    x = x.astype(np.float32)
+    with torch.no_grad():
+        z = network.forward(torch.from_numpy(x.astype(np.float64))).numpy()
+    np.testing.assert_allclose(run(proto, x)[0], z, rtol=1e-4, atol=1e-5)
+    if norm != "MAX":
+        zero = np.zeros((1, 6), np.float32)
+        np.testing.assert_allclose(run(proto, zero)[0], network.forward(torch.zeros((1, 6)).double()).numpy(), rtol=1e-4, atol=1e-5)
+    for low, high in ((x.min(0), x.max(0)), (x[0] - 1e-3, x[0] + 1e-3)):
+        bounds = compute_bounds(network, low.astype(np.float64), high.astype(np.float64), "crown")
+        inside = np.clip(x.astype(np.float64), low, high)
+        f = network.forward(torch.from_numpy(inside))
+        least, most = bounds.output
+        assert ((f >= least) & (f <= most)).all()
+    near = compute_bounds(network, x[0].astype(np.float64) - 1e-4, x[0].astype(np.float64) + 1e-4, "crown").output
+    assert float((near[1] - near[0]).max()) < 0.1
+
+
+def test_a_norm_that_is_none_is_refused() -> None:
+    nodes = [helper.make_node("Normalizer", ["x"], ["n"], domain=ML, norm="L3"), *body("n")]
+    with pytest.raises(ModelError, match="norm L3"):
+        load_model(file(nodes, X, [tensor("z", ["N", 4])], mlp(0), ml=1))

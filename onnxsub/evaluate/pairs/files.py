@@ -1,4 +1,4 @@
-"""What a run of `onnxsub adversarial` writes beside `results.parquet` (one row per pair): its examples and its tables."""
+"""What a run of `onnxsub adversarial` writes beside the result tables (one row per pair): its examples and its tables."""
 
 from __future__ import annotations
 

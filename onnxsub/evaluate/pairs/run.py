@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from onnxsub.evaluate.able import probe
-from onnxsub.evaluate.drive import GRACE, RESULTS, Driven, Report, RunOptions, drive
+from onnxsub.evaluate.drive import GRACE, Driven, Report, RunOptions, drive
 from onnxsub.evaluate.engine import Engine
 from onnxsub.evaluate.ledger import Ledger, Unit, UnitKey
 from onnxsub.evaluate.pairs.settings import PairSettings
-from onnxsub.evaluate.parquet import write_parquet
 from onnxsub.evaluate.plan import Plan
 from onnxsub.evaluate.samples import Samples, anchor_of
+from onnxsub.evaluate.tables import write_results
 from onnxsub.evaluate.task import Attacked, Outcome
 from onnxsub.metrics.adversarial import AdversarialOptions, Pair
 from onnxsub.metrics.adversarial_pairs import Found, Pairs
@@ -37,7 +37,7 @@ def run_pairs(
     engine: Engine | None = None,
     progress: Report | None = None,
 ) -> Driven[tuple[Pairs, ...]]:
-    """Solves every pair (sample, target) of each model, and writes `results.parquet`; `summary` holds what is known of each model.
+    """Solves every pair (sample, target) of each model, and writes the result tables; `summary` holds what is known of each model.
 
     Args:
         models: paths; one that is given twice is worked on once.
@@ -46,7 +46,7 @@ def run_pairs(
 
     Raises:
         InputError: the folder belongs to another run or another process, samples or targets that do not fit a model.
-        MissingDependencyError: pyarrow, Ray or a solver is not installed.
+        MissingDependencyError: Ray or a solver is not installed.
         OutputError: the disk is full. What is done is kept.
     """
     once = {os.path.realpath(path): path for path in reversed(models)}
@@ -135,7 +135,7 @@ class PairJob:
                 # the ledger writes what is infinite as nothing
                 lower = -math.inf if unit.result["lower"] is None else unit.result["lower"]
                 done[unit.model].append((unit, Pair.of(unit.model, unit.sample, {**unit.result, "lower": lower})))
-        write_parquet((p for found in done.values() for _, p in found), folder / RESULTS, Pair)
+        write_results((p for found in done.values() for _, p in found), folder, Pair)
         known = []
         for entry, model in zip(self.plan.models, self.plan.loaded, strict=True):
             census = self.census[entry.name]

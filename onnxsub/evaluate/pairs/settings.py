@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.evaluate.settings import plain_settings
 from onnxsub.metrics.adversarial import AdversarialOptions, Targets
 from onnxsub.metrics.margin import MarginOptions
@@ -45,7 +45,7 @@ class PairSettings:
 
     def __post_init__(self) -> None:
         if self.threads < 1:
-            raise InputError(f"--threads {self.threads} is not possible; give 1 or more")
+            raise OptionError(f"--threads {self.threads} is not possible; give 1 or more")
         _ = self.options
 
     @staticmethod

@@ -19,4 +19,5 @@ def pair(task: Task, query: Query) -> Done:
     if result["interrupted"]:
         raise KeyboardInterrupt  # half an answer must not be booked
     times = result["time_s"]
-    return Done({**result, "time_s": {"total": times["total"]}, "stages": times}, x)
+    facts = {"time_s": {"total": times["total"]}, "stages": times, "shape": query.x0.shape}
+    return Done({**result, **facts}, x, query.x0)

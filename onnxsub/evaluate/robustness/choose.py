@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
+from onnxsub.evaluate.labels import Classes
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.samples import PREDICTED, Choice, Samples, read_samples
 from onnxsub.metrics.globally import shuffled
@@ -20,6 +20,7 @@ def choose(
     choice: Choice,
     array: str | None = None,
     labels: str | None = None,
+    classes: Classes | None = None,
 ) -> Samples:
     """The samples of a run: the chosen rows, or as many of them, drawn by the seed, as the wanted error needs.
 
@@ -31,14 +32,13 @@ def choose(
     """
     if not settings.needs_label:
         if labels not in (None, PREDICTED):
-            raise InputError(f"--labels: property {settings.prop} does not speak of classes; leave it out")
+            raise OptionError(f"--labels: property {settings.prop} does not speak of classes; leave it out")
         labels = PREDICTED
-    samples = read_samples(source, choice, array, labels)
+    samples = read_samples(source, choice, array, labels, classes)
     if settings.error is None or settings.sequential:
         return samples
     low, high = settings.values
     needed = require_samples(len(samples.index), settings.error, settings.confidence, high - low)
     # a data set may be sorted by class: the first rows of it are no random sample
     rows = sorted(shuffled(len(samples.index), settings.seed)[:needed])
-    y = None if samples.y is None else samples.y[rows]
-    return replace(samples, index=tuple(samples.index[i] for i in rows), x=samples.x[rows], y=y)
+    return read_samples(source, Choice(tuple(samples.index[i] for i in rows)), array, labels, classes)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxsub.evaluate.drive import GRACE, RESULTS
+from onnxsub.evaluate.drive import GRACE
 from onnxsub.evaluate.ledger import Ledger, Unit, UnitKey
-from onnxsub.evaluate.parquet import write_parquet
 from onnxsub.evaluate.plan import Plan
 from onnxsub.evaluate.robustness.able import check_robustness
 from onnxsub.evaluate.robustness.row import SampleRow, sample_rows
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.robustness.stopping import Watcher
+from onnxsub.evaluate.tables import write_results
 from onnxsub.evaluate.task import Attacked, Outcome
 from onnxsub.metrics.globally import shuffled
 
@@ -76,5 +76,5 @@ class RobustnessJob:
         return Watcher(self.plan.settings, units) if self.plan.settings.sequential else None
 
     def conclude(self, ledger: Ledger, folder: Path) -> tuple[SampleRow, ...]:
-        write_parquet(sample_rows(ledger), folder / RESULTS, SampleRow)
+        write_results(sample_rows(ledger), folder, SampleRow)
         return tuple(sample_rows(ledger))

@@ -7,18 +7,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxsub.evaluate.drive import RESULTS
 from onnxsub.evaluate.robustness.measure import Measure
 from onnxsub.evaluate.robustness.row import SampleRow
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.robustness.tally import Tally, verdict_of
+from onnxsub.evaluate.tables import results_of
 from onnxsub.results import VERSION
+from onnxsub.shown import Shown, number
 
 __all__ = ["RobustnessResult"]
 
 
-@dataclass(frozen=True, eq=False)
-class RobustnessResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class RobustnessResult(Shown):
     """What a run came to.
 
     Attributes:
@@ -44,6 +45,12 @@ class RobustnessResult:
     busy_s: float
 
     @property
+    def line(self) -> str:
+        m = self.measure
+        ends = number(m.lower) if m.lower == m.upper else f"{number(m.lower)} to {number(m.upper)}"
+        return f"{str(self.folder)!r}: {self.plan['settings']['metric']} {ends} of {m.samples:,} samples"
+
+    @property
     def nothing_decided(self) -> bool:
         """Whether every sample that the measure is made of failed or stayed undecided.
 
@@ -64,6 +71,7 @@ class RobustnessResult:
         counts = asdict(self.counts)
         (model,) = self.plan["model"]
         interval = self.measure.interval
+        table, parquet = results_of(self.folder)
         return {
             "schema": "onnxsub.robustness/1",
             "version": VERSION,
@@ -81,7 +89,8 @@ class RobustnessResult:
             "finished": self.finished,
             "interrupted": self.interrupted,
             "failures": dict(self.failures),
-            "results": str(self.folder / RESULTS),
+            "results": None if parquet is None else str(parquet),
+            "samples_csv": str(table),
             "done_now": self.done_now,
             "time_s": {"total": self.wall_s, "busy": self.busy_s},
         }

@@ -65,7 +65,7 @@ def robustness(
 
     Raises:
         InputError: the folder belongs to another run or another process, samples that do not fit the model.
-        MissingDependencyError: pyarrow, Ray or a verifier is not installed.
+        MissingDependencyError: Ray or a verifier is not installed.
         OutputError: the disk is full. What is done is kept.
     """
     run = drive(RobustnessJob(plan), folder, options or RunOptions(), engine=engine, progress=progress)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 from onnxsub.evaluate.settings import plain_settings
 from onnxsub.metrics.intervals import check_confidence, hoeffding_samples
 from onnxsub.reading import Reading
@@ -102,10 +102,10 @@ class RobustnessSettings:
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
-            raise InputError(f"--metric {self.metric!r} is unknown; choose one of {', '.join(METRICS)}")
+            raise OptionError(f"--metric {self.metric!r} is unknown; choose one of {', '.join(METRICS)}")
         for field, metrics in _BELONGS.items():
             if getattr(self, field) not in (None, False) and self.metric not in metrics:
-                raise InputError(f"{option_name(field)} belongs to --metric {' or '.join(metrics)}; leave it out")
+                raise OptionError(f"{option_name(field)} belongs to --metric {' or '.join(metrics)}; leave it out")
         _check_numbers(self)
         _check_distances(self)
         _check_global(self)
@@ -182,16 +182,16 @@ class RobustnessSettings:
 
 def _check_numbers(s: RobustnessSettings) -> None:
     if not (math.isfinite(s.eps) and s.eps >= 0):
-        raise InputError(f"--eps {s.eps:g} is not a radius; give a finite number that is not negative")
+        raise OptionError(f"--eps {s.eps:g} is not a radius; give a finite number that is not negative")
     check_confidence(s.confidence)
     if s.timeout is not None and not (math.isfinite(s.timeout) and s.timeout > 0):
-        raise InputError(f"--timeout {s.timeout:g} is not a positive number; give one")
+        raise OptionError(f"--timeout {s.timeout:g} is not a positive number; give one")
     if s.draws is not None and s.draws < 1:
-        raise InputError(f"--draws {s.draws} is not possible; give 1 or more")
+        raise OptionError(f"--draws {s.draws} is not possible; give 1 or more")
     if s.threads < 1:
-        raise InputError(f"--threads {s.threads} is not possible; give 1 or more")
+        raise OptionError(f"--threads {s.threads} is not possible; give 1 or more")
     if s.seed < 0:
-        raise InputError(f"--seed {s.seed} is negative; give 0 or more")
+        raise OptionError(f"--seed {s.seed} is negative; give 0 or more")
 
 
 def _check_distances(s: RobustnessSettings) -> None:
@@ -200,41 +200,41 @@ def _check_distances(s: RobustnessSettings) -> None:
     if wanted and s.distances is None:
         object.__setattr__(s, "distances", "exact")
     if s.metric == "pointwise" and s.prop != "cr":
-        raise InputError(f"--metric pointwise is about distances to another class; leave out --property {s.prop}")
+        raise OptionError(f"--metric pointwise is about distances to another class; leave out --property {s.prop}")
     if s.distances is None:
         if s.via is not None:
-            raise InputError("--via names a substitute; add --distances substitute")
+            raise OptionError("--via names a substitute; add --distances substitute")
         return
     if not wanted:
-        raise InputError("--distances belongs to --metric pointwise, or to --metric global --quantitative of --property cr")
+        raise OptionError("--distances belongs to --metric pointwise, or to --metric global --quantitative of --property cr")
     if s.distances not in DISTANCES:
-        raise InputError(f"--distances {s.distances!r} is unknown; choose one of {', '.join(DISTANCES)}")
+        raise OptionError(f"--distances {s.distances!r} is unknown; choose one of {', '.join(DISTANCES)}")
     for field in _PROVING:
         if s.distances in _UNPROVED and getattr(s, field) is not None:
-            raise InputError(f"{option_name(field)} proves, which --distances {s.distances} does not; leave it out")
+            raise OptionError(f"{option_name(field)} proves, which --distances {s.distances} does not; leave it out")
     if s.distances == "substitute" and s.via is None:
         object.__setattr__(s, "via", "lin:0.99")
     if s.via is not None and s.distances != "substitute":
-        raise InputError(f"--via names a substitute; leave it out for --distances {s.distances}")
+        raise OptionError(f"--via names a substitute; leave it out for --distances {s.distances}")
 
 
 def _check_global(s: RobustnessSettings) -> None:
     if s.sequential and s.error is None:
-        raise InputError("--sequential stops as soon as an error is reached; say which one with --error E")
+        raise OptionError("--sequential stops as soon as an error is reached; say which one with --error E")
     if not s.quantitative:
         if s.value_range is not None:
-            raise InputError("--range is of the value of --quantitative; add that, or leave --range out")
+            raise OptionError("--range is of the value of --quantitative; add that, or leave --range out")
         return
     if s.prop == "cr":
         if not s.eps > 0:
-            raise InputError("--quantitative of property cr is the mean of min(rho, eps) / eps; give an --eps above 0")
+            raise OptionError("--quantitative of property cr is the mean of min(rho, eps) / eps; give an --eps above 0")
         if s.value_range is not None:
-            raise InputError("--quantitative of property cr lies between 0 and 1 by itself; leave out --range")
+            raise OptionError("--quantitative of property cr lies between 0 and 1 by itself; leave out --range")
     elif s.value_range is None:
         if s.prop not in ("scr", "confidence"):
-            raise InputError(f"the value of property {s.prop} has no range of its own; give --range A B that it lies in")
+            raise OptionError(f"the value of property {s.prop} has no range of its own; give --range A B that it lies in")
     elif not (all(map(math.isfinite, s.value_range)) and s.value_range[0] < s.value_range[1]):
-        raise InputError(f"--range {s.value_range[0]:g} {s.value_range[1]:g} is not an interval; give the lower number first")
+        raise OptionError(f"--range {s.value_range[0]:g} {s.value_range[1]:g} is not an interval; give the lower number first")
 
 
 def _check_error(s: RobustnessSettings) -> None:
@@ -254,5 +254,5 @@ def _substitute(s: RobustnessSettings, attack: Any) -> Any:
     try:
         gamma = float(share)
     except ValueError:
-        raise InputError(f"--via {s.via!r} is not METHOD:GAMMA; give for example lin:0.99") from None
+        raise OptionError(f"--via {s.via!r} is not METHOD:GAMMA; give for example lin:0.99") from None
     return PruneOptions(method=method, select=SelectOptions(gamma=gamma, rank="influence"), attack=attack)

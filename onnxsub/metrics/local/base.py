@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.properties import Case, Clause, Property, fed_box
@@ -66,7 +66,7 @@ class LocalProperty(abc.ABC):
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.eps) and self.eps >= 0):
-            raise InputError(f"--eps {self.eps} is not a radius; give a finite number that is not negative")
+            raise OptionError(f"--eps {self.eps} is not a radius; give a finite number that is not negative")
         self._check()
 
     @abc.abstractmethod

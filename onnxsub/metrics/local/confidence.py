@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.metrics.local.base import Counterexamples, LocalProperty, Measured, at_anchor, clause
 from onnxsub.metrics.local.scores import log_odds, odds_network, scores
 from onnxsub.ops.base import Array
@@ -43,7 +43,7 @@ class ConfidenceRobustness(LocalProperty):
 
     def _check(self) -> None:
         if not 0 < self.gamma < 1:
-            raise InputError(f"--gamma {self.gamma} is not a change of a score that can be exceeded; give a number between 0 and 1")
+            raise OptionError(f"--gamma {self.gamma} is not a change of a score that can be exceeded; give one between 0 and 1")
 
     @property
     def bound(self) -> float:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.metrics.local.base import LocalProperty, Measured
 from onnxsub.ops.base import Array
 from onnxsub.properties import Clause
@@ -48,7 +48,7 @@ class LipschitzRobustness(LocalProperty):
 
     def _check(self) -> None:
         if not (math.isfinite(self.lipschitz) and self.lipschitz >= 0):
-            raise InputError(f"--lipschitz {self.lipschitz} is not a Lipschitz constant; give a finite number that is not negative")
+            raise OptionError(f"--lipschitz {self.lipschitz} is not a Lipschitz constant; give a finite one, not negative")
 
     @property
     def bound(self) -> float:

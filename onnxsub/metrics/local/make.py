@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 from onnxsub.metrics.local.base import LocalProperty
 from onnxsub.metrics.local.classification import ClassificationRobustness
 from onnxsub.metrics.local.confidence import ConfidenceRobustness
@@ -48,21 +48,21 @@ def make_property(
         InputError: unknown name; a parameter that is missing, belongs to another property, or is impossible.
     """
     if name not in PROPERTIES:
-        raise InputError(f"--property {name!r} is unknown; choose one of {', '.join(PROPERTIES)}")
+        raise OptionError(f"--property {name!r} is unknown; choose one of {', '.join(PROPERTIES)}")
     own = None if name == "cr" else _PARAMETER[name]
     given = {"delta": delta, "eta": eta, "lipschitz": lipschitz, "gamma": gamma}
     for parameter, value in given.items():
         if value is not None and parameter != own:
             whose = next(p for p, a in _PARAMETER.items() if a == parameter)
-            raise InputError(f"--{parameter} belongs to property {whose}, not to {name}; leave it out or choose --property {whose}")
+            raise OptionError(f"--{parameter} belongs to property {whose}, not to {name}; leave it out or give --property {whose}")
     written = str(norm) if isinstance(norm, str) else f"{norm:g}"
     if name != "sr" and written != "inf":
-        raise InputError(f"--norm belongs to property sr, not to {name}; leave it out")
+        raise OptionError(f"--norm belongs to property sr, not to {name}; leave it out")
     if own is None:
         return ClassificationRobustness(eps)
     value = given[own]
     if value is None:
-        raise InputError(f"property {name} needs --{own}; give it")
+        raise OptionError(f"property {name} needs --{own}; give it")
     match name:
         case "sr":
             return StandardRobustness(eps, value, written)

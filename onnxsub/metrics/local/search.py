@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxsub.budget import Budget
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 from onnxsub.metrics.local.base import Counterexamples, LocalProperty
 from onnxsub.metrics.local.verdict import LocalOptions
 from onnxsub.ops.base import Array
@@ -124,7 +124,7 @@ def search(query: Query, prop: LocalProperty, what: Counterexamples, options: Lo
     decision = _decision(query, prop, what, options, budget)
     engine = engine_of(options.verifier)
     if engine is None:
-        raise InputError(f"--verifier {options.verifier!r} does not search for a counterexample of a property; choose bab or milp")
+        raise OptionError(f"--verifier {options.verifier!r} does not search for a counterexample of a property; choose bab or milp")
     work(decision, engine, _plan(options, what))
     return Found.of(decision, query)
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.metrics.local.base import Counterexamples, LocalProperty, Measured, at_anchor, clause
 from onnxsub.network import Network
 from onnxsub.ops.base import Array, Operator
@@ -55,9 +55,9 @@ class StandardRobustness(LocalProperty):
 
     def _check(self) -> None:
         if not (math.isfinite(self.delta) and self.delta >= 0):
-            raise InputError(f"--delta {self.delta} is not a distance of outputs; give a finite number that is not negative")
+            raise OptionError(f"--delta {self.delta} is not a distance of outputs; give a finite number that is not negative")
         if self.norm == "2" and self.delta > _MOST_EUCLIDEAN:
-            raise InputError(f"--delta {self.delta:g} has no square in float64; give at most {_MOST_EUCLIDEAN:g} for --norm 2")
+            raise OptionError(f"--delta {self.delta:g} has no square in float64; give at most {_MOST_EUCLIDEAN:g} for --norm 2")
         if self.norm not in NORMS:
             raise _unknown(self.norm)
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.metrics.local.base import Counterexamples, LocalProperty, Measured, clause
 from onnxsub.metrics.local.scores import log_odds, odds_network, scores
 from onnxsub.ops.base import Array
@@ -43,7 +43,7 @@ class StrongClassificationRobustness(LocalProperty):
 
     def _check(self) -> None:
         if not 0 < self.eta < 1:
-            raise InputError(f"--eta {self.eta} is not a score that softmax can be held to; give a number between 0 and 1")
+            raise OptionError(f"--eta {self.eta} is not a score that softmax can be held to; give a number between 0 and 1")
 
     @property
     def bound(self) -> float:

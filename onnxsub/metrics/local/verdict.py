@@ -13,6 +13,7 @@ from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackOptions
 from onnxsub.query import Query
 from onnxsub.results import VERSION, jsonable
+from onnxsub.shown import Shown, number
 from onnxsub.verifiers.ascend import AttackPlan
 from onnxsub.verifiers.options import BabOptions, ExactOptions, Limits, MilpOptions
 from onnxsub.verifiers.registry import check_verifier
@@ -64,8 +65,8 @@ class LocalOptions:
         return (whole or Budget()).part(math.inf if self.timeout is None else self.timeout)
 
 
-@dataclass(frozen=True, eq=False)
-class LocalVerdict:
+@dataclass(frozen=True, eq=False, repr=False)
+class LocalVerdict(Shown):
     """One answer about one anchor.
 
     Attributes:
@@ -96,6 +97,10 @@ class LocalVerdict:
     time_s: Mapping[str, float]
     prop: LocalProperty
     head: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def line(self) -> str:
+        return f"{self.status} at eps {number(self.prop.eps)}: {self.reason}"
 
     @staticmethod
     def of(

@@ -10,6 +10,7 @@ from onnxsub.device import check_device
 from onnxsub.errors import InputError
 from onnxsub.ops.base import Array
 from onnxsub.results import VERSION
+from onnxsub.shown import Shown, Sight, number
 
 __all__ = ["METHODS", "AttackOptions", "AttackResult"]
 
@@ -68,8 +69,8 @@ class AttackOptions:
         return {n: getattr(self, n) for n in names} | {"start": 0 if self.start is None else len(self.start)}
 
 
-@dataclass(frozen=True, eq=False)
-class AttackResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class AttackResult(Shown):
     """What the attack found.
 
     Attributes:
@@ -82,6 +83,7 @@ class AttackResult:
         evaluations: points that the network was evaluated at.
         timed_out: whether a limit of time, or of the budget that it is a part of, ended it.
         stage: what that cut short: `anchor`, `probe`, `fgsm`, `start`, `scout`, `descend`, `polish` or `confirm`; None: nothing.
+        sight: anchor and point for notebooks, where the public call put them.
     """
 
     found: bool
@@ -95,6 +97,13 @@ class AttackResult:
     settings: Mapping[str, Any]
     head: Mapping[str, Any] = field(default_factory=dict, repr=False)
     stage: str | None = None
+    sight: Sight | None = None
+
+    @property
+    def line(self) -> str:
+        if not self.found:
+            return "nothing found"
+        return f"d_adv {number(self.d_adv)}, class {self.adversarial_label}, margin {number(self.margin)}"
 
     def to_json(self) -> dict[str, Any]:
         """The document `onnxsub.attack/1`."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from onnxsub.budget import OutOfTime
 from onnxsub.ops.base import Array
 from onnxsub.verifiers.bab.near import NearGoal
 from onnxsub.verifiers.bab.question import Question
 from onnxsub.verifiers.bab.radius import NEAR, Asked, Schedule
+from onnxsub.verifiers.bab.wide.search import search_wide
 from onnxsub.verifiers.box.model import WINDOWED
 from onnxsub.verifiers.bracket import Bracket
 
@@ -17,6 +19,7 @@ __all__ = ["search_distance"]
 _FIRST_PROBE = 0.05  # share of the domain that is searched first where no upper end is known
 _SAME = 1.01  # a tree serves for radii that are smaller by this ratio at most
 _SHORT = 2.0  # seconds of a search that begins with plain bounds, whatever the network
+_MANY = 2048  # inputs from which on linear programs over them take longer than the nodes they save (PERFORMANCE.md)
 _HORIZON = 20.0  # seconds that count as the time left where there is no limit, until more than that has passed
 
 
@@ -33,6 +36,10 @@ def search_distance(bracket: Bracket, start: Array | None) -> None:
     windows, few = bracket.network.windows, bracket.session.bab.dive
     small = bracket.network.units_and_windows <= few * (WINDOWED if windows else 1)
     bracket.find_start(start, quick=small)
+    if search_wide(bracket):
+        return
+    if bracket.network.input_size >= _MANY:
+        bracket.session.bab = replace(bracket.session.bab, dive=0, leaf=0)
     first = not small or bracket.budget.remaining < _SHORT
     if first:
         bracket.certify()

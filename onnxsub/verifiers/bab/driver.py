@@ -137,7 +137,8 @@ class Driver:
         if now - self._told > _TELL:
             self._told = now
             tree = self.frontier
-            self._session.budget.tell(f"{len(tree)} nodes open, {tree.visited} bounded, {tree.lower:.6g} of {tree.close:.6g}")
+            reached = f"{tree.lower:.6g} of {tree.close:.6g}"
+            self._session.budget.tell(f"search: {len(tree)} nodes open, {tree.visited} bounded, {reached}")
 
     def _look(self, offsets: Tensor) -> None:
         self._goal.look(self.frontier.frame, offsets, self.frontier)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.files import one_line
 from onnxsub.properties import read_witness, write_property
 from onnxsub.verifiers.external.process import Finished, run_child
@@ -48,9 +48,9 @@ class CommandTool:
         try:
             words = shlex.split(self.command)
         except ValueError as error:
-            raise InputError(f"--verifier command: {self.command!r} cannot be split ({error}); mind the quotes") from error
+            raise OptionError(f"--verifier command: {self.command!r} cannot be split ({error}); mind the quotes") from error
         if not words:
-            raise InputError("--verifier command: says no command; give one, for example command:tool/run_instance.sh")
+            raise OptionError("--verifier command: says no command; give one, for example command:tool/run_instance.sh")
 
     @property
     def name(self) -> str:

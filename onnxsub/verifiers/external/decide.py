@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 from onnxsub.instance import Instance
 from onnxsub.model import Model
 from onnxsub.passes.bounds import check_eps
@@ -46,7 +46,7 @@ def decide_external(
     """
     check_eps(eps)
     if timeout is not None and not timeout > 0:
-        raise InputError(f"--timeout {timeout} must be positive seconds")
+        raise OptionError(f"--timeout {timeout} must be positive seconds")
     began = time.perf_counter()
     interrupted = False
     with inquire(file, query, tool) as inquiry:

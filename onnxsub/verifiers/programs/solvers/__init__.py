@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxsub.errors import InputError
+from onnxsub.errors import OptionError
 from onnxsub.verifiers.programs.solvers.base import Capability, Problem, Solution, Solver, SolverOptions, SolverStatus
 from onnxsub.verifiers.programs.solvers.gurobi import Gurobi
 from onnxsub.verifiers.programs.solvers.highs import Highs
@@ -24,7 +24,7 @@ def get_solver(name: str) -> Solver:
         MissingDependencyError: it is not installed.
     """
     if name not in SOLVERS:
-        raise InputError(f"--solver {name!r} is unknown; choose one of {', '.join(SOLVERS)}")
+        raise OptionError(f"--solver {name!r} is unknown; choose one of {', '.join(SOLVERS)}")
     solver = SOLVERS[name]
     solver.module()
     return solver

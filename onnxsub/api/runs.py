@@ -1,0 +1,183 @@
+"""`evaluate`, `robustness` and `report`: the experiments over a data set, in a run folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from onnxsub.any_model import AnyModel
+from onnxsub.api.keywords import build, checked, in_python, keywords_of, refuse_unknown, signed
+from onnxsub.api.progress import AnyProgress, telling
+from onnxsub.api.question import AnyInput, AskedOptions, as_array
+from onnxsub.api.stored import RUN, model_file, space_of_run, stored
+from onnxsub.errors import InputError
+from onnxsub.evaluate.drive import RunOptions
+from onnxsub.evaluate.plan import Plan
+from onnxsub.evaluate.robustness.choose import choose
+from onnxsub.evaluate.robustness.result import RobustnessResult
+from onnxsub.evaluate.robustness.run import open_robustness
+from onnxsub.evaluate.robustness.run import robustness as drive_robustness
+from onnxsub.evaluate.robustness.settings import RobustnessSettings
+from onnxsub.evaluate.run import EvaluateResult, open_run
+from onnxsub.evaluate.run import evaluate as drive_evaluate
+from onnxsub.evaluate.samples import PREDICTED, Choice, parse_indices, read_samples
+from onnxsub.evaluate.settings import Settings
+from onnxsub.reading import Reading
+from onnxsub.report.report import ReportOptions, ReportResult
+from onnxsub.report.report import report as write_report
+
+__all__ = ["SPACE", "evaluate", "index_of", "report", "robustness"]
+
+SPACE = ("lower", "upper", "mean", "std", "space", "output", "input_shape")
+"""Keywords of the data space and of reading that a run has."""
+
+_ALIASES = {"property": "prop", "range": "value_range"}
+
+
+def evaluate(
+    models: AnyModel | Sequence[AnyModel] | None = None, data: AnyInput = None, labels: Any = None, *,
+    run: str | os.PathLike[str], index: Any = None, limit: int | None = None, every: int = 1, array: str | None = None,
+    progress: AnyProgress = False, **keywords: Any,
+) -> EvaluateResult:
+    """The distances of models and of their substitutes, sample by sample, in a run folder that can be gone on with at any time.
+
+    Args:
+        models: one or several, in any form that `distance` takes; None: go on with the run as its `run.toml` says.
+        data: an array of inputs `(N, ...)`, the path of an `.npz` or `.npy` file, or a data set's name.
+        labels: one class per input, the name of an array of the `.npz` or an `.npy` file; None: the file's own, or of an array
+            of inputs the predicted ones.
+        run: the folder.
+        index, limit, every: which samples: positions, at most so many, each so-manieth. array: which one of an `.npz`.
+        progress: True: a bar. A function: told `(share, text)`.
+        keywords: fields of `Settings` (`methods`, `gammas`, `verifiers`, `timeout`, `protocol`, ...), of `RunOptions` (`jobs`,
+            `engine`, ...), and `lower`, `upper`, `mean`, `std`, `output`, `input_shape`.
+
+    Raises:
+        InputError: the folder holds another run, or data, models or values that cannot be used.
+        MissingDependencyError: pyarrow is not installed.
+    """
+    with in_python():
+        folder = Path(checked("run", run, str | os.PathLike))
+        settings = {k: v for k, v in keywords_of(Settings).items() if k != "domain"}
+        refuse_unknown("evaluate", keywords, settings, RUN, SPACE)
+        how = build(RunOptions, {k: v for k, v in keywords.items() if k in RUN})
+        own = {k: v for k, v in keywords.items() if k not in RUN}
+        if models is None:
+            _nothing_new(data, labels, index, limit, own)
+            plan = open_run(folder)
+        else:
+            values = {k: v for k, v in own.items() if k in settings and k not in SPACE}
+            asked = build(AskedOptions, {k: v for k, v in own.items() if k in SPACE})
+            done = build(Settings, {**values, **space_of_run(asked)})
+            several: list[Any] = list(models) if isinstance(models, list | tuple) else [models]
+            samples = read_samples(*_data(folder, data, labels, (index, limit, every), array))
+            plan = Plan.of(_files(several, samples.x[:1], asked.reading, folder), samples, done)
+        with telling(progress) as teller:
+            return drive_evaluate(plan, folder, how, progress=None if teller is None else teller.share())
+
+
+def robustness(
+    model: AnyModel | None = None, data: AnyInput = None, labels: Any = None, eps: float | None = None, *,
+    run: str | os.PathLike[str], index: Any = None, limit: int | None = None, every: int = 1, array: str | None = None,
+    progress: AnyProgress = False, **keywords: Any,
+) -> RobustnessResult:
+    """The robustness of a model over a data set: one number with its interval, and what is guaranteed.
+
+    Args:
+        model, data, labels, run, index, limit, every, array, progress: as of `evaluate`.
+        eps: radius of the ball round each sample.
+        keywords: fields of `RobustnessSettings` (`metric`, `property`, `timeout`, ...), of `RunOptions`, and of the data space.
+
+    Raises:
+        InputError: the folder holds another run, or data, model or values that cannot be used.
+        MissingDependencyError: pyarrow is not installed.
+    """
+    with in_python():
+        folder = Path(checked("run", run, str | os.PathLike))
+        given = {_ALIASES.get(k, k): v for k, v in keywords.items()}
+        settings = {k: v for k, v in keywords_of(RobustnessSettings).items() if k != "domain"}
+        refuse_unknown("robustness", given, settings, RUN, SPACE)
+        how = build(RunOptions, {k: v for k, v in given.items() if k in RUN})
+        own = {k: v for k, v in given.items() if k not in RUN}
+        if model is None:
+            _nothing_new(data, labels, index, limit, own)
+            plan = open_robustness(folder)
+        else:
+            if eps is None:
+                raise InputError("eps is missing; a new run needs a radius in un-normalised input units")
+            values = {"metric": "satisfaction", **{k: v for k, v in own.items() if k in settings and k not in SPACE}, "eps": eps}
+            asked = build(AskedOptions, {k: v for k, v in own.items() if k in SPACE})
+            done = build(RobustnessSettings, {**values, **space_of_run(asked)})
+            samples = choose(done, *_data(folder, data, labels, (index, limit, every), array))
+            plan = Plan.of(_files([model], samples.x[:1], asked.reading, folder), samples, done)
+        with telling(progress) as teller:
+            return drive_robustness(plan, folder, how, progress=None if teller is None else teller.share())
+
+
+def report(run: Any, *, progress: AnyProgress = False, **keywords: Any) -> ReportResult:
+    """Tables, figures and one page of a run folder, finished or not.
+
+    Args:
+        run: the folder, or what `evaluate`, `robustness` or a table gave.
+        progress: True: a bar. A function: told `(share, text)`.
+        keywords: fields of `ReportOptions` (`output`, `images`, `title`, ...).
+
+    Raises:
+        InputError: no run folder, nothing done yet.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    with in_python():
+        folder = getattr(run, "folder", None) or getattr(run, "run", None) or run
+        refuse_unknown("report", keywords, keywords_of(ReportOptions))
+        options = build(ReportOptions, keywords)
+        where = Path(checked("run", folder, str | os.PathLike))
+        with telling(progress) as teller:
+            return write_report(where, options, progress=None if teller is None else teller.share())
+
+
+def _data(
+    folder: Path, data: AnyInput, labels: Any, which: tuple[Any, int | None, int], array: str | None
+) -> tuple[str, Choice, str | None, str | None]:
+    """Arguments of `read_samples`; arrays become files of the run folder."""
+    if data is None:
+        raise InputError("a new run needs data: an array of inputs, an .npz or .npy file, or a data set's name")
+    index, limit, every = which
+    choice = Choice(index_of(index), checked("every", every, int), checked("limit", limit, int | None))
+    if isinstance(data, str | os.PathLike):
+        source, said = os.fspath(data), labels
+    else:
+        source, said = stored(folder, "x", as_array(data, "data")), PREDICTED if labels is None else labels
+    if said is not None and not isinstance(said, str | os.PathLike):
+        y = as_array(said, "labels")
+        if y.dtype.kind not in "iu":
+            raise InputError(f"labels hold {y.dtype} values; give one whole number per input")
+        said = stored(folder, "labels", y.reshape(-1).astype("int64"))
+    return source, choice, array, None if said is None else os.fspath(said)
+
+
+def index_of(index: Any) -> tuple[int, ...] | None:
+    """Positions out of a sequence of them, or of text like `0,5,10-20`."""
+    if index is None:
+        return None
+    found: tuple[int, ...] = parse_indices(index) if isinstance(index, str) else checked("index", index, tuple[int, ...])
+    return found
+
+
+def _files(models: Sequence[AnyModel], example: Any, reading: Reading, folder: Path) -> tuple[str, ...]:
+    names = ["model"] if len(models) == 1 else [f"model-{i + 1}" for i in range(len(models))]
+    return tuple(model_file(m, example, reading, folder, name) for m, name in zip(models, names, strict=True))
+
+
+def _nothing_new(data: Any, labels: Any, index: Any, limit: Any, own: dict[str, Any]) -> None:
+    """Raises InputError where something is said about a run that is only gone on with."""
+    named = {"data": data, "labels": labels, "index": index, "limit": limit, **own}
+    given = [k for k, v in named.items() if v is not None]
+    if given:
+        raise InputError(f"{given[0]} is about a new run; name its model too, or go on by run= alone")
+
+
+signed(evaluate, Settings, RunOptions, hidden=("domain", "index", "array"))
+signed(robustness, RobustnessSettings, RunOptions, hidden=("domain",))
+signed(report, ReportOptions)

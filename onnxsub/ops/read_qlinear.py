@@ -1,0 +1,104 @@
+"""Readers of onnxruntime's own operators on integers beside those of ONNX: `com.microsoft`.
+
+Each is what it does on real numbers, and a `Quantise` of the result (`read_quantize.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from onnxsub.ops.base import Activation, Array, Operator
+from onnxsub.ops.bilinear import Product
+from onnxsub.ops.broadcast import of_sample, required
+from onnxsub.ops.combine import read_concat
+from onnxsub.ops.elementwise import Scale
+from onnxsub.ops.joined import joined
+from onnxsub.ops.leaky import Leaky
+from onnxsub.ops.node import Node
+from onnxsub.ops.read_quantize import Quantised, read_dequantize, read_quantize, requantised
+from onnxsub.ops.smooth import Sigmoid
+
+__all__ = [
+    "read_contrib_dequantize", "read_contrib_quantize", "read_qlinear_concat", "read_qlinear_leaky_relu", "read_qlinear_mul",
+    "read_qlinear_sigmoid",
+]  # fmt: skip
+
+
+def read_contrib_quantize(node: Node) -> tuple[Operator, ...]:
+    """As the operator of ONNX that has its name."""
+    return read_quantize(replace(node, op_type="QuantizeLinear"))
+
+
+def read_contrib_dequantize(node: Node) -> tuple[Operator, ...]:
+    """As the operator of ONNX that has its name."""
+    return read_dequantize(replace(node, op_type="DequantizeLinear"))
+
+
+def _constant(node: Node, i: int) -> Array:
+    """Input i as real numbers; its scale and zero point follow it."""
+    value, scale, zero = (required(node, i + k, what) for k, what in enumerate(("a constant", "its scale", "its zero point")))
+    return np.asarray((value.astype(np.float64) - zero.reshape(-1)[0]) * float(scale.reshape(-1)[0]))
+
+
+def read_qlinear_mul(node: Node) -> tuple[Operator, ...]:
+    """`A, a_scale, a_zero, B, b_scale, b_zero, y_scale, y_zero`; one of the two may be a constant."""
+    target, shape = f"{node.outputs[0]}:product", node.common()["out_shape"]
+    common = {"op_type": node.op_type, "node": node.name, "output": target, "out_shape": shape}
+    parts = [Quantised(node, i) for i in (0, 3) if node.inputs[i] in node.variables]
+    if len(parts) == 1:
+        (part,), constant = parts, 3 if node.inputs[0] in node.variables else 0
+        factor = of_sample(node, _constant(node, constant), len(part.shape) + 1)
+        scaled = Scale(**common, inputs=(part.real,), in_shapes=(part.shape,), scale=factor)
+        return (*part.ops, scaled, *requantised(node, target, 6, 7))
+    first, second = parts
+    if len(first.shape) != len(second.shape):
+        raise node.refuse("its factors have different numbers of axes")
+    before = joined(
+        (first.real, second.real), (first.shape, second.shape), f"{target}:joined", op_type=node.op_type, node=node.name
+    )
+    product = Product(
+        **common, inputs=(before[-1].output,), in_shapes=(before[-1].out_shape,), first=first.shape, second=second.shape
+    )
+    return (*first.ops, *second.ops, *before, product, *requantised(node, target, 6, 7))
+
+
+def read_qlinear_concat(node: Node) -> tuple[Operator, ...]:
+    """`y_scale, y_zero`, and `x, x_scale, x_zero` of every tensor."""
+    target = f"{node.outputs[0]}:whole"
+    inputs: list[str] = []
+    constants: dict[str, Array] = {}
+    shapes = {target: node.shapes[node.outputs[0]]}
+    before: tuple[Operator, ...] = ()
+    for i in range(2, len(node.inputs), 3):
+        name = f"{target}:{i}"
+        if node.inputs[i] in node.constants:
+            constants[name] = _constant(node, i)
+        else:
+            part = Quantised(node, i)
+            before, name = (*before, *part.ops), part.real
+        inputs.append(name)
+        shapes[name] = node.shapes[node.inputs[i]]
+    inner = replace(node, op_type="Concat", inputs=tuple(inputs), outputs=(target,), constants=constants, shapes=shapes)
+    return (*before, *read_concat(inner), *requantised(node, target, 0, 1))
+
+
+def _function(node: Node, kind: type[Activation], **fields: Array) -> tuple[Operator, ...]:
+    """`x, x_scale, x_zero, y_scale, y_zero`: a function of every element, no unit beside its quantiser."""
+    x, target = Quantised(node, 0), f"{node.outputs[0]}:function"
+    function = kind(
+        op_type=node.op_type, node=node.name, inputs=(x.real,), output=target, in_shapes=(x.shape,), out_shape=x.shape, inner=True,
+        **fields,
+    )  # fmt: skip
+    return (*x.ops, function, *requantised(node, target, 3, 4))
+
+
+def read_qlinear_sigmoid(node: Node) -> tuple[Operator, ...]:
+    """A Sigmoid."""
+    return _function(node, Sigmoid)
+
+
+def read_qlinear_leaky_relu(node: Node) -> tuple[Operator, ...]:
+    """A LeakyRelu."""
+    return _function(node, Leaky, slope=np.array(float(node.attributes.get("alpha", 0.01))))

@@ -1,0 +1,81 @@
+"""Functions of two straight pieces that files spell with a comparison: Relu, LeakyRelu, Abs, Clip, ThresholdedRelu.
+
+    Where(x > t, p(x), q(x))    or    x * Cast(x > t)
+
+with one number t, p and q affine. Where the pieces meet at t it does not matter which of them has t itself, nor which side float32
+takes near it. What is none of these functions stays a Where, which is read as it is (`either.py`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from onnxsub.ops.node import Node
+
+__all__ = ["TESTS", "pieces"]
+
+TESTS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+
+Line = tuple[float, float]
+"""Offset and slope."""
+
+_CLOSE = 2.0**-22  # two numbers of float32, each rounded, multiplied
+
+
+def pieces(
+    node: Node, source: str, by_output: Mapping[str, Node], line: Callable[[Node, int], Line | None]
+) -> tuple[str, Mapping[str, Any]] | None:
+    """Function and attributes of a Where or a Mul that is one of these functions of the tensor `source`.
+
+    Args:
+        line: input i of a node as an affine function of the source, also a number; None where it is neither.
+    """
+    if node.op_type == "Where":
+        test, branches = by_output.get(node.inputs[0]), (line(node, 1), line(node, 2))
+    else:
+        test, branches = _gate(node, source, by_output), ((0.0, 1.0), (0.0, 0.0))
+    if test is None or test.op_type not in TESTS:
+        return None
+    asked, limit = line(test, 0), line(test, 1)
+    first, second = branches
+    if asked is None or limit is None or first is None or second is None:
+        return None
+    # asked - limit > 0: of x itself, or of a number less x
+    k, c = asked[1] - limit[1], limit[0] - asked[0]
+    if k not in (1.0, -1.0) or not math.isfinite(c):
+        return None
+    above, strict = (test.op_type in ("Greater", "GreaterOrEqual")) == (k > 0), test.op_type in ("Greater", "Less")
+    over, under = (first, second) if above else (second, first)
+    # where the pieces do not meet, what float32 rounds before the test decides: then x itself has to be tested
+    return _known(k * c, over, under, jumps=(0.0, 1.0) in (asked, limit) and above == strict)
+
+
+def _gate(node: Node, source: str, by_output: Mapping[str, Node]) -> Node | None:
+    """The test whose truth, cast to a number, the source is multiplied by."""
+    if source not in node.inputs or len(node.inputs) != 2:
+        return None
+    cast = by_output.get(node.inputs[1 - node.inputs.index(source)])
+    return by_output.get(cast.inputs[0]) if cast is not None and cast.op_type == "Cast" else None
+
+
+def _known(t: float, over: Line, under: Line, *, jumps: bool) -> tuple[str, Mapping[str, Any]] | None:
+    """The function that is `over` above t and `under` below it.
+
+    Args:
+        jumps: x itself is tested, and `under` has t: only then may the pieces be apart.
+    """
+    ends = [offset + slope * t for offset, slope in (over, under)]
+    size = max(abs(v) for offset, slope in (over, under) for v in (offset, slope * t))
+    if abs(ends[0] - ends[1]) > _CLOSE * size:
+        return ("ThresholdedRelu", {"alpha": t}) if jumps and (over, under) == ((0.0, 1.0), (0.0, 0.0)) else None
+    x = (0.0, 1.0)
+    if t == 0 and over == x:
+        slope = under[1]
+        return ("Relu", {}) if slope == 0 else ("Abs", {}) if slope == -1 else ("LeakyRelu", {"alpha": slope})
+    for pair, name in (((over, under), "min"), ((under, over), "max")):
+        if pair[0] == x and pair[1][1] == 0 and abs(pair[1][0] - t) <= _CLOSE * abs(t):
+            # both, so that no version of Clip takes the other end from somewhere else
+            return "Clip", {"min": -math.inf, "max": math.inf} | {name: t}
+    return None

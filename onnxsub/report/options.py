@@ -1,0 +1,72 @@
+"""What a report shows, and what it consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from onnxsub.errors import OptionError
+from onnxsub.report.page import Facts, page
+from onnxsub.report.picture import Picture
+from onnxsub.report.table import Table, to_latex, to_markdown
+from onnxsub.results import Result
+
+__all__ = ["Contents", "ReportOptions", "files_of"]
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What is shown.
+
+    Attributes:
+        output: folder of the report; None: `report` in the run folder, `comparison` for several runs.
+        images: how many samples are shown as images, per network. samples: which ones; None: spread over their distances.
+        title: of the page; None: made of the networks' names.
+        reference: CSV file of values to stand beside the distances; None: what the run folder keeps.
+    """
+
+    output: str | None = None
+    images: int = 4
+    samples: tuple[int, ...] | None = None
+    title: str | None = None
+    reference: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.images < 0:
+            raise OptionError(f"--images {self.images} is negative; give 0 or more")
+
+    def check_joined(self) -> None:
+        """Raises OptionError for what is of one run only."""
+        for option, given in (("--samples", self.samples is not None), ("--reference", self.reference is not None)):
+            if given:
+                raise OptionError(f"{option} is of one run; leave it out, or give a single RUN")
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """A report before it is written.
+
+    Attributes:
+        files: name -> content. lines: of the table. counts: units of the run by state. spread: of distances over the samples.
+    """
+
+    files: Mapping[str, bytes]
+    lines: tuple[Result, ...]
+    counts: Mapping[str, int]
+    spread: tuple[Result, ...] = ()
+
+
+def files_of(facts: Facts, tables: Sequence[Table], pictures: Sequence[Picture], **texts: str) -> dict[str, bytes]:
+    """The files that every report has: tables, figures, the page; tables of single samples stand on the page only.
+
+    Args:
+        texts: name without its ending -> content of further `.csv` files.
+    """
+    short = [t for t in tables if not t.orders]
+    return {
+        "table.md": to_markdown(short).encode(),
+        "table.tex": to_latex(short).encode(),
+        **{f"{name}.csv": text.encode() for name, text in texts.items()},
+        **{f"figures/{p.name}.{kind}": getattr(p, kind) for p in pictures for kind in ("svg", "png")},
+        "index.html": page(facts, tables, pictures).encode(),
+    }

@@ -1,0 +1,272 @@
+r"""An upper bound of a row over few units and many inputs that takes the units together: a linear relaxation does not.
+
+    maximise  a . d + c . h + k   over d in the box,  z = A d + B h + b,  h = relu(z),  l <= z <= u.
+
+For all multipliers nu and all kappa >= 0 the terms `nu_j (A_j d + B_j h + b_j - z_j)` and
+`kappa_j / 2 [(A_j (d - d') + B_j (h - h'))^2 - (z_j - z'_j)^2]`, with `z' = A d' + B h' + b`, are zero. With diagonal Lambda, M > 0
+such that
+
+    K^1/2 (A Lambda^-1 A^T + B M^-1 B^T) K^1/2 <= I     (an m x m matrix; K = diag(kappa))
+
+the first squares are at most `1/2 sum lambda_i (d_i - d'_i)^2 + 1/2 sum mu_j (h_j - h'_j)^2`, and the maximum falls apart into one
+of a quadratic per input, on its interval, and one per unit, on the graph of relu itself:
+
+    sum_i max [w_i d_i + lambda_i / 2 (d_i - d'_i)^2]                                                 w = a + A^T nu
+    sum_j max [q_j relu(z) + mu_j / 2 (relu(z) - h'_j)^2 - nu_j z - kappa_j / 2 (z - z'_j)^2]         q = c + B^T nu
+
+With kappa = 0 this is the usual dual, whose best value is that of the linear relaxation on intervals: there every unit may stand
+at the middle of its triangle at once. Among many inputs that is far from true: rows are nearly orthogonal, and what moves all
+units at once leaves little for the row itself. `-kappa_j / 2 (z - z'_j)^2` charges a unit for being elsewhere than at the point
+d'; what that costs is paid by inputs with small w_i, of which there are few: where `lambda_i` is at most `|w_i|` over half the
+input's range, and d' stands at the end that w_i asks for, the square costs nothing. (An S-procedure; the semidefinite condition is
+met by a diagonal.)
+
+Any parameters give a valid bound. They are improved by a few dozen steps of Adam on a sample of the inputs, in float32, many nodes
+at a time; what counts is one evaluation in float64 on all inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onnxsub.budget import Budget
+from onnxsub.propagate.adam import Adam
+from onnxsub.verifiers.bab.wide.parts import TINY, Multipliers, Part, Squares, squares_for
+
+__all__ = ["Evaluated", "Pace", "evaluate", "first_multipliers", "improve", "point_of"]
+
+_ROUNDED = 1e-10  # of the sizes of all terms: what their sum in float64 may be off by, with room
+_EIGENVALUE = 1e-8  # relative: by how much the largest eigenvalue is taken to be larger
+_LAST = 0.05  # of the first step's size: the last one's
+_AT_ONCE = 2**17  # numbers that are gone over at a time: what stays in a core's cache
+_SQUARINGS = 4  # p = 16: with 64 alike, 30 % too much
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """Bounds of N nodes.
+
+    Attributes:
+        value: the bounds, `(N,)`; nothing of them is rounded outward. size: of the terms that were summed.
+        rows, row: `A d'` and `a . d'`, `(N, m)` and `(N,)`. centre: z'. reach: h'.
+        terms: of the units, `(N, m)`; q, nu, kappa, mu: what they are made of.
+    """
+
+    value: Tensor
+    size: Tensor
+    rows: Tensor
+    row: Tensor
+    centre: Tensor
+    reach: Tensor
+    terms: Tensor
+    q: Tensor
+    nu: Tensor
+    kappa: Tensor
+    mu: Tensor
+
+    @property
+    def proved(self) -> Tensor:
+        """The bounds, rounded outward; infinite where they are no numbers."""
+        value = self.value + _ROUNDED * (1 + self.size)
+        return torch.where(value.isfinite(), value, torch.full_like(value, math.inf))
+
+    def gaps(self, z: Tensor) -> Tensor:
+        """How much more each unit's term is than at the pre-activations z, `(N, m)`: what the bound loses by it."""
+        return self.terms - _term(z, self.q, self.nu, self.kappa, self.mu, self.centre, self.reach)
+
+
+def _term(z: Tensor, q: Tensor, nu: Tensor, kappa: Tensor, mu: Tensor, centre: Tensor, reach: Tensor) -> Tensor:
+    h = z.clamp(min=0)
+    return q * h + mu / 2 * (h - reach) ** 2 - nu * z - kappa / 2 * (z - centre) ** 2
+
+
+def _terms(lower: Tensor, upper: Tensor, *rest: Tensor) -> Tensor:
+    """The largest value of every unit's term on its interval: at an end, at 0, or where the derivative of a piece is 0."""
+    q, nu, kappa, mu, centre, reach = rest
+    off = torch.maximum(torch.minimum(centre - nu / kappa, upper.clamp(max=0)), lower)
+    bend = (kappa - mu).clamp(min=TINY)  # a piece that is not concave is largest at an end
+    on = torch.minimum(torch.maximum((q - nu - mu * reach + kappa * centre) / bend, lower.clamp(min=0)), upper)
+    kink = torch.minimum(torch.maximum(torch.zeros_like(lower), lower), upper)
+    return torch.stack([_term(z, *rest) for z in (lower, upper, kink, off, on)]).amax(0)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How many steps, their first size, which falls to a twentieth, and after how many squares are made anew; 0: never."""
+
+    steps: int
+    rate: float
+    renewed: int = 0
+
+
+def point_of(part: Part, nu: Tensor, lam: Tensor) -> tuple[Tensor, Tensor]:
+    """w and d', `(N, n)` each."""
+    w = torch.addmm(part.a, nu, part.A)
+    return w, torch.minimum(torch.maximum((part.low + part.high) / 2 + w / lam, part.low), part.high)
+
+
+class _Inputs(torch.autograd.Function):
+    """The sum of the inputs' terms, and `A d'`. With d' where both ends are alike, or at an end, a term is
+
+        max_d [w d + lambda / 2 (d - d')^2] = w d' + lambda / 2 (high - d') (d' - low)
+
+    whose derivative by w is d'."""
+
+    @staticmethod
+    def forward(ctx: Any, nu: Tensor, part: Part, lam: Tensor) -> tuple[Tensor, Tensor]:
+        w, point = point_of(part, nu, lam)
+        value = (w * point + lam / 2 * (part.high - point) * (point - part.low)).sum(1)
+        ctx.part, ctx.lam = part, lam
+        ctx.save_for_backward(point)
+        return value * part.weight, (point @ part.A.T) * part.weight
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        by_value, by_rows = gradients
+        part, (point,) = ctx.part, ctx.saved_tensors
+        inside = (point > part.low) & (point < part.high)
+        moved = (by_rows @ part.A) * inside / ctx.lam
+        return ((by_value[:, None] * point + moved) @ part.A.T) * part.weight, None, None
+
+
+def _over_inputs(part: Part, nu: Tensor, lam: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The sum of the inputs' terms and of their sizes, `A d'` and `a . d'`: some inputs at a time."""
+    step = max(1, _AT_ONCE // max(len(nu), 1))
+    sums: list[tuple[Tensor, ...]] = []
+    for start in range(0, len(part.a), step):
+        at = slice(start, start + step)
+        few = replace(part, A=part.A[:, at], a=part.a[at], low=part.low[at], high=part.high[at])
+        w, point = point_of(few, nu, lam[:, at])
+        terms, rest = w * point, lam[:, at] / 2 * (few.high - point) * (point - few.low)
+        sums.append(((terms + rest).sum(1), (terms.abs() + rest).sum(1), point @ few.A.T, point @ few.a))
+    first, second, third, fourth = (torch.stack(parts).sum(0) * part.weight for parts in zip(*sums, strict=True))
+    return first, second, third, fourth
+
+
+def _largest(matrix: Tensor) -> Tensor:
+    """The largest eigenvalue, rounded up, `(N,)`; no number where the matrix holds one that is none."""
+    sane = matrix.isfinite().flatten(1).all(1)
+    value = torch.linalg.eigvalsh(torch.where(sane[:, None, None], matrix, torch.zeros_like(matrix)))[:, -1]
+    return torch.where(sane, value * (1 + _EIGENVALUE), torch.full_like(value, math.nan))
+
+
+def _about_largest(matrix: Tensor) -> Tensor:
+    """The largest eigenvalue or a little more, `(N,)`, smooth and cheap: `tr(M^p)^(1/p)`; for steps only."""
+    size = matrix.detach().abs().sum(2).amax(1).clamp(min=TINY)[:, None, None]
+    power = matrix / size
+    for _ in range(_SQUARINGS):
+        power = power @ power
+    return power.diagonal(dim1=1, dim2=2).sum(1).clamp(min=TINY) ** (0.5**_SQUARINGS) * size[:, 0, 0]
+
+
+def evaluate(
+    part: Part,
+    given: Multipliers,
+    lower: Tensor,
+    upper: Tensor,
+    squares: Squares | None = None,
+    more: Tensor | None = None,
+) -> Evaluated:
+    """The bounds for these parameters on units with these intervals, `(N, m)`.
+
+    Args:
+        squares: default: those that fit the parameters.
+        more: t, `(N, m)`: the bounds are those of `row + t . z`.
+    """
+    with torch.no_grad():
+        nu = given.nu * given.unit
+        moved = nu if more is None else nu + more
+        squares = squares_for(part, given) if squares is None else squares
+        kappa, mu = given.kappa.exp() / _largest(_condition(part, given, squares))[:, None], given.mu.exp()
+        inputs, sizes, rows, row = _over_inputs(part, moved, squares.lam)
+        q, centre = part.c + moved @ part.B, rows + given.reach @ part.B.T + part.b
+        terms = _terms(lower, upper, q, nu, kappa, mu, centre, given.reach)
+        value = inputs + terms.sum(1) + moved @ part.b + part.k
+        span = torch.maximum(lower.abs(), upper.abs())
+        each = (q.abs() + nu.abs()) * span + kappa / 2 * (span + centre.abs()) ** 2 + mu / 2 * (span + given.reach.abs()) ** 2
+        size = sizes + each.sum(1) + moved.abs() @ part.b.abs() + part.k.abs()
+        return Evaluated(value, size, rows, row, centre, given.reach, terms, q, nu, kappa, mu)
+
+
+def _about(
+    part: Part, given: Multipliers, lower: Tensor, upper: Tensor, squares: Squares, more: Tensor | None
+) -> Tensor:
+    """The same, differentiable, with a little more than the largest eigenvalue, `(N,)`."""
+    nu = given.nu * given.unit
+    moved = nu if more is None else nu + more
+    kappa, mu = given.kappa.exp() / _about_largest(_condition(part, given, squares))[:, None], given.mu.exp()
+    inputs, rows = _Inputs.apply(moved, part, squares.lam)  # type: ignore[no-untyped-call]
+    centre = rows + given.reach @ part.B.T + part.b
+    terms = _terms(lower, upper, part.c + moved @ part.B, nu, kappa, mu, centre, given.reach)
+    value: Tensor = inputs + terms.sum(1) + moved @ part.b + part.k
+    return value
+
+
+def _condition(part: Part, given: Multipliers, squares: Squares) -> Tensor:
+    """The matrix whose eigenvalues must be at most 1, for kappa as the parameters say it."""
+    root, mu = (given.kappa / 2).exp(), given.mu.exp()
+    return root[:, :, None] * (squares.gram + (part.B / mu[:, None, :]) @ part.B.T) * root[:, None, :]
+
+
+def first_multipliers(part: Part, lower: Tensor, upper: Tensor) -> Multipliers:
+    """Slopes of CROWN, and squares of a size at which they neither dominate nor vanish; of one node."""
+    count = len(part.b)
+    nu = torch.zeros(count, dtype=part.b.dtype)
+    for j in reversed(range(count)):  # a unit is read by later ones only
+        q = part.c[j] + nu @ part.B[:, j]
+        l, u = float(lower[j]), float(upper[j])
+        slope = float(l >= 0) if l >= 0 or u <= 0 else u / (u - l) if q > 0 else float(u > -l)
+        nu[j] = q * slope
+    q = part.c + nu @ part.B
+    unit = q.abs() + 1e-3 * q.abs().amax().clamp(min=TINY)
+    half = (part.high - part.low) / 2
+    reached = (part.A.abs() @ half) * part.weight + (upper - lower) / 20
+    kappa = (unit / (0.2 * reached.clamp(min=TINY))).log()
+    least = (0.2 * (part.a + nu @ part.A).abs().mean() / half.mean().clamp(min=TINY)).clamp(min=TINY).log()
+    found = Multipliers((nu / unit)[None], kappa[None], kappa[None].clone(), torch.zeros_like(nu)[None], least[None], unit)
+    return replace(found, kappa=evaluate(part, found, lower[None], upper[None]).kappa.log())
+
+
+def improve(
+    part: Part,
+    start: Multipliers,
+    ends: tuple[Tensor, Tensor],
+    pace: Pace,
+    *,
+    squares: Squares | None = None,
+    more: Tensor | None = None,
+    budget: Budget | None = None,
+) -> Multipliers:
+    """Parameters after some steps of Adam; the best that every node met.
+
+    Args:
+        ends: intervals of the units, `(N, m)` each.
+        squares: for all steps; default: those that fit the parameters.
+        more: as for `evaluate`.
+        budget: when it ends, so do the steps.
+    """
+    dtype = part.A.dtype
+    given = start.to(dtype)
+    lower, upper, more = ends[0].to(dtype), ends[1].to(dtype), None if more is None else more.to(dtype)
+    free = [t.requires_grad_() for t in given.free[:-1]]
+    adam = Adam(free, [pace.rate] * len(free), decay=_LAST ** (1 / pace.steps))
+    best, lowest = given.to(dtype), torch.full((len(lower),), math.inf, dtype=dtype)
+    for step in range(pace.steps):
+        if budget is not None and budget.over:
+            break
+        if squares is None or (pace.renewed and step % pace.renewed == 0):
+            with torch.no_grad():
+                squares = squares_for(part, given)
+        with torch.enable_grad():
+            value = _about(part, given, lower, upper, squares, more)
+            gradients = torch.autograd.grad(value.sum(), free)
+        value = value.detach()
+        best = given.to(dtype).where(value < lowest, best)
+        lowest = torch.minimum(lowest, value)
+        adam.step([g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for g in gradients])
+    return best.to(torch.float64)

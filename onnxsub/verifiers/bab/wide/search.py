@@ -1,0 +1,84 @@
+"""The distance on networks of few units and many inputs, such as folded substitutes of large images."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+from onnxsub.budget import Budget, OutOfTime
+from onnxsub.errors import UnsupportedOperatorError
+from onnxsub.ops.base import Array
+from onnxsub.verifiers.bab.wide.blocks import Blocks, blocks_of
+from onnxsub.verifiers.bab.wide.tree import WideTree
+from onnxsub.verifiers.box.model import BoxModel
+from onnxsub.verifiers.bracket import Bracket
+
+__all__ = ["search_wide"]
+
+_INPUTS = 1024  # from so many on
+_PER_UNIT = 16  # and so many times as many as open units: among fewer, rows are not nearly orthogonal
+_UNITS = 300
+_LARGE = 16_384  # inputs from which on the usual search is of no use: a step takes seconds
+_SHARE = 0.6  # of the time that is left, below that: the usual search may be better where this one does not end
+_MOST = 1500  # nodes of a tree, for the same reason
+_AGAIN = 0.98  # of the radius: bounds are made anew where a point has come nearer than that
+
+
+def search_wide(bracket: Bracket) -> bool:
+    """Raises the lower ends, and tries points on the way; whether nothing is left to do.
+
+    Nothing is done where the network is not of that kind, or no point is known.
+    """
+    if bracket.session.milp.fold == "never" or bracket.network.input_size < _INPUTS:
+        return False
+    large = bracket.network.input_size >= _LARGE
+    budget = bracket.budget.part((1 if large else _SHARE) * bracket.budget.remaining)
+    while math.isfinite(bracket.upper) and bracket.running and not bracket.settled:
+        radius = min(bracket.upper - bracket.gap / 2, bracket.reach)
+        try:
+            local = bracket.local(radius, branching=True)
+            blocks = _blocks(bracket, local, radius)
+        except OutOfTime:
+            return False
+        if blocks is None:
+            return False
+        for row in local.open:
+            with bracket.budget.stage("tree"):
+                _row(bracket, blocks, row, radius, budget, math.inf if large else _MOST)
+        if bracket.upper >= _AGAIN * radius or budget.over:
+            break
+    return bracket.settled
+
+
+def _blocks(bracket: Bracket, local: BoxModel, radius: float) -> Blocks | None:
+    """The network on a ball as matrices; None where that is not worth it."""
+    if local.unstable > min(_UNITS, bracket.network.input_size // _PER_UNIT):
+        return None
+    if local.folds_further:
+        try:
+            with bracket.budget.stage("fold"):
+                local = local.folded()
+        except UnsupportedOperatorError:
+            return None
+        bracket.keep(local, radius)
+    return blocks_of(local)
+
+
+def _row(bracket: Bracket, blocks: Blocks, row: int, radius: float, budget: Budget, most: float) -> None:
+    """One target on a ball; what is proved goes to the bracket, also where an interruption ends the tree."""
+
+    def close() -> float:
+        return min(radius, bracket.upper - bracket.gap / 2)
+
+    def found(offsets: Array) -> float:
+        bracket.accept(bracket.x0 + offsets.reshape(bracket.x0.shape))
+        return close()
+
+    if bracket.claims.lowers[row] >= close() or budget.over:
+        return
+    tree = WideTree(blocks, row, close(), found)
+    try:
+        with contextlib.suppress(OutOfTime):
+            tree.run(budget, most)
+    finally:
+        bracket.claims.prove(row, tree.lower)
