@@ -13,6 +13,8 @@ from onnxsub.passes.attack import AttackOptions
 from onnxsub.passes.select import SelectOptions
 from onnxsub.pruning.prune import PruneOptions, prune
 from onnxsub.query import Query, make_query
+from onnxsub.verifiers.distance import DistanceOptions, distance
+from onnxsub.verifiers.options import Limits
 
 COUNTS = {"mnist_cnn": (7344, 1752), "audio_conv1d": (None, None), "maxout_tabular": (0, None), "cnn_relu_new18": (None, None)}
 
@@ -47,3 +49,15 @@ def test_a_substitute_in_every_layout(data_dir: Path, name: str, layout: str) ->
     if name == "mnist_cnn" and layout == "chain":
         assert result.proto.ByteSize() <= 2**20
         assert result.notes  # it is ten times the model, and on the ball
+
+
+@pytest.mark.slow
+def test_the_distance_by_a_substitute_of_windows_takes_few_nodes(data_dir: Path) -> None:
+    """91 windows of one MaxPool; the MILP over Relus in their place finds the same distance in 601 nodes."""
+    options = DistanceOptions(limits=Limits(timeout=120, threads=1), via=PruneOptions(select=SelectOptions(gamma=0.99)))
+    found = distance(question(data_dir, "mnist_cnn"), options)
+    assert found.status == "exact"
+    assert found.substitute is not None
+    assert found.substitute["windows_total"] == 1752
+    assert abs(found.upper - 0.01061) <= 1e-5
+    assert found.nodes < 300
