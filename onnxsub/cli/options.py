@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxsub.budget import Budget
-from onnxsub.cli.config import untyped
+from onnxsub.cli.command import Command, Session, typed
 from onnxsub.cli.data_options import feeding_options
 from onnxsub.cli.features import domain_of
-from onnxsub.cli.option_types import DomainType, VerifierName, numbers_in
+from onnxsub.cli.option_types import DomainType, VerifierName
 from onnxsub.cli.output import Output
 from onnxsub.cli.reading import READING, pixels, read_model, rounded, space_of
-from onnxsub.cli.suggest import with_suggestions
-from onnxsub.cli.waiting import shown
 from onnxsub.errors import InputError, OptionError
-from onnxsub.process import apart
 
 if TYPE_CHECKING:
     from onnxsub.ops.base import Array
@@ -34,80 +31,6 @@ __all__ = [
 ]  # fmt: skip
 
 Function = Callable[..., Any]
-
-_NOTES = "onnxsub.notes"  # of a context: what is to be said before the command begins
-
-
-@dataclass
-class Session:
-    """What must be known when a command has failed and its options are gone."""
-
-    verbose: bool = False
-
-
-class Command(click.Command):
-    """A command whose `--mean` and `--std` take as many numbers as follow: `--mean 0.485 0.456 0.406`, or with commas.
-
-    So does `--domain` where it may be a file as well: then it takes two numbers, or one name.
-    """
-
-    several = ("--mean", "--std")
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"context_settings": {"max_content_width": 100}, **kwargs})
-        self.params.append(
-            click.Option(["--config"], metavar="FILE", expose_value=False, help="TOML file of options.  [default: onnxsub.toml]")
-        )
-        for parameter in self.params:
-            parameter.type = with_suggestions(parameter.type)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command, and shows what it does while it works; what libraries print meanwhile goes to standard error."""
-        quiet = bool(ctx.params.get("quiet"))
-        with apart(), shown(quiet=quiet, verbose=bool(ctx.params.get("verbose"))) as display:
-            if not quiet:
-                for note in ctx.meta.get(_NOTES, ()):
-                    display.say(f"note: {note}")
-            with apart():
-                return super().invoke(ctx)
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Puts numbers that follow each other together; adds the options that nobody typed."""
-        if not ctx.resilient_parsing and not {"--help", "-h"} & set(args):
-            found = untyped(self, ctx, args)
-            ctx.default_map = {**(ctx.default_map or {}), **found.values}
-            ctx.meta[_NOTES] = found.notes
-        try:
-            return super().parse_args(ctx, self._joined(args))
-        except click.UsageError as error:
-            error.ctx = error.ctx or ctx
-            raise
-
-    def _joined(self, args: list[str]) -> list[str]:
-        joined: list[str] = []
-        rest = list(args)
-        while rest:
-            joined.append(rest.pop(0))
-            if joined[-1] == "--":
-                break
-            most = 2 if joined[-1] == "--domain" and self._domain_is_joined else 10**6 if joined[-1] in self.several else 0
-            if most:
-                values: list[str] = []
-                while rest and len(values) < most and numbers_in(rest[0]) is not None:
-                    values.append(rest.pop(0))
-                if values:
-                    joined.append(",".join(values))
-        return joined + rest
-
-    @property
-    def _domain_is_joined(self) -> bool:
-        return any(isinstance(parameter.type, DomainType) for parameter in self.params)
-
-
-def typed(name: str) -> bool:
-    """Whether the option of that name in the function was typed: not from a file, a variable or a default."""
-    context = click.get_current_context()
-    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
 def positive(value: float, option: str) -> float:
