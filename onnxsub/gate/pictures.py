@@ -74,7 +74,7 @@ def _picture(result: GateResult, pair: Pair, change: str, seen: Seen, anchor: Ar
 
     said = _said(pair, change, seen)
     name = f"{change}-{pair.index}"
-    group = {"lost": "Samples lost", "won": "Samples won"}[change]
+    group = {"lost": "Pictures of the samples lost", "won": "Pictures of the samples won"}[change]
     title = f"sample {pair.index}" + ("" if pair.label is None else f", class {pair.label}")
     return draw(name, title, f"{title}. {said}", said, paint, size=(4.8, 1.75) if shown else (1.9, 1.75), group=group)
 
