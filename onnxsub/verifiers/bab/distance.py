@@ -36,14 +36,15 @@ def search_distance(bracket: Bracket, start: Array | None) -> None:
     windows, few = bracket.network.windows, bracket.session.bab.dive
     small = bracket.network.units_and_windows <= few * (WINDOWED if windows else 1)
     bracket.find_start(start, quick=small)
-    if search_wide(bracket):
-        return
-    if bracket.network.input_size >= _MANY:
+    tried = search_wide(bracket)
+    if tried and bracket.network.input_size >= _MANY:
         bracket.session.bab = replace(bracket.session.bab, dive=0, leaf=0)
+    if bracket.settled:
+        return
     first = not small or bracket.budget.remaining < _SHORT
-    if first:
+    if first and not tried:
         bracket.certify()
-    _narrow_down(bracket, certified=first)
+    _narrow_down(bracket, certified=first or tried)
 
 
 def _narrow_down(bracket: Bracket, *, certified: bool) -> None:

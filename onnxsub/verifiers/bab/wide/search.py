@@ -25,29 +25,33 @@ _AGAIN = 0.98  # of the radius: bounds are made anew where a point has come near
 
 
 def search_wide(bracket: Bracket) -> bool:
-    """Raises the lower ends, and tries points on the way; whether nothing is left to do.
+    """Raises the lower ends, and tries points on the way; whether the network is of that kind, and a point is known.
 
-    Nothing is done where the network is not of that kind, or no point is known.
+    Plain bounds have had their say then.
     """
     if bracket.session.milp.fold == "never" or bracket.network.input_size < _INPUTS:
         return False
     large = bracket.network.input_size >= _LARGE
     budget = bracket.budget.part((1 if large else _SHARE) * bracket.budget.remaining)
+    tried = False
     while math.isfinite(bracket.upper) and bracket.running and not bracket.settled:
         radius = min(bracket.upper - bracket.gap / 2, bracket.reach)
-        try:
-            local = bracket.local(radius, branching=True)
-            blocks = _blocks(bracket, local, radius)
-        except OutOfTime:
-            return False
+        local = bracket.local(radius, branching=True)
+        blocks = _blocks(bracket, local, radius)
         if blocks is None:
-            return False
-        for row in local.open:
+            break
+        if not tried:
+            tried = True
+            bracket.certify()
+        # those that are soon refuted first, and none may leave the others without time
+        rows = local.open[::-1]
+        for number, row in enumerate(rows):
+            part = budget.part(budget.remaining / (len(rows) - number))
             with bracket.budget.stage("tree"):
-                _row(bracket, blocks, row, radius, budget, math.inf if large else _MOST)
+                _row(bracket, blocks, row, radius, part, math.inf if large else _MOST)
         if bracket.upper >= _AGAIN * radius or budget.over:
             break
-    return bracket.settled
+    return tried
 
 
 def _blocks(bracket: Bracket, local: BoxModel, radius: float) -> Blocks | None:

@@ -106,7 +106,8 @@ class WideTree:
         for number, pace in enumerate(_ROOT):
             if number:
                 lower, upper = self._narrowed(part, given, lower, upper, budget)
-            budget.tell(f"multipliers and intervals of {int(((lower[0] < 0) & (upper[0] > 0)).sum())} units, {self.lower:.6g} so far")
+            count = int(((lower[0] < 0) & (upper[0] > 0)).sum())
+            budget.tell(f"multipliers and intervals of {count} units, {self.lower:.6g} of {self.close:.6g}")
             several = given.take(torch.zeros(len(_SPREAD), dtype=torch.long))
             several = replace(several, least=several.least + torch.tensor(_SPREAD, dtype=torch.float64))
             several = improve(part, several, (lower, upper), pace, budget=budget)
