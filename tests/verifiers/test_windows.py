@@ -10,6 +10,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+import onnxsub.verifiers.bab.wide.search as wide
 from onnxsub.budget import Budget
 from onnxsub.ops.base import Array
 from onnxsub.ops.windows import encode_windows, switches
@@ -17,13 +18,14 @@ from onnxsub.verifiers.bab.lp.cutting import Cutting
 from onnxsub.verifiers.bab.lp.hull_windows import Hulls, windows_of
 from onnxsub.verifiers.bab.lp.pattern import Pattern
 from onnxsub.verifiers.bab.lp.relaxation import Relaxation
+from onnxsub.verifiers.bab.wide.blocks import blocks_of
 from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.box.unpool import with_relus
 from onnxsub.verifiers.options import BabOptions
 from onnxsub.verifiers.programs.encode import MilpModel
 from onnxsub.verifiers.programs.solvers import Problem
 from tests.verifiers.bab_tools import Sample, frame_of, target_models
-from tests.verifiers.nets import anchor, balanced, box_model, decided, logits, measured
+from tests.verifiers.nets import anchor, balanced, box_model, bracket_of, decided, logits, measured
 from tests.verifiers.windowed import random_windowed, table
 
 TOL = 1e-6
@@ -172,6 +174,24 @@ def test_relus_in_the_place_of_windows_are_the_same_function(fold: str) -> None:
         assert (other.highest >= after.max(0) - 1e-9)[[t for t in range(len(after[0])) if t != label]].all()
         assert (other.highest <= local.highest).all()
     assert replaced > 5
+
+
+def test_the_search_over_many_inputs_takes_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its matrices know Relus only: windows are Relus by then, and its lower ends hold."""
+    monkeypatch.setattr(wide, "_INPUTS", 1)
+    monkeypatch.setattr(wide, "_PER_UNIT", 1e-3)
+    monkeypatch.setattr(wide, "_UNITS", 10_000)
+    trees = []
+    monkeypatch.setattr(wide, "blocks_of", lambda local: trees.append(blocks := blocks_of(local)) or blocks)
+    for seed in range(4):
+        network, x0, label, true = question(seed)
+        search = bracket_of(network, x0, label, threads=1, tol=TOL, timeout=5)
+        search.find_start(None)
+        wide.search_wide(search)
+        assert search.lower <= true.upper + 2e-6
+        assert true.lower <= search.upper + 2e-6
+    assert len(trees) >= 4
+    assert all(b is not None for b in trees)
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -11,6 +11,7 @@ from onnxsub.ops.base import Array
 from onnxsub.verifiers.bab.wide.blocks import Blocks, blocks_of
 from onnxsub.verifiers.bab.wide.tree import WideTree
 from onnxsub.verifiers.box.model import BoxModel
+from onnxsub.verifiers.box.unpool import with_relus
 from onnxsub.verifiers.bracket import Bracket
 
 __all__ = ["search_wide"]
@@ -65,7 +66,7 @@ def _blocks(bracket: Bracket, local: BoxModel, radius: float) -> Blocks | None:
         except UnsupportedOperatorError:
             return None
         bracket.keep(local, radius)
-    return blocks_of(local)
+    return blocks_of(with_relus(local))
 
 
 def _row(bracket: Bracket, blocks: Blocks, row: int, radius: float, budget: Budget, most: float) -> None:
