@@ -45,6 +45,8 @@ class Choice:
     def __post_init__(self) -> None:
         if self.index is not None and (self.every != 1 or self.limit is not None):
             raise OptionError("--index names the samples; leave out --limit and --every")
+        if self.index is not None and (not self.index or min(self.index) < 0 or len(set(self.index)) < len(self.index)):
+            raise OptionError("--index names no row, a negative one or one twice; give each row once, from 0 on")
         if self.every < 1:
             raise OptionError(f"--every {self.every} is not possible; give 1 or more")
         if self.limit is not None and self.limit < 1:
@@ -70,6 +72,7 @@ class Samples:
         index: position of each row in the data set.
         x: `(len(index), ...)` as stored. y: labels, None: the predicted ones.
         classes: which class a name is, where that was stated. notes: what was chosen without being asked for.
+        sorted_names: how many names were taken for the classes in their order, without being told; None: none were.
     """
 
     source: str
@@ -81,6 +84,12 @@ class Samples:
     y: Array | None = field(repr=False)
     classes: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    sorted_names: int | None = None
+
+    @property
+    def labels_sha256(self) -> str | None:
+        """Of the labels of the chosen rows; None: the predicted ones. They may come from another file than the images."""
+        return None if self.y is None else hashlib.sha256(np.ascontiguousarray(self.y, dtype="<i8").tobytes()).hexdigest()
 
 
 def read_samples(
@@ -250,7 +259,9 @@ def _samples(
     if known is not None and stated is None:
         some = ", ".join(f"{name} is {number}" for name, number in list(known.items())[:5]) + (", ..." if len(known) > 5 else "")
         notes += (f"classes are the sorted names: {some}; another order: --classes",)
-    return Samples(source, sha256, *names, tuple(rows), x, None if y is None else y[rows].astype(np.int64), stated, notes)
+    chosen = None if y is None else y[rows].astype(np.int64)
+    unasked = len(known) if known is not None and stated is None else None
+    return Samples(source, sha256, *names, tuple(rows), x, chosen, stated, notes, unasked)
 
 
 def _rows(choice: Choice, count: int, path: Path) -> list[int]:

@@ -78,6 +78,9 @@ def _drop(c: Comparison, options: GateOptions) -> Check:
     # what fails with the undecided samples read in the new model's favour fails whatever they are
     outcome = FAILED if c.least.beyond(most, alpha) else UNDECIDED if c.most.beyond(most, alpha) else PASSED
     said = drop_words(c, options, most)
+    if c.old <= 0 and c.new[0] <= 0:  # nothing was compared
+        said += "; the baseline guarantees nothing here, so nothing can be lost: check labels, --mean and --std, --eps, --nodes"
+        outcome = UNDECIDED
     if alpha is not None:
         said += f", and only if significant at {alpha:g}: p = {c.most.p_value:.2g}"
     return Check("max-drop", most, c.least.drop, c.most.drop, outcome, said)

@@ -41,8 +41,9 @@ class Fall:
         return mcnemar(self.down, self.up)
 
     def beyond(self, most: float, significance: float | None) -> bool:
-        """Whether the drop is more than `most`, and significant where that is asked for."""
-        return self.drop > most + 1e-12 and (significance is None or self.p_value <= significance)
+        """Whether the drop is more than `most`, and significant where that is asked for: the samples that rose speak against it."""
+        significant = significance is None or (self.down > self.up and self.p_value <= significance)
+        return self.drop > most + 1e-12 and significant
 
     def to_json(self) -> dict[str, Any]:
         return {"drop": self.drop, "down": self.down, "up": self.up, "p_value": self.p_value}

@@ -11,9 +11,11 @@ import pytest
 
 from onnxsub.errors import InputError
 from onnxsub.evaluate.drive import PLAN
+from onnxsub.evaluate.plan import Plan, difference
+from onnxsub.evaluate.samples import Choice
 from onnxsub.gate.comparison import Fall
 from onnxsub.gate.options import NODES, GateOptions
-from onnxsub.gate.run import gate
+from onnxsub.gate.run import gate, run_gate, samples_of
 from onnxsub.metrics.paired import mcnemar, paired_interval
 from tests.gate.tools import Told, tell
 
@@ -206,6 +208,63 @@ def test_a_run_that_is_not_finished_is_no_baseline(tmp_path: Path, monkeypatch: 
     with pytest.raises(InputError, match="is not finished: 1 samples are pending"):
         told.gate(baseline=first.old.folder)
     assert (first.old.folder / PLAN).is_file()
+
+
+def test_labels_of_a_file_of_their_own_are_part_of_the_data(tmp_path: Path, monkeypatch: Patch) -> None:
+    told = tell(tmp_path, monkeypatch, "PPPPV", "PPPVV")
+    with np.load(told.data) as archive:
+        np.save(tmp_path / "x.npy", archive["x_test"])
+        y = archive["y_test"]
+    computed = []
+    for labels in (y, y, y + 1):
+        np.save(tmp_path / "y.npy", labels)
+        options = GateOptions(0.1)
+        samples = samples_of(tmp_path / "x.npy", Choice(), options, labels=str(tmp_path / "y.npy"))
+        computed.append(run_gate(told.new, told.old, samples, options, cache=tmp_path / "cache").new.computed)
+    assert computed == [5, 0, 5]
+    # a run folder from before that says nothing of the labels can still be gone on with
+    document = Plan((), samples, options.settings, ()).to_json()
+    assert document["data"]["labels_sha256"] != replace(samples, y=y).labels_sha256
+    old = {**document, "data": {k: v for k, v in document["data"].items() if k != "labels_sha256"}}
+    assert difference(old, document) is None
+
+
+def test_nothing_compared_is_nothing_passed(tmp_path: Path, monkeypatch: Patch) -> None:
+    told = tell(tmp_path, monkeypatch, "MMMMM", "MMMMM")
+    result = told.gate()
+    assert result.verdict == "undecided"
+    assert "the baseline guarantees nothing here" in result.checks[0].said
+    for number, (old, new, verdict) in enumerate(
+        [("UUUUU", "UUUUU", "undecided"), ("FFFFF", "FFFFF", "undecided"), ("VVVVV", "PVVVV", "passed")]
+    ):
+        assert tell(tmp_path, monkeypatch, old, new).gate(cache=tmp_path / str(number)).verdict == verdict
+    none = tell(tmp_path, monkeypatch, [(0.0, 0.0)] * 3, [(0.0, 0.0)] * 3, brackets=True)
+    assert none.gate(metric="distance", cache=tmp_path / "distance").verdict == "undecided"
+
+
+def test_samples_that_rose_are_no_evidence_of_a_fall() -> None:
+    assert not Fall(0.3, 5, 40).beyond(0.02, 0.05)
+    assert Fall(0.3, 40, 5).beyond(0.02, 0.05)
+    assert Fall(0.3, 5, 40).beyond(0.02, None)
+
+
+def test_names_that_are_not_the_classes_of_the_model(tmp_path: Path, monkeypatch: Patch) -> None:
+    told = tell(tmp_path, monkeypatch, "P", "P")
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        np.save(tmp_path / "images" / name / "0.npy", np.zeros((1, 4, 4), np.float32))
+    options = GateOptions(0.1)
+    two = samples_of(tmp_path / "images", Choice(), options)
+    with pytest.raises(InputError, match=r"has 2 class names, and model .* has 3 classes; say with --classes which is which"):
+        run_gate(told.new, None, two, replace(options, min_proved=0.5), cache=tmp_path / "cache")
+    stated = samples_of(tmp_path / "images", Choice(), options, classes=("cat=1", "dog=2"))
+    assert stated.sorted_names is None
+
+
+@pytest.mark.parametrize("index", [(), (-1,), (1, 1)])
+def test_rows_are_named_once(index: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="give each row once, from 0 on"):
+        Choice(index)
 
 
 def test_arrays_are_data(tmp_path: Path, monkeypatch: Patch) -> None:
