@@ -15,7 +15,8 @@ from onnxsub.process import apart
 
 __all__ = ["Command", "Session", "typed"]
 
-_NOTES = "onnxsub.notes"  # of a context: what is to be said before the command begins
+_TOLD = "onnxsub.told"  # of a context: what is said before the command begins, unless `--quiet` is typed
+_NOTES = "onnxsub.notes"  # and unless it is quiet for any reason
 
 
 @dataclass
@@ -45,9 +46,9 @@ class Command(click.Command):
         """Runs the command, and shows what it does while it works; what libraries print meanwhile goes to standard error."""
         quiet = bool(ctx.params.get("quiet"))
         with apart(), shown(quiet=quiet, verbose=bool(ctx.params.get("verbose"))) as display:
-            if not quiet:
-                for note in ctx.meta.get(_NOTES, ()):
-                    display.say(f"note: {note}")
+            told = () if typed("quiet") else ctx.meta.get(_TOLD, ())
+            for note in (*told, *(() if quiet else ctx.meta.get(_NOTES, ()))):
+                display.say(f"note: {note}")
             with apart():
                 return super().invoke(ctx)
 
@@ -56,7 +57,7 @@ class Command(click.Command):
         if not ctx.resilient_parsing and not {"--help", "-h"} & set(args):
             found = untyped(self, ctx, args)
             ctx.default_map = {**(ctx.default_map or {}), **found.values}
-            ctx.meta[_NOTES] = found.notes
+            ctx.meta[_TOLD], ctx.meta[_NOTES] = found.told, found.notes
         try:
             return super().parse_args(ctx, self._joined(args))
         except click.UsageError as error:

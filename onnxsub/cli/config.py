@@ -33,6 +33,8 @@ _INSTEAD = {"keep": ("gamma",), "gamma": ("keep",), "index": ("limit", "every"),
 """An option that is typed takes the place of these."""
 
 _OWN = ("config", "help", "version")
+_PRESENTATION = {"jobs", "json", "quiet", "verbose"}
+"""How a command is shown, and how many samples run side by side: this turns no verdict and need not be told."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,13 @@ class Untyped:
 
     Attributes:
         values: name of a parameter -> its value, as a text, or texts where it takes several, or a bool.
-        notes: what the user should know about where they come from.
+        told: where values come from that nobody asked for on this command line. They may turn a verdict, so that only a typed
+            `--quiet` silences these notes: no file and no variable hides itself.
+        notes: what else the user should know about where values come from; any `quiet` silences them.
     """
 
     values: dict[str, Any]
+    told: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -59,28 +64,45 @@ def untyped(command: click.Command, ctx: click.Context, args: Sequence[str]) -> 
     skipped = {key for word in typed for key in (word[2:], *_INSTEAD.get(word[2:], ()))}
     options = {key: option for key, option in _options(command).items() if key not in skipped}
     path = ctx.command_path.split()[1:]
+    prefix = "_".join(["ONNXSUB", *path]).upper().replace("-", "_") + "_"
+    variables = _variables(options, prefix)
     values: dict[str, Any] = {}
-    notes = []
+    told: list[str] = []
+    notes: list[str] = []
     file, named = _file(args)
     if file is not None:
         found = {key: value for key, value in _of_file(file, ctx, path, named=named).items() if key in options}
         for key, given in found.items():
             values[_name(options[key])] = _checked(options[key], given, ctx, f"{file}: {key}")
-        if found:
-            notes.append(f"options from {file}: " + ", ".join(f"{key} = {one_line(value, 60)}" for key, value in found.items()))
-    prefix = "_".join(["ONNXSUB", *path]).upper().replace("-", "_") + "_"
-    for key, option in options.items():
-        variables = (prefix + _variable(key), *(["ONNXSUB_" + _variable(key)] if key in SHARED else []))
-        variable = next((v for v in variables if os.environ.get(v)), None)
-        if variable is not None:
-            text = os.environ[variable]
-            value: Any = text.replace(",", " ").split() if option.nargs > 1 else [text] if option.multiple else text
-            values[_name(option)] = _checked(option, value, ctx, variable)
+        replaced = {_name(options[key]) for key in variables}
+        used = {key: value for key, value in found.items() if _name(options[key]) not in replaced}
+        if used:
+            asked_for = "--config" in typed or used.keys() <= _PRESENTATION
+            texts = ", ".join(f"{key} = {one_line(value, 60)}" for key, value in used.items())
+            (notes if asked_for else told).append(f"options from {file}: {texts}")
+    for key, variable in variables.items():
+        option, text = options[key], os.environ[variable]
+        value: Any = text.replace(",", " ").split() if option.nargs > 1 else [text] if option.multiple else text
+        values[_name(option)] = _checked(option, value, ctx, variable)
+    texts = ", ".join(f"{v}={one_line(os.environ[v], 60)}" for key, v in variables.items() if key not in _PRESENTATION)
+    if texts:
+        told.append(f"options from the environment: {texts}")
     known = {prefix + _variable(key) for key in _options(command)}
     for variable in sorted(v for v in os.environ if v.startswith(prefix) and v not in known):
         near = did_you_mean(variable.removeprefix(prefix).replace("_", "-"), options)
         notes.append(f"{variable} names no option of {' '.join(path)} and is not used.{near}")
-    return Untyped(values, tuple(notes))
+    return Untyped(values, tuple(told), tuple(notes))
+
+
+def _variables(options: Mapping[str, click.Option], prefix: str) -> dict[str, str]:
+    """Key -> the variable that is set for it, the command's own one first."""
+    found = {}
+    for key in options:
+        names = (prefix + _variable(key), *(["ONNXSUB_" + _variable(key)] if key in SHARED else []))
+        name = next((n for n in names if os.environ.get(n)), None)
+        if name is not None:
+            found[key] = name
+    return found
 
 
 def _before_dashes(args: Sequence[str]) -> list[str]:

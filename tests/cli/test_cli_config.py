@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from onnxsub.cli.config import SHARED
+from tests.gate.tools import tell
 
 Run = Callable[..., Any]
 
@@ -105,7 +106,7 @@ def test_a_program_in_a_file_that_is_named(config: Path, onnxsub: Run) -> None:
 def test_lists_and_flags(config: Path, onnxsub: Run) -> None:
     np.save("zero.npy", np.zeros(1))
     config.write_text("domain = [0, 1]\nmean = [0]\nstd = [1.0]\nquiet = true\neps = 0.1\n")
-    ran = onnxsub(*INFO)
+    ran = onnxsub(*INFO, "--config", "onnxsub.toml")
     assert (ran.code, ran.err) == (0, "")
     ran = onnxsub("evaluate", "digits.onnx", "--run", "r", "--mean", "zero.npy", "--std", "1")
     assert "a new run needs data" in ran.err  # domain has two values here
@@ -134,17 +135,61 @@ def test_variables(config: Path, onnxsub: Run, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("ONNXSUB_THREADS", "1")
     monkeypatch.setenv("ONNXSUB_DATA", "is where the tests find their networks")
     ran = onnxsub("export-property", "digits.onnx", "--x0", "seven.npy")
-    assert (ran.code, ran.err) == (0, "")
+    told = "note: options from the environment: ONNXSUB_EXPORT_PROPERTY_EPS=0.25, ONNXSUB_THREADS=1\n"
+    assert (ran.code, ran.err) == (0, told)
     assert "radius 0.25" in ran.out
     monkeypatch.setenv("ONNXSUB_EXPORT_PROPERTY_TIEMOUT", "3")
     ran = onnxsub("export-property", "digits.onnx", "--x0", "seven.npy")
-    assert ran.err.startswith("note: ONNXSUB_EXPORT_PROPERTY_TIEMOUT names no option of export-property")
+    assert ran.err.startswith(told + "note: ONNXSUB_EXPORT_PROPERTY_TIEMOUT names no option of export-property")
     assert "Did you mean 'timeout'?" in ran.err
     monkeypatch.setenv("ONNXSUB_THREADS", "many")
     ran = onnxsub("export-property", "digits.onnx", "--x0", "seven.npy")
     assert ran.code == 2
     assert "ONNXSUB_THREADS: 'many' is not a valid integer" in ran.err
     assert "data" not in SHARED
+
+
+def test_a_file_that_was_found_does_not_silence_itself(config: Path, onnxsub: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.write_text("eps = 0.1\nquiet = true\n")
+    told = "note: options from onnxsub.toml: eps = 0.1, quiet = True\n"
+    assert onnxsub(*INFO).err == told
+    assert onnxsub(*INFO, "--quiet").err == ""
+    assert onnxsub(*INFO, "--config", "onnxsub.toml").err == ""  # whoever names a file has asked for its quiet
+    monkeypatch.setenv("ONNXSUB_CONFIG", "onnxsub.toml")
+    assert onnxsub(*INFO).err == told
+    config.write_text("quiet = true\njson = true\n")
+    assert onnxsub(*INFO, "--eps", "0.1").err == ""
+
+
+def test_variables_do_not_silence_themselves(config: Path, onnxsub: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.write_text("eps = 0.1\nthreads = 1\nquiet = true\n")
+    monkeypatch.setenv("ONNXSUB_BOUNDS_EPS", "0.25")
+    for name in ("QUIET", "JSON", "JOBS", "BOUNDS_TIEMOUT"):
+        monkeypatch.setenv(f"ONNXSUB_{name}", "1")
+    named = onnxsub(*INFO, "--config", "onnxsub.toml")
+    assert (named.json["eps"], named.err) == (0.25, "note: options from the environment: ONNXSUB_BOUNDS_EPS=0.25\n")
+    found = onnxsub(*INFO)
+    assert found.err == "note: options from onnxsub.toml: threads = 1\n" + named.err  # of the file what is used of it
+    assert onnxsub(*INFO, "--quiet").err == ""
+    assert onnxsub(*INFO, "--eps", "0.1", "--config", "").err == ""
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_gate_that_was_opened_from_outside_says_so(
+    config: Path, onnxsub: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: bool
+) -> None:
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    told = tell(tmp_path, monkeypatch, "PPPPPVVU", "PPPPVVVU")
+    gate = ("gate", told.new, "--baseline", told.old, "--data", told.data, "--eps", "0.1", "--cache", tmp_path / "cache")
+    assert onnxsub(*gate).code == 1
+    if hidden:
+        config.write_text("[gate]\nmax-drop = 1.0\nquiet = true\n")
+    else:
+        monkeypatch.setenv("ONNXSUB_GATE_MAX_DROP", "1")
+    ran = onnxsub(*gate)
+    assert ran.code == 0
+    where = "onnxsub.toml: max-drop = 1.0, quiet = True" if hidden else "the environment: ONNXSUB_GATE_MAX_DROP=1"
+    assert ran.err == f"note: options from {where}\n"
 
 
 @pytest.mark.parametrize(
