@@ -70,15 +70,15 @@ def test_the_seed_decides(tmp_path: Path) -> None:
 
 def test_bad_input(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
-    for argv, words in (
-        (["-o", str(tmp_path / "file" / "x")], "cannot make the folder"),
-        (["-o", str(tmp_path), "--gammas", "2"], "--gamma 2.0 is outside"),
-        (["-o", str(tmp_path), "--gammas", "x"], "is no list of numbers"),
-        (["-o", str(tmp_path), "--gammas", ""], "nothing is to be drawn"),
-        (["-o", str(tmp_path), "--methods", "sin"], "--method 'sin' is unknown"),
-        (["-o", str(tmp_path), "--seed", "-1"], "--seed -1"),
+    for argv, code, words in (
+        (["-o", str(tmp_path / "file" / "x")], 4, "cannot make the folder"),
+        (["-o", str(tmp_path), "--gammas", "2"], 2, "--gamma 2.0 is outside"),
+        (["-o", str(tmp_path), "--gammas", "x"], 2, "is no list of numbers"),
+        (["-o", str(tmp_path), "--gammas", ""], 2, "nothing is to be drawn"),
+        (["-o", str(tmp_path), "--methods", "sin"], 2, "--method 'sin' is unknown"),
+        (["-o", str(tmp_path), "--seed", "-1"], 2, "--seed -1"),
     ):
-        assert run_cli(["demo2d", *argv]) == 4
+        assert run_cli(["demo2d", *argv]) == code
         out, err = capfd.readouterr()
         assert out == ""
         assert words in err
