@@ -18,7 +18,7 @@ from onnxsub.ops.base import Array
 from onnxsub.query import Query
 from onnxsub.shown import Sight
 
-__all__ = ["Call", "answer", "in_time", "split"]
+__all__ = ["Call", "answer", "check_alone", "in_time", "split"]
 
 O = TypeVar("O")
 R = TypeVar("R")
@@ -74,12 +74,19 @@ def answer(
         threads: of onnxruntime.
     """
     if isinstance(model, Query):
-        if asked:
-            name = next(iter(asked))
-            raise InputError(f"{name}: a query says that already; give it to make_query, or model and anchor in place of the query")
+        check_alone(x, asked)
         return _single(call, model, progress)
     question = Question.of(model, x, asked, threads)
     return _batch(call, question, progress) if question.many else _single(call, question.query(), progress)
+
+
+def check_alone(x: AnyInput, asked: Mapping[str, Any]) -> None:
+    """Raises InputError where an anchor or a keyword stands beside a query, which holds both."""
+    if x is not None:
+        raise InputError("a query has its anchor; leave x out, or give query.model in place of the query")
+    if asked:
+        name = next(iter(asked))
+        raise InputError(f"{name}: a query says that already; give it to make_query, or model and anchor in place of the query")
 
 
 @contextmanager

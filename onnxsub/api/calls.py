@@ -69,7 +69,7 @@ def distance(
         InputError: model, anchor, keywords or values that cannot be used.
     """
     with in_python():
-        if isinstance(model, Query) and isinstance(x, DistanceOptions):
+        if isinstance(model, Query) and isinstance(x, DistanceOptions) and options is None:
             x, options = None, x
         if run is not None:
             return distance_run(model, x, run, progress, keywords)
@@ -112,9 +112,10 @@ def verify(
     """
     with in_python():
         if isinstance(model, Query):
-            if isinstance(eps, VerifyOptions):
+            if isinstance(eps, VerifyOptions) and options is None:
                 eps, options = None, eps
-            x, eps = None, x if eps is None else eps
+            if eps is None:
+                x, eps = None, x
         elif isinstance(eps, VerifyOptions):
             raise InputError("eps is missing: verify(model, x, eps, options)")
         if run is not None:
@@ -155,7 +156,7 @@ def attack(
             in is `AttackOptions(upper=...)`.
     """
     with in_python():
-        if isinstance(model, Query) and isinstance(x, AttackOptions):
+        if isinstance(model, Query) and isinstance(x, AttackOptions) and options is None:
             x, options = None, x
         own, asked = split("attack", keywords, keywords_of(AttackOptions))
         done = build(AttackOptions, own, options)
@@ -192,7 +193,7 @@ def prune(
         OutOfTimeError: the time ended before there was something to write.
     """
     with in_python():
-        if isinstance(model, Query) and isinstance(x, PruneOptions):
+        if isinstance(model, Query) and isinstance(x, PruneOptions) and options is None:
             x, options = None, x
         own, asked = split("prune", keywords, keywords_of(PruneOptions))
         limit = checked("timeout", timeout, float | None)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from onnxsub.any_model import AnyModel
 from onnxsub.api.keywords import build, checked, in_python, keywords_of, refuse_unknown, signed
 from onnxsub.api.progress import AnyProgress, telling
-from onnxsub.api.question import AnyInput, AskedOptions, as_array
-from onnxsub.api.runs import SPACE, classes_of, index_of
-from onnxsub.api.stored import RUN, space_of_run
+from onnxsub.api.question import AnyInput, AskedOptions
+from onnxsub.api.runs import SPACE, classes_of, index_of, inputs_of, labels_of, tell_notes
+from onnxsub.api.stored import RUN, space_of_run, stored
 from onnxsub.errors import InputError
 from onnxsub.evaluate.drive import RunOptions
-from onnxsub.evaluate.samples import Choice
+from onnxsub.evaluate.labels import class_numbers
+from onnxsub.evaluate.samples import PREDICTED, Choice, Samples
 from onnxsub.gate.options import GateOptions
 from onnxsub.gate.outputs import check_outputs, write_outputs
 from onnxsub.gate.result import GateResult
@@ -35,7 +39,7 @@ def gate(
     Args:
         new: the model, in any form that `distance` takes.
         baseline: what it is compared with, or the folder of a finished run of it; None: nothing is compared.
-        data, labels, index, limit, every, array, classes: as of `evaluate`.
+        data, labels, index, limit, every, array, classes: as of `evaluate`; where data is an array, labels are one too.
         eps: radius of the ball round each sample.
         cache: folder of the runs; what lies there is not computed again.
         progress: True: a bar. A function: told `(share, text)`.
@@ -45,6 +49,9 @@ def gate(
 
     Raises:
         InputError: models, data or keywords that cannot be used. MissingDependencyError: pyarrow is not installed.
+
+    Warns:
+        UserWarning: as `evaluate`.
     """
     with in_python():
         options = {k: v for k, v in keywords_of(GateOptions).items() if k != "domain"}
@@ -57,11 +64,8 @@ def gate(
         files = {k: os.fspath(v) for k, v in keywords.items() if k in _FILES and v is not None}
         check_outputs(files)
         choice = Choice(index_of(index), checked("every", every, int), checked("limit", limit, int | None))
-        if isinstance(data, str | os.PathLike):
-            samples = samples_of(data, choice, chosen, array, None if labels is None else os.fspath(labels), classes_of(classes))
-        else:
-            pair = (as_array(data, "data"), None if labels is None else as_array(labels, "labels"))
-            samples = samples_of(pair, choice, chosen)
+        samples = _samples(data, labels, choice, chosen, array, classes)
+        tell_notes(samples)
         how = build(RunOptions, {k: v for k, v in keywords.items() if k in RUN})
         where = Path(checked("cache", cache, str | os.PathLike))
         with telling(progress) as teller:
@@ -69,6 +73,25 @@ def gate(
             result = run_gate(new, baseline, samples, chosen, cache=where, run=how, progress=tell)
         write_outputs(result, files, ["onnxsub.gate"])
         return result
+
+
+def _samples(data: AnyInput, labels: Any, choice: Choice, options: GateOptions, array: str | None, classes: Any) -> Samples:
+    """The chosen rows; inputs and labels are each a file, a name or an array in memory."""
+    x, y, known = inputs_of(data, array), labels_of(labels), classes_of(classes)
+    if y is not None and not isinstance(y, str):
+        y, _ = class_numbers(y, known, "labels")
+    if isinstance(x, str):
+        if y is None or isinstance(y, str):
+            return samples_of(x, choice, options, array, y, known)
+        with TemporaryDirectory() as folder:
+            samples = samples_of(x, choice, options, array, stored(Path(folder), "labels", y))
+        # the folder is gone: what tells these labels from others in the cache is their content, and no path
+        return replace(samples, labels="y", sha256=hashlib.sha256(samples.sha256.encode() + y.tobytes()).hexdigest())
+    if isinstance(y, str):
+        if y != PREDICTED:
+            raise InputError(f"labels is {y!r}, and data is an array; give an array of labels, or {PREDICTED!r}")
+        y = None
+    return samples_of((x, y), choice, options)
 
 
 signed(gate, GateOptions, RunOptions, hidden=("domain",))

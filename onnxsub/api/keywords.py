@@ -18,7 +18,7 @@ import numpy as np
 
 from onnxsub.errors import InputError, OnnxsubError
 
-__all__ = ["Keyword", "build", "checked", "in_python", "keywords_of", "refuse_unknown", "signed"]
+__all__ = ["Keyword", "build", "checked", "in_python", "keywords_of", "refuse_unknown", "signed", "spoken"]
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -132,11 +132,17 @@ def in_python() -> Iterator[None]:
     try:
         yield
     except OnnxsubError as error:
-        text = str(error).replace("--domain LO HI", "lower and upper").replace("--domain", "lower and upper")
-        spoken = re.sub(r"--([a-z][a-z0-9-]*)", lambda m: m[1].replace("-", "_"), text)
-        if spoken == str(error):
+        text = spoken(str(error))
+        if text == str(error):
             raise
-        raise type(error)(spoken) from error
+        raise type(error)(text) from error
+
+
+def spoken(text: str) -> str:
+    """A message of the command line in the words of Python: keywords in place of options."""
+    for option, keyword in (("--domain LO HI", "lower and upper"), ("--domain", "lower and upper"), ("--label-column", "labels")):
+        text = text.replace(option, keyword)
+    return re.sub(r"--([a-z][a-z0-9-]*)", lambda m: m[1].replace("-", "_"), text)
 
 
 def signed(call: F, *options: type[Any], hidden: Collection[str] = ()) -> F:

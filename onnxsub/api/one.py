@@ -13,7 +13,7 @@ import onnxsub.passes.bounds as bounding
 import onnxsub.passes.compare as comparing
 from onnxsub import model_info
 from onnxsub.any_model import AnyModel, any_model
-from onnxsub.api.answer import in_time, split
+from onnxsub.api.answer import check_alone, in_time, split
 from onnxsub.api.keywords import build, checked, in_python, keywords_of, signed
 from onnxsub.api.question import AnyInput, AskedOptions, Question, as_array
 from onnxsub.budget import Budget
@@ -99,7 +99,7 @@ def bounds(
         OutOfTimeError: the time ended; bounds are all or nothing.
     """
     with in_python():
-        if isinstance(model, Query) and isinstance(x, BoundsOptions):
+        if isinstance(model, Query) and isinstance(x, BoundsOptions) and options is None:
             x, options = None, x
         elif isinstance(model, Query) and eps is None:
             x, eps = None, x
@@ -124,7 +124,7 @@ def compare(
         keywords: fields of `CompareOptions` (`samples`, `method` of the bounds, ...), of model and anchor.
     """
     with in_python():
-        if isinstance(model, Query) and isinstance(x, CompareOptions):
+        if isinstance(model, Query) and isinstance(x, CompareOptions) and options is None:
             x, options = None, x
         elif isinstance(model, Query) and eps is None:
             x, eps = None, x
@@ -156,8 +156,7 @@ def radius_of(call: str, eps: Any, asked: dict[str, Any]) -> tuple[float, dict[s
 
 def _one(call: str, model: AnyModel | Query, x: AnyInput, asked: Mapping[str, Any], threads: int | None) -> Query:
     if isinstance(model, Query):
-        if asked:
-            raise InputError(f"{next(iter(asked))}: a query says that already; give it to make_query")
+        check_alone(x, asked)
         return model
     question = Question.of(model, x, asked, threads)
     if question.many:

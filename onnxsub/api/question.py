@@ -103,6 +103,8 @@ class Question:
             point = read_anchor(os.fspath(x), read.input_shape, index=asked.index, array=asked.array, domain=(low, high))
             question = Question(read, point[None], False, asked, threads)
         else:
+            if asked.index is not None or asked.array is not None:
+                raise InputError("index and array belong to a file; give x[i]")
             data = as_array(x, "the anchor")
             read = any_model(model, data[0] if asked.batch and data.ndim else data, asked.reading)
             question = Question(read, *_rows(data, read.input_shape, asked.batch), asked, threads)

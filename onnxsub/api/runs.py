@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from onnxsub.any_model import AnyModel
-from onnxsub.api.keywords import build, checked, in_python, keywords_of, refuse_unknown, signed
+from onnxsub.api.keywords import build, checked, in_python, keywords_of, refuse_unknown, signed, spoken
 from onnxsub.api.progress import AnyProgress, telling
 from onnxsub.api.question import AnyInput, AskedOptions, as_array
 from onnxsub.api.stored import RUN, model_file, space_of_run, stored
@@ -23,13 +25,14 @@ from onnxsub.evaluate.robustness.run import robustness as drive_robustness
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.run import EvaluateResult, open_run
 from onnxsub.evaluate.run import evaluate as drive_evaluate
-from onnxsub.evaluate.samples import PREDICTED, Choice, parse_indices, read_samples
+from onnxsub.evaluate.samples import PREDICTED, Choice, Samples, parse_indices, read_samples
 from onnxsub.evaluate.settings import Settings
+from onnxsub.ops.base import Array
 from onnxsub.reading import Reading
 from onnxsub.report.report import ReportOptions, ReportResult, report_joined
 from onnxsub.report.report import report as write_report
 
-__all__ = ["SPACE", "classes_of", "evaluate", "index_of", "report", "robustness"]
+__all__ = ["SPACE", "classes_of", "evaluate", "index_of", "inputs_of", "labels_of", "report", "robustness", "tell_notes"]
 
 SPACE = ("lower", "upper", "mean", "std", "space", "output", "input_shape")
 """Keywords of the data space and of reading that a run has."""
@@ -51,7 +54,7 @@ def evaluate(
         labels: one class per input, the name of an array of the `.npz` or an `.npy` file; None: the file's own, or of an array
             of inputs the predicted ones.
         run: the folder.
-        index, limit, every: which samples: positions, at most so many, each so-manieth. array: which one of an `.npz`.
+        index, limit, every: which samples: positions, at most so many, each so-manieth. array: which one of an `.npz` file.
         classes: which class a name among the labels is: the names in order, `cat=0,dog=1`, or a file.
         reference: a `.csv` file of values that stand beside the distances: sample, value.
         progress: True: a bar. A function: told `(share, text)`.
@@ -61,6 +64,9 @@ def evaluate(
     Raises:
         InputError: the folder holds another run, or data, models or values that cannot be used.
         MissingDependencyError: pyarrow is not installed.
+
+    Warns:
+        UserWarning: something about the data was chosen without being asked for, as the order of class names.
     """
     with in_python():
         folder = Path(checked("run", run, str | os.PathLike))
@@ -77,6 +83,7 @@ def evaluate(
             done = build(Settings, {**values, **space_of_run(asked)})
             several: list[Any] = list(models) if isinstance(models, list | tuple) else [models]
             samples = read_samples(*_data(folder, data, labels, (index, limit, every), array), classes_of(classes))
+            tell_notes(samples)
             plan = Plan.of(_files(several, samples.x[:1], asked.reading, folder), samples, done)
         with telling(progress) as teller:
             tell = None if teller is None else teller.share()
@@ -117,6 +124,7 @@ def robustness(
             asked = build(AskedOptions, {k: v for k, v in own.items() if k in SPACE})
             done = build(RobustnessSettings, {**values, **space_of_run(asked)})
             samples = choose(done, *_data(folder, data, labels, (index, limit, every), array), classes_of(classes))
+            tell_notes(samples)
             plan = Plan.of(_files([model], samples.x[:1], asked.reading, folder), samples, done)
         with telling(progress) as teller:
             return drive_robustness(plan, folder, how, progress=None if teller is None else teller.share())
@@ -156,16 +164,39 @@ def _data(
         raise InputError("a new run needs data: an array of inputs, an .npz or .npy file, or a data set's name")
     index, limit, every = which
     choice = Choice(index_of(index), checked("every", every, int), checked("limit", limit, int | None))
+    x, y = inputs_of(data, array), labels_of(labels)
+    if not isinstance(x, str) and y is None:
+        y = PREDICTED
+    source = x if isinstance(x, str) else stored(folder, "x", x)
+    return source, choice, array, y if y is None or isinstance(y, str) else stored(folder, "labels", y)
+
+
+def inputs_of(data: AnyInput, array: str | None) -> str | Array:
+    """The path or the name of data, or the array itself. Raises InputError where `array` names a part of what is no file."""
     if isinstance(data, str | os.PathLike):
-        source, said = os.fspath(data), labels
-    else:
-        source, said = stored(folder, "x", as_array(data, "data")), PREDICTED if labels is None else labels
-    if said is not None and not isinstance(said, str | os.PathLike):
-        y = as_array(said, "labels")
-        if y.dtype.kind not in "iu":
-            raise InputError(f"labels hold {y.dtype} values; give one whole number per input")
-        said = stored(folder, "labels", y.reshape(-1).astype("int64"))
-    return source, choice, array, None if said is None else os.fspath(said)
+        return os.fspath(data)
+    if array is not None:
+        raise InputError("array names an array of an .npz file; leave it out where data is an array itself")
+    return as_array(data, "data")
+
+
+def labels_of(labels: Any) -> str | Array | None:
+    """The path or the name of labels, or `(N,)` int64. Raises InputError where they are no whole numbers."""
+    if labels is None or isinstance(labels, str | os.PathLike):
+        return None if labels is None else os.fspath(labels)
+    y = as_array(labels, "labels")
+    if y.dtype.kind not in "iu":
+        raise InputError(f"labels hold {y.dtype} values; give one whole number per input")
+    return y.reshape(-1).astype("int64")
+
+
+def tell_notes(samples: Samples) -> None:
+    """Warns, in the line that called the package, of what was chosen without being asked for."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "onnxsub":
+        level, frame = level + 1, frame.f_back
+    for note in samples.notes:
+        warnings.warn(spoken(note), UserWarning, stacklevel=level)
 
 
 def index_of(index: Any) -> tuple[int, ...] | None:

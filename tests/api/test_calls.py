@@ -63,6 +63,40 @@ def test_old_forms_still_work(query: onnxsub.Query) -> None:
     assert onnxsub.compare(query, pruned.proto, onnxsub.CompareOptions(eps)).certified >= 0
 
 
+BESIDE: list[Any] = [
+    lambda q, x: onnxsub.distance(q, x),
+    lambda q, x: onnxsub.distance(q, x, onnxsub.DistanceOptions()),
+    lambda q, x: onnxsub.distance(q, onnxsub.DistanceOptions(), onnxsub.DistanceOptions()),
+    lambda q, x: onnxsub.verify(q, x, 0.01),
+    lambda q, x: onnxsub.verify(q, x, eps=0.01),
+    lambda q, x: onnxsub.verify(q, x, 0.01, onnxsub.VerifyOptions()),
+    lambda q, x: onnxsub.attack(q, x),
+    lambda q, x: onnxsub.prune(q, x, keep=3),
+    lambda q, x: onnxsub.bounds(q, x, 0.01),
+    lambda q, x: onnxsub.compare(q, q.model, x, 0.01),
+    lambda q, x: onnxsub.make_query(q, x),
+]
+
+
+@pytest.mark.parametrize("call", BESIDE)
+def test_an_anchor_beside_a_query_is_refused(call: Any, query: onnxsub.Query) -> None:
+    """The answer would be about the query's own anchor."""
+    with pytest.raises(onnxsub.InputError, match=r"a query has its anchor; leave x out, or give query\.model"):
+        call(query, batch()[1])
+
+
+def test_options_follow_a_query_and_its_radius(query: onnxsub.Query) -> None:
+    options = onnxsub.VerifyOptions(limits=onnxsub.Limits(timeout=7, threads=1))
+    for answer in (onnxsub.verify(query, 0.01, options), onnxsub.verify(query, None, 0.01, options)):
+        assert (answer.status, answer.eps, answer.settings["timeout"]) == ("proved", 0.01, 7)
+
+
+def test_index_and_array_choose_an_anchor_of_a_file(tmp_path: Path) -> None:
+    net = onnxsub.load(module(), example=batch()[0])
+    np.savez(tmp_path / "x.npz", a=batch(), b=batch() / 2)
+    assert np.array_equal(onnxsub.make_query(net, tmp_path / "x.npz", index=2, array="b", threads=1).x0, batch()[2] / 2)
+
+
 def test_keywords_do_what_options_do(query: onnxsub.Query) -> None:
     x = batch()[0]
     by_keyword = onnxsub.distance(module(), x, keep=3, method="act", timeout=20, **QUICK)
@@ -136,7 +170,21 @@ WRONG: list[tuple[Any, str]] = [
     (lambda x: onnxsub.evaluate(timeout=3, run="r"), "about a new run"),
     (lambda x: onnxsub.robustness(module(), x, run="r"), "eps is missing"),
     (lambda x: onnxsub.gate(module(), data=x), "eps is missing"),
+    (lambda x: onnxsub.gate(module(), data=x[None], eps=0.1, array="a"), "array names an array of an .npz file"),
+    (lambda x: onnxsub.gate(module(), data=x[None], labels=["a"], eps=0.1), "labels is an array of <U1"),
+    (lambda x: onnxsub.gate(module(), data=x[None], labels=[0.5], eps=0.1), "labels hold float64 values"),
+    (lambda x: onnxsub.gate(module(), data=x[None], labels="y.npy", eps=0.1), "give an array of labels, or 'predicted'"),
+    (lambda x: onnxsub.gate(module(), data=x[None], labels=[5], classes="3,4", eps=0.1), "the class name '5'"),
+    (lambda x: onnxsub.evaluate(module(), x[None], run="r", array="a"), "array names an array of an .npz file"),
+    (lambda x: onnxsub.robustness(module(), x[None], eps=0.1, run="r", array="a"), "array names an array of an .npz file"),
     (lambda x: onnxsub.report("no-run"), "is no run folder"),
+    *((call, "index and array belong to a file; give x") for call in (
+        lambda x: onnxsub.verify(module(), np.stack([x, x]), 0.02, index=1),
+        lambda x: onnxsub.distance(module(), x, array="foo"),
+        lambda x: onnxsub.make_query(module(), x, index=0),
+        lambda x: onnxsub.bounds(module(), x, 0.1, array="foo"),
+        lambda x: onnxsub.verify(module(), np.stack([x, x]), 0.02, index=1, run="r"),
+    )),
 ]
 
 
