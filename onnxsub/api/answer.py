@@ -18,7 +18,7 @@ from onnxsub.ops.base import Array
 from onnxsub.query import Query
 from onnxsub.shown import Sight
 
-__all__ = ["Call", "answer", "check_alone", "in_time", "split"]
+__all__ = ["Call", "answer", "check_alone", "check_keywords_only", "in_time", "split"]
 
 O = TypeVar("O")
 R = TypeVar("R")
@@ -87,6 +87,13 @@ def check_alone(x: AnyInput, asked: Mapping[str, Any]) -> None:
     if asked:
         name = next(iter(asked))
         raise InputError(f"{name}: a query says that already; give it to make_query, or model and anchor in place of the query")
+
+
+def check_keywords_only(**given: object) -> None:
+    """Raises InputError where an object stands beside `run`, whose folder states every option by itself."""
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(f"{name} is not possible with run, whose folder states every option; give them as keywords")
 
 
 @contextmanager

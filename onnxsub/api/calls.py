@@ -12,7 +12,7 @@ import onnxsub.pruning.prune as pruning
 import onnxsub.verifiers.distance as measuring
 import onnxsub.verifiers.verify as deciding
 from onnxsub.any_model import AnyModel, any_model
-from onnxsub.api.answer import Call, answer, split
+from onnxsub.api.answer import Call, answer, check_keywords_only, split
 from onnxsub.api.keywords import build, checked, in_python, keywords_of, signed
 from onnxsub.api.one import radius_of
 from onnxsub.api.progress import AnyProgress, Teller, telling
@@ -72,6 +72,7 @@ def distance(
         if isinstance(model, Query) and isinstance(x, DistanceOptions) and options is None:
             x, options = None, x
         if run is not None:
+            check_keywords_only(options=options, found=found)
             return distance_run(model, x, run, progress, keywords)
         own, asked = split("distance", keywords, keywords_of(DistanceOptions))
         done = build(DistanceOptions, _with_substitute(own, options), options)
@@ -119,6 +120,7 @@ def verify(
         elif isinstance(eps, VerifyOptions):
             raise InputError("eps is missing: verify(model, x, eps, options)")
         if run is not None:
+            check_keywords_only(options=options)
             return verify_run(model, x, eps, run, progress, keywords)
         own, asked = split("verify", keywords, keywords_of(VerifyOptions))
         done = build(VerifyOptions, own, options)

@@ -166,6 +166,8 @@ WRONG: list[tuple[Any, str]] = [
     (lambda x: onnxsub.verify(onnxsub.make_query(module(), x), 0.1, label=2), "a query says that already"),
     (lambda x: onnxsub.prune(module(), np.stack([x, x]), path="a.onnx"), "of one substitute"),
     (lambda x: onnxsub.load("none.onnx"), "does not exist"),
+    (lambda x: onnxsub.distance(module(), np.stack([x, x]), onnxsub.DistanceOptions(), run="r"), "options is not possible"),
+    (lambda x: onnxsub.verify(module(), np.stack([x, x]), 0.1, onnxsub.VerifyOptions(), run="r"), "options is not possible"),
     (lambda x: onnxsub.evaluate(module(), run="r"), "needs data"),
     (lambda x: onnxsub.evaluate(timeout=3, run="r"), "about a new run"),
     (lambda x: onnxsub.robustness(module(), x, run="r"), "eps is missing"),
