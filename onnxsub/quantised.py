@@ -13,8 +13,9 @@ With u = 2^-24, an interval of every tensor on the domain, and M the size of its
     quantiser, jump    E = 2 u M, of a jump and s E_in: what it may jump is in its own relation already
     anything else      E = the width of its interval
 
-which holds for every order of summation, for fused multiply-add, and for sums of integers (Higham 2002, 3.5). E / step is added to
-the room of the quantiser, E to that of any other function that jumps: its bounds hold for every execution.
+plus 2^-126 for each of the n + 8 or 64 roundings: what is smaller may become 0. This holds for every order of summation, for fused
+multiply-add, and for sums of integers (Higham 2002, 3.5). E / step is added to the room of the quantiser, E to that of any other
+function that jumps: its bounds hold for every execution.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ else:
 __all__ = ["joined", "with_room"]
 
 _UNIT = 2.0**-24
+_LEAST = 2.0**-126  # the least normal float32: a result below it loses digits, or all of it where a runtime flushes
 _MORE = 8  # roundings of an affine operator beside its terms: scales that are multiplied in, a bias, a sum
 _FUNCTION = 64  # units in the last place that a runtime's Sigmoid, Tanh and the like may be off by
 
@@ -166,11 +168,12 @@ def _rounded(op: Operator, errors: list[Tensor], ends: list[tuple[Tensor, Tensor
         sizes = [torch.maximum(l.abs(), u.abs()) for l, u in ends]
         if isinstance(op, Selection):
             return op.magnitude(*errors)
-        n = (_terms(op) + _MORE) * _UNIT
+        count = _terms(op) + _MORE
+        n = count * _UNIT
         terms = op.magnitude(*sizes)
         c = op.offset(terms)
         terms = terms if c is None else terms + c.abs()
-        return op.magnitude(*errors) + n / (1 - n) * terms
+        return op.magnitude(*errors) + n / (1 - n) * terms + count * _LEAST
     if isinstance(op, Windows):
         return op.forward(*errors)
     if isinstance(op, Bilinear):
@@ -180,15 +183,16 @@ def _rounded(op: Operator, errors: list[Tensor], ends: list[tuple[Tensor, Tensor
     if isinstance(op, Activation) and "slopes" not in _function(op).unsupported:
         least, most = op.slopes(*ends[0])
         steepest = torch.maximum(least.abs(), most.abs())
-        return torch.where(errors[0] > 0, steepest * errors[0], errors[0]) + _FUNCTION * _UNIT * size
-    return high - low + _FUNCTION * _UNIT * size
+        return torch.where(errors[0] > 0, steepest * errors[0], errors[0]) + _FUNCTION * (_UNIT * size + _LEAST)
+    return high - low + _FUNCTION * (_UNIT * size + _LEAST)
 
 
 def _of_product(op: Bilinear, error: Tensor, size: Tensor) -> Tensor:
     (ex, ey), (mx, my) = op.split(error), op.split(size)
-    n = (op.terms + _MORE) * _UNIT
+    count = op.terms + _MORE
+    n = count * _UNIT
     # sizes include the errors, so E_x E_y is counted
-    return (op.product(mx, ey) + op.product(ex, my) + n / (1 - n) * op.product(mx, my)).reshape(-1, *op.out_shape)
+    return (op.product(mx, ey) + op.product(ex, my) + n / (1 - n) * op.product(mx, my) + count * _LEAST).reshape(-1, *op.out_shape)
 
 
 def _terms(op: Affine) -> int:

@@ -221,6 +221,9 @@ def _switched(node: Node, source: str, by_output: Mapping[str, Node]) -> _Form |
     test = by_output.get(node.inputs[0])
     if test is None or test.op_type not in ("Greater", "GreaterOrEqual") or test.inputs[1] not in test.constants:
         return None
+    scaled = by_output.get(test.inputs[0])
+    if test.inputs[0] != source and (scaled is None or scaled.op_type not in ("Mul", "Div") or scaled.variables != (source,)):
+        return None  # what float32 rounds in sums before the test may decide far from the threshold
     forms = [_form(t, source, by_output, _DEPTH) for t in (test.inputs[0], *node.inputs[1:])]
     threshold, (asked, line, curve) = _number(test, 1), forms
     if asked is None or line is None or curve is None or threshold is None:

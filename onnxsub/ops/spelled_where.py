@@ -2,8 +2,10 @@
 
     Where(x > t, p(x), q(x))    or    x * Cast(x > t)
 
-with one number t, p and q affine. Where the pieces meet at t it does not matter which of them has t itself, nor which side float32
-takes near it. What is none of these functions stays a Where, which is read as it is (`either.py`).
+with one number t, p and q affine. The test reads x itself, or `x + s > r` with `|r| <= |t|`: float32 rounds such a sum by
+`|r|` 2^-24 at the most where it decides, which is no more than it rounds t by. Where the pieces meet at t it then does not matter
+which of them has t itself, nor which side float32 takes. `x + 1e6 > 1e6` decides 0.03 beside 0: that, and what is none of these,
+stays a Where, which is read as it is (`either.py`), with room for what float32 rounds before the test.
 """
 
 from __future__ import annotations
@@ -46,10 +48,13 @@ def pieces(
     k, c = asked[1] - limit[1], limit[0] - asked[0]
     if k not in (1.0, -1.0) or not math.isfinite(c):
         return None
+    asks = _asks(test, source, by_output)
+    if asks not in ("x", "sum") or (asks == "sum" and abs(asked[0] if asked[1] == 0 else limit[0]) > abs(c)):
+        return None
     above, strict = (test.op_type in ("Greater", "GreaterOrEqual")) == (k > 0), test.op_type in ("Greater", "Less")
     over, under = (first, second) if above else (second, first)
     # where the pieces do not meet, what float32 rounds before the test decides: then x itself has to be tested
-    return _known(k * c, over, under, jumps=(0.0, 1.0) in (asked, limit) and above == strict)
+    return _known(k * c, over, under, jumps=asks == "x" and above == strict)
 
 
 def _gate(node: Node, source: str, by_output: Mapping[str, Node]) -> Node | None:
@@ -58,6 +63,21 @@ def _gate(node: Node, source: str, by_output: Mapping[str, Node]) -> Node | None
         return None
     cast = by_output.get(node.inputs[1 - node.inputs.index(source)])
     return by_output.get(cast.inputs[0]) if cast is not None and cast.op_type == "Cast" else None
+
+
+def _asks(test: Node, source: str, by_output: Mapping[str, Node]) -> str | None:
+    """What a test compares with a number: "x" where it is x or -x as they are, "sum" of x and a number, None if anything else."""
+    found, tensors = "x", test.variables
+    while tensors != (source,):
+        node = by_output.get(tensors[0]) if len(tensors) == 1 else None
+        if node is None or node.op_type not in ("Identity", "Neg", "Add", "Sub"):
+            return None
+        if node.op_type in ("Add", "Sub"):
+            if found == "sum":
+                return None  # each of two sums rounds by its own size, which may be larger
+            found = "sum"
+        tensors = node.variables
+    return found
 
 
 def _known(t: float, over: Line, under: Line, *, jumps: bool) -> tuple[str, Mapping[str, Any]] | None:

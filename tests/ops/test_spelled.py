@@ -282,6 +282,17 @@ def test_what_only_looks_like_a_softplus_stays_a_where(spell: Callable[[Graph], 
     np.testing.assert_allclose(got.reshape(want.shape), want, rtol=1e-5, atol=1e-5)
 
 
+def test_a_softplus_gives_way_to_x_where_x_itself_is_tested() -> None:
+    """In float32 this test is true from x = 2 on, where a Softplus is not yet x."""
+    g = Graph()
+    asked = g("Sub", g("Sub", g("Add", g("Add", "x", 30.0), 1e9), 1e9), 30.0)
+    model = g.model(g("Where", g("Greater", asked, 20.0), "x", g("Softplus", "x")))
+    network = lower_nodes(nodes_of(model), "x", SHAPE, "y")
+    assert [op.op_type for op in network.ops if isinstance(op, Either)] == ["Where"]
+    (found,) = run(model, {"x": np.full((1, *SHAPE), 3.0, np.float32)})
+    assert (found == 3.0).all()
+
+
 def two_constants(g: Graph) -> str:
     """The second factor is multiplied by five numbers, not by one."""
     g.weights.append(numpy_helper.from_array(np.linspace(0.5, 1.5, 5, dtype=np.float32), "row"))
