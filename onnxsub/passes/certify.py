@@ -174,7 +174,8 @@ def _margin_of(network: Network, x: Array, label: int, target: int | None) -> fl
     """The smallest `f_y - f_t` at one point."""
     with torch.no_grad():
         logits = network.forward(torch.as_tensor(np.array(x, dtype=np.float64)).reshape(1, *network.input_shape))[0].numpy()
-    return float((margin_rows(network.classes, label, target) @ logits).min())
+    with np.errstate(invalid="ignore", over="ignore"):  # a margin that is no number certifies nothing
+        return float((margin_rows(network.classes, label, target) @ logits).min())
 
 
 def keeps_its_pieces(
