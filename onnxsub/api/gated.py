@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +47,7 @@ def gate(
             `junit`, `markdown`, `badge`, `sarif`.
 
     Raises:
-        InputError: models, data or keywords that cannot be used. MissingDependencyError: pyarrow is not installed.
+        InputError: models, data or keywords that cannot be used.
 
     Warns:
         UserWarning: as `evaluate`.
@@ -85,8 +84,7 @@ def _samples(data: AnyInput, labels: Any, choice: Choice, options: GateOptions, 
             return samples_of(x, choice, options, array, y, known)
         with TemporaryDirectory() as folder:
             samples = samples_of(x, choice, options, array, stored(Path(folder), "labels", y))
-        # the folder is gone: what tells these labels from others in the cache is their content, and no path
-        return replace(samples, labels="y", sha256=hashlib.sha256(samples.sha256.encode() + y.tobytes()).hexdigest())
+        return replace(samples, labels="y")  # the folder is gone; a run knows labels by their digest
     if isinstance(y, str):
         if y != PREDICTED:
             raise InputError(f"labels is {y!r}, and data is an array; give an array of labels, or {PREDICTED!r}")

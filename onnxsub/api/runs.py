@@ -63,7 +63,6 @@ def evaluate(
 
     Raises:
         InputError: the folder holds another run, or data, models or values that cannot be used.
-        MissingDependencyError: pyarrow is not installed.
 
     Warns:
         UserWarning: something about the data was chosen without being asked for, as the order of class names.
@@ -105,7 +104,6 @@ def robustness(
 
     Raises:
         InputError: the folder holds another run, or data, model or values that cannot be used.
-        MissingDependencyError: pyarrow is not installed.
     """
     with in_python():
         folder = Path(checked("run", run, str | os.PathLike))

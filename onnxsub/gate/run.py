@@ -62,7 +62,7 @@ def gate(
         options: fields of `GateOptions`: `metric`, `max_drop`, `min_proved`, `nodes`, ...
 
     Raises:
-        InputError, ModelError: of the models, the data or the options. MissingDependencyError: pyarrow is not installed.
+        InputError, ModelError: of the models, the data or the options.
         KeyboardInterrupt: what is done is kept in the cache.
     """
     try:
@@ -87,6 +87,8 @@ def samples_of(
         InputError: what `read_samples` raises; arrays of which no samples can be made.
     """
     if isinstance(data, Samples):
+        if choice != Choice():
+            raise InputError("data: these samples are chosen already; leave out index and limit")
         return data
     if not isinstance(data, tuple):
         return choose(options.settings, data, choice, array, labels, classes)
