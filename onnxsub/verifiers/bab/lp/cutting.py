@@ -57,6 +57,8 @@ class Cutting:
     def node(self, solved: Solved, fixed: dict[int, int], radius: float) -> Solved:
         """The relaxation of a node with the cuts that its solution violates."""
         linear = self._linear
+        if not self._hulls.windows:
+            return solved
         value = linear.value(solved, radius)
         for _ in range(_AT_NODES):
             cuts = [] if solved.columns is None or value < 0 else self._hulls.at(linear.problem, solved.columns)
