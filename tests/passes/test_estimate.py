@@ -132,6 +132,31 @@ def test_one_seed_gives_one_estimate_and_a_point_has_no_width(network: Network) 
     assert max(widths(point, op.output).max() for op in network.activations) <= 1e-5
 
 
+@pytest.mark.parametrize("directions", [16, 128])
+def test_layers_of_lines_are_not_pushed_through_again(network: Network, directions: int) -> None:
+    ball = ball_of(network)
+    x0, xa = (ball[0] + ball[1]) / 2, ball[1]
+    chosen = lines(network, "lin", x0, xa)
+    kept = {op.output: np.ones(op.out_shape, dtype=bool) for op in network.prunable}
+    first, second, *_ = list(kept)
+    start = None
+    for name in (None, first, second):
+        if name is not None:
+            kept[name][:] = False
+        g = substitute(network, chosen, kept)
+        once = estimate_widths(g, *ball, directions=directions)
+        again = estimate_widths(g, *ball, directions=directions, start=start)
+        start = again.start
+        assert all(torch.equal(once.pre[n][i], again.pre[n][i]) for n in once.pre for i in (0, 1))
+        assert set(once.pre) == set(again.pre)
+    assert start is not None
+    assert start.number > g.ops.index(g.producers[second])
+    other = estimate_widths(g, *ball, directions=directions + 1, start=start)  # other directions begin anew
+    assert torch.equal(other.pre[second][0], estimate_widths(g, *ball, directions=directions + 1).pre[second][0])
+    with pytest.raises(ValueError, match="keeps fewer units"):
+        estimate_widths(network, *ball, directions=directions, start=start)
+
+
 def test_weights_that_overflow_give_no_numbers_in_disguise() -> None:
     n = Net(2)
     x = n.node("Relu", [n.node("Gemm", ["x", n.weight([[1e30, -1e30], [1.0, 1.0]])])])
