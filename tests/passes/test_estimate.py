@@ -67,10 +67,15 @@ def test_many_directions_lead_to_the_intervals_of_fastlin(network: Network) -> N
 
 def test_the_order_is_that_of_fastlin(network: Network) -> None:
     ball = ball_of(network)
-    reference, found = compute_bounds(network, *ball, "fastlin"), estimate_widths(network, *ball)
     names = [op.output for op in network.activations]
-    pairs = [np.concatenate([widths(b, n) for n in names]) for b in (reference, found)]
-    assert spearmanr(*pairs)[0] >= 0.95
+
+    def all_widths(pre: object) -> np.ndarray:
+        return np.concatenate([widths(pre, n) for n in names])
+
+    reference = all_widths(compute_bounds(network, *ball, "fastlin"))
+    orders = [spearmanr(reference, all_widths(estimate_widths(network, *ball, seed=seed)))[0] for seed in range(40)]
+    # single seeds of this small network spread by 0.015 round 0.958, so one seed says little
+    assert np.mean(orders) >= 0.95
 
 
 @pytest.mark.parametrize("seed", range(25))
