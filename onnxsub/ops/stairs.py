@@ -25,6 +25,7 @@ from onnxsub.ops.quantize import Quantise
 from onnxsub.ops.relu import Relu
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from onnxsub.ops.onnx_writer import OnnxWriter
