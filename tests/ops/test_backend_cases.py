@@ -23,7 +23,7 @@ from tests.ops.tools import nodes_of
 ELEMENTWISE = {
     "Abs", "Add", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log",
     "Mish", "Mul", "Neg", "PRelu", "Reciprocal", "Sqrt", "Relu", "Round", "Selu", "Sigmoid", "Softplus", "Softsign", "Sub", "Swish",
-    "Tanh", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Sign", "ThresholdedRelu",
+    "Tanh", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Sign", "ThresholdedRelu", "Floor", "Ceil",
 }  # fmt: skip
 
 OTHERWISE = ("test_resize_downsample_scales_cubic_align_corners", "test_resize_downsample_scales_linear_align_corners")

@@ -93,10 +93,10 @@ def test_only_activations_have_units() -> None:
     units = {n for n, op in EXAMPLES.items() if isinstance(op, Activation)}
     smooth = {"Sigmoid", "Tanh", "Softsign", "Erf", "Elu", "Softplus", "Gelu", "Swish", "Mish", "HardSwish"}
     arithmetic = {"Exp", "Log", "Power", "Reciprocal", "Square", "InversePower", "Probability", "Root"}
-    assert units == {"Relu", "Leaky", "Clip", "Substituted", "Odds", "Quantise", "Jump"} | smooth | arithmetic
+    assert units == {"Relu", "Leaky", "Clip", "Substituted", "Odds", "Quantise", "Stairs", "Jump"} | smooth | arithmetic
     read = [op for case in CASES for op in case.ops(case.opsets[-1]) if isinstance(op, Activation)]
-    # a magnitude within a norm; truths, and what And, Or and Xor are made of
-    assert {type(op).__name__ for op in read if op.inner} == arithmetic | {"Leaky", "Jump", "Relu", "Clip"}
+    # a magnitude within a norm; truths, and what And, Or and Xor are made of; Floor, and what Mod is made of
+    assert {type(op).__name__ for op in read if op.inner} == arithmetic | {"Leaky", "Jump", "Relu", "Clip", "Stairs"}
     counted = {type(op).__name__ for op in read if not op.inner}
     assert not counted & arithmetic, "arithmetic of a file has no units that are counted or pruned"
 

@@ -10,7 +10,8 @@ from onnxsub.verifiers.bab.lp.relaxation import Relaxation, Solved
 __all__ = ["Cutting"]
 
 _ROUNDS = 60
-_LITTLE, _LOOK_BACK = 0.1, 4  # relative gain of as many rounds after which there is no other
+_LITTLE, _LOOK_BACK = 0.02, 4  # relative gain of as many rounds at the root after which there is no other
+_LITTLE_AT_NODES = 0.1  # the same of one round at a node
 _INNER = 0.4  # how far towards the solution cuts are looked for
 _OVER = 1e-6  # by how much a solution must violate a cut to be cut off by it, and be away from one to drop it
 _DROP = 3  # rounds after which cuts are dropped that hold nothing up
@@ -69,6 +70,6 @@ class Cutting:
             linear.add(cuts)
             before, solved = value, linear.solve(fixed, radius)
             value = linear.value(solved, radius)
-            if value > (1 - _LITTLE) * before:
+            if value > (1 - _LITTLE_AT_NODES) * before:
                 break
         return solved
