@@ -4,10 +4,10 @@
     python -m benchmarks.table1 table --run table1         docs/table1.md's tables, of what is there
 
 `run` goes on where it was stopped: one run folder of `onnxsub evaluate` per protocol, network and image, image by image over all
-networks, so that what is there at any time is about all of them. Architecture C with both gammas; D and E, where their files lie in
-`models/`, with 0.99. `paper` is the reference experiment (ranking by width, MILP), `fast` our own ranking and engine (influence,
-branch and bound) on the same images. An original is computed once per image and serves all methods and gammas. --timeout is that of a
-solver run (`paper`) or of a distance (`fast`); a folder keeps the one that it was begun with, and the table names it.
+networks, so that what is there at any time is about all of them. Architecture C with both gammas; D and E, where their files lie
+in `models/`, with 0.99. `paper` is the reference experiment (ranking by width, MILP), `fast` our own ranking and engine (influence,
+branch and bound) on the same images. An original is computed once per image and serves all methods and gammas. --timeout is that
+of a solver run (`paper`) or of a distance (`fast`); a folder keeps the one that it was begun with, and the table names it.
 """
 
 from __future__ import annotations
@@ -100,8 +100,9 @@ def tables(args: argparse.Namespace) -> None:
     found = list(rows(args, "paper"))
     limits = sorted({limit for _, limit in found})
     heads = [
-        "network", "type", "gamma", "samples", "error, mean ± sd", "certain: error", "attack alone", "undecided runs with / without",
-        "pruning, s", "run with, s", "run without, s", "runs (samples)", "speed-up", "published: error", "published: s with / without",
+        "network", "type", "gamma", "samples", "error, mean ± sd", "certain: error", "attack alone",
+        "undecided radii with / without", "pruning, s", "run with, s", "run without, s", "runs (samples)", "speed-up",
+        "published: error", "published: s with / without",
     ]  # fmt: skip
     print(f"Time limit of a solver run: {', '.join(f'{x:g} s' for x in limits)}.\n")
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
@@ -110,7 +111,10 @@ def tables(args: argparse.Namespace) -> None:
         print(f"| {' | '.join(paper_cells(line, own))} |")
     found = list(rows(args, "fast"))
     limits = sorted({limit for _, limit in found})
-    heads = ["network", "type", "gamma", "samples", "both exact", "error", "attack alone", "pruning, s", "with, s", "without, s", "speed-up"]
+    heads = [
+        "network", "type", "gamma", "samples", "both exact", "error", "attack alone", "pruning, s", "with, s", "without, s",
+        "speed-up",
+    ]  # fmt: skip
     print(f"\nTime limit of a distance: {', '.join(f'{x:g} s' for x in limits)}.\n")
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for x in summarise(row for row, _ in found):

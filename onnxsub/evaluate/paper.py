@@ -1,10 +1,10 @@
 """The reference experiment's way to a distance: bisection, one mixed-integer program per radius and target.
 
-The interval `[0, interval]` is halved down to the precision, for the network and for its substitutes alike. At each radius every
-target that bounds leave is asked "is it reached within this radius?". The radius ends at the first target that fails: one that is
-reached, or one that is not decided within the limits. Either way it is *not verified*, and the search goes on below. The distance is
-the smallest radius that was not verified: it is never 0, and a network that is verified everywhere has that of the interval's end.
-What is proved besides is kept apart. Every run of the solver is written down, so that times can be compared over the same radii.
+The interval `[0, interval]` is halved down to the precision, for the network and for its substitutes alike. At each radius
+every target that bounds leave is asked "is it reached within this radius?". The radius ends at the first target that fails: one
+that is reached, or one that is not decided within the limits. Either way it is *not verified*, and the search goes on below. The
+distance is the smallest radius that was not verified: it is never 0, and where all is verified it is the interval's end. What is
+proved besides is kept apart. Every run of the solver is written down, so that times can be compared over the same radii.
 """
 
 from __future__ import annotations
@@ -82,9 +82,9 @@ def paper_distance(
 
     Returns:
         `protocol`: the smallest radius that was not verified, or the interval's end. `certain`: whether a point is known within it,
-        or nothing was not verified; otherwise an undecided program ended that radius, and the true distance may be larger. `runs`: how
-        many; `solver_runs`: one `[target, radius, seconds, outcome]` for each, the outcome being `none`, `reached` or
-        `undecided`. `attack`: what the bisection comes to where the attack answers in place of a solver.
+        or nothing was not verified; otherwise an undecided program ended that radius, and the true distance may be larger.
+        `runs`: how many; `solver_runs`: one `[target, radius, seconds, outcome]` for each, the outcome being `none`, `reached`
+        or `undecided`. `attack`: what the bisection comes to where the attack answers in place of a solver.
     """
     assert settings.interval is not None
     limits = Limits(threads=threads, seed=settings.seed, tol=_TOL)

@@ -97,7 +97,8 @@ class Settings:
         if paper and self.nodes is not None:
             raise OptionError("--protocol paper is defined without --nodes; leave it out")
         for option, value in (
-            ("--timeout", self.timeout), ("--radius-timeout", self.radius_timeout), ("--interval", self.interval), ("--tol", self.tol)
+            ("--timeout", self.timeout), ("--radius-timeout", self.radius_timeout), ("--interval", self.interval),
+            ("--tol", self.tol),
         ):  # fmt: skip
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise OptionError(f"{option} {value:g} is not a positive number; give one")
