@@ -12,6 +12,7 @@ from onnxsub.evaluate.by_sample import SampleDistances, by_sample
 from onnxsub.evaluate.drive import DEATHS, GRACE, LEDGER, PLAN, Report, RunOptions, drive, reopen
 from onnxsub.evaluate.engine import Engine
 from onnxsub.evaluate.ledger import Ledger, Unit, UnitKey
+from onnxsub.evaluate.paper import precision_of
 from onnxsub.evaluate.plan import Plan
 from onnxsub.evaluate.reference import keep_reference, kept_reference
 from onnxsub.evaluate.row import Row, rows_of
@@ -167,6 +168,8 @@ class _Distances:
             network = probe(model, s.space).network
             for method in s.methods:
                 check_method(network, method)
+            if is_paper(s.protocol):
+                precision_of(s, model.input_shape)
         check_engines(s.verifiers, s.solver, here=here)
 
     def units(self) -> Iterator[UnitKey]:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from onnxsub.evaluate.numbers import NONE
 from onnxsub.evaluate.settings import is_paper
 from onnxsub.evaluate.summary import Line
+from onnxsub.report.paper_table import PAPER_HEADS, PAPER_NOTE, paper_cells
 
 T = TypeVar("T")
 
@@ -81,22 +82,24 @@ def distances(lines: Sequence[Line], trainings: Mapping[str, str], protocol: str
     paper = is_paper(protocol)
     heads = ["network", *(["training"] if trained else []), *(["verifier"] if verifiers else []), "type", "gamma", "counted"]
     words = len(heads)
-    heads += ["difference, mean ± sd", "largest", "attack", "pruning, s", "solver with, s", "solver without, s", "speed-up"]
+    heads += PAPER_HEADS if paper else [
+        "difference, mean ± sd", "largest", "attack", "pruning, s", "solver with, s", "solver without, s", "speed-up",
+    ]  # fmt: skip
     cells = []
     for x in lines:
-        with_s, without_s, times = (x.run_hat_s, x.run_bnd_s, x.run_speed_up) if paper else (x.hat_s, x.bnd_s, x.speed_up)
+        own = paper_cells(x, _percent, _seconds) if paper else (
+            _percent(x.difference) if x.sd is None else f"{_percent(x.difference)} ± {_percent(x.sd)}",
+            _percent(x.worst), _percent(x.attack_difference), _seconds(x.prune_s), _seconds(x.hat_s), _seconds(x.bnd_s),
+            NONE if x.speed_up is None else f"{x.speed_up:.3g}x",
+        )  # fmt: skip
         cells.append((
             x.model, *([trainings.get(x.model) or NONE] if trained else []), *([x.verifier] if verifiers else []),
-            x.method, f"{x.gamma:g}", f"{x.counted:,} of {x.samples:,}",
-            _percent(x.difference) if x.sd is None else f"{_percent(x.difference)} ± {_percent(x.sd)}",
-            _percent(x.worst), _percent(x.attack_difference), _seconds(x.prune_s), _seconds(with_s), _seconds(without_s),
-            NONE if times is None else f"{times:.3g}x",
+            x.method, f"{x.gamma:g}", f"{x.counted:,} of {x.samples:,}", *own,
         ))  # fmt: skip
-    what = "per solver run, over the radii that the network itself was asked for" if paper else "mean per sample"
-    note = (
+    note = PAPER_NOTE if paper else (
         "Difference: |d_hat - d_bnd| / d_bnd over the samples whose two distances are both exact (counted). "
-        f"Attack: d_adv / d_bnd - 1 over the same samples. Solver with and without pruning, {what}; "
-        + ("speed-up is their quotient." if paper else "speed-up counts pruning; a time-out counts as long as it took.")
+        "Attack: d_adv / d_bnd - 1 over the same samples. Solver with and without pruning, mean per sample; "
+        "speed-up counts pruning; a time-out counts as long as it took."
     )
     numeric = (*[False] * words, *[True] * (len(heads) - words))
     return Table("Distances on substitutes", note, tuple(heads), numeric, tuple(cells))

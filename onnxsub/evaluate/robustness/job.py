@@ -41,9 +41,9 @@ class RobustnessJob:
 
     @property
     def kind(self) -> str:
-        """Of all units: `decide`, `resist`, `draw` or `locate`."""
+        """Of all units: `decide`, `resist`, `draw`, `locate` or `maximise`."""
         s = self.plan.settings
-        return "locate" if s.needs_distances else _KIND[s.metric]
+        return "locate" if s.needs_distances else "maximise" if s.quantitative else _KIND[s.metric]
 
     @property
     def limit(self) -> float | None:
