@@ -20,7 +20,8 @@ SOURCE = ROOT / "onnxsub"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "lazy", "files", "results", "device", "budget", "process", "shown"),
+    ("errors", "lazy", "files", "results", "device", "budget", "process", "shown",
+     "isolation", "limits"),
     # the words that operators are described in
     ("ops.base", "ops.node", "ops.encoding", "ops.relaxation", "ops.interval_rows", "ops.onnx_writer", "geometry",
      "ops.affine_rows"),
