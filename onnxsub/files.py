@@ -35,6 +35,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     target = Path(os.path.realpath(shown))
     if target.is_dir():
         raise OutputError(f"cannot write {str(shown)!r}: it is a folder; give the name of a file in it")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"cannot write {str(shown)!r}: it is a pipe or a device; give the name of a file")
     if not target.parent.is_dir():
         raise OutputError(f"cannot write {str(shown)!r}: there is no folder {str(shown.parent)!r}; create it or choose another one")
     temporary: Path | None = None

@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "model", "model_file", "external_data", "fold_constants", "check_finite", "signature", "strip_head", "surgery", "runtime",
         "anchors", "features", "lattice", "region", "provenance", "contrib", "reading", "attributes", "any_model",
-        "tables", "array_files", "image_folder",
+        "tables", "array_files", "image_folder", "costs", "watched",
     ),
     ("ops", "network", "lower", "quantised", "query", "instance", "model_info", "properties"),
     ("propagate",),
