@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from onnxsub.errors import OutputError
+from onnxsub.visible import visible
 
 __all__ = ["atomic", "one_line", "write_atomic"]
 
 
 def one_line(message: object, limit: int = 300) -> str:
     """`message` on one line of at most `limit` characters, for error messages that quote another library."""
-    text = " ".join(str(message).split())
+    text = visible(" ".join(str(message).split()))
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
