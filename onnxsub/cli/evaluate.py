@@ -85,6 +85,7 @@ __all__ = ["command"]
 @click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster.  [default: a local one]")
 @click.option("--kill-after", type=float, metavar="S", help="Hard limit of a unit of work.  [default: 2 x --timeout + 60]")
 @click.option("--retry-failed", is_flag=True, help="Do units again that had failed.")
+@click.option("--allow-commands", is_flag=True, help="The folder's run.toml may name programs to start: it is your own.")
 @click.option("--reference", metavar="FILE.csv", help="Values to stand beside the distances, published ones say: sample, value.")
 @output_options
 def command(
@@ -95,6 +96,7 @@ def command(
     address: str | None,
     kill_after: float | None,
     retry_failed: bool,
+    allow_commands: bool,
     reference: str | None,
     out: Output,
     **experiment: Any,
@@ -106,7 +108,7 @@ def command(
     from onnxsub.cli.distances import distance_tables
     from onnxsub.evaluate.run import RunOptions, evaluate, open_run
 
-    options = RunOptions(jobs, engine, address, kill_after, retry_failed)
+    options = RunOptions(jobs, engine, address, kill_after, retry_failed, allow_commands)
     if models:
         plan = _plan(models, experiment)
         for note in plan.samples.notes:
@@ -116,7 +118,7 @@ def command(
         if given:
             option = given[0].replace("_", "-")
             raise click.UsageError(f"--{option} is about a new run; name its models too, or go on with {folder!r} by --run alone")
-        plan = open_run(Path(folder))
+        plan = open_run(Path(folder), allow_commands=allow_commands)
     with out.progress() as report:
         result = evaluate(plan, Path(folder), options, progress=report, reference=reference)
     out.result(result, _rows(plan, result), _table(result), *distance_tables(result.samples, result.spread))

@@ -19,7 +19,8 @@ from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Session
 from onnxsub.cli.suggest import SuggestingGroup
 from onnxsub.errors import OnnxsubError, OptionError, OutputError
-from onnxsub.process import close_document, leave, reserve_standard_output
+from onnxsub.process import close_document, leave, open_streams, reserve_standard_output
+from onnxsub.visible import visible
 
 __all__ = ["COMMANDS", "cli", "main", "run"]
 
@@ -144,6 +145,7 @@ def main() -> NoReturn:
     """Runs the command line of this process and ends it."""
     # torch's worker threads spin while they wait; beside one busy process that makes short calls fifty times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    open_streams()
     reserve_standard_output()
     try:
         code = run()
@@ -155,7 +157,7 @@ def main() -> NoReturn:
 
 
 def _say(message: str, code: Exit) -> int:
-    print(f"onnxsub: {' '.join(message.split())}", file=sys.stderr)
+    print(f"onnxsub: {visible(' '.join(message.split()))}", file=sys.stderr)
     return int(code)
 
 

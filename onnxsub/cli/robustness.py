@@ -71,6 +71,7 @@ __all__ = ["command"]
 @click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster.  [default: a local one]")
 @click.option("--kill-after", type=float, metavar="S", help="Hard limit of a sample.  [default: 2 x --timeout + 60]")
 @click.option("--retry-failed", is_flag=True, help="Do samples again that had failed.")
+@click.option("--allow-commands", is_flag=True, help="The folder's run.toml may name programs to start: it is your own.")
 @output_options
 def command(
     model: str | None,
@@ -80,6 +81,7 @@ def command(
     address: str | None,
     kill_after: float | None,
     retry_failed: bool,
+    allow_commands: bool,
     out: Output,
     **experiment: Any,
 ) -> int:
@@ -90,7 +92,7 @@ def command(
     from onnxsub.evaluate.drive import RunOptions
     from onnxsub.evaluate.robustness.run import open_robustness, robustness
 
-    options = RunOptions(jobs, engine, address, kill_after, retry_failed)
+    options = RunOptions(jobs, engine, address, kill_after, retry_failed, allow_commands)
     if model is not None:
         plan = _plan(model, experiment)
         for note in plan.samples.notes:
@@ -100,7 +102,7 @@ def command(
         if given:
             option = {"property_": "property", "value_range": "range", "input_shape": "input-shape"}.get(given[0], given[0])
             raise click.UsageError(f"--{option} is about a new run; name its model too, or go on with {folder!r} by --run alone")
-        plan = open_robustness(Path(folder))
+        plan = open_robustness(Path(folder), allow_commands=allow_commands)
     with out.progress() as report:
         result = robustness(plan, Path(folder), options, progress=report)
     out.result(_Shown(result, out.verbose), _rows(plan, result))

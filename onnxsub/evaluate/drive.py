@@ -19,6 +19,7 @@ from onnxsub.evaluate.pace import Pace
 from onnxsub.evaluate.plan import Plan, RunSettings, difference, plan_with, read_plan, write_plan
 from onnxsub.evaluate.processes import Processes
 from onnxsub.evaluate.task import Outcome
+from onnxsub.files import one_line
 
 __all__ = ["DEATHS", "GRACE", "LEDGER", "PLAN", "Driven", "Report", "RunOptions", "drive", "reopen"]
 
@@ -46,6 +47,7 @@ class RunOptions:
         engine: `processes` of this machine, or `ray`. address: of the Ray cluster, None: a local one.
         kill_after: seconds after which a unit is killed; None: twice its time limit and a minute, or never without a time limit.
         retry_failed: do units again that had failed.
+        allow_commands: a folder that is gone on with by its name alone may name programs (`command:...`) that are started.
     """
 
     jobs: int = 1
@@ -53,6 +55,7 @@ class RunOptions:
     address: str | None = None
     kill_after: float | None = None
     retry_failed: bool = False
+    allow_commands: bool = False
 
     def __post_init__(self) -> None:
         if self.jobs < 1:
@@ -85,15 +88,22 @@ class Driven(Generic[Summary]):
     busy_s: float
 
 
-def reopen(folder: Path, schema: str, settings: Callable[[Mapping[str, Any]], S]) -> Plan[S]:
+def reopen(
+    folder: Path, schema: str, settings: Callable[[Mapping[str, Any]], S], *, allow_commands: bool = False
+) -> Plan[S]:
     """The plan of a run folder, from the files that its `run.toml` names.
 
+    Args:
+        allow_commands: the folder may name programs that are started. Only its user can know whose word that is.
+
     Raises:
-        InputError: no run folder, another version or another command's, a file that is gone or has changed.
+        InputError: no run folder, another version or another command's, a file that is gone or has changed, a program that is
+            named by nobody but the folder.
     """
     if not (folder / PLAN).is_file():
         raise InputError(f"{str(folder)!r} is no run folder: it has no {PLAN}; name models and --data to begin one")
     recorded = read_plan(folder / PLAN, schema)
+    _refuse_programs(recorded, folder, allowed=allow_commands)
     plan = plan_with(recorded, settings)
     changed = difference(recorded, plan.to_json())
     if changed is not None:
@@ -155,6 +165,19 @@ def drive(
             failures = _failures(ledger)
     wall = time.perf_counter() - start
     return Driven(summary, counts, failures, interrupted, _enough(watch), pace.done_now, wall, pace.busy_s)
+
+
+def _refuse_programs(recorded: Mapping[str, Any], folder: Path, *, allowed: bool) -> None:
+    """Raises InputError where a plan names a program: a folder that was received is data, and starts nothing."""
+    given = recorded.get("settings")
+    found = [given.get(key) for key in ("verifier", "verifiers")] if isinstance(given, Mapping) else []
+    names = [name for value in found for name in (value if isinstance(value, list) else [value]) if isinstance(name, str)]
+    programs = [name for name in names if ":" in name]
+    if programs and not allowed:
+        raise InputError(
+            f"{str(folder / PLAN)!r} names a program to start, {one_line(programs[0], 80)!r}; if that is yours, add "
+            "--allow-commands, or begin the run by its whole command"
+        )
 
 
 def _enough(watch: Watch | None) -> bool:

@@ -91,13 +91,13 @@ class EvaluateResult(Shown):
         }
 
 
-def open_run(folder: Path) -> Plan[Settings]:
+def open_run(folder: Path, *, allow_commands: bool = False) -> Plan[Settings]:
     """The plan of a run folder, from the files that its `run.toml` names.
 
     Raises:
         InputError: no run folder, another version, a file that is gone or has changed.
     """
-    return reopen(folder, Settings.SCHEMA, Settings.from_json)
+    return reopen(folder, Settings.SCHEMA, Settings.from_json, allow_commands=allow_commands)
 
 
 def evaluate(

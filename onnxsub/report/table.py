@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
@@ -11,7 +12,9 @@ from typing import Any, TypeVar
 from onnxsub.evaluate.numbers import NONE
 from onnxsub.evaluate.settings import is_paper
 from onnxsub.evaluate.summary import Line
+from onnxsub.evaluate.tables import cell
 from onnxsub.report.paper_table import PAPER_HEADS, PAPER_NOTE, paper_cells
+from onnxsub.visible import visible
 
 T = TypeVar("T")
 
@@ -140,7 +143,7 @@ def to_markdown(tables: Sequence[Table]) -> str:
     parts = []
     for table in tables:
         rows = [table.heads, tuple("---:" if n else "---" for n in table.numeric), *table.cells]
-        body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+        body = "\n".join("| " + " | ".join(_markdown(text) for text in row) + " |" for row in rows)
         parts.append(f"### {table.title}\n\n{body}\n\n{table.note}\n")
     return "\n".join(parts)
 
@@ -152,7 +155,7 @@ def records_csv(records: Sequence[Any]) -> str:
         names = [f.name for f in fields(records[0])]
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(names)
-        writer.writerows([getattr(record, name) for name in names] for record in records)
+        writer.writerows([cell(getattr(record, name)) for name in names] for record in records)
     return text.getvalue()
 
 
@@ -176,8 +179,16 @@ _TEX = {
 }  # fmt: skip
 
 
+_TAG = re.compile("<(?=[A-Za-z/!?])")
+
+
+def _markdown(text: str) -> str:
+    """A cell of a table; a tag in a name is text."""
+    return _TAG.sub("&lt;", visible(text)).replace("|", "\\|")
+
+
 def _tex(text: str) -> str:
-    return "".join(_TEX.get(c, c) for c in text)
+    return "".join(_TEX.get(c, c) for c in visible(text))
 
 
 def _percent(value: float | None) -> str:
