@@ -113,6 +113,15 @@ def test_another_number_of_epochs(epochs: int) -> None:
         assert [p.steps for p in recipe.phases] == [1, 7]
 
 
+def test_recipes_by_name() -> None:
+    fast = default_recipe("mnist", "D", 0.3, name="fast")
+    assert fast.epochs < default_recipe("mnist", "D", 0.3).epochs
+    assert (fast.batch, fast.augment, fast.decay) == (128, False, 0.0)
+    assert default_recipe("cifar10", "D", name="fast").augment
+    with pytest.raises(InputError, match="there is no recipe 'slow'; choose one of full, fast"):
+        default_recipe("mnist", "D", name="slow")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -17,11 +17,11 @@ from onnxsub.cli.points import check_writable
 from onnxsub.cli.suggest import SuggestingGroup
 from onnxsub.errors import OptionError
 from onnxsub.results import VERSION
+from onnxsub.zoo.recipe import RECIPES, Recipe, budget_text, default_recipe, model_name
 
 if TYPE_CHECKING:
     from onnxsub.zoo.card import Card
     from onnxsub.zoo.images import ImageSet
-    from onnxsub.zoo.recipe import Recipe
 
     _Number = click.ParamType[float]
 else:
@@ -87,7 +87,7 @@ def list_(folder: str, out: Output) -> int:
         return _list_cards(folder, out)
     from onnxsub.zoo.architectures import ARCHITECTURES
     from onnxsub.zoo.datasets import DATASETS, cache_folder
-    from onnxsub.zoo.recipe import BUDGETS, budget_text
+    from onnxsub.zoo.recipe import BUDGETS
 
     shapes = {"1x28x28": (1, 28, 28), "3x32x32": (3, 32, 32)}
     architectures = [
@@ -131,9 +131,11 @@ def list_(folder: str, out: Output) -> int:
 @click.option("--test-array", default="x_test", show_default=True, metavar="NAME", help="Test images in FILE, if there are any.")
 @click.option("--test-labels", default="y_test", show_default=True, metavar="NAME", help="Their labels.")
 @click.option("--adv", type=_Budget(), default="0", metavar="EPS", help="Adversarial training at this radius: 0.3, or 8/255.")
+@click.option("--recipe", "named", type=click.Choice(RECIPES), default=RECIPES[0], show_default=True, help="Named recipe.")
 @click.option("--epochs", type=int, metavar="N", help="[default: the recipe's]")
 @click.option("--batch", type=int, metavar="N", help="Images per step.  [default: the recipe's]")
 @click.option("--rate", type=float, metavar="R", help="Highest learning rate.  [default: the recipe's]")
+@click.option("--attacked", type=int, metavar="N", help="Test images that are attacked, the first ones.  [default: all]")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of everything random.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where torch computes.")
 @click.option("--threads", type=int, metavar="N", help="[default: all cores]")
@@ -150,9 +152,11 @@ def train(
     test_array: str,
     test_labels: str,
     adv: float,
+    named: str,
     epochs: int | None,
     batch: int | None,
     rate: float | None,
+    attacked: int | None,
     seed: int,
     device: str,
     threads: int | None,
@@ -170,9 +174,7 @@ def train(
     if threads is not None and threads < 1:
         raise OptionError(f"--threads {threads} is not possible; give 1 or more, or leave it out for all cores")
     name = dataset or Path(files[0]).stem
-    from onnxsub.zoo.recipe import default_recipe, model_name
-
-    recipe = default_recipe(name, arch, adv, epochs=epochs, seed=seed)
+    recipe = default_recipe(name, arch, adv, name=named, epochs=epochs, seed=seed)
     recipe = replace(recipe, batch=recipe.batch if batch is None else batch, rate=recipe.rate if rate is None else rate)
     output = output or f"{model_name(recipe)}.onnx"
     checkpoint = checkpoint or str(Path(output).with_suffix(".pt"))
@@ -187,11 +189,13 @@ def train(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    again = _again(recipe, dataset, files, {"array": array, "labels": labels, "test-array": test_array, "test-labels": test_labels})
+    arrays = {"array": array, "labels": labels, "test-array": test_array, "test-labels": test_labels}
+    again = _again(recipe, named, dataset, files, arrays)
+    again += "" if attacked is None else f" --attacked {attacked}"
     with out.progress() as report:
         data = _images(name, files, (array, labels), (test_array, test_labels), report)
         try:
-            state = trained(recipe, data, checkpoint, command=again, device=device, progress=report)
+            state = trained(recipe, data, checkpoint, command=again, device=device, attacked=attacked, progress=report)
         except KeyboardInterrupt:
             if Path(checkpoint).exists():
                 out.note(f"{checkpoint} holds the training so far; run the same command again and it goes on")
@@ -247,7 +251,9 @@ def _say(card: Card, written: dict[str, str], out: Output) -> None:
         rows.append(("accuracy", "not measured: there are no test images"))
     else:
         rows.append(("accuracy", f"{figures['accuracy']:.2%} of {figures['test_images']:,} test images"))
-        rows += [("under attack", line) for line in _attacked(keys)]
+        many = figures["attack"].get("images", figures["test_images"])
+        of = "" if many == figures["test_images"] else f" (the first {many:,})"
+        rows += [("under attack", f"{line}{of}") for line in _attacked(keys)]
     rows += [
         ("written", f"{written['model']}  (opset {keys['file']['opset']}, {keys['file']['bytes'] / 1024:.0f} kB)"),
         ("card", written["card"]),
@@ -257,8 +263,6 @@ def _say(card: Card, written: dict[str, str], out: Output) -> None:
 
 
 def _attacked(card: dict[str, Any]) -> list[str]:
-    from onnxsub.zoo.recipe import budget_text
-
     return [f"{f['accuracy']:.2%} at {budget_text(f['radius'])}" for f in card["figures"]["under_attack"]]
 
 
@@ -277,11 +281,9 @@ def _list_cards(folder: str, out: Output) -> int:
     return Exit.DONE
 
 
-def _again(recipe: Recipe, dataset: str | None, files: tuple[str, ...], arrays: dict[str, str]) -> str:
+def _again(recipe: Recipe, named: str, dataset: str | None, files: tuple[str, ...], arrays: dict[str, str]) -> str:
     """The command that trains this again; files by their names, wherever they lie."""
-    from onnxsub.zoo.recipe import budget_text, default_recipe
-
-    usual = default_recipe(recipe.data, recipe.architecture, recipe.budget)
+    usual = default_recipe(recipe.data, recipe.architecture, recipe.budget, name=named)
     words = ["onnxsub", "zoo", "train", recipe.architecture]
     words += ["--dataset", dataset] if dataset else []
     for file in files:
@@ -291,6 +293,7 @@ def _again(recipe: Recipe, dataset: str | None, files: tuple[str, ...], arrays: 
         if files and value != f"{'x' if part == 'array' else 'y'}_{where or 'train'}":
             words += [f"--{option}", value]
     words += ["--adv", budget_text(recipe.budget)] if recipe.budget else []
+    words += ["--recipe", named] if named != RECIPES[0] else []
     for name in ("epochs", "batch", "rate", "seed"):
         value = getattr(recipe, name)
         if value != getattr(usual, name):

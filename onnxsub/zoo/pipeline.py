@@ -11,7 +11,7 @@ from typing import Any
 
 from onnx import ModelProto
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.files import write_atomic
 from onnxsub.model import save_model
 from onnxsub.results import dumps
@@ -36,20 +36,25 @@ def trained(
     *,
     command: str = "",
     device: str = "cpu",
+    attacked: int | None = None,
     progress: Report | None = None,
 ) -> Checkpoint:
     """Train by `recipe`, measure, and return the finished state; what `checkpoint` holds of it is not done again.
 
     Args:
         command: that does the same, for the card.
+        attacked: test images that `measure` attacks; None for all.
 
     Raises:
         InputError, OutputError: as `train` says.
+        OptionError: `attacked` is below 1.
     """
+    if attacked is not None and attacked < 1:
+        raise OptionError(f"{attacked} attacked test images are not possible; give 1 or more, or leave it out for all")
     net = train(recipe, data, checkpoint, device=device, progress=progress)
     state = read_checkpoint(checkpoint)
     if state.card is None:
-        figures = measure(net, recipe, data, device=device, progress=progress)
+        figures = measure(net, recipe, data, device=device, attacked=attacked, progress=progress)
         state = replace(state, card=facts(data, figures, device, command))
         write_checkpoint(state, checkpoint)
     return state

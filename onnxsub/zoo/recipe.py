@@ -10,7 +10,7 @@ from typing import Any
 from onnxsub.errors import InputError, OptionError
 from onnxsub.zoo.architectures import architecture
 
-__all__ = ["BUDGETS", "Phase", "Recipe", "budget_text", "default_recipe", "model_name", "recipe_from_json"]
+__all__ = ["BUDGETS", "RECIPES", "Phase", "Recipe", "budget_text", "default_recipe", "model_name", "recipe_from_json"]
 
 BUDGETS: Mapping[str, tuple[float, ...]] = {
     "mnist": (0.0, 0.1, 0.3),
@@ -130,24 +130,52 @@ def model_name(recipe: Recipe) -> str:
     return f"{recipe.data}-{recipe.architecture.lower()}-{training}"
 
 
-def default_recipe(data: str, arch: str, budget: float = 0.0, *, epochs: int | None = None, seed: int = 0) -> Recipe:
+@dataclass(frozen=True)
+class _Plan:
+    """What a named recipe says of one kind of images: the phases of a clean and of an adversarial training, and the optimiser."""
+
+    clean: tuple[Phase, ...]
+    attacked: tuple[Phase, ...]
+    batch: int
+    rate: float
+    decay: float = 0.0
+    warm_up: int = 5
+    augment: bool = False
+
+
+# The fast attack finds the region, projected gradient descent makes it hold.
+_PLANS: Mapping[str, Mapping[str, _Plan]] = {
+    "full": {
+        "grey": _Plan((Phase(20),), (Phase(10, 1, 1.25), Phase(20, 7, 0.3)), 100, 5e-3),
+        "colour": _Plan((Phase(60),), (Phase(30, 1, 1.25), Phase(30, 5, 0.4)), 128, 3e-3, 5e-2, augment=True),
+    },
+    "fast": {
+        "grey": _Plan((Phase(4),), (Phase(5, 1, 1.25), Phase(2, 5, 0.4)), 128, 2e-3, warm_up=3),
+        "colour": _Plan((Phase(25),), (Phase(20, 1, 1.25), Phase(5, 5, 0.4)), 128, 2e-3, 5e-2, augment=True),
+    },
+}
+
+RECIPES = tuple(_PLANS)
+"""Names of recipes: `full` for C and smaller, `fast` where an epoch is long."""
+
+
+def default_recipe(
+    data: str, arch: str, budget: float = 0.0, *, name: str = "full", epochs: int | None = None, seed: int = 0
+) -> Recipe:
     """The recipe of the zoo for a data set (any name), an architecture and a budget.
 
     Args:
+        name: one of `RECIPES`.
         epochs: in place of the recipe's own number; phases keep their shares.
+
+    Raises:
+        OptionError: there is no such recipe or architecture, or a number is impossible.
     """
-    colour = data.startswith("cifar")
-    phases: tuple[Phase, ...]
-    if not budget:
-        phases = (Phase(60),) if colour else (Phase(20),)
-        warm_up = 0
-    elif colour:
-        phases = (Phase(30, 1, 1.25), Phase(30, 5, 0.4))
-        warm_up = 5
-    else:
-        # the fast attack finds the region, projected gradient descent makes it hold
-        phases = (Phase(10, 1, 1.25), Phase(20, 7, 0.3))
-        warm_up = 5
+    if name not in _PLANS:
+        raise OptionError(f"there is no recipe {name!r}; choose one of {', '.join(RECIPES)}")
+    plan = _PLANS[name]["colour" if data.startswith("cifar") else "grey"]
+    phases = plan.attacked if budget else plan.clean
+    warm_up = plan.warm_up if budget else 0
     if epochs is not None:
         phases = _stretched(phases, epochs)
         warm_up = min(warm_up, epochs // 2)
@@ -156,11 +184,11 @@ def default_recipe(data: str, arch: str, budget: float = 0.0, *, epochs: int | N
         architecture=arch,
         budget=budget,
         phases=phases,
-        batch=128 if colour else 100,
-        rate=3e-3 if colour else 5e-3,
-        decay=5e-2 if colour else 0.0,
+        batch=plan.batch,
+        rate=plan.rate,
+        decay=plan.decay,
         warm_up=warm_up,
-        augment=colour,
+        augment=plan.augment,
         seed=seed,
     )
 

@@ -84,6 +84,16 @@ def test_arrays_by_name(onnxsub: Run, images: Path) -> None:
     assert card["command"] == "onnxsub zoo train A --dataset mine --data other.npz --array a --labels b --epochs 1"
 
 
+def test_a_named_recipe_and_few_attacked_images(onnxsub: Run, images: Path) -> None:
+    line = ("zoo", "train", "A", "--data", images, "--adv", 0.1, "--recipe", "fast", "--epochs", 1, "--attacked", 20)
+    ran = onnxsub(*line)
+    assert ran.code == 0
+    assert "at 0.1 (the first 20)" in ran.out
+    card = json.loads(Path("blobs-a-adv0.1.json").read_text())
+    assert card["command"] == "onnxsub zoo train A --data blobs.npz --adv 0.1 --recipe fast --epochs 1 --attacked 20"
+    assert (card["recipe"]["batch"], card["figures"]["attack"]["images"]) == (128, 20)
+
+
 def test_interrupt_and_go_on(onnxsub: Run, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = ("zoo", "train", "A", "--data", images, "--epochs", 4, "--rate", 0.01)
     assert onnxsub(*line, "-o", "whole.onnx").code == 0
@@ -127,6 +137,7 @@ def test_progress_goes_to_standard_error(onnxsub: Run, images: Path) -> None:
         (("A", "--data", "none.npz"), 4, "data file 'none.npz' does not exist"),
         (("A", "--data", "blobs.npz", "--array", "x"), 4, "holds no arrays x and y_train, it has x_train"),
         (("A", "--data", "blobs.npz", "--epochs", "0"), 2, "a training of 0 epochs"),
+        (("A", "--data", "blobs.npz", "--attacked", "0"), 2, "0 attacked test images are not possible"),
         (("A", "--data", "blobs.npz", "--threads", "0"), 2, "--threads 0 is not possible"),
         (("A", "--data", "blobs.npz", "--seed", "-3"), 2, "seed -3 is not possible"),
         (("A", "--data", "blobs.npz", "-o", "net.pt"), 2, "-o 'net.pt' has the ending '.pt'; give one of .onnx"),
