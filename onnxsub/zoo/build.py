@@ -59,4 +59,4 @@ def without_clamp(net: nn.Sequential) -> nn.Sequential:
         twice.bias.copy_(torch.cat([last.bias + c, last.bias - c]))
         difference.weight.copy_(torch.cat([torch.eye(n), -torch.eye(n)], dim=1))
         difference.bias.fill_(-c)
-    return nn.Sequential(*net[:-2], twice, nn.ReLU(), difference)
+    return nn.Sequential(*list(net)[:-2], twice, nn.ReLU(), difference)
