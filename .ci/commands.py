@@ -44,6 +44,7 @@ EVERY = [
     "demo2d -o plane --methods lin --gammas 0.9",
     "zoo list models",
     "zoo train C --dataset tens --data images.npz --epochs 1 -o tens.onnx",
+    "study regimes --dataset tens --data images.npz --regimes sr --decided sr --epochs 1 --images 1 --attacked 5 --run regimes",
     "zoo export tens.pt -o again.onnx",
 ]
 """A command line of each kind, in an order in which later ones read what earlier ones wrote. All of them take `--json`."""

@@ -38,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("verifiers",),
     ("metrics",),
     ("evaluate", "report", "zoo", "bundled"),
-    ("gate", "api"),
+    ("gate", "api", "study"),
     ("testing",),
     ("cli",),
 )  # fmt: skip

@@ -41,6 +41,7 @@ COMMANDS = MappingProxyType(
         "adversarial": "Adversarial examples with the smallest margin, per target class; tables and transfer.",
         "report": "Table, figures and one page of a run folder.",
         "demo2d": "Picture of a two-dimensional classifier and of its substitutes.",
+        "study": "Experiments over many networks: training regimes.",
         "zoo": "Networks to verify: list, train, export.",
     }
 )
