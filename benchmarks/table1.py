@@ -112,16 +112,18 @@ def tables(args: argparse.Namespace) -> None:
     found = list(rows(args, "fast"))
     limits = sorted({limit for _, limit in found})
     heads = [
-        "network", "type", "gamma", "samples", "d_bnd exact", "d_hat exact", "error", "attack alone", "pruning, s", "with, s", "without, s",
-        "speed-up",
+        "network", "type", "gamma", "samples", "d_bnd exact", "d_hat exact", "error", "attack alone", "pruning, s", "with, s",
+        "without, s", "speed-up",
     ]  # fmt: skip
     print(f"\nTime limit of a distance: {', '.join(f'{x:g} s' for x in limits)}.\n")
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for x in summarise(row for row, _ in found):
-        print(
-            f"| {x.model} | `{x.method}` | {x.gamma:g} | {x.samples - x.misclassified} | {x.exact_bnd} | {x.exact_hat} | {percent(x.difference)} | "
-            f"{percent(x.attack_difference)} | {number(x.prune_s)} | {number(x.hat_s)} | {number(x.bnd_s)} | {number(x.speed_up if x.exact_hat else None)} |"
-        )
+        cells = [
+            x.model, f"`{x.method}`", f"{x.gamma:g}", x.samples - x.misclassified, x.exact_bnd, x.exact_hat, percent(x.difference),
+            percent(x.attack_difference), number(x.prune_s), number(x.hat_s), number(x.bnd_s),
+            number(x.speed_up if x.exact_hat else None),
+        ]  # fmt: skip
+        print(f"| {' | '.join(map(str, cells))} |")
 
 
 def paper_cells(x: Line, own: list[Row]) -> list[str]:
