@@ -62,7 +62,8 @@ def excess(prop: LocalProperty, net: nn.Module, x: Tensor, x0: Tensor, y: Tensor
     Raises:
         InputError: there is no loss for the property.
     """
-    logits = net(x)
+    logits: Tensor = net(x)
+    start: Tensor
     match prop:
         case ClassificationRobustness():
             own = torch.nn.functional.one_hot(y, logits.shape[1]).bool()
@@ -70,12 +71,16 @@ def excess(prop: LocalProperty, net: nn.Module, x: Tensor, x0: Tensor, y: Tensor
         case StrongClassificationRobustness():
             return prop.eta - logits.softmax(1).gather(1, y[:, None])[:, 0]
         case StandardRobustness():
-            return torch.linalg.vector_norm(logits - net(x0), NORMS[prop.norm], dim=1) - prop.delta
+            start = net(x0)
+            norm: Tensor = torch.linalg.vector_norm(logits - start, NORMS[prop.norm], dim=1)
+            return norm - prop.delta
         case LipschitzRobustness():
             moved = (x - x0).flatten(1).abs().amax(1)
-            return (logits - net(x0)).abs().amax(1) - prop.lipschitz * moved
+            start = net(x0)
+            return (logits - start).abs().amax(1) - prop.lipschitz * moved
         case ConfidenceRobustness():
-            return (logits.softmax(1) - net(x0).softmax(1)).abs().amax(1) - prop.gamma
+            start = net(x0)
+            return (logits.softmax(1) - start.softmax(1)).abs().amax(1) - prop.gamma
     raise InputError(f"property {prop.name} has no loss; choose another regime")
 
 
