@@ -29,6 +29,7 @@ WORK = MappingProxyType(
         "substitute": "onnxsub.evaluate.distances:find_substitute",
         "decide": "onnxsub.evaluate.robustness.work:decide",
         "resist": "onnxsub.evaluate.robustness.work:resist",
+        "resist_batch": "onnxsub.evaluate.many.work:resist_batch",
         "draw": "onnxsub.evaluate.robustness.work:draw",
         "locate": "onnxsub.evaluate.robustness.work:locate",
         "pair": "onnxsub.evaluate.pairs.work:pair",
