@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
@@ -180,6 +181,7 @@ def test_settings_survive_the_file() -> None:
     assert again.to_json() == s.to_json()
     assert again.eps == (0.1, 0.3)
     assert again.places.keys() == s.places.keys()
+    assert pickle.loads(pickle.dumps(s)).places == s.places  # as it travels to a worker
     assert ManyJob(Plan((), None, s, ())).kinds == ("draw", "decide")  # type: ignore[arg-type]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 from onnxsub.errors import OptionError
@@ -70,7 +69,7 @@ class ManySettings:
         if self.batch < 0:
             raise OptionError(f"--batch {self.batch} is negative; give 0 or more")
         object.__setattr__(self, "eps", tuple(sorted(map(float, self.eps))))
-        object.__setattr__(self, "shared", MappingProxyType({k: v for k, v in self.shared.items() if v is not None}))
+        object.__setattr__(self, "shared", {k: v for k, v in self.shared.items() if v is not None})
         self._check_heeded()
         _ = self.places
 
@@ -95,7 +94,7 @@ class ManySettings:
                     found[metric, prop, eps] = RobustnessSettings(metric=metric, prop=prop, eps=eps, **self._own(metric, prop))
         if "pointwise" in self.metrics and "cr" not in self.props:
             raise OptionError("--metric pointwise is about distances to another class; add cr to --property")
-        return MappingProxyType(found)
+        return found  # a plain one: settings travel to workers
 
     def _own(self, metric: str, prop: str) -> dict[str, Any]:
         return {
