@@ -179,6 +179,9 @@ class _Distances:
         y = self.plan.samples.y
         return None if y is None else int(y[row])
 
+    def block(self, unit: Unit) -> tuple[int, ...]:
+        return ()
+
     def attacked(self, unit: Unit, ledger: Ledger, shape: tuple[int, ...]) -> Attacked | None:
         if unit.needs is None:
             return None

@@ -30,6 +30,7 @@ WORK = MappingProxyType(
         "decide": "onnxsub.evaluate.robustness.work:decide",
         "resist": "onnxsub.evaluate.robustness.work:resist",
         "maximise": "onnxsub.evaluate.robustness.work:maximise",
+        "resist_batch": "onnxsub.evaluate.many.work:resist_batch",
         "draw": "onnxsub.evaluate.robustness.work:draw",
         "locate": "onnxsub.evaluate.robustness.work:locate",
         "pair": "onnxsub.evaluate.pairs.work:pair",

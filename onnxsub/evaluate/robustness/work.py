@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxsub.budget import Budget
+from onnxsub.evaluate.many.settings import ManySettings
 from onnxsub.evaluate.robustness.settings import DISTANCES, RobustnessSettings
 from onnxsub.evaluate.task import Done, Task
 from onnxsub.metrics.intervals import clopper_pearson
@@ -132,5 +133,7 @@ def _confirmed(witness: Witness | None) -> Any:
 
 
 def _settings(task: Task) -> RobustnessSettings:
+    if isinstance(task.settings, ManySettings):
+        return task.settings.of(task.kind, task.method or "", task.gamma)
     assert isinstance(task.settings, RobustnessSettings)
     return task.settings

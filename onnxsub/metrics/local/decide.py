@@ -24,7 +24,7 @@ from onnxsub.verifiers.property import decide_property
 from onnxsub.verifiers.registry import external_tool
 from onnxsub.verifiers.verify import VerifyOptions, verify
 
-__all__ = ["attack_local", "check_able", "decide_local"]
+__all__ = ["attack_local", "check_able", "decide_local", "settled_at_anchor"]
 
 
 def decide_local(
@@ -57,7 +57,7 @@ def _within_reach(query: Query, prop: LocalProperty, answer: Callable[[LocalProp
 
 
 def _decide(query: Query, prop: LocalProperty, options: LocalOptions, budget: Budget) -> LocalVerdict:
-    early = _at_anchor(query, prop, options.verifier)
+    early = settled_at_anchor(query, prop, options.verifier)
     if early is not None:
         return early
     if isinstance(prop, ClassificationRobustness):
@@ -83,7 +83,7 @@ def attack_local(
 
 
 def _attack(query: Query, prop: LocalProperty, options: LocalOptions, clock: Budget) -> LocalVerdict:
-    early = _at_anchor(query, prop, "attack", proves=False)
+    early = settled_at_anchor(query, prop, "attack", proves=False)
     if early is not None:
         return early
     began = time.perf_counter()
@@ -104,7 +104,7 @@ def _attack(query: Query, prop: LocalProperty, options: LocalOptions, clock: Bud
     return _answer(query, prop, options, look, "attack")
 
 
-def _at_anchor(query: Query, prop: LocalProperty, verifier: str, *, proves: bool = True) -> LocalVerdict | None:
+def settled_at_anchor(query: Query, prop: LocalProperty, verifier: str, *, proves: bool = True) -> LocalVerdict | None:
     """What the anchor alone decides; None: nothing.
 
     Args:
