@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("layouts",),
     ("pruning",),
     ("verifiers",),
-    ("metrics",),
+    ("metrics", "compress"),
     ("evaluate", "report", "zoo", "bundled"),
     ("gate", "api"),
     ("testing",),
