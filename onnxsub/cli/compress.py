@@ -41,7 +41,7 @@ class _Compressed:
     "--by", type=click.Choice(["scores", "magnitude", "random"]), default="scores", show_default=True,
     help="For comparison: as many of the smallest weights, or as many at random.",
 )
-@click.option("--share", type=float, metavar="S", help="Of magnitude, random: share of every layer.  [default: as many as by scores]")
+@click.option("--share", type=float, metavar="S", help="Of magnitude, random: share of each layer.  [default: as by scores]")
 @data_options()
 @click.option("--domain", nargs=2, type=float, default=(0.0, 1.0), metavar="LO HI", show_default=True, help="Valid input range.")
 @feeding_options
