@@ -43,9 +43,10 @@ def remove_units(model: Model, gone: Mapping[str, Array]) -> tuple[ModelProto, t
     """
     proto = model.source
     shapes = _shapes(model)
+    written = {name for node in proto.graph.node for name in node.output}
     told = []
     for name, positions in gone.items():
-        if name not in shapes:
+        if name not in shapes or name not in written:
             raise InputError(f"{model.where} has no tensor {name!r} with scores; the scores are of another model")
         units = shapes[name][1]
         keep = np.ones(units, dtype=bool)
@@ -111,10 +112,10 @@ def masked(model: Model, gone: Mapping[str, Array]) -> ModelProto:
                 continue
             tensor = tensors[name]
             shape = shapes[name]
-            mask = np.ones((1, shape[1], *[1] * (len(shape) - 2)), dtype=np.float32)
+            mask = np.ones((1, shape[1], *[1] * (len(shape) - 2)), dtype=model.input_dtype)
             mask[:, positions] = 0.0
             readers = list(tensor.outputs)
-            out = gs.Variable(f"{name}.masked", dtype=np.float32)
+            out = gs.Variable(f"{name}.masked", dtype=model.input_dtype)
             for reader in readers:
                 for i, read in enumerate(list(reader.inputs)):
                     if read is tensor:
