@@ -157,7 +157,8 @@ class _Tangents:
 
 
 def _at(expression: LinExpr, columns: Array) -> Array:
-    return expression.widened(len(columns)).matrix @ columns + expression.constant
+    value: Array = expression.widened(len(columns)).matrix @ columns + expression.constant
+    return value
 
 
 def _solve(
