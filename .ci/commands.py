@@ -40,6 +40,8 @@ EVERY = [
     f"robustness {TEN} --eps 0.05 --limit 2 --run share",
     f"gate {TEN} --baseline models/digits.onnx --eps 0.05 --limit 2",
     f"adversarial {TEN} --array x --labels y --eps 0.05 --limit 1 --targets runner-up --timeout 10",
+    f"importance {TEN} --array x --labels y --images 1 --binaries relaxed --gap 0.5 -o scored.onnx",
+    "compress models/digits.onnx --by magnitude --share 0.2 -o smaller.onnx",
     "report share",
     "demo2d -o plane --methods lin --gammas 0.9",
     "zoo list models",

@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("layouts",),
     ("pruning",),
     ("verifiers",),
-    ("metrics",),
+    ("metrics", "compress"),
     ("evaluate", "report", "zoo", "bundled"),
     ("gate", "api", "study"),
     ("testing",),

@@ -39,6 +39,8 @@ COMMANDS = MappingProxyType(
         "robustness": "Robustness of a model over a data set: one number, its interval, what is guaranteed.",
         "gate": "Whether a new model is as robust as a baseline on the same samples: a check for CI.",
         "adversarial": "Adversarial examples with the smallest margin, per target class; tables and transfer.",
+        "importance": "How important every unit is: scores in [0, 1] by one program over a few images.",
+        "compress": "Remove the units that matter least: a smaller file, equal to the masked network.",
         "report": "Table, figures and one page of a run folder.",
         "demo2d": "Picture of a two-dimensional classifier and of its substitutes.",
         "study": "Experiments over many networks: training regimes.",
