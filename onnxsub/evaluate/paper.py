@@ -29,7 +29,7 @@ from onnxsub.verifiers.session import Session
 __all__ = ["BOUNDS", "halved", "paper_distance", "precision_of"]
 
 BOUNDS = "fastlin-ibp"
-PRECISION = {(1, 28, 28): 1e-2, (3, 32, 32): 1e-3}
+PRECISION: dict[Shape, float] = {(1, 28, 28): 1e-2, (3, 32, 32): 1e-3}
 """As published, of MNIST and CIFAR-10, by the shape of an image."""
 
 _TOL = 1e-6  # of what is said of a witness; the search itself is as fine as the precision

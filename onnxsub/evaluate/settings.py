@@ -38,7 +38,7 @@ class Settings:
     Attributes:
         protocol: `fast` (the fastest engines, wall time per sample) or `paper` (the reference experiment: projected gradient
             descent, `fastlin-ibp`, one MILP per radius and target with `timeout` for each, solver time per run).
-        methods, gammas: of the substitutes; no methods: `lin`, all three with the protocol `paper`.
+        methods, gammas: of the substitutes; methods None: `lin`, all three with the protocol `paper`.
         verifiers: names of `onnxsub.verifiers.registry`; none: `bab`, `milp` with the protocol `paper`.
         solver: as for a single distance.
         rank: which units a substitute keeps; None: `influence`, `width` with the protocol `paper`.
@@ -58,7 +58,7 @@ class Settings:
     COMMAND: ClassVar[str] = "evaluate"
 
     protocol: str = "fast"
-    methods: tuple[str, ...] = ()
+    methods: tuple[str, ...] = None  # type: ignore[assignment]  # filled in when made
     gammas: tuple[float, ...] = (0.9, 0.99)
     verifiers: tuple[str, ...] = ()
     solver: str = "highs"
@@ -83,7 +83,7 @@ class Settings:
         object.__setattr__(self, "rank", self.rank or _RANK[self.protocol])
         object.__setattr__(self, "verifiers", self.verifiers or (_VERIFIER[self.protocol],))
         object.__setattr__(self, "tol", _TOL[self.protocol] if self.tol is None else self.tol)
-        object.__setattr__(self, "methods", self.methods or _METHODS[self.protocol])
+        object.__setattr__(self, "methods", _METHODS[self.protocol] if self.methods is None else self.methods)
         self._set_paper() if paper else self._refuse_paper()
         for option, values in (("--methods", self.methods), ("--gammas", self.gammas), ("--verifier", self.verifiers)):
             if not values:
