@@ -124,8 +124,8 @@ def certified_radius(
 ) -> float:
     """A radius on which bounds prove that the class is kept, within the share `tol` of the largest such radius below `upper`.
 
-    The margin's bound `m(r)` falls slowly near the anchor and steeply far from it. The next radius is where the line through the two
-    ends of the bracket crosses zero, drawn through `m / (|m| + m(0))`, which has the same zero and is far straighter; it is
+    The margin's bound `m(r)` falls slowly near the anchor and steeply far from it. The next radius is where the line through the
+    two ends of the bracket crosses zero, drawn through `m / (|m| + m(0))`, which has the same zero and is far straighter; it is
     kept inside the bracket.
 
     Args:
