@@ -59,7 +59,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, files: tuple[Path, Path])
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     document = json.loads(out)
-    assert document["schema"] == "onnxsub.evaluate/1"
+    assert document["schema"] == "onnxsub.evaluate/2"
     assert document["units"] == {"pending": 0, "running": 0, "done": UNITS, "failed": 0}
     assert document["finished"] is True
     assert [line["samples"] for line in document["table"]] == [SAMPLES] * 4

@@ -68,10 +68,10 @@ class EvaluateResult(Shown):
         return 1.0 - self.busy_s / (self.jobs * self.wall_s) if self.done_now else None
 
     def to_json(self) -> dict[str, Any]:
-        """The document `onnxsub.evaluate/1`."""
+        """The document `onnxsub.evaluate/2`."""
         table, parquet = results_of(self.folder)
         return {
-            "schema": "onnxsub.evaluate/1",
+            "schema": "onnxsub.evaluate/2",
             "version": VERSION,
             "run": str(self.folder),
             "models": self.plan["model"],
