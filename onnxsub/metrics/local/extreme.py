@@ -3,9 +3,9 @@ r"""The extreme of a property's quantity over the ball, as an anytime bracket: h
     confidence: max_x max_k |p_k(x) - p_k(x0)|      sr: max_x |f(x) - f(x0)|      lr: max_x of the ratio      scr: min_x p_y(x)
 
 over `B(eps)`. One end of the bracket is the quantity at a float32 point that onnxruntime confirmed on the original file (of lr
-less the room for rounding, as for a violation), the other one a parameter for which the property is proved. The next parameter is first just beyond the best point: where the attack was
-good, one proof ends it. A point found there moves the first end; where neither comes in time, a parameter farther off is asked
-about.
+less the room for rounding, as for a violation), the other one a parameter for which the property is proved. The next parameter
+is first just beyond the best point: where the attack was good, one proof ends it. A point found there moves the first end; where
+neither comes in time, a parameter farther off is asked about.
 """
 
 from __future__ import annotations
