@@ -10,8 +10,9 @@ import pytest
 from scipy.optimize import brute
 
 import onnxsub
+from onnxsub.budget import Budget
 from onnxsub.errors import InputError
-from onnxsub.metrics.local import LocalOptions, extreme_local, make_property
+from onnxsub.metrics.local import LocalOptions, attack_local, extreme_local, make_property
 from onnxsub.query import Query
 from tests.handmade import Net
 from tests.random_models import random_model
@@ -61,6 +62,11 @@ def test_the_bracket_holds_the_extreme(case: str, query: Query) -> None:
         assert found.upper - found.lower <= TOL
         assert ends[0] - 1e-5 <= max(-best[1], values.max()) <= ends[1] + 1e-5
         assert values.max() >= ends[1] - TOL - 0.02  # so fine is the grid
+
+
+def test_an_attack_that_the_time_limit_ended_says_so(query: Query) -> None:
+    found = attack_local(query, make_property("sr", EPS, delta=1e6), budget=Budget(1e-9))
+    assert (found.status, "time limit" in (found.reason or "")) == ("undecided", True)
 
 
 def test_rounding_does_not_pass_for_a_larger_ratio(tmp_path: Path) -> None:
