@@ -176,6 +176,8 @@ def test_the_precision_is_that_of_the_data_set() -> None:
     assert precision_of(paper, (1, 28, 28)) == precision_of(paper, (784,)) == 1e-2
     assert precision_of(paper, (3, 32, 32)) == 1e-3
     assert precision_of(replace(paper, tol=0.3), (3, 32, 32)) == 0.3
+    with pytest.raises(InputError, match=r"--interval 0\.005 is not larger than the precision 0\.01"):
+        precision_of(replace(paper, interval=0.005), (1, 28, 28))
     with pytest.raises(InputError, match="no published precision for inputs of shape"):
         precision_of(paper, (4,))
 

@@ -194,6 +194,13 @@ def test_quantitative_means(tmp_path: Path, wrong: tuple[Path, Path]) -> None:
     assert 0 <= scr.measure.lower <= scr.measure.upper <= 1
 
 
+def test_a_range_cuts_the_mean_and_not_what_is_known_of_a_misclassified_sample(tmp_path: Path, wrong: tuple[Path, Path]) -> None:
+    given = {"labels": "y", "metric": "global", "quantitative": True, "prop": "scr", "eta": 0.2, "value_range": (0.6, 1.0)}
+    rows = [r for r in robustness(plan_of(wrong, 3, **given), tmp_path / "run", engine=Here()).rows if r.status == "misclassified"]
+    assert rows
+    assert all(r.lower == 0.0 and r.upper is not None and r.upper < 0.6 for r in rows)
+
+
 def test_an_interrupted_run_goes_on_and_repeats_nothing(tmp_path: Path, files: tuple[Path, Path]) -> None:
     calm = robustness(plan_of(files), tmp_path / "calm", engine=Here())
     seen: list[int] = []

@@ -36,6 +36,8 @@ def is_grid(models: Sequence[str], given: Mapping[str, Any], folder: Path) -> bo
     several = [name for name in ("metric", "property_", "eps") if len(given[name] or ()) > 1]
     if given["batch"] is not None and not several and len(models) == 1:
         raise click.UsageError("--batch is about several models, metrics, properties or radii; leave it out for one")
+    if given["batch"] is not None and "security" not in (given["metric"] or ()):
+        raise click.UsageError("--batch belongs to --metric security; leave it out")
     return len(models) > 1 or bool(several)
 
 

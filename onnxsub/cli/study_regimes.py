@@ -57,6 +57,10 @@ def command(dataset: str | None, files: tuple[str, ...], folder: str, out: Outpu
     from onnxsub.zoo.datasets import load_dataset
     from onnxsub.zoo.images import read_npz
 
+    regimes = given["regimes"] or RegimesOptions.regimes
+    for name in given["decided"] or ():
+        if name not in regimes:
+            raise click.UsageError(f"--decided {name} is not trained; add it to --regimes, or leave it out")
     options = replace(RegimesOptions(), **{key: value for key, value in given.items() if value is not None})
     name = dataset or Path(files[0]).stem
     with out.progress() as progress:

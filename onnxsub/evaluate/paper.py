@@ -40,7 +40,7 @@ def precision_of(settings: Settings, shape: Shape) -> float:
     """`--tol`, or the published precision for images of that shape.
 
     Raises:
-        OptionError: there is neither.
+        OptionError: there is neither; it is as large as the interval.
     """
     found = settings.tol if settings.tol is not None else PRECISION.get(tuple(shape[-3:]))
     if found is None and math.prod(shape) == 784:  # the same images, flat
@@ -48,6 +48,11 @@ def precision_of(settings: Settings, shape: Shape) -> float:
     if found is None:
         raise OptionError(
             f"--protocol paper has no published precision for inputs of shape {list(shape)}; state one with --tol, 0.001 say"
+        )
+    if settings.interval is not None and found >= settings.interval:
+        raise OptionError(
+            f"--interval {settings.interval:g} is not larger than the precision {found:g}, so no radius would be asked about; "
+            "give a smaller --tol"
         )
     return found
 

@@ -6,6 +6,7 @@ regime; one attack per network; one decision per network of the smallest archite
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -48,7 +49,7 @@ class RegimesOptions:
         architectures: the last one is the one that properties are decided on.
         regimes: trained. decided: those of them whose networks are decided on.
         recipe, epochs, seed: of every training. eps: radius of every regime, and of what is decided.
-        radii: of the attacks. attacked: test images that are attacked, the first ones. images: those that are decided.
+        radii: of the attacks, ascending. attacked: test images that are attacked, the first ones. images: those that are decided.
         asked: properties that are decided. timeout: seconds for each decision.
         marabou: interpreter that has maraboupy; None: it is not asked. marabou_images: that many of `images`.
     """
@@ -76,8 +77,13 @@ class RegimesOptions:
             raise OptionError("a study of no network is none; give at least one regime and one architecture")
         if min(self.attacked, self.images, self.marabou_images) < 1 or not self.timeout > 0 or not self.eps > 0:
             raise OptionError("numbers of images, --timeout and --eps must be positive; change them")
-        if not self.radii or min(self.radii) <= 0:
+        if not self.radii or not all(math.isfinite(r) and r > 0 for r in self.radii):
             raise OptionError("--radii must be positive; give for example 0.05,0.1,0.2")
+        for name in ("architectures", "regimes", "decided", "radii"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise OptionError(f"--{name} {','.join(map(str, values))} names something twice; give each once")
+        object.__setattr__(self, "radii", tuple(sorted(self.radii)))  # shares stand in this order
 
     def recipe_of(self, data: str, arch: str, regime: str) -> Recipe:
         """The recipe of one network."""
@@ -92,8 +98,8 @@ class RegimesResult:
     """What the study found so far: one record per network.
 
     Attributes:
-        networks: `name`, `architecture`, `regime`, `accuracy`, `test_images`, `secure` {property: share per radius} and, where it
-            is decided on, `decided` {property: {verifier: {status: count}}} and `contradictions`.
+        networks: `name`, `architecture`, `regime`, `accuracy`, `test_images`, `attacked_images`, `secure` {property: share per
+            radius} and, where it is decided on, `decided` {property: {verifier: {status: count}}} and `contradictions`.
     """
 
     data: str
@@ -134,7 +140,7 @@ def study_regimes(data: ImageSet, options: RegimesOptions, folder: Path, *, prog
         say("attacks")
         record: dict[str, Any] = {
             "name": name, "architecture": arch, "regime": regime, "accuracy": state.card["figures"]["accuracy"],
-            "test_images": state.card["figures"]["test_images"],
+            "test_images": state.card["figures"]["test_images"], "attacked_images": min(options.attacked, len(data.test)),
             "secure": steps.once(f"security/{name}", partial(_security, state, folder / f"{name}.onnx", data.test, options)),
         }  # fmt: skip
         if arch == options.architectures[-1] and regime in options.decided:
@@ -171,7 +177,7 @@ def _security(state: Checkpoint, file: Path, test: Labelled, options: RegimesOpt
     for name in PROPERTIES:
         rng = torch.Generator().manual_seed(options.seed)
         broken, shares[name] = np.zeros(n, dtype=bool), []
-        for radius in sorted(options.radii):
+        for radius in options.radii:
             prop = _constraint(name, radius)
             ends = attack_constraint(prop, net, x, y, radius, _STEPS, 2.5 * radius / _STEPS, rng)
             for points in (x, ends):

@@ -42,13 +42,14 @@ def tables(found: RegimesResult) -> list[Table]:
     ]
     note = "Percent of all test images. Published: Casadio et al. 2022, Fashion-MNIST with all training images."
     made = [Table("Accuracy", note, ("regime", *archs, "published"), (False, *(True,) * len(archs), True), tuple(cells))]
-    radii = sorted(options.radii)
+    radii = options.radii
     at = min(range(len(radii)), key=lambda i: abs(radii[i] - options.eps))
     for arch in archs:
         rows = tuple(
             (r, *(f"{100 * _of(found, arch, r)['secure'][p][at]:.1f}" for p in PROPERTIES)) for r in options.regimes
         )
-        note = f"Percent of {options.attacked} test images on which the property's own attack fails at radius {radii[at]:g}."
+        attacked = _of(found, arch, options.regimes[0])["attacked_images"]
+        note = f"Percent of {attacked} test images on which the property's own attack fails at radius {radii[at]:g}."
         made.append(Table(f"Security, {arch}", note, ("regime", *PROPERTIES), (False, *(True,) * len(PROPERTIES)), rows))
     lines = []
     for record in found.networks:
@@ -89,7 +90,7 @@ def _of(found: RegimesResult, arch: str, regime: str) -> Any:
 
 def _curves(found: RegimesResult, arch: str) -> Picture:
     regimes: Sequence[str] = found.options.regimes
-    radii = sorted(found.options.radii)
+    radii = found.options.radii
 
     def paint(figure: Figure) -> None:
         for i, (axes, prop) in enumerate(zip(figure.subplots(2, 2, sharex=True, sharey=True).flat, PROPERTIES, strict=True)):

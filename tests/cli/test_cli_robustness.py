@@ -126,3 +126,5 @@ def test_several_radii_and_metrics_are_one_table(files: tuple[Path, Path], tmp_p
     assert wrong.code == 2
     assert "security" in wrong.err
     assert "--batch" in onnxsub(*begin(files, tmp_path / "other", *more, "--batch", 5)).err
+    unheeded = onnxsub(*argv[:-1], "satisfaction", *more, "--batch", 5)
+    assert (unheeded.code, "--batch belongs to --metric security" in unheeded.err) == (2, True)

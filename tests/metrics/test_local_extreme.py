@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 from scipy.optimize import brute
 
 import onnxsub
+from onnxsub.budget import Budget
 from onnxsub.errors import InputError
-from onnxsub.metrics.local import LocalOptions, extreme_local, make_property
+from onnxsub.metrics.local import LocalOptions, attack_local, extreme_local, make_property
 from onnxsub.query import Query
+from tests.handmade import Net
 from tests.random_models import random_model
 
 EPS, TOL = 0.15, 1e-3
@@ -58,6 +62,23 @@ def test_the_bracket_holds_the_extreme(case: str, query: Query) -> None:
         assert found.upper - found.lower <= TOL
         assert ends[0] - 1e-5 <= max(-best[1], values.max()) <= ends[1] + 1e-5
         assert values.max() >= ends[1] - TOL - 0.02  # so fine is the grid
+
+
+def test_an_attack_that_the_time_limit_ended_says_so(query: Query) -> None:
+    found = attack_local(query, make_property("sr", EPS, delta=1e6), budget=Budget(1e-9))
+    assert (found.status, "time limit" in (found.reason or "")) == ("undecided", True)
+
+
+def test_rounding_does_not_pass_for_a_larger_ratio(tmp_path: Path) -> None:
+    """`f = (x_1 + 10, 0.3 x_2 + 10)`: the largest ratio is 1, and float32 says more."""
+    net = Net(2)
+    y = net.node("Gemm", ["x", net.weight(np.diag([1.0, 0.3])), net.weight([10.0, 10.01])])
+    onnx.save(net.model(y, 2), tmp_path / "net.onnx")
+    query = onnxsub.make_query(tmp_path / "net.onnx", np.array([0.41, 0.63], dtype=np.float32), threads=1)
+    found = extreme_local(query, make_property("lr", 0.05, lipschitz=1.0), 1e-5, LocalOptions(timeout=10))
+    assert 0.99 <= found.lower <= 1.0 <= found.upper
+    assert found.upper <= 1.01
+    assert found.lower <= found.value
 
 
 def test_programs_agree_with_branch_and_bound(query: Query) -> None:

@@ -80,6 +80,11 @@ def test_bad_input(tmp_path: Path) -> None:
         RegimesOptions(regimes=("dl2",))
     with pytest.raises(InputError, match="must be positive"):
         RegimesOptions(images=0)
+    with pytest.raises(InputError, match="must be positive"):
+        RegimesOptions(radii=(0.1, float("nan")))
+    with pytest.raises(InputError, match="--regimes base,base names something twice"):
+        RegimesOptions(regimes=("base", "base"))
+    assert RegimesOptions(radii=(0.3, 0.1)).radii == (0.1, 0.3)
 
 
 def test_the_command(onnxsub: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,10 +92,13 @@ def test_the_command(onnxsub: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     train, test = blobs(100), blobs(30, 1)
     np.savez("blobs.npz", x_train=train.x[:, 0], y_train=train.y, x_test=test.x[:, 0], y_test=test.y)
     line = ("study", "regimes", "--data", "blobs.npz", "--regimes", "base,sr", "--decided", "sr", "--architectures", "mlp:5",
-            "--epochs", 1, "--images", 1, "--attacked", 5, "--radii", "0.1", "--run", "s")  # fmt: skip
+            "--epochs", 1, "--images", 1, "--attacked", 50, "--radii", "0.1", "--run", "s")  # fmt: skip
     keys = onnxsub(*line, "--json").json
     assert keys["schema"] == "onnxsub.study-regimes/1"
     assert [n["regime"] for n in keys["networks"]] == ["base", "sr"]
+    assert [n["attacked_images"] for n in keys["networks"]] == [30, 30]
+    assert "Percent of 30 test images" in Path("s/tables.md").read_text()
+    assert "--decided scr is not trained" in onnxsub(*line, "--decided", "scr").line
     ran = onnxsub(*line)
     assert (ran.code, "tables.md" in ran.out) == (0, True)
     assert "other settings: seed is 0 there and 3 here" in onnxsub(*line, "--seed", 3).line

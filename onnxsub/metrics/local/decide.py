@@ -98,7 +98,8 @@ def _attack(query: Query, prop: LocalProperty, options: LocalOptions, clock: Bud
             what = prop.counterexamples(query)
             assert what is not None
             point = hunt(query, prop, what, options, clock).witness
-        reason = "the attack found no point; nothing is proved" if point is None else "a point of the ball that the attack found"
+        missed = clock.why if clock.over else "the attack found no point; nothing is proved"
+        reason = missed if point is None else "a point of the ball that the attack found"
         return Found(False, point, reason, False, {"attack": time.perf_counter() - began})
 
     return _answer(query, prop, options, look, "attack")

@@ -2,10 +2,10 @@ r"""The extreme of a property's quantity over the ball, as an anytime bracket: h
 
     confidence: max_x max_k |p_k(x) - p_k(x0)|      sr: max_x |f(x) - f(x0)|      lr: max_x of the ratio      scr: min_x p_y(x)
 
-over `B(eps)`. One end of the bracket is the quantity at a float32 point that onnxruntime confirmed on the original file, the other
-one a parameter for which the property is proved. The next parameter is first just beyond the best point: where the attack was
-good, one proof ends it. A point found there moves the first end; where neither comes in time, a parameter farther off is asked
-about.
+over `B(eps)`. One end of the bracket is the quantity at a float32 point that onnxruntime confirmed on the original file (of lr
+less the room for rounding, as for a violation), the other one a parameter for which the property is proved. The next parameter
+is first just beyond the best point: where the attack was good, one proof ends it. A point found there moves the first end; where
+neither comes in time, a parameter farther off is asked about.
 """
 
 from __future__ import annotations
@@ -207,10 +207,11 @@ class _Search:
     def _take(self, witness: Array | None) -> bool:
         """Whether a point is worse than the best one so far, which it then replaces."""
         assert witness is not None
-        value = float(self._prop.measure(self._query, witness[None]).quantity[0])
-        if not self._sign * value > self.low:
+        sure = self._sign * float(self._prop.reached(self._query, witness[None])[0])
+        if not sure > self.low:
             return False
-        self.low, self.value, self.witness = self._sign * value, value, witness
+        self.low, self.witness = sure, witness
+        self.value = float(self._prop.measure(self._query, witness[None]).quantity[0])
         self._compare()
         return True
 
