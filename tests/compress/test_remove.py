@@ -124,3 +124,17 @@ def test_the_reader_of_an_old_weight_keeps_it() -> None:
     smaller, (told,) = remove_units(load_model(proto), gone)
     assert told.removed == 1
     assert check_equal(load_model(proto), smaller, gone) < 1e-5
+
+
+def test_a_mask_inside_is_of_the_type_that_the_layer_computes_in() -> None:
+    """The input is float32, the layers compute in float16."""
+    net = Net(4, dtype=np.float16)
+    narrow = net.node("Cast", ["x"], to=10)
+    h = net.node("Relu", [net.gemm(narrow, 4, 6)])
+    wide = net.node("Cast", [net.gemm(h, 6, 3)], to=1)
+    net.dtype = np.dtype(np.float32)
+    proto = net.model(wide, 3)
+    gone = {layers(proto)[0]: np.array([1, 4])}
+    smaller, (told,) = remove_units(load_model(proto), gone)
+    assert told.removed == 2
+    assert check_equal(load_model(proto), smaller, gone) < 1e-3
