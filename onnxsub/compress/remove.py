@@ -53,13 +53,13 @@ def remove_units(model: Model, gone: Mapping[str, Array]) -> tuple[ModelProto, t
         InputError: a tensor that the model does not have, or positions beyond it.
     """
     proto = model.source
-    shapes = _shapes(model)
+    shapes = before = _shapes(model)
     written = {name for node in proto.graph.node for name in node.output}
     told = []
     for name, positions in gone.items():
         if name not in shapes or name not in written:
             raise InputError(f"{model.where} has no tensor {name!r} with scores; the scores are of another model")
-        units = shapes[name][1]
+        units = before[name][1]
         keep = np.ones(units, dtype=bool)
         if len(positions) and int(np.max(positions)) >= units:
             raise InputError(f"{model.where}: layer {name!r} has {units} units, scored were more; the scores are of another model")
@@ -69,6 +69,9 @@ def remove_units(model: Model, gone: Mapping[str, Array]) -> tuple[ModelProto, t
             continue
         if not keep.any():
             keep[0] = True
+        if shapes[name][1] != units:  # the positions are those of the model as it was
+            told.append(Removed(name, units, 0, "its units went with those of a layer before it"))
+            continue
         reasons: list[str] = []
         proto = edit(proto, partial(_apply, shapes=shapes, name=name, keep=keep, reasons=reasons))
         told.append(Removed(name, units, 0 if reasons else int((~keep).sum()), "".join(reasons)))
