@@ -63,6 +63,8 @@ def command(
         raise click.UsageError("--share is of --by magnitude or random; scores have a --threshold")
     if share is not None and not 0 < share < 1:
         raise OptionError(f"--share {share:g} is not possible; give a share between 0 and 1")
+    if given["data"] is None and any(typed(name) for name in ("array", "labels", "index", "limit", "every")):
+        raise click.UsageError("--array, --labels, --index, --limit and --every say which samples of --data; add --data")
     if seed < 0:
         raise OptionError(f"--seed {seed} is negative; give 0 or more")
     from onnxsub.compress.remove import check_equal, remove_units
@@ -74,11 +76,9 @@ def command(
     went = {x.name: gone[x.name] for x in layers if x.removed}
     apart = check_equal(loaded, smaller, went) if went else 0.0
     save_model(smaller, output)
-    sizes = Path(model).stat().st_size, Path(output).stat().st_size
+    sizes = loaded.source.ByteSize(), smaller.ByteSize()  # weights beside the file are in the one that is written
     units, removed = sum(x.units for x in layers), sum(x.removed for x in layers)
     accuracy = _accuracy(loaded, output, given, out) if given["data"] is not None else None
-    if accuracy is None and any(typed(name) for name in ("array", "labels", "index", "limit", "every")):
-        raise click.UsageError("--array, --labels, --index, --limit and --every say which samples of --data; add --data")
     rows = [
         ("removed", f"{removed:,} of {units:,} units, by {by}"),
         ("file", f"{sizes[0]:,} bytes before, {sizes[1]:,} after"),
@@ -106,6 +106,7 @@ def command(
 def _chosen(model: Model, path: str | None, threshold: float, by: str, share: float | None, seed: int) -> dict[str, Array]:
     from onnxsub.compress.choose import below, magnitudes, randomly, smallest
     from onnxsub.compress.program import layers_of
+    from onnxsub.compress.remove import check_scores
     from onnxsub.lower import lower
 
     if by != "scores" and share is not None:
@@ -113,6 +114,7 @@ def _chosen(model: Model, path: str | None, threshold: float, by: str, share: fl
         counts = {name: round(share * n) for name, n in sizes.items()}
     else:
         known = _scores(model, path)
+        check_scores(model, known)
         found = below(known, threshold)
         if by == "scores":
             return found

@@ -61,7 +61,7 @@ def plan_removal(graph: gs.Graph, shapes: Mapping[str, Shape], scored: str, keep
     removal = Removal()
     before = _source(graph, scored)
     states = {before.outputs[0].name: _State(1, keep, None)}
-    _cut_rows(removal, before, keep)
+    _cut_rows(removal, before, keep, len(shapes[before.outputs[0].name]))
     outputs = {t.name for t in graph.outputs}
     for node in graph.nodes:  # in topological order
         read = [t.name for t in node.inputs if isinstance(t, gs.Variable) and t.name in states]
@@ -110,7 +110,7 @@ def _source(graph: gs.Graph, scored: str) -> gs.Node:
     raise Fixed("no weights come before it")
 
 
-def _cut_rows(removal: Removal, node: gs.Node, keep: Array) -> None:
+def _cut_rows(removal: Removal, node: gs.Node, keep: Array, rank: int) -> None:
     weight = _constant(node.inputs[1])
     assert weight is not None  # `_source` has looked
     if node.op == "Conv":
@@ -121,6 +121,8 @@ def _cut_rows(removal: Removal, node: gs.Node, keep: Array) -> None:
         axis = 0 if node.attrs.get("transB", 0) else 1
     else:
         axis = weight.ndim - 1
+    if node.op == "MatMul" and rank != 2:
+        raise Fixed(f"{_called(node)} writes its units along another axis than the scored one")
     if weight.shape[axis] != len(keep):
         raise Fixed(f"{_called(node)} writes {weight.shape[axis]} units, scored were {len(keep)}")
     if node.op == "MatMul" and weight.ndim != 2:
@@ -149,8 +151,7 @@ def _step(removal: Removal, node: gs.Node, name: str, state: _State, shapes: Map
     if op == "BatchNormalization" and state.axis == 1:
         return _normalised(removal, node, state)
     if op in ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool") and state.axis == 1:
-        padded = op == "AveragePool" and node.attrs.get("count_include_pad", 0) and any(node.attrs.get("pads", [0]))
-        if padded and _far(state):
+        if op == "AveragePool" and node.attrs.get("count_include_pad", 0) and _padded(node) and _far(state):
             raise Fixed(f"{_called(node)} mixes a constant with its padding")
         return state
     if op == "Transpose":
@@ -158,6 +159,10 @@ def _step(removal: Removal, node: gs.Node, name: str, state: _State, shapes: Map
     if op in ("Flatten", "Reshape", "Squeeze", "Unsqueeze"):
         return _reshaped(removal, node, name, state, shapes)
     raise Fixed(f"{_called(node)} is not an operator that units are followed through")
+
+
+def _padded(node: gs.Node) -> bool:
+    return any(node.attrs.get("pads", [0])) or node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
 
 
 def _far(state: _State) -> bool:
@@ -259,8 +264,7 @@ def _take_in(removal: Removal, node: gs.Node, state: _State, rank: int) -> None:
     if node.op == "Conv":
         if state.axis != 1 or node.attrs.get("group", 1) != 1:
             raise Fixed(f"{_called(node)} has groups of channels")
-        padded = any(node.attrs.get("pads", [0])) or node.attrs.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-        if padded and _far(state):
+        if _padded(node) and _far(state):
             raise Fixed(f"{_called(node)} mixes a constant with its padding")
         axis, extra = 1, weight.astype(np.float64)[:, gone].reshape(len(weight), int(gone.sum()), -1).sum(axis=2) @ value[gone]
     else:

@@ -76,7 +76,10 @@ def scores_in(proto: ModelProto) -> dict[str, Array]:
     for node in proto.graph.node:
         for prop in node.metadata_props:
             if prop.key == SCORES:
-                found[node.output[0]] = np.asarray(json.loads(prop.value), dtype=np.float64)
+                try:
+                    found[node.output[0]] = _row(json.loads(prop.value))
+                except (ValueError, TypeError) as error:
+                    raise InputError(f"the scores of tensor {node.output[0]!r} are no list of numbers; write them again") from error
     if not found:
         raise InputError("the model holds no scores; run onnxsub importance MODEL --data D -o SCORED.onnx first, or --by magnitude")
     return found
@@ -86,7 +89,15 @@ def scores_of(path: str) -> dict[str, Array]:
     """The scores of a document of `onnxsub importance --json`. Raises InputError."""
     try:
         keys = json.loads(Path(path).read_text(encoding="utf-8"))
-        return {layer["name"]: np.asarray(layer["scores"], dtype=np.float64) for layer in keys["layers"]}
+        return {layer["name"]: _row(layer["scores"]) for layer in keys["layers"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = type(error).__name__
         raise InputError(f"{path!r} is no document of onnxsub importance --json ({why}); write it again") from error
+
+
+def _row(scores: Any) -> Array:
+    """One number per unit. Raises ValueError or TypeError."""
+    row = np.asarray(scores, dtype=np.float64)
+    if row.ndim != 1 or not np.isfinite(row).all():
+        raise ValueError("a list of finite numbers is expected")
+    return row

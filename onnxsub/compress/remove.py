@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from onnx import ModelProto
+from onnx import ModelProto, helper, shape_inference
 
 from onnxsub.compress.graph import Fixed, Removal, plan_removal
 from onnxsub.errors import InputError, ModelError
@@ -17,7 +17,7 @@ from onnxsub.ops.base import Array, Shape
 from onnxsub.runtime import Runtime
 from onnxsub.surgery import edit
 
-__all__ = ["TOLERANCE", "Removed", "check_equal", "masked", "remove_units"]
+__all__ = ["TOLERANCE", "Removed", "check_equal", "check_scores", "masked", "remove_units"]
 
 TOLERANCE = 1e-5
 """Largest difference of the scores between the smaller file and the masked one, as a share of the largest score, at least of 1."""
@@ -33,6 +33,17 @@ class Removed:
     reason: str = ""
 
 
+def check_scores(model: Model, scores: Mapping[str, Array]) -> None:
+    """Raises InputError where a layer of the model has more or fewer units than scores."""
+    shapes = _shapes(model)
+    for name, row in scores.items():
+        if name in shapes and shapes[name][1] != len(row):
+            units = shapes[name][1]
+            raise InputError(
+                f"{model.where}: layer {name!r} has {units} units, scored were {len(row)}; the scores are of another model"
+            )
+
+
 def remove_units(model: Model, gone: Mapping[str, Array]) -> tuple[ModelProto, tuple[Removed, ...]]:
     """The model without the units `gone` (positions, by the tensor that the scored node writes), and what became of each layer.
 
@@ -42,13 +53,13 @@ def remove_units(model: Model, gone: Mapping[str, Array]) -> tuple[ModelProto, t
         InputError: a tensor that the model does not have, or positions beyond it.
     """
     proto = model.source
-    shapes = _shapes(model)
+    shapes = before = _shapes(model)
     written = {name for node in proto.graph.node for name in node.output}
     told = []
     for name, positions in gone.items():
         if name not in shapes or name not in written:
             raise InputError(f"{model.where} has no tensor {name!r} with scores; the scores are of another model")
-        units = shapes[name][1]
+        units = before[name][1]
         keep = np.ones(units, dtype=bool)
         if len(positions) and int(np.max(positions)) >= units:
             raise InputError(f"{model.where}: layer {name!r} has {units} units, scored were more; the scores are of another model")
@@ -58,6 +69,9 @@ def remove_units(model: Model, gone: Mapping[str, Array]) -> tuple[ModelProto, t
             continue
         if not keep.any():
             keep[0] = True
+        if shapes[name][1] != units:  # the positions are those of the model as it was
+            told.append(Removed(name, units, 0, "its units went with those of a layer before it"))
+            continue
         reasons: list[str] = []
         proto = edit(proto, partial(_apply, shapes=shapes, name=name, keep=keep, reasons=reasons))
         told.append(Removed(name, units, 0 if reasons else int((~keep).sum()), "".join(reasons)))
@@ -104,6 +118,8 @@ def _shapes(model: Model) -> dict[str, Shape]:
 def masked(model: Model, gone: Mapping[str, Array]) -> ModelProto:
     """The model with the units `gone` set to 0 behind the scored nodes: a Mul by a constant of zeros and ones."""
     shapes = _shapes(model)
+    inferred = shape_inference.infer_shapes(model.source).graph
+    types = {v.name: helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type) for v in inferred.value_info}
 
     def change(graph: gs.Graph) -> None:
         tensors = graph.tensors()
@@ -112,10 +128,11 @@ def masked(model: Model, gone: Mapping[str, Array]) -> ModelProto:
                 continue
             tensor = tensors[name]
             shape = shapes[name]
-            mask = np.ones((1, shape[1], *[1] * (len(shape) - 2)), dtype=model.input_dtype)
+            kind = types.get(name, model.input_dtype)  # a float32 file may compute in float16
+            mask = np.ones((1, shape[1], *[1] * (len(shape) - 2)), dtype=kind)
             mask[:, positions] = 0.0
             readers = list(tensor.outputs)
-            out = gs.Variable(f"{name}.masked", dtype=model.input_dtype)
+            out = gs.Variable(f"{name}.masked", dtype=kind)
             for reader in readers:
                 for i, read in enumerate(list(reader.inputs)):
                     if read is tensor:

@@ -42,6 +42,8 @@ def layer_normalised(node: Node, by_output: Mapping[str, Node], shapes: Mapping[
     mean = _made(deviation.inputs[1], "ReduceMean", by_output)
     if squared is None or mean is None or mean.inputs[0] != source or source not in shapes:
         return None
+    if shapes.get(node.outputs[0]) != shapes[source]:  # an epsilon with more axes gives the quotient more
+        return None
     axes = _tail(mean, shapes[source])
     if axes is None or axes != _tail(spread, shapes[source]) or not _is_square(squared, deviation, mean, by_output):
         return None

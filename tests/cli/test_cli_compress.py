@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,41 @@ def test_mistakes(onnxsub: Any) -> None:
         (("compress", "model.onnx"), 4, "holds no scores"),
         (("compress", "model.onnx", "--share", "0.5"), 2, "--share is of --by"),
         (("compress", "model.onnx", "--by", "random", "--share", "2"), 2, "--share 2"),
+        (("compress", "model.onnx", "--by", "random", "--share", "0.5", "--limit", "3"), 2, "add --data"),
         (("importance", "model.onnx", "--data", "data.npz", "--weight", "0"), 2, "every score is 0"),
         (("importance", "model.onnx", "--data", "data.npz", "--most", "1"), 4, "too many for highs"),
     ):
         ran = onnxsub(*words)
         assert (ran.code, said in ran.err) == (code, True), (words, ran.err)
         assert len(ran.err.strip().splitlines()) == 1
+    assert not Path("model-smaller.onnx").exists(), "nothing is written before a mistake is told"
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [([], "has 8 units, scored were 0"), ([0.0] * 7, "scored were 7"), ([[0.0] * 8], "write it again"), (["a"], "write it again")],
+)
+def test_scores_that_are_none(folder: Path, onnxsub: Any, scores: Any, said: str) -> None:
+    layer = next(node.output[0] for node in onnx.load("model.onnx").graph.node if node.op_type == "Relu")
+    (folder / "scores.json").write_text(json.dumps({"layers": [{"name": layer, "scores": scores}]}))
+    ran = onnxsub("compress", "model.onnx", "--scores", "scores.json")
+    assert (ran.code, said in ran.err) == (4, True), ran.err
+
+
+def test_scores_in_the_file_that_are_none(folder: Path, onnxsub: Any) -> None:
+    proto = onnx.load("model.onnx")
+    proto.ir_version = 10
+    proto.graph.node[1].metadata_props.add(key="onnxsub.importance.scores", value="[0.5,")
+    onnx.save(proto, str(folder / "broken.onnx"))
+    ran = onnxsub("compress", "broken.onnx")
+    assert (ran.code, "no list of numbers" in ran.err) == (4, True), ran.err
+
+
+def test_the_size_of_a_model_counts_the_weights_beside_it(folder: Path, onnxsub: Any) -> None:
+    """PyTorch writes the weights into a file of their own; the smaller model has them inside."""
+    inside = (folder / "model.onnx").stat().st_size
+    apart = {"save_as_external_data": True, "location": "beside.data", "size_threshold": 0}
+    onnx.save(onnx.load("model.onnx"), str(folder / "beside.onnx"), **apart)
+    ran = onnxsub("compress", "beside.onnx", "--by", "random", "--share", "0.5", "-o", "small.onnx", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["bytes"]["after"] == (folder / "small.onnx").stat().st_size < inside <= ran.json["bytes"]["before"]

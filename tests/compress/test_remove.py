@@ -124,3 +124,52 @@ def test_the_reader_of_an_old_weight_keeps_it() -> None:
     smaller, (told,) = remove_units(load_model(proto), gone)
     assert told.removed == 1
     assert check_equal(load_model(proto), smaller, gone) < 1e-5
+
+
+def test_a_mask_inside_is_of_the_type_that_the_layer_computes_in() -> None:
+    """The input is float32, the layers compute in float16."""
+    net = Net(4, dtype=np.float16)
+    narrow = net.node("Cast", ["x"], to=10)
+    h = net.node("Relu", [net.gemm(narrow, 4, 6)])
+    wide = net.node("Cast", [net.gemm(h, 6, 3)], to=1)
+    net.dtype = np.dtype(np.float32)
+    proto = net.model(wide, 3)
+    gone = {layers(proto)[0]: np.array([1, 4])}
+    smaller, (told,) = remove_units(load_model(proto), gone)
+    assert told.removed == 2
+    assert check_equal(load_model(proto), smaller, gone) < 1e-3
+
+
+def test_units_along_another_axis_stay() -> None:
+    """As many tokens as units: the scores are of the tokens, which no column of the weight writes."""
+    net = Net(3, 5)
+    h = net.node("Relu", [net.node("MatMul", ["x", net.weight(net.rng.normal(size=(5, 3)))])])
+    h = net.node("Transpose", [h], perm=[0, 2, 1])
+    h = net.node("MatMul", [h, net.weight(net.rng.normal(size=(3, 4)))])
+    proto = net.model(net.gemm(net.node("Flatten", [h]), 12, 3), 3)
+    _, (told,) = remove_units(load_model(proto), {layers(proto)[0]: np.array([0])})
+    assert (told.removed, "another axis" in told.reason) == (0, True)
+
+
+def test_a_constant_meets_the_padding_of_an_average() -> None:
+    net = Net(2, 8, 8)
+    h = net.node("Relu", [net.filters("x", 2, 4, 3)])
+    h = net.node("Add", [h, net.weight(net.rng.normal(size=(1, 4, 1, 1)))])
+    h = net.node("AveragePool", [h], kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER", count_include_pad=1)
+    proto = net.model(net.gemm(net.node("Flatten", [h]), 36, 3), 3)
+    _, (told,) = remove_units(load_model(proto), {layers(proto)[0]: np.array([0])})
+    assert (told.removed, "padding" in told.reason) == (0, True)
+
+
+def test_two_layers_of_the_same_units() -> None:
+    """The positions of the second layer are those before the first one lost its units."""
+    net = Net(4)
+    h = net.node("Relu", [net.gemm("x", 4, 6)])
+    h = net.node("Relu", [net.node("Sub", [net.weight(net.rng.normal(size=6) + 1), h])])
+    proto = net.model(net.gemm(h, 6, 3), 3)
+    first, second = layers(proto)
+    gone = {first: np.array([0, 2]), second: np.array([1, 5])}
+    smaller, told = remove_units(load_model(proto), gone)
+    assert [(t.units, t.removed) for t in told] == [(6, 2), (6, 0)]
+    assert "went with" in told[1].reason
+    assert check_equal(load_model(proto), smaller, {first: gone[first]}) < 1e-5

@@ -10,10 +10,12 @@ import onnx
 import pytest
 import torch
 
+from onnxsub.errors import OnnxsubError
 from onnxsub.lower import lower
 from onnxsub.model import load_model
 from onnxsub.ops.normalised import Normalised
 from onnxsub.propagate import compute_bounds
+from tests.handmade import Net
 from tests.ops.test_spelled import SHAPE, Graph
 from tests.ops.tools import random, run
 
@@ -125,3 +127,14 @@ def test_a_batch_axis_that_was_moved_stays_readable() -> None:
         found = network.forward(torch.from_numpy(x).double()).numpy()
     for i, point in enumerate(x):
         np.testing.assert_allclose(found[i], run(file, {"x": point[None]})[0][0], rtol=1e-5, atol=1e-5)
+
+
+def test_an_epsilon_with_more_axes_is_told() -> None:
+    """It gives the quotient more axes than what is normalised has."""
+    n = Net(4, 6)
+    d = n.node("Sub", ["x", n.node("ReduceMean", ["x"], axes=[-1], keepdims=1)])
+    spread = n.node("ReduceMean", [n.node("Mul", [d, d])], axes=[-1], keepdims=1)
+    root = n.node("Sqrt", [n.node("Add", [spread, n.weight(np.full((1, 1, 1, 1), 0.1))])])
+    file = n.model(n.gemm(n.node("Flatten", [n.node("Div", [d, root])]), 24, 3), 3)
+    with pytest.raises(OnnxsubError):
+        lower(load_model(file))
