@@ -50,7 +50,10 @@ def test_a_worker_finds_this_package_and_no_folder_of_it_on_its_path(tmp_path: P
     assert done.returncode == 0, done.stderr
     where, on_path = done.stdout.split()
     assert Path(where).resolve().parents[1] == Path(__file__).resolve().parents[2]
-    assert on_path == "False"
+    plain = "import sys, onnxsub, os; print(os.path.dirname(os.path.dirname(os.path.abspath(onnxsub.__file__))) in sys.path)"
+    own = subprocess.run([program, "-P", "-c", plain], cwd=tmp_path, capture_output=True, text=True, check=False, env=env)
+    assert own.returncode == 0, own.stderr
+    assert on_path == own.stdout.strip(), "no more than the installation itself puts there"
 
 
 def test_the_environment_of_other_interpreters(monkeypatch: pytest.MonkeyPatch) -> None:
