@@ -199,3 +199,11 @@ def test_the_report_has_every_figure(tmp_path: Path, files: tuple[Path, Path, Pa
             assert f"{cell.measure.lower:.3f} [{interval.lower:.3f}, {interval.upper:.3f}]" in text
     lines = (written.folder / "table.csv").read_text().splitlines()
     assert len(lines) == 1 + len(result.cells)
+
+
+@pytest.mark.parametrize("changed", [{"eps": 0.02}, {"batch": "x"}, {"batch": True}, {"props": "cr"}])
+def test_settings_that_were_edited_wrongly_are_refused_in_one_line(changed: dict[str, object]) -> None:
+    whole = ManySettings(("satisfaction",), ("cr",), (0.01,)).to_json()
+    assert ManySettings.from_json(whole).eps == (0.01,)
+    with pytest.raises(InputError, match=r"run\.toml is damaged"):
+        ManySettings.from_json({**whole, **changed})

@@ -123,8 +123,8 @@ def study_regimes(data: ImageSet, options: RegimesOptions, folder: Path, *, prog
     if data.test is None:
         raise InputError(f"data set {data.name!r} has no test images, which a study needs; name them with --test-array")
     # neither the interpreter nor how many images it is asked about decides a result that is there
-    steps = Steps(folder, {**asdict(options), "data": data.name, "train_sha256": data.train.sha256, "marabou": None,
-                           "marabou_images": None})  # fmt: skip
+    files = {"train_sha256": data.train.sha256, "test_sha256": data.test.sha256}
+    steps = Steps(folder, {**asdict(options), "data": data.name, **files, "marabou": None, "marabou_images": None})
     todo = [(arch, regime) for arch in options.architectures for regime in options.regimes]
     found = []
     for i, (arch, regime) in enumerate(todo):

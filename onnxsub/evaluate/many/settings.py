@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar
 
-from onnxsub.errors import OptionError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.evaluate.robustness.job import KIND_OF
 from onnxsub.evaluate.robustness.settings import RobustnessSettings, heeding, option_name
 from onnxsub.evaluate.settings import plain_settings
@@ -152,5 +152,8 @@ class ManySettings:
         own = {f.name for f in fields(ManySettings)} - {"shared"}
         shared = plain_settings(RobustnessSettings, {k: v for k, v in values.items() if k not in own})
         grid: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in own}
+        lists = (grid.get(k) for k in ("metrics", "props", "eps"))
+        if not all(isinstance(v, tuple) for v in lists) or type(grid.get("batch", 0)) is not int:
+            raise InputError("run.toml is damaged: metrics, props and eps are lists, and batch is a whole number; restore it")
         return ManySettings(**grid, shared=shared)
 
