@@ -166,6 +166,8 @@ def _points(query: Query, prop: LocalProperty, method: str, seed: int, budget: B
     found = [x0[None]]
     for which in torch.split(torch.arange(count), block):
         for k in range(_RADII if isinstance(prop, LipschitzRobustness) else 1):
+            if budget.over:
+                break
             radius = prop.eps * 0.5**k
             ends = torch.maximum(x0 - radius, low), torch.minimum(x0 + radius, high)
             start = x0.expand(len(which), *x0.shape)
