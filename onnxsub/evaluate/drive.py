@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from onnxsub.errors import InputError, OptionError, OutputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.evaluate.anchored import Anchors
 from onnxsub.evaluate.engine import Engine
 from onnxsub.evaluate.job import Job, Watch
@@ -20,7 +20,7 @@ from onnxsub.evaluate.pace import Pace
 from onnxsub.evaluate.plan import Plan, RunSettings, difference, plan_with, read_plan, write_plan
 from onnxsub.evaluate.processes import Processes
 from onnxsub.evaluate.task import Outcome
-from onnxsub.files import one_line
+from onnxsub.files import make_folder, one_line
 
 __all__ = ["DEATHS", "GRACE", "LEDGER", "PLAN", "Driven", "Report", "RunOptions", "drive", "reopen"]
 
@@ -137,10 +137,7 @@ def drive(
     begun, here = (folder / PLAN).exists(), options.address is None
     if not begun:
         job.check(here=here)  # before the folder is made
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {str(folder)!r}: {error.strerror or error}; choose another --run") from error
+    make_folder(folder, "choose another --run")
     _refuse_links(folder)
     with lock(folder / "lock.sqlite"):
         _same_run(job.plan, folder)
