@@ -57,6 +57,11 @@ __all__ = ["command"]
 @click.option("--quantitative", is_flag=True, help="Of global: the mean of a value in place of the share that is robust.")
 @click.option("--range", "value_range", nargs=2, type=float, metavar="A B", help="Of --quantitative: the value is cut to it.")
 @click.option(
+    "--approximate", type=click.Choice(["fgsm", "pgd"]),
+    help="Of --quantitative: a bound on one side of the value by this attack; nothing is proved.",
+)  # fmt: skip
+@click.option("--attack", type=click.Choice(["fgsm", "pgd"]), help="Of security.  [default: the strongest, as for attack]")
+@click.option(
     "--distances", type=click.Choice(["exact", "substitute", "attack", "region"]),
     help="Of pointwise: how the distance of a sample is found.  [default: exact]",
 )  # fmt: skip
