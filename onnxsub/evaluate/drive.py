@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -150,7 +150,7 @@ def drive(
             else:
                 ledger.add(job.units())
             ledger.recover(retry_failed=options.retry_failed)
-            pace = Pace(ledger.units(), options.jobs, progress)
+            pace = Pace(ledger.groups(), options.jobs, progress)
             watch = job.watch(ledger.units())
             interrupted = False
             if pace.left and not _enough(watch):
@@ -165,7 +165,7 @@ def drive(
                 ledger.recover()
             summary = job.conclude(ledger, folder)
             counts = ledger.counts()
-            failures = _failures(ledger)
+            failures = ledger.failures()
     wall = time.perf_counter() - start
     return Driven(summary, counts, failures, interrupted, _enough(watch), pace.done_now, wall, pace.busy_s)
 
@@ -245,25 +245,39 @@ def _loop(
 ) -> None:
     limit = job.limit if options.kill_after is None else options.kill_after
     under_way: dict[int, Unit] = {}
-    while not _enough(watch):
-        while (
-            len(under_way) < engine.jobs
-            and (watch is None or watch.wants(len(under_way), engine.jobs))
-            and (unit := ledger.take()) is not None
-        ):
+    ended: Sequence[Outcome] = ()
+    while True:
+        with ledger.together():  # one commit for what has ended and what begins
+            for outcome in ended:
+                settled = _book(job, ledger, under_way.pop(outcome.id), outcome)
+                pace.note(settled, outcome)
+                if watch is not None:
+                    watch.note(settled)
+            begun = _taken(ledger, engine.jobs, len(under_way), watch)
+        if ended:
+            pace.tell()
+        for unit in begun:
             # memory is the usual reason for a lost worker, and threads cost some
             threads = max(1, job.plan.settings.threads >> unit.deaths)
             under_way[unit.id] = unit
             pace.begin(unit)
             engine.submit(anchors.task(unit, ledger, threads), limit)
-        if not under_way:
+        if not under_way or _enough(watch):
             return
-        for outcome in engine.wait(1.0):
-            settled = _book(job, ledger, under_way.pop(outcome.id), outcome)
-            pace.note(settled, outcome)
-            if watch is not None:
-                watch.note(settled)
-        pace.tell()
+        ended = engine.wait(1.0)
+        if not ended:
+            pace.tell()
+
+
+def _taken(ledger: Ledger, jobs: int, under_way: int, watch: Watch | None) -> list[Unit]:
+    """Units that begin now, as many as there are idle workers."""
+    found: list[Unit] = []
+    while not _enough(watch) and under_way + len(found) < jobs:
+        unit = ledger.take() if watch is None or watch.wants(under_way + len(found), jobs) else None
+        if unit is None:
+            break
+        found.append(unit)
+    return found
 
 
 def _book(job: Job[Summary], ledger: Ledger, unit: Unit, outcome: Outcome) -> list[Unit]:
@@ -274,12 +288,3 @@ def _book(job: Job[Summary], ledger: Ledger, unit: Unit, outcome: Outcome) -> li
             return []
         outcome = replace(outcome, state="failed", reason=f"{outcome.reason}; {DEATHS} times")
     return ledger.finish(outcome, job.followers(unit, outcome))
-
-
-def _failures(ledger: Ledger) -> dict[str, int]:
-    """Reasons of failed units, and how often each."""
-    found: dict[str, int] = {}
-    for unit in ledger.units():
-        if unit.state == "failed" and unit.reason:
-            found[unit.reason] = found.get(unit.reason, 0) + 1
-    return found
