@@ -9,7 +9,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import click
 
@@ -166,7 +166,9 @@ def _say(message: str, code: Exit) -> int:
     return int(code)
 
 
-def _warned(message: Warning | str, *_: object) -> None:
+def _warned(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
+) -> None:
     from onnxsub.cli.output import Output
 
     Output().note(str(message))
