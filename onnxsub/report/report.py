@@ -14,7 +14,7 @@ from onnxsub.evaluate.plan import schema_of
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.run import PLAN
 from onnxsub.evaluate.settings import Settings
-from onnxsub.files import make_folder, write_atomic
+from onnxsub.files import make_folder, refuse_links, write_atomic
 from onnxsub.report.evaluation_report import evaluation_report
 from onnxsub.report.joined_report import joined_report
 from onnxsub.report.many_report import many_report
@@ -92,6 +92,9 @@ def report(run: Path, options: ReportOptions | None = None, *, progress: Report 
         raise InputError(f"{str(run)!r} holds a run of schema {_schema(run)!r}, of which there is no report; give another run")
     contents = make(run, options, progress)
     folder = run / "report" if options.output is None else Path(options.output)
+    if options.output is None:  # nobody named what may be behind a link
+        for name in contents.files:
+            refuse_links(run, folder / name)
     return _written((run,), folder, contents)
 
 

@@ -18,6 +18,7 @@ from onnxsub.gate.comparison import Fall
 from onnxsub.gate.options import NODES, GateOptions
 from onnxsub.gate.run import run_gate, samples_of
 from onnxsub.metrics.paired import mcnemar, paired_interval
+from tests.evaluate_tools import rewrite
 from tests.gate.tools import Told, tell
 
 Patch = pytest.MonkeyPatch
@@ -198,14 +199,10 @@ def test_the_baseline_may_be_a_run(tmp_path: Path, monkeypatch: Patch) -> None:
 
 
 def test_a_run_that_is_not_finished_is_no_baseline(tmp_path: Path, monkeypatch: Patch) -> None:
-    from onnxsub.evaluate.drive import LEDGER
-    from onnxsub.evaluate.ledger import Ledger
-
     told = tell(tmp_path, monkeypatch, "PPPPV", "PPPVV")
     first = told.gate()
     assert first.old is not None
-    with Ledger(first.old.folder / LEDGER) as ledger:
-        ledger._db.execute("UPDATE units SET state = 'pending' WHERE sample = 2")
+    rewrite(first.old.folder, "UPDATE units SET state = 'pending' WHERE sample = 2")
     with pytest.raises(InputError, match="is not finished: 1 samples are pending"):
         told.gate(baseline=first.old.folder)
     assert (first.old.folder / PLAN).is_file()
