@@ -74,7 +74,7 @@ def write_report(found: StudyResult, folder: Path) -> list[Path]:
 def _removal(found: StudyResult) -> Table:
     first = found.rounds[0]
     counts = " and ".join(str(layer["removed"]) for layer in first["layers"])
-    rows = [("scores", _percent(first["accuracy"]["removed"]), _percent(first["accuracy"]["retrained"]))]
+    rows: list[tuple[str, ...]] = [("scores", _percent(first["accuracy"]["removed"]), _percent(first["accuracy"]["retrained"]))]
     rows.append(("smallest weights", *(_percent(found.compared["magnitude"][k]) for k in ("removed", "retrained"))))
     drawn = [v["removed"] for name, v in found.compared.items() if name.startswith("random-")]
     rows.append((f"random, {len(drawn)} draws: mean", _percent(float(np.mean(drawn))), ""))
