@@ -84,11 +84,11 @@ class _FileNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for (output, name), weight in zip(self._names, self.weights, strict=True):
             # what `Operator.tensor` would make of the constant, once per type and device
-            self._network.producers[output].cached((name, x.dtype, x.device), partial(_same, weight))
+            self._network.producers[output].cached((name, x.dtype, x.device), partial(_itself, weight))
         return self._network.forward(x)
 
 
-def _same(weight: Tensor) -> Tensor:
+def _itself(weight: Tensor) -> Tensor:
     return weight
 
 
