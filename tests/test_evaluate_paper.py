@@ -117,6 +117,25 @@ def paper_lines(run: Path, method: str) -> list[dict[str, Any]]:
     return [dict(paper_figures([r for r in rows(run) if r.method == method]))]
 
 
+def test_known_points_save_programs_and_change_no_distance(files: tuple[Path, Path]) -> None:
+    plain, saved = (Settings(protocol="paper", tol=PRECISION, known_points=known) for known in (False, True))
+    spared = 0
+    for index in range(2):
+        query = query_of(files, index)
+        point = attacked_of(query, plain)
+        for method in (None, "con", "lin", "act"):
+            find = find_original if method is None else find_substitute
+            one, other = (find(task_of(query, s, method, point), query).result for s in (plain, saved))
+            assert (one["protocol"], one["radii"]) == (other["protocol"], other["radii"]), (index, method)
+            assert other["lower"] <= one["protocol"]
+            assert other["runs"] <= one["runs"]
+            spared += one["runs"] - other["runs"]
+            if method is None:
+                assert all(radius < other["upper"] or outcome != "reached" for _, radius, _, outcome in other["solver_runs"])
+                assert max((r for _, r, _, _ in other["solver_runs"]), default=0.0) < point.d_adv
+    assert spared > 0
+
+
 def test_network_and_substitutes_are_asked_about_the_same_radii(run: Path) -> None:
     with Ledger(run / LEDGER, readonly=True) as ledger:
         results = [u.result for u in ledger.units() if u.kind != "attack" and u.result and "protocol" in u.result]

@@ -72,6 +72,9 @@ __all__ = ["command"]
     "--radius-timeout", type=float, metavar="S", help="Of --protocol paper: seconds per radius.  [default: 2 x --timeout]"
 )
 @click.option("--interval", type=float, metavar="R", help="Of --protocol paper: radii are bisected on [0, R].  [default: 0.5]")
+@click.option(
+    "--known-points", is_flag=True, help="Of --protocol paper: no program for a radius within which a point is known already."
+)
 @click.option("--nodes", type=int, metavar="N", help="Nodes of the search per distance.  [default: none]")
 @click.option("--output", metavar="NAME", help="Which output of a model is meant, where it has several.")
 @click.option("--input-shape", metavar="N,N..", help="Lengths of the input, where a model leaves them open: 3,224,224.")
@@ -158,7 +161,7 @@ def _plan(models: tuple[str, ...], given: dict[str, Any]) -> Plan[Settings]:
 
 
 _PLAIN = (
-    "mean", "std", "rank", "refine", "timeout", "radius_timeout", "interval", "nodes", "tol", "seed", "threads", "device",
+    "mean", "std", "rank", "refine", "timeout", "radius_timeout", "interval", "known_points", "nodes", "tol", "seed", "threads", "device",
 )  # fmt: skip
 
 

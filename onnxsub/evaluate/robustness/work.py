@@ -47,7 +47,7 @@ def maximise(task: Task, query: Query) -> Done:
     _check_whole(found.interrupted)
     ends = {"lower": found.lower, "upper": found.upper, "value": found.value}
     if found.status == "misclassified":  # of the score of its class only the value at the anchor is known
-        anchor = float(s.local.measure(query, query.x0[None]).quantity[0])
+        anchor = float(s.local.reached(query, query.x0[None])[0])
         ends = {"lower": 0.0, "upper": anchor, "value": anchor}  # the range cuts what is averaged, not what is known
     result = {"status": found.status, "reason": found.reason, **ends, "distance": None, "verifier": s.verifier}
     return Done({**_facts(query), **result, **_times(found.time_s)}, found.witness, query.x0)
