@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from onnxsub.errors import InputError, MissingDependencyError, ModelError, OptionError
+from onnxsub.errors import InputError, MissingDependencyError, ModelError, OptionError, OutputError
 from onnxsub.metrics.local import LocalOptions, decide_local, make_property
 from onnxsub.model import load_model, save_model
 from onnxsub.passes.attack import AttackOptions, attack
@@ -113,6 +113,18 @@ def test_a_chain_that_is_cut_off_goes_on_as_if_it_were_not(tmp_path: Path, monke
     assert torch.equal(sample_chains(SMALL, DATA, tmp_path / "cut")[1].weights, whole[1].weights)
 
 
+def test_more_samples_go_on_from_those_that_are_there(tmp_path: Path) -> None:
+    pytest.importorskip("pyro", reason="pyro-ppl is not installed")
+    short = replace(SMALL, samples=BLOCK + 4, chains=1)
+    (few,) = sample_chains(short, DATA, tmp_path)
+    (many,) = sample_chains(replace(short, samples=2 * BLOCK), DATA, tmp_path)
+    assert torch.equal(many.weights[: BLOCK + 4], few.weights)
+    assert len(many.weights) == 2 * BLOCK
+    (again,) = sample_chains(short, DATA, tmp_path)
+    assert torch.equal(again.weights, few.weights)
+    assert again.accepted == few.accepted
+
+
 def test_chains_of_another_kind_and_damaged_ones_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("pyro", reason="pyro-ppl is not installed")
     recipe = replace(SMALL, samples=4, chains=1, warm_up=1)
@@ -130,6 +142,13 @@ def test_chains_of_another_kind_and_damaged_ones_are_refused(tmp_path: Path) -> 
     torch.save([1, 2], path)
     with pytest.raises(InputError, match="none of this version"):
         sample_chains(recipe, DATA, tmp_path)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    pytest.importorskip("pyro", reason="pyro-ppl is not installed")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot make folder"):
+        sample_chains(replace(SMALL, samples=4, chains=1, warm_up=0), DATA, tmp_path / "file")
 
 
 @pytest.mark.parametrize(

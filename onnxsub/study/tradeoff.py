@@ -193,8 +193,7 @@ def _made(member: Member, data: ImageSet, grid: Grid, folder: Path, say: Report)
 
 def _trained(member: Member, data: ImageSet, grid: Grid, folder: Path, say: Report) -> Checkpoint:
     """The finished training of a network without pruning; the pruned ones of the same begin with it."""
-    path = folder / "trainings" / f"{member.name}.pt"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{member.name}.pt"
     return trained(member.recipe(data.name, grid.seed), data, path, command=_COMMAND, attacked=_ATTACKED, progress=say)
 
 

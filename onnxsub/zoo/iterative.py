@@ -105,7 +105,7 @@ def pruned(
 
         masked = train(recipe, data, path, progress=say, start=_masked(net, count))
         for layer in weighted(masked):
-            prune.remove(layer, "weight")
+            prune.remove(layer, "weight")  # type: ignore[no-untyped-call]
         net = build(arch, state.shape, state.classes).eval()  # there parameters stand in the usual order
         net.load_state_dict(masked.state_dict())
         seconds += read_checkpoint(path).seconds
