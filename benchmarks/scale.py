@@ -114,7 +114,8 @@ def show(found: dict[str, Any]) -> str:
     driver, workers = (1e6 * found[f"{who}_s"] / max(found["done"], 1) for who in ("driver", "workers"))
     ended = f", result tables {found['conclude']:.1f} s" if "conclude" in found else ", killed"
     return (
-        f"start {found['start']:.1f} s ({found['start_cpu']:.1f} s of processor), {found['done']:,} units at {found['rate']:,.0f}/s, "
+        f"start {found['start']:.1f} s ({found['start_cpu']:.1f} s of processor), "
+        f"{found['done']:,} units at {found['rate']:,.0f}/s, "
         f"each {driver:.0f} us of processor of the driver and {workers:.0f} us of the workers; at most "
         f"{found['memory']:.0f} MiB{ended}"
     )
