@@ -81,7 +81,7 @@ __all__ = ["command"]
 @click.option("--engine", type=click.Choice(["processes", "ray"]), default="processes", show_default=True, help="Who does them.")
 @click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster.  [default: a local one]")
 @click.option("--kill-after", type=float, metavar="S", help="Hard limit of a sample.  [default: 2 x --timeout + 60]")
-@click.option("--retry-failed", is_flag=True, help="Do samples again that had failed.")
+@click.option("--retry-failed", is_flag=True, help="Do samples again that had failed or were altered.")
 @click.option("--allow-commands", is_flag=True, help="The folder's run.toml may name programs to start: it is your own.")
 @output_options
 def command(
