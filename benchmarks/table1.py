@@ -20,7 +20,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.common import DATA, load_note
+from benchmarks import common
 from onnxsub.evaluate.drive import LEDGER, PLAN
 from onnxsub.evaluate.ledger import Ledger
 from onnxsub.evaluate.plan import read_plan
@@ -77,7 +77,7 @@ def _one(args: argparse.Namespace, protocol: str, name: str, index: int) -> None
     folder = folder_of(args, protocol, name, index)
     if (folder / "samples.csv").exists():
         return
-    data = DATA / "data" / ("cifar10.npz" if name.startswith("cifar10") else "mnist.npz")
+    data = common.DATA / "data" / ("cifar10.npz" if name.startswith("cifar10") else "mnist.npz")
     # where the folder has been begun, its own limits hold
     new = [
         str(ROOT / "models" / f"{name}.onnx"), "--data", str(data), "--index", str(index), "--protocol", protocol,
@@ -212,7 +212,7 @@ def main() -> None:
     if args.what == "table":
         tables(args)
         return
-    print(load_note())
+    print(common.load_note())
     run(args)
 
 
