@@ -123,6 +123,24 @@ class RobustnessSettings:
         _ = self.local
         _ = self.distance_options(self.threads) if self.needs_distances else self.local_options(self.threads)
 
+    # a grid of one place, see `onnxsub.evaluate.many.settings.ManySettings`
+    alone: ClassVar[bool] = True
+    batch: ClassVar[int] = 0
+
+    @property
+    def places(self) -> Mapping[tuple[str, str, float], RobustnessSettings]:
+        """The only one."""
+        return {(self.metric, self.prop, self.eps): self}
+
+    @property
+    def radii(self) -> tuple[float, ...]:
+        """The only one."""
+        return (self.eps,)
+
+    def of(self, kind: str, prop: str, eps: float | None) -> RobustnessSettings:
+        """The settings of a unit of work: these."""
+        return self
+
     @property
     def needs_distances(self) -> bool:
         """Whether a unit finds a distance `rho` rather than a verdict."""
