@@ -163,7 +163,7 @@ def test_files_that_are_no_ledger(tmp_path: Path) -> None:
         Ledger(tmp_path / "empty.sqlite", readonly=True)
     with Ledger(tmp_path / "old.sqlite") as ledger:
         ledger._db.execute("UPDATE meta SET value = '0' WHERE key = 'schema'")
-    with pytest.raises(InputError, match="a ledger of version 0, this is 1"):
+    with pytest.raises(InputError, match="a ledger of version 0, this is 2"):
         Ledger(tmp_path / "old.sqlite")
     with pytest.raises(OutputError):
         Ledger(tmp_path / "no folder" / "ledger.sqlite")

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from onnxsub.errors import InputError, OptionError, OutputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.evaluate.anchored import Anchors
 from onnxsub.evaluate.engine import Engine
 from onnxsub.evaluate.job import Job, Watch
@@ -20,7 +20,7 @@ from onnxsub.evaluate.pace import Pace
 from onnxsub.evaluate.plan import Plan, RunSettings, difference, plan_with, read_plan, write_plan
 from onnxsub.evaluate.processes import Processes
 from onnxsub.evaluate.task import Outcome
-from onnxsub.files import one_line
+from onnxsub.files import make_folder, one_line
 
 __all__ = ["DEATHS", "GRACE", "LEDGER", "PLAN", "Driven", "Report", "RunOptions", "drive", "reopen"]
 
@@ -47,7 +47,7 @@ class RunOptions:
         jobs: units side by side.
         engine: `processes` of this machine, or `ray`. address: of the Ray cluster, None: a local one.
         kill_after: seconds after which a unit is killed; None: twice its time limit and a minute, or never without a time limit.
-        retry_failed: do units again that had failed.
+        retry_failed: do units again that had failed, or that are not as they were written.
         allow_commands: a folder that is gone on with by its name alone may name programs (`command:...`) that are started.
     """
 
@@ -137,14 +137,12 @@ def drive(
     begun, here = (folder / PLAN).exists(), options.address is None
     if not begun:
         job.check(here=here)  # before the folder is made
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {str(folder)!r}: {error.strerror or error}; choose another --run") from error
+    make_folder(folder, "choose another --run")
     _refuse_links(folder)
     with lock(folder / "lock.sqlite"):
-        _same_run(job.plan, folder)
+        checksum = _same_run(job.plan, folder)
         with Ledger(folder / LEDGER, kinds=job.kinds) as ledger:
+            ledger.seals.bind(checksum, lambda: _written(job.plan, folder))
             mark = _mark(ledger.run_id, folder / LEDGER)
             end_family(mark)
             if any(ledger.counts().values()):
@@ -152,6 +150,7 @@ def drive(
                     _same_units(job.units(), keys, folder)
             else:
                 ledger.add(job.units())
+            ledger.seals.take_over(redo=options.retry_failed)
             ledger.recover(retry_failed=options.retry_failed)
             pace = Pace(ledger.groups(), options.jobs, progress)
             watch = job.watch(ledger.units())
@@ -188,9 +187,11 @@ def _refuse_programs(recorded: Mapping[str, Any], folder: Path, *, allowed: bool
 
 def _refuse_links(folder: Path) -> None:
     """Raises InputError where something in the folder is a link: what is written there would change a file elsewhere."""
-    link = next((path for path in sorted(folder.iterdir()) if path.is_symlink()), None)
-    if link is not None:
-        raise InputError(f"{str(link)!r} is a symbolic link; put the file itself there, or choose another --run")
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink():
+            raise InputError(f"{str(path)!r} is a symbolic link; put the file itself there, or choose another --run")
+        if not (path.is_file() or path.is_dir()):
+            raise InputError(f"{str(path)!r} is a pipe or a device; put a file there, or choose another --run")
 
 
 def _mark(run_id: str, path: Path) -> str:
@@ -219,16 +220,22 @@ def _enough(watch: Watch | None) -> bool:
     return watch is not None and watch.enough
 
 
-def _same_run(plan: Plan[S], folder: Path) -> None:
-    """Writes `run.toml`, or finds that the folder's is of the same run."""
+def _same_run(plan: Plan[S], folder: Path) -> str | None:
+    """Writes `run.toml`, or finds that the folder's is of the same run; returns its checksum, if it has one."""
     if not (folder / PLAN).exists():
         if (folder / LEDGER).exists():
             raise InputError(f"{str(folder)!r} has a ledger but no {PLAN}; restore it or choose another --run")
-        write_plan(plan, folder / PLAN)
-        return
-    other = difference(read_plan(folder / PLAN, plan.settings.SCHEMA), plan.to_json())
+        return _written(plan, folder)
+    recorded = read_plan(folder / PLAN, plan.settings.SCHEMA)
+    other = difference(recorded, plan.to_json())
     if other is not None:
         raise InputError(f"{str(folder)!r} holds another run: {other}; choose another --run, or give the same options")
+    return recorded.get("checksum")
+
+
+def _written(plan: Plan[S], folder: Path) -> str:
+    write_plan(plan, folder / PLAN)
+    return str(read_plan(folder / PLAN, plan.settings.SCHEMA)["checksum"])
 
 
 def _engine(options: RunOptions, run_id: str, plan: Plan[S]) -> Engine:

@@ -16,13 +16,12 @@ from types import TracebackType
 from typing import Any
 
 from onnxsub.errors import InputError, OutputError
+from onnxsub.evaluate.seals import OLD, SCHEMA, SEALED, Seals
 from onnxsub.evaluate.task import KINDS, Outcome, unpack
 from onnxsub.evaluate.unit import Group, Unit, UnitKey, numbered
 from onnxsub.ops.base import Array
 
 __all__ = ["Group", "Ledger", "Unit", "UnitKey"]
-
-_SCHEMA = "1"
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -44,6 +43,7 @@ CREATE TABLE units (
     result TEXT,
     point BLOB,
     anchor BLOB,
+    checksum BLOB,
     UNIQUE (model, sample, kind, method, gamma, verifier)
 );
 CREATE INDEX by_state ON units (state, id);
@@ -75,6 +75,7 @@ class Ledger:
         with self._guard():
             # without the write-ahead log's own files even a reader may have to make them, so it opens for writing too
             self._db = sqlite3.connect(path, isolation_level=None, timeout=30.0)
+        self.seals = Seals(self._db, path, self._guard)
         try:
             self._open(readonly)
         except BaseException:
@@ -94,12 +95,12 @@ class Ledger:
                         tables = _TABLES.format(kinds=", ".join(f"'{kind}'" for kind in self._kinds))
                         for statement in tables.strip().split(";\n"):
                             self._db.execute(statement)
-                        self._db.execute("INSERT INTO meta VALUES ('schema', ?), ('run', ?)", (_SCHEMA, secrets.token_hex(16)))
+                        self._db.execute("INSERT INTO meta VALUES ('schema', ?), ('run', ?)", (SCHEMA, secrets.token_hex(16)))
             if not self._has_tables():
                 raise InputError(f"{str(self.path)!r} is empty: the run did not begin; give the same command again")
             schema = self._meta("schema")
-        if schema != _SCHEMA:
-            raise InputError(f"{str(self.path)!r} is a ledger of version {schema}, this is {_SCHEMA}; choose another --run")
+        if schema not in (OLD, SCHEMA):
+            raise InputError(f"{str(self.path)!r} is a ledger of version {schema}, this is {SCHEMA}; choose another --run")
 
     def __enter__(self) -> Ledger:
         return self
@@ -135,7 +136,8 @@ class Ledger:
         with self._guard(), self._transaction():
             self._db.execute("UPDATE units SET state = 'pending' WHERE state = 'running'")
             if retry_failed:
-                self._db.execute("UPDATE units SET state = 'pending', deaths = 0, reason = NULL WHERE state = 'failed'")
+                again = "state = 'pending', deaths = 0, reason = NULL, checksum = NULL"
+                self._db.execute(f"UPDATE units SET {again} WHERE state = 'failed'")
 
     def take(self) -> Unit | None:
         """The first pending unit whose attack is done, now `running`; None where there is none at the moment."""
@@ -155,25 +157,26 @@ class Ledger:
             followers: kind -> result of the units that need this one and are settled by it, without any work.
         """
         result = json.dumps(outcome.result, allow_nan=False) if outcome.state == "done" else None
-        settle = f"UPDATE units SET finished = {_NOW}, state = ?, reason = ?, seconds = ?, result = ?, point = ?, anchor = ? WHERE "
+        settle = (
+            f"UPDATE units SET finished = {_NOW}, state = :state, reason = :reason, seconds = :seconds, result = :result, "
+            f"point = :point, anchor = :anchor, checksum = {SEALED} WHERE "
+        )
         ending = f" RETURNING {_COLUMNS}"
+        values = {
+            "unit": outcome.id, "state": outcome.state, "reason": outcome.reason, "seconds": float(outcome.seconds),
+            "result": result, "point": outcome.point, "anchor": outcome.anchor,
+        }  # fmt: skip
+        nothing = {**values, "seconds": 0.0, "point": None, "anchor": None}
         with self._guard(), self._transaction():
-            rows = self._db.execute(
-                f"{settle} id = ? AND state = 'running' {ending}",
-                (outcome.state, outcome.reason, outcome.seconds, result, outcome.point, outcome.anchor, outcome.id),
-            ).fetchall()
+            rows = self._db.execute(f"{settle} id = :unit AND state = 'running' {ending}", values).fetchall()
             if len(rows) != 1:
                 raise RuntimeError(f"unit {outcome.id} was not running when it ended")
             if outcome.state == "failed":
-                reason = f"its attack failed: {outcome.reason}"
-                rows += self._db.execute(
-                    f"{settle} needs = ? AND state = 'pending' {ending}", ("failed", reason, 0.0, None, None, None, outcome.id)
-                ).fetchall()
+                failed = {**nothing, "reason": f"its attack failed: {outcome.reason}"}
+                rows += self._db.execute(f"{settle} needs = :unit AND state = 'pending' {ending}", failed).fetchall()
             for kind, settled in (followers or {}).items():
-                rows += self._db.execute(
-                    f"{settle} needs = ? AND state = 'pending' AND kind = ? {ending}",
-                    ("done", None, 0.0, json.dumps(settled, allow_nan=False), None, None, outcome.id, kind),
-                ).fetchall()
+                done = {**nothing, "kind": kind, "state": "done", "reason": None, "result": json.dumps(settled, allow_nan=False)}
+                rows += self._db.execute(f"{settle} needs = :unit AND state = 'pending' AND kind = :kind {ending}", done).fetchall()
         return [_unit(row) for row in rows]
 
     def put_back(self, unit: int, reason: str) -> None:
@@ -273,7 +276,7 @@ class Ledger:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
+            if isinstance(error, sqlite3.OperationalError) and "decode" not in str(error):
                 raise OutputError(
                     f"{str(self.path)!r} cannot be used: {error}; free some room or choose a folder that is writable, "
                     "then run the same command again: what is done is kept"

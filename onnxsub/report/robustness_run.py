@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from onnxsub.errors import InputError
-from onnxsub.evaluate.drive import LEDGER, PLAN
-from onnxsub.evaluate.ledger import Ledger
+from onnxsub.evaluate.drive import PLAN
 from onnxsub.evaluate.plan import read_plan
+from onnxsub.evaluate.received import read_ledger
 from onnxsub.evaluate.robustness.cell import Cell, Cells
 from onnxsub.evaluate.robustness.grid import Grid, grid_from, kind_in
 from onnxsub.evaluate.robustness.row import placed_rows
@@ -69,7 +69,7 @@ def read_robustness(run: Path) -> RobustnessRun:
     plan = read_plan(run / PLAN, kind_in(run / PLAN).SCHEMA)
     grid = grid_from(plan)
     cells = Cells(grid, [m["name"] for m in plan["model"]])
-    with Ledger(run / LEDGER, readonly=True) as ledger:
+    with read_ledger(run) as ledger:
         units: Mapping[str, int] = ledger.counts()
         if not units["done"]:
             raise InputError(f"{str(run)!r} has no results yet; run onnxsub robustness --run {run} first")

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from onnxsub.errors import InputError, MissingDependencyError, OptionError
-from onnxsub.files import one_line, write_atomic
+from onnxsub.files import make_folder, one_line, write_atomic
 from onnxsub.zoo.architectures import architecture
 from onnxsub.zoo.build import build
 from onnxsub.zoo.images import ImageSet
@@ -235,7 +235,7 @@ def _sampled(
             say(i)
             point = kernel.sample(point)
             found.append((point["z"].float() * target.scale).detach())
-        after = {"acceptance rate": 0.0, "divergences": []} if warm else kernel.diagnostics()
+        after: dict[str, Any] = {"acceptance rate": 0.0, "divergences": []} if warm else kernel.diagnostics()
     none = torch.zeros((0, len(z)))
     return {
         "weights": torch.stack(found) if found else none, "last": point["z"].detach().clone(), "step": float(kernel.step_size),
@@ -247,7 +247,7 @@ def _sampled(
 def _write(path: Path, target: _Target, block: dict[str, Any]) -> dict[str, Any]:
     buffer = io.BytesIO()
     torch.save({"schema": _SCHEMA, **target.identity, **block}, buffer)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent, "choose another --run")
     write_atomic(path, buffer.getvalue())
     return block
 

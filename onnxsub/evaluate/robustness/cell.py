@@ -62,9 +62,10 @@ class Cell:
     def nothing_decided(self) -> bool:
         """Whether every sample that was looked at failed, or stayed undecided where that is no answer.
 
-        An attack that fails and points that all satisfy are the answers of `security` and `accuracy`: there only failures count.
+        An attack that fails and points that all satisfy are the answers of `security` and `accuracy`, and what an attack comes to
+        that of `approximate`: there only failures count.
         """
-        answers = self.settings.metric in ("security", "accuracy")
+        answers = self.settings.metric in ("security", "accuracy") or self.settings.approximate is not None
         return all(r.status == "failed" or (not answers and verdict_of(r, self.settings) == "undecided") for r in self.seen)
 
     def figures(self, *, indices: bool = False) -> dict[str, Any]:
