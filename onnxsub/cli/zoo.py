@@ -16,6 +16,7 @@ from onnxsub.cli.output import Output
 from onnxsub.cli.points import check_writable
 from onnxsub.cli.suggest import SuggestingGroup
 from onnxsub.cli.zoo_bayes import command as bayes
+from onnxsub.cli.zoo_prune import command as prune
 from onnxsub.errors import OptionError
 from onnxsub.results import VERSION
 from onnxsub.zoo.recipe import RECIPES, Recipe, budget_text, default_recipe, model_name
@@ -225,6 +226,7 @@ def export(checkpoint: str, batch: str, clamp: str, output: str | None, out: Out
 
 
 command.add_command(bayes)
+command.add_command(prune)
 
 
 def _images(name: str, files: tuple[str, ...], train: tuple[str, str], test: tuple[str, str], report: Any) -> ImageSet:

@@ -256,16 +256,19 @@ class Ledger:
         with self._guard(), self._transaction():
             yield
 
+    def _within(self) -> bool:
+        return self._db.in_transaction
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        if self._db.in_transaction:  # the outer one commits
+        if self._within():  # the outer one commits
             yield
             return
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
         except BaseException:
-            if self._db.in_transaction:  # a full disk may have ended it already
+            if self._within():  # a full disk may have ended it already
                 self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
