@@ -57,7 +57,7 @@ __all__ = ["command"]
 @click.option("--quantitative", is_flag=True, help="Of global: the mean of a value in place of the share that is robust.")
 @click.option("--range", "value_range", nargs=2, type=float, metavar="A B", help="Of --quantitative: the value is cut to it.")
 @click.option(
-    "--distances", type=click.Choice(["exact", "substitute", "attack", "region"]),
+    "--distances", type=click.Choice(["exact", "substitute", "attack", "region", "lbfgs"]),
     help="Of pointwise: how the distance of a sample is found.  [default: exact]",
 )  # fmt: skip
 @click.option("--via", metavar="METHOD:GAMMA", help="Of --distances substitute: which one.  [default: lin:0.99]")

@@ -15,6 +15,7 @@ from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
 from onnxsub.cli.points import check_writable
 from onnxsub.cli.suggest import SuggestingGroup
+from onnxsub.cli.zoo_finetune import finetune
 from onnxsub.errors import OptionError
 from onnxsub.results import VERSION
 from onnxsub.zoo.recipe import RECIPES, Recipe, budget_text, default_recipe, model_name
@@ -196,6 +197,9 @@ def train(
     card_file = write_model(proto, card, output)
     _say(card, {"model": output, "card": str(card_file), "checkpoint": checkpoint}, out)
     return Exit.DONE
+
+
+command.add_command(finetune)
 
 
 @command.command(
