@@ -54,6 +54,8 @@ EVERY = [
     "study finetune --data images.npz --architecture mlp:4 --epochs 1 --sources lbfgs --measures lbfgs --anchors 10 --images 2 "
     "--tuned 1 --run tuning",
     "zoo export tens.pt -o again.onnx",
+    "zoo prune tens.pt --dataset tens --data images.npz --share 0.5 --epochs 1 -o pruned.onnx",
+    "zoo bayes mlp:4 --data images.npz --warm-up 2 --steps 2 --samples 4 --chains 1 --members 2 --run chains -o bayes.onnx",
 ]
 """A command line of each kind, in an order in which later ones read what earlier ones wrote. All of them take `--json`."""
 

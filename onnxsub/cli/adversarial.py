@@ -60,7 +60,7 @@ __all__ = ["command"]
 @click.option("--engine", type=click.Choice(["processes", "ray"]), help="Of --run: who does the pairs.  [default: processes]")
 @click.option("--address", metavar="HOST:PORT", help="Of --run: the Ray cluster.  [default: a local one]")
 @click.option("--kill-after", type=float, metavar="S", help="Of --run: hard limit of a pair.  [default: 2 x --timeout + 60]")
-@click.option("--retry-failed", is_flag=True, help="Of --run: do pairs again that had failed.")
+@click.option("--retry-failed", is_flag=True, help="Of --run: do pairs again that had failed or were altered.")
 @click.option("-o", "--output", metavar="FILE.npz", help="Write the examples.")
 @output_options
 def command(

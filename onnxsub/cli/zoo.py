@@ -15,7 +15,9 @@ from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
 from onnxsub.cli.points import check_writable
 from onnxsub.cli.suggest import SuggestingGroup
+from onnxsub.cli.zoo_bayes import command as bayes
 from onnxsub.cli.zoo_finetune import finetune
+from onnxsub.cli.zoo_prune import command as prune
 from onnxsub.errors import OptionError
 from onnxsub.results import VERSION
 from onnxsub.zoo.recipe import RECIPES, Recipe, budget_text, default_recipe, model_name
@@ -225,6 +227,10 @@ def export(checkpoint: str, batch: str, clamp: str, output: str | None, out: Out
     card_file = write_model(proto, card, output)
     _say(card, {"model": output, "card": str(card_file), "checkpoint": checkpoint}, out)
     return Exit.DONE
+
+
+command.add_command(bayes)
+command.add_command(prune)
 
 
 def _images(name: str, files: tuple[str, ...], train: tuple[str, str], test: tuple[str, str], report: Any) -> ImageSet:
