@@ -47,11 +47,11 @@ EVERY = [
     "zoo list models",
     "zoo train C --dataset tens --data images.npz --epochs 1 -o tens.onnx",
     "study regimes --dataset tens --data images.npz --regimes sr --decided sr --epochs 1 --images 1 --attacked 5 --run regimes",
-    "study importance --data images.npz --architecture mlp:4x2 --epochs 1 --threshold 0.9 --scored 1 --retrained 1 --draws 1 "
+    "study importance --data images.npz --architecture mlp:4x2 --epochs 1 --threshold 2 --scored 1 --retrained 1 --draws 1 "
     "--images 1 --timeout 5 --run importance",
-    f"robustness {TEN} --eps 0.05 --limit 3 --metric pointwise --distances lbfgs --run points",
+    f"robustness {TEN} --eps 0.9 --limit 3 --metric pointwise --distances lbfgs --run points",
     "zoo finetune models/digits.onnx --examples points --data small.npz --epochs 1 -o tuned.onnx",
-    "study finetune --data images.npz --architecture mlp:4 --epochs 1 --sources lbfgs --measures lbfgs --anchors 10 --images 2 "
+    "study finetune --data images.npz --architecture mlp:4 --epochs 9 --sources lbfgs --measures lbfgs --anchors 10 --images 2 "
     "--tuned 1 --run tuning",
     "zoo export tens.pt -o again.onnx",
     "zoo prune tens.pt --dataset tens --data images.npz --share 0.5 --epochs 1 -o pruned.onnx",

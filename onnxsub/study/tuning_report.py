@@ -33,8 +33,8 @@ def tables(found: TuningResult) -> list[Table]:
             f"Frequency (percent of the test images with another class within {found.options.eps:.4g}) and severity (mean distance "
             "of these, in grey levels of 255); a misclassified image has the distance 0."
         )
-        heads = ("trained on examples by", "accuracy, %", "frequency, %", "severity", "images", "wrong", "failed", "seconds")
-        made.append(Table(f"Measured by {how}", note, heads, (False,) + (True,) * 7, cells))
+        columns = ("trained on examples by", "accuracy, %", "frequency, %", "severity", "images", "wrong", "failed", "seconds")
+        made.append(Table(f"Measured by {how}", note, columns, (False,) + (True,) * 7, cells))
     return made
 
 
