@@ -65,7 +65,7 @@ _OPTIONS = {"property_": "property", "value_range": "range", "input_shape": "inp
 )  # fmt: skip
 @click.option("--attack", type=click.Choice(["fgsm", "pgd"]), help="Of security.  [default: the strongest, as for attack]")
 @click.option(
-    "--distances", type=click.Choice(["exact", "substitute", "attack", "region"]),
+    "--distances", type=click.Choice(["exact", "substitute", "attack", "region", "lbfgs"]),
     help="Of pointwise: how the distance of a sample is found.  [default: exact]",
 )  # fmt: skip
 @click.option("--via", metavar="METHOD:GAMMA", help="Of --distances substitute: which one.  [default: lin:0.99]")
