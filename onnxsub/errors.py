@@ -26,6 +26,7 @@ __all__ = [
     "MissingDependencyError",
     "ModelError",
     "OnnxsubError",
+    "OnnxsubWarning",
     "OptionError",
     "OutOfTimeError",
     "OutputError",
@@ -80,3 +81,7 @@ class ContradictionError(OnnxsubError, AssertionError):
 
 class OutputError(OnnxsubError, OSError):
     """A file could not be written."""
+
+
+class OnnxsubWarning(UserWarning):
+    """Something that the user gave is used, and is not all that it seems; the command line says it on standard error."""

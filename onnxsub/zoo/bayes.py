@@ -26,8 +26,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from onnxsub.errors import InputError, MissingDependencyError, OptionError, OutputError
-from onnxsub.files import one_line, write_atomic
+from onnxsub.errors import InputError, MissingDependencyError, OptionError
+from onnxsub.files import make_folder, one_line, write_atomic
 from onnxsub.zoo.architectures import architecture
 from onnxsub.zoo.build import build
 from onnxsub.zoo.images import ImageSet
@@ -249,10 +249,7 @@ def _sampled(
 def _write(path: Path, target: _Target, block: dict[str, Any]) -> dict[str, Any]:
     buffer = io.BytesIO()
     torch.save({"schema": _SCHEMA, **target.identity, **block}, buffer)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make folder {str(path.parent)!r}: {error.strerror}; choose another --run") from error
+    make_folder(path.parent, "choose another --run")
     write_atomic(path, buffer.getvalue())
     return block
 

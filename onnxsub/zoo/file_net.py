@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -83,8 +84,12 @@ class _FileNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for (output, name), weight in zip(self._names, self.weights, strict=True):
             # what `Operator.tensor` would make of the constant, once per type and device
-            self._network.producers[output].cached((name, x.dtype, x.device), lambda weight=weight: weight)
+            self._network.producers[output].cached((name, x.dtype, x.device), partial(_itself, weight))
         return self._network.forward(x)
+
+
+def _itself(weight: Tensor) -> Tensor:
+    return weight
 
 
 def as_module(model: Model, space: InputSpace, shape: Shape, classes: int) -> nn.Sequential:
