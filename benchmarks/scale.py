@@ -114,9 +114,8 @@ def show(found: dict[str, Any]) -> str:
     driver, workers = (1e6 * found[f"{who}_s"] / max(found["done"], 1) for who in ("driver", "workers"))
     ended = f", result tables {found['conclude']:.1f} s" if "conclude" in found else ", killed"
     return (
-        f"start {found['start']:.1f} s ({found['start_cpu']:.1f} s of processor), "
-        f"{found['done']:,} units at {found['rate']:,.0f}/s, "
-        f"each {driver:.0f} us of processor of the driver and {workers:.0f} us of the workers; at most "
+        f"start {found['start']:.1f} s ({found['start_cpu']:.1f} s of processor), {found['done']:,} units at "
+        f"{found['rate']:,.0f}/s, each {driver:.0f} us of processor of the driver and {workers:.0f} us of the workers; at most "
         f"{found['memory']:.0f} MiB{ended}"
     )
 
@@ -189,16 +188,17 @@ def write(folder: Path, state: dict[str, Any]) -> None:
 
 def run_grid(folder: Path, options: Any, engine: Any, progress: Any) -> None:
     """Begins the run of a folder, or goes on with it."""
-    from onnxsub.evaluate.many.run import choose_many, robustness_many
     from onnxsub.evaluate.many.settings import ManySettings
     from onnxsub.evaluate.plan import Plan
+    from onnxsub.evaluate.robustness.choose import choose
+    from onnxsub.evaluate.robustness.run import robustness
     from onnxsub.evaluate.samples import Choice
 
     radii = tuple(round(0.01 * (k + 1), 2) for k in range(RADII))
     settings = ManySettings(("satisfaction",), ("cr", "scr"), radii, shared={"eta": 0.5})
-    samples = choose_many(settings, folder / "data.npz", Choice())
+    samples = choose(settings, folder / "data.npz", Choice())
     plan = Plan.of(tuple(str(folder / f"net-{k}.onnx") for k in range(MODELS)), samples, settings)
-    robustness_many(plan, folder / "run", options, engine=engine, progress=progress)
+    robustness(plan, folder / "run", options, engine=engine, progress=progress)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,15 @@ __all__ = ["command"]
 @click.option(
     "--reference", metavar="FILE.csv", help="Values beside the distances: sample, value.  [default: those of evaluate --reference]"
 )
+@click.option(
+    "--group", metavar="FIELD,..",
+    help="Of a grid of robustness: box plots by depth, width, parameters, sparsity, epochs, training, or a field of the cards.",
+)  # fmt: skip
+@click.option("--compare", metavar="A,B", help="Of a grid of robustness: two networks, sample by sample.")
 @output_options
 def command(
     runs: tuple[str, ...], output: str | None, images: int, samples: str | None, title: str | None, reference: str | None,
-    out: Output,
+    group: str | None, compare: str | None, out: Output,
 ) -> int:
     """Tables (Markdown, CSV, LaTeX), figures (SVG, PNG) and one self-contained page of a run folder, finished or not.
 
@@ -34,7 +39,9 @@ def command(
     from onnxsub.evaluate.samples import parse_indices
     from onnxsub.report.report import ReportOptions, report, report_joined
 
-    options = ReportOptions(output, images, None if samples is None else parse_indices(samples), title, reference)
+    fields, pair = ((None if text is None else tuple(map(str.strip, text.split(",")))) for text in (group, compare))
+    chosen = None if samples is None else parse_indices(samples)
+    options = ReportOptions(output, images, chosen, title, reference, fields or (), pair)
     with out.progress() as progress:
         if len(runs) == 1:
             result = report(Path(runs[0]), options, progress=progress)

@@ -23,6 +23,8 @@ class ReportOptions:
         images: how many samples are shown as images, per network. samples: which ones; None: spread over their distances.
         title: of the page; None: made of the networks' names.
         reference: CSV file of values to stand beside the distances; None: what the run folder keeps.
+        group: of a grid: fields of the networks and of their cards by which they are grouped.
+        compare: of a grid: two networks that are compared sample by sample.
     """
 
     output: str | None = None
@@ -30,10 +32,20 @@ class ReportOptions:
     samples: tuple[int, ...] | None = None
     title: str | None = None
     reference: str | None = None
+    group: tuple[str, ...] = ()
+    compare: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.images < 0:
             raise OptionError(f"--images {self.images} is negative; give 0 or more")
+        if self.compare is not None and (len(self.compare) != 2 or self.compare[0] == self.compare[1]):
+            raise OptionError(f"--compare {','.join(self.compare)} is not two networks; give two names, as the report has them")
+
+    def refuse_of_grids(self) -> None:
+        """Raises OptionError for what is of several models, metrics, properties or radii only."""
+        for option, given in (("--group", bool(self.group)), ("--compare", self.compare is not None)):
+            if given:
+                raise OptionError(f"{option} is of a robustness run of several models, or of several such runs; leave it out")
 
     def check_joined(self) -> None:
         """Raises OptionError for what is of one run only."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from onnxsub.evaluate.robustness.holds import holds
 from onnxsub.evaluate.robustness.row import SampleRow
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.robustness.tally import Tally, verdict_of
@@ -76,14 +77,14 @@ def _satisfaction(rows: Sequence[SampleRow], counts: Tally, s: RobustnessSetting
 
 def _security(rows: Sequence[SampleRow], counts: Tally, s: RobustnessSettings) -> Measure:
     n, stood = len(rows), len(counts.undecided)
-    sure = stood - sum(r.status == "failed" for r in rows)  # a unit that broke off is no attack that failed
+    sure = sum(holds(r, s) is True for r in rows)  # a unit that broke off, or that time ended, is no attack that failed
     guarantee = (
         "Every violated sample has a counterexample that onnxruntime confirmed, so at most this share is robust. That the attack "
         "failed proves nothing: the share that is robust may be smaller, down to zero. "
         f"{_POPULATION}, and of this attack only ({_percent(s.confidence)} confidence)."
     )
     quantity = f"constraint security: share of samples of which the attack could not refute that {property_words(s)}"
-    counted = _counted(s, "undecided means that the attack failed")
+    counted = _counted(s, "undecided means that the attack failed; where a limit ended it, it counts in the upper end only")
     return Measure(quantity, sure / n, stood / n, counted, _between(sure, stood, n, s.confidence), n, guarantee)
 
 

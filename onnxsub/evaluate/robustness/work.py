@@ -147,7 +147,6 @@ def _confirmed(witness: Witness | None) -> Any:
 
 
 def _settings(task: Task) -> RobustnessSettings:
-    if isinstance(task.settings, ManySettings):
-        return task.settings.of(task.kind, task.method or "", task.gamma)
-    assert isinstance(task.settings, RobustnessSettings)
-    return task.settings
+    grid = task.settings
+    assert isinstance(grid, RobustnessSettings | ManySettings)
+    return grid.of(task.kind, task.method or "", task.gamma)
