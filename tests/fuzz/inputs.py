@@ -317,7 +317,8 @@ def _png(rng: Random, folder: Path) -> Made:
 
 def _csv(rng: Random, folder: Path) -> Made:
     cells = (
-        "0.5", "1", "", "nan", "1e999", "-1e-400", "x", '"', '"a,b"', "=1+1", "0x1", "1_0", "\uff11", "\x00", "1;2", " 0.5 ", "9" * 400,
+        "0.5", "1", "", "nan", "1e999", "-1e-400", "x", '"', '"a,b"', "=1+1", "0x1", "1_0", "\uff11", "\x00", "1;2", " 0.5 ",
+        "9" * 400,
     )  # fmt: skip
     lines = [",".join(("0.5", "0.25", "0.75", "1")) for _ in range(int(rng.integers(0, 4)))]
     if rng.random() < 0.5:
@@ -350,8 +351,8 @@ def _vnnlib(rng: Random, folder: Path) -> Made:
         ]  # fmt: skip
     words = "\n".join(lines).replace("(", " ( ").replace(")", " ) ").split(" ")
     odd = (
-        "(", ")", "or", "and", "assert", "X_0", "X_99999999999", "Y_0", "Y_-1", "1e999", "nan", "-0", "9" * 500, "1/3", "<=", ">=", "=",
-        "not", ";", "é", "\x00", "(" * 300, "()", "X[0,0]", "0x10", "declare-const", "Real", "+", "*", "1e-400", '"', "|x|",
+        "(", ")", "or", "and", "assert", "X_0", "X_99999999999", "Y_0", "Y_-1", "1e999", "nan", "-0", "9" * 500, "1/3", "<=", ">=",
+        "=", "not", ";", "é", "\x00", "(" * 300, "()", "X[0,0]", "0x10", "declare-const", "Real", "+", "*", "1e-400", '"', "|x|",
     )  # fmt: skip
     for _ in range(int(rng.integers(0, 4))):
         at = int(rng.integers(len(words)))
