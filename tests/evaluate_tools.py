@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -20,14 +21,15 @@ from onnxsub.errors import OnnxsubError
 from onnxsub.evaluate.ledger import Ledger
 from onnxsub.evaluate.plan import Plan
 from onnxsub.evaluate.row import Row, rows_of
-from onnxsub.evaluate.run import LEDGER
+from onnxsub.evaluate.run import LEDGER, PLAN
 from onnxsub.evaluate.samples import Choice, read_samples
+from onnxsub.evaluate.seals import SEALED, plan_checksum
 from onnxsub.evaluate.settings import Settings
 from tests.random_models import random_model
 
 __all__ = [
-    "OPTIONS", "ROOT", "SAMPLES", "UNITS", "Call", "begun", "called", "command", "done_units", "facts", "make_files", "rows",
-    "small_plan", "start", "undisturbed",
+    "OPTIONS", "ROOT", "SAMPLES", "UNITS", "Call", "begun", "called", "command", "done_units", "facts", "make_files", "rewrite",
+    "rows", "small_plan", "start", "undisturbed",
 ]  # fmt: skip
 
 ROOT = Path(__file__).parents[1]
@@ -121,3 +123,21 @@ def undisturbed(folder: Path, files: tuple[Path, Path]) -> Path:
 def small_plan(files: tuple[Path, Path], labels: str = "predicted", limit: int = 2, **settings: Any) -> Plan:
     samples = read_samples(files[1], Choice(limit=limit), labels=labels)
     return Plan.of((str(files[0]),), samples, Settings(gammas=(0.5,), **settings))
+
+
+def rewrite(run: Path, *statements: str) -> None:
+    """A run folder as if it had been written so: rows changed by statements, plan and rows sealed as they are now."""
+    plan = run / PLAN
+    lines = [line for line in plan.read_text().splitlines() if not line.startswith("checksum = ")]
+    checksum = plan_checksum(tomllib.loads("\n".join(lines)))
+    plan.write_text("\n".join([f'checksum = "{checksum}"', *lines]) + "\n")
+    with Ledger(run / LEDGER) as ledger:
+        ledger._db.execute("DELETE FROM meta WHERE key IN ('plan', 'units')")
+        ledger.seals.bind(checksum, lambda: "")
+        for statement in statements:
+            ledger._db.execute(statement)
+        for column in ("result", "point", "anchor"):
+            ledger._db.execute(f"UPDATE units SET {column} = NULL WHERE state IN ('pending', 'running')")
+        own = SEALED.replace(":", "")
+        ledger._db.execute(f"UPDATE units SET checksum = CASE WHEN state IN ('done', 'failed') THEN {own} END")
+        ledger.seals.take_over(redo=False)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
+from onnxsub.checked import checked
 from onnxsub.errors import InputError, OptionError
+from onnxsub.files import one_line
 from onnxsub.reading import Reading
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.registry import check_verifier
@@ -46,6 +49,7 @@ class Settings:
         timeout: seconds per distance, None for none; with the protocol `paper` per solver run, None: 60.
         radius_timeout: of the protocol `paper`: seconds per radius; None: twice `timeout`.
         interval: of the protocol `paper`: radii are bisected on `[0, interval]`; None: 0.5.
+        known_points: of the protocol `paper`: a radius within which a point is known already is not asked about.
         nodes: of the search per distance; None for no limit. The protocol `paper` has none.
         tol: `exact` means upper - lower <= tol; None: 1e-6. With the protocol `paper` the precision of the bisection; None: as
             published, 0.01 for images of MNIST's shape and 0.001 for CIFAR-10's.
@@ -67,6 +71,7 @@ class Settings:
     timeout: float | None = None
     radius_timeout: float | None = None
     interval: float | None = None
+    known_points: bool = False
     nodes: int | None = None
     tol: float | None = None
     seed: int = 0
@@ -117,6 +122,8 @@ class Settings:
             object.__setattr__(self, name, value)
 
     def _refuse_paper(self) -> None:
+        if self.known_points:
+            raise OptionError("--known-points is of --protocol paper; add that, or leave it out")
         for option, value in (("--interval", self.interval), ("--radius-timeout", self.radius_timeout)):
             if value is not None:
                 raise OptionError(f"{option} is of --protocol paper; add that, or leave it out")
@@ -165,9 +172,20 @@ def plain_settings(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]
     """Arguments of a dataclass of settings, from what `asdict` and a TOML file made of them: lists become tuples.
 
     Raises:
-        InputError: the dataclass has no such field.
+        InputError: the dataclass has no such field, or a value is not of its type.
     """
     unknown = sorted(set(values) - {f.name for f in fields(kind)})
     if unknown:
         raise InputError(f"run.toml has the unknown setting {unknown[0]!r}, so another version made it; choose another --run")
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    kinds = typing.get_type_hints(kind)
+    return {name: _plain(name, value, kinds[name]) for name, value in values.items()}
+
+
+def _plain(name: str, value: Any, kind: Any) -> Any:
+    several = any(typing.get_origin(k) is tuple for k in (kind, *typing.get_args(kind)))
+    try:
+        if several and not isinstance(value, list | tuple | None):
+            raise InputError(f"{name} is {value!r}; give a list")
+        return checked(name, value, kind)
+    except InputError as error:
+        raise InputError(f"run.toml is damaged: {one_line(error, 160)}; restore it or choose another --run") from error

@@ -77,10 +77,18 @@ def test_random_resizes(mode: str) -> None:
 def test_antialias_along_one_to_three_axes(mode: str, shape: tuple[int, ...], sizes: tuple[int, ...]) -> None:
     case = Case("Resize", (shape, None, None, ints(*sizes)), {"mode": mode, "antialias": 1}, (18, 19))
     x = random((1, *shape))
+    compared = 0
     for opset in case.opsets:
-        (want,) = run(case.model(opset), {"x0": x})
+        try:
+            (want,) = run(case.model(opset), {"x0": x})
+        except Exception as error:
+            if "Resize" not in str(error):  # onnxruntime has none for some numbers of axes
+                raise
+            continue
         (op,) = case.ops(opset)
         np.testing.assert_allclose(op.forward(torch.from_numpy(x.astype(np.float64))).numpy(), want, rtol=1e-5, atol=2e-5)
+        compared += 1
+    assert compared or len(shape) != 3
 
 
 def test_antialias_of_the_nearest_neighbour_is_refused() -> None:
