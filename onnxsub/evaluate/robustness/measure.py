@@ -83,7 +83,8 @@ def _security(rows: Sequence[SampleRow], counts: Tally, s: RobustnessSettings) -
         "failed proves nothing: the share that is robust may be smaller, down to zero. "
         f"{_POPULATION}, and of this attack only ({_percent(s.confidence)} confidence)."
     )
-    quantity = f"constraint security: share of samples of which the attack could not refute that {property_words(s)}"
+    attack = "the attack" if s.attack is None else f"the attack ({s.attack})"
+    quantity = f"constraint security: share of samples of which {attack} could not refute that {property_words(s)}"
     counted = _counted(s, "undecided means that the attack failed; where a limit ended it, it counts in the upper end only")
     return Measure(quantity, sure / n, stood / n, counted, _between(sure, stood, n, s.confidence), n, guarantee)
 
