@@ -9,6 +9,7 @@ from onnxsub.metrics.correlation import FEWEST
 from onnxsub.report.grid_group import Group
 from onnxsub.report.grid_tables import correlation_at
 from onnxsub.report.picture import BLACK, GREY, LINES, Picture, draw, legend_below, slug
+from onnxsub.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +23,8 @@ _LONGEST = 34
 
 def _short(name: str) -> str:
     """A name that leaves room for a figure."""
-    return name if len(name) <= _LONGEST else f"{name[:16]}…{name[-17:]}"
+    shown = visible(name)
+    return shown if len(shown) <= _LONGEST else f"{shown[:16]}…{shown[-17:]}"
 
 
 def curves_picture(group: Group) -> Picture:
