@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from onnxsub.errors import OptionError
+from onnxsub.evaluate.robustness.one_place import OnePlace
 from onnxsub.evaluate.settings import plain_settings
 from onnxsub.metrics.intervals import check_confidence, hoeffding_samples
 from onnxsub.reading import Reading
@@ -59,7 +60,7 @@ def heeding(field: str) -> tuple[str, ...] | None:
 
 
 @dataclass(frozen=True)
-class RobustnessSettings:
+class RobustnessSettings(OnePlace):
     """One metric of one property. None for what the metric does not heed, and for defaults; both are filled in when made.
 
     Attributes:

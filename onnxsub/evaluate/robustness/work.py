@@ -113,7 +113,9 @@ def locate(task: Task, query: Query) -> Done:
             answer = distance(query, options)
             _check_whole(answer.interrupted)
             witness = answer.witness if answer.original is None else answer.original.witness
-            return Done({**facts, **_bracket(answer, options.limits.tol), **_times(answer.time_s)}, _confirmed(witness))
+            # of a substitute its own distance, which is taken for that of the network where nothing is to be proved
+            own = {} if answer.original is None else {"value": answer.upper}
+            return Done({**facts, **_bracket(answer, options.limits.tol), **own, **_times(answer.time_s)}, _confirmed(witness))
         case other:
             raise ValueError(f"no unit finds distances by {other!r}; choose one of {', '.join(DISTANCES)}")
 
@@ -155,7 +157,6 @@ def _confirmed(witness: Witness | None) -> Any:
 
 
 def _settings(task: Task) -> RobustnessSettings:
-    if isinstance(task.settings, ManySettings):
-        return task.settings.of(task.kind, task.method or "", task.gamma)
-    assert isinstance(task.settings, RobustnessSettings)
-    return task.settings
+    grid = task.settings
+    assert isinstance(grid, RobustnessSettings | ManySettings)
+    return grid.of(task.kind, task.method or "", task.gamma)
