@@ -16,6 +16,7 @@ import pytest
 
 import onnxsub
 from onnxsub.errors import InputError, OptionError
+from onnxsub.evaluate import drive
 from onnxsub.evaluate.many.settings import ManySettings
 from onnxsub.evaluate.plan import Plan
 from onnxsub.evaluate.robustness.choose import choose
@@ -259,7 +260,8 @@ def test_a_grid_of_one_is_a_run_of_one(tmp_path: Path, files: tuple[Path, Path, 
         robustness(two, tmp_path / "run")
 
 
-def test_a_grid_in_python(tmp_path: Path, files: tuple[Path, Path, Path]) -> None:
+def test_a_grid_in_python(tmp_path: Path, files: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drive, "Processes", lambda jobs, run_id: Here())
     run = tmp_path / "run"
     models, radii = [files[0], files[1]], (0.02, 0.1)
     result = onnxsub.robustness(models, files[2], eps=radii, metric=("security", "accuracy"), draws=5, batch=10, limit=4, run=run)

@@ -190,3 +190,45 @@ def test_runs_are_joined_and_compared(models: tuple[Path, ...], tmp_path: Path) 
         report_joined([first, tmp_path / "other"])
     with pytest.raises(OptionError, match="--group is of a robustness run of several"):
         report(alone, ReportOptions(group=("depth",)))
+
+
+def test_odd_names_and_cards(models: tuple[Path, ...], tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    files = []
+    for k, name in enumerate(("a$b$", "<i>", "x" * 120, "tab\tname")):
+        files.append(folder / f"{name}.onnx")
+        shutil.copy(models[k], files[-1])
+        card = {"file": {"sha256": load_model(files[-1]).sha256}, "odd": float("nan"), "name": "$\\frac$", "yes": True}
+        files[-1].with_suffix(".json").write_text(json.dumps(card))
+
+    def told(task: Task) -> Outcome:
+        status = "proved" if float(task.x.reshape(-1)[0]) < 0.5 else "undecided"
+        return Outcome(task.id, "done", None, {"status": status, "label": 0, "predicted": 0, "time_s": {"total": 0.0}})
+
+    settings = ManySettings(("satisfaction",), ("cr",), RADII)
+    plan = Plan.of(tuple(map(str, files)), choose(settings, models[-1], Choice(limit=4), labels="predicted"), settings)
+    result = robustness(plan, tmp_path / "run", engine=Here(told))
+    names = [m["name"] for m in result.plan["model"]]
+    written = report(tmp_path / "run", ReportOptions(group=("name", "yes", "depth"), compare=(names[0], names[1])))
+    page = written.page.read_text()
+    assert "<i>" not in page.replace("&lt;i&gt;", "")
+    assert "a$b$ against &lt;i&gt;" in page
+    with pytest.raises(OptionError, match="--group odd: no network has it"):
+        report(tmp_path / "run", ReportOptions(group=("odd",)))
+
+
+def test_a_grid_that_has_hardly_begun(models: tuple[Path, ...], tmp_path: Path) -> None:
+    left = [1]
+
+    def stops(task: Task) -> Outcome:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return answer(task)
+
+    settings = ManySettings(("satisfaction", "security"), ("cr",), RADII, batch=3)
+    plan = Plan.of(tuple(map(str, models[:2])), choose(settings, models[-1], Choice(limit=4), labels="predicted"), settings)
+    assert robustness(plan, tmp_path / "run", engine=Here(stops)).interrupted
+    written = report(tmp_path / "run", ReportOptions(group=("depth",), compare=("a", "b")))
+    assert "the run is not finished" in written.page.read_text()

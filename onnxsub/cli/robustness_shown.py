@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnxsub.evaluate.robustness.cell import Cell
@@ -66,6 +66,8 @@ def single_rows(plan: GridPlan, result: RobustnessResult) -> list[tuple[str, str
     if counts.pending:
         rows.append(("not yet seen", f"{len(counts.pending):,}"))
     rows += [("estimate", _between(found.lower, found.upper)), ("", found.quantity), ("", found.counted)]
+    if s.metric == "pointwise":
+        rows += _severity(found.more)
     if found.interval is not None:
         i = found.interval
         rows.append(("interval", f"{_between(i.lower, i.upper)} at {100 * i.confidence:g} % confidence ({i.method})"))
@@ -82,3 +84,15 @@ def _between(lower: float | None, upper: float | None) -> str:
     if lower is None or upper is None:
         return "-"
     return f"{lower:.4f}" if lower == upper else f"{lower:.4f} to {upper:.4f}"
+
+
+def _severity(more: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """How near, where another class is near enough at all: as far as it is known, and as the distances that were found say."""
+    near, told = more.get("severity"), more.get("estimated")
+    none = "no sample can have another class within the radius"
+    rows = [("severity", none if near is None else _between(near["lower"], near["upper"]))]
+    if told is not None:
+        mean = "none within the radius" if told["severity"] is None else f"{told['severity']:.4f}"
+        taken = f"taking the distances of {told['by']} for the true ones"
+        rows.append(("", f"{taken}: frequency {told['frequency']:.4f}, severity {mean}"))
+    return rows

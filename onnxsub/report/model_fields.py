@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,6 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, inner in value.items():
         if isinstance(inner, Mapping):
             found |= _flat(inner, f"{prefix}{key}.")
-        elif isinstance(inner, str | int | float):
+        elif isinstance(inner, str | int) or (isinstance(inner, float) and math.isfinite(inner)):
             found[f"{prefix}{key}"] = inner
     return found

@@ -109,7 +109,8 @@ def report_joined(runs: Sequence[Path], options: ReportOptions | None = None, *,
     schemas = {str(run): _schema(run) for run in runs}
     if len(schemas) < len(runs):
         raise OptionError("a run is named twice; give each once")
-    if len({_REPORTS.get(schema) for schema in schemas.values()}) > 1:
+    made = {_REPORTS.get(schema) for schema in schemas.values()}
+    if len(made) > 1 or None in made:
         words = ", ".join(f"{run!r} of {schema}" for run, schema in schemas.items())
         raise InputError(f"runs of different commands cannot stand side by side: {words}; give runs of one command")
     contents = joined_report(runs, options, progress)

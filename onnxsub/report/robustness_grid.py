@@ -43,7 +43,7 @@ def grid_parts(runs: Mapping[str, RobustnessRun], options: ReportOptions) -> Par
         for field in options.group:
             parts = grouped(field, fields)
             tables += [group_table(group, field, parts) for group in groups]
-            pictures += [box_picture(group, field, parts) for group in groups]
+            pictures += [p for group in groups for p in [box_picture(group, field, parts)] if p is not None]
     if options.compare is not None:
         tables += compared(groups, runs, options.compare)
     lines = tuple(Figures.of(c) for c in cells)

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.report.options import Contents, ReportOptions, files_of
 from onnxsub.report.page import Facts
 from onnxsub.report.robustness_grid import grid_parts
@@ -30,7 +30,9 @@ def robustness_report(run: Path, options: ReportOptions, progress: Report | None
     found = read_robustness(run)
     if len(found.cells) == 1:
         options.refuse_of_grids()
-    parts = single_parts(found) if len(found.cells) == 1 else grid_parts({"": found}, options)
+    elif options.tolerances is not None:
+        raise OptionError("--tolerances is of a robustness run of one figure; leave it out for this one")
+    parts = single_parts(found, options) if len(found.cells) == 1 else grid_parts({"": found}, options)
     again = f"onnxsub robustness --run {shlex.quote(str(run))}"
     facts = Facts(options.title or parts.title, parts.lead, parts.facts, again, tuple(found.warnings))
     return Contents(files_of(facts, parts.tables, parts.pictures, **parts.texts), parts.lines, found.units)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onnxsub.evaluate.robustness.measure import Measure
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.robustness.tally import Tally
 from onnxsub.evaluate.robustness.words import beyond_words, property_words, title_of
-from onnxsub.metrics.convergence import convergence
+from onnxsub.metrics.convergence import ConvergenceRow, convergence
+from onnxsub.metrics.intervals import hoeffding_samples
 from onnxsub.report.evaluation_report import data_words
+from onnxsub.report.options import ReportOptions
 from onnxsub.report.robustness_figures import curve_of, robustness_figures, settled_values
 from onnxsub.report.robustness_run import Parts, RobustnessRun
 from onnxsub.report.robustness_tables import (
@@ -26,20 +28,16 @@ from onnxsub.report.table import records_csv
 __all__ = ["single_parts"]
 
 _ERRORS = (0.2, 0.1, 0.05, 0.02)
-_REPEATS = 100
 _FEWEST = 100
-"""Estimates drawn again from fewer samples than these are as coarse as the tolerances that they should show."""
+"""Subsets of fewer samples than these are nearly everything."""
 
 
-def single_parts(found: RobustnessRun) -> Parts:
+def single_parts(found: RobustnessRun, options: ReportOptions) -> Parts:
     """What a page says of the only figure of a run."""
     (cell,) = found.cells
     s, counts, rows, model = cell.settings, cell.counts, cell.seen, cell.model
     values = settled_values(rows, s)
-    low, high = s.values
-    errors = [e * (high - low) for e in _ERRORS]
-    enough = len(values) >= _FEWEST
-    settled = convergence(values, errors, s.confidence, value_range=s.values, repeats=_REPEATS, seed=s.seed) if enough else ()
+    settled, why = _settled(values, s, options.tolerances)
     pictures = list(robustness_figures(model, rows, counts, s, settled))
     line = Figures.of(cell)
     points = curve_of(rows, s) if s.metric == "pointwise" else ()
@@ -51,14 +49,29 @@ def single_parts(found: RobustnessRun) -> Parts:
     single = single_table(model, rows, s)
     tables += [] if single is None else [single]
     lead = _lead(counts, cell.measure, s)
-    if values and not settled:
-        lead.append(
-            f"What is not drawn. How repeated estimates settle, which takes {_FEWEST} samples: drawn again and again from "
-            f"{len(values)}, they would only show how few there are."
-        )
+    if why:
+        lead.append(f"What is not drawn. {why}")
     texts = {"table": records_csv([line]), "samples": samples_csv(cell.rows, s)}
     texts |= {"curve": records_csv(points)} if points else {}
     return Parts(f"{title_of(s)}, {model}", tuple(lead), _facts(found.plan, s), tuple(tables), tuple(pictures), texts, (line,))
+
+
+def _settled(
+    values: Sequence[float], s: RobustnessSettings, wanted: Sequence[float] | None
+) -> tuple[tuple[ConvergenceRow, ...], str]:
+    """Repeated estimates at the tolerances that there are samples for, and why others are not shown."""
+    if not values:
+        return (), ""
+    low, high = s.values
+    errors = [e * (high - low) for e in _ERRORS] if wanted is None else sorted(set(wanted), reverse=True)
+    if wanted is None and len(values) < _FEWEST:
+        why = f"How repeated estimates settle, which takes {_FEWEST} samples: subsets of {len(values)} would be nearly the same."
+        return (), why
+    needed = {error: hoeffding_samples(error, s.confidence, high - low) for error in errors}
+    fitting = [error for error in errors if needed[error] <= len(values)]
+    left = [f"{error:g} takes {needed[error]:,}" for error in errors if error not in fitting]
+    why = f"Estimates at tolerances that take more than the {len(values):,} samples at hand: {', '.join(left)}." if left else ""
+    return convergence(values, fitting, s.confidence, value_range=s.values, seed=s.seed), why
 
 
 def _lead(counts: Tally, found: Measure, s: RobustnessSettings) -> list[str]:

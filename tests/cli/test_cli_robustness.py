@@ -61,9 +61,12 @@ def test_an_approximation_is_labelled_and_fgsm_is_an_attack(files: tuple[Path, P
     said = " ".join(shown.out.split())
     assert "by fgsm alone: a bound from below" in said
     assert "nothing is proved" in said
+    assert onnxsub("report", tmp_path / "d", "--quiet").code == 0
+    assert "by fgsm alone: a bound from below" in (tmp_path / "d/report/index.html").read_text()
     attack = ("--labels", "predicted", "--limit", 2, "--metric", "security", "--attack", "fgsm", "--json")
     ran = onnxsub(*begin(files, tmp_path / "s", *attack))
     assert (ran.code, ran.json["proved"], ran.json["settings"]["attack"]) == (0, 0, "fgsm")
+    assert "the attack (fgsm) could not refute" in ran.json["estimate"]["quantity"]
     several = begin(files, tmp_path / "g", *attack)
     several[several.index("--eps") + 1] = "0.05,0.3"
     ran = onnxsub(*several)

@@ -27,7 +27,7 @@ class SampleRow:
         reason: one line.
         lower, upper: of a distance: the bracket of `rho`, `inf` where nothing bounds it. Of a verdict: what is known of the extreme
             of the property's quantity. Of uniform points: the Clopper-Pearson interval of the share that satisfies.
-        value: that quantity at the witness. distance: of the witness.
+        value: that quantity at the witness; of a distance by a substitute, that of the substitute. distance: of the witness.
         satisfied, drawn: uniform points.
         time_total: seconds of the unit. time_attack: of them, of the attack.
     """

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["DISTANCES", "METRICS", "RobustnessSettings", "heeding", "option_name"]
 
 METRICS = ("satisfaction", "security", "accuracy", "pointwise", "global")
-DISTANCES = ("exact", "substitute", "attack", "region")
+DISTANCES = ("exact", "substitute", "attack", "region", "lbfgs")
 
 _BELONGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -45,7 +45,7 @@ _BELONGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 _FILL: Mapping[str, Any] = MappingProxyType({"verifier": "bab", "solver": "highs", "draws": 1000})
 _PROVING = ("verifier", "solver", "nodes")
-_UNPROVED = ("attack", "region")
+_UNPROVED = ("attack", "region", "lbfgs")
 _OPTION = MappingProxyType({"value_range": "--range"})
 
 
