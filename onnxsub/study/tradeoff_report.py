@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxsub.files import write_atomic
 from onnxsub.metrics.correlation import Correlation, spearman
 from onnxsub.report.picture import BLACK, COLOURS, REFERENCE, Picture, draw, legend_below, mark_size
-from onnxsub.report.table import Table, to_markdown
+from onnxsub.report.table import Table
 from onnxsub.study.tradeoff import MEASURES, TradeoffResult
 from onnxsub.study.tradeoff_grid import KINDS
+from onnxsub.study.written import write_all
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,13 +88,7 @@ def pictures(found: TradeoffResult) -> list[Picture]:
 
 def write_report(found: TradeoffResult, folder: Path) -> list[Path]:
     """`tables.md` and the figures, beside the networks. Raises OutputError, MissingDependencyError."""
-    written = [folder / "tables.md"]
-    write_atomic(written[0], to_markdown(tables(found)).encode())
-    for picture in pictures(found):
-        for ending, content in (("svg", picture.svg), ("png", picture.png)):
-            written.append(folder / f"{picture.name}.{ending}")
-            write_atomic(written[-1], content)
-    return written
+    return write_all(tables(found), pictures(found), folder)
 
 
 def _of(found: TradeoffResult, kind: str) -> list[Network]:
