@@ -21,7 +21,7 @@ __all__ = ["correlations", "pictures", "tables", "write_report"]
 
 _WORDS = {"sgd": "stochastic gradients", "pruned": "pruned", "bayes": "Bayesian"}
 _LOOKS = {"sgd": (COLOURS["lin"], "o"), "pruned": (COLOURS["con"], "s"), "bayes": (COLOURS["act"], "^")}
-_PUBLISHED = {"sgd": "negative", "pruned": "none by pruning", "bayes": "positive"}
+_PUBLISHED = {"sgd": "negative", "pruned": "", "bayes": "positive"}
 _AXES: Mapping[str, tuple[tuple[str, str, str], ...]] = {
     # figure: panels of (kind, key of the networks, words)
     "capacity": (("sgd", "size", "units or filters x layers"), ("bayes", "size", "units or filters x layers")),
@@ -50,7 +50,7 @@ def tables(found: TradeoffResult) -> list[Table]:
             values = [n[key] for n in pruned]
             others = [[n[m]["value"] for n in pruned] for m in MEASURES] + [[n["accuracy"] for n in pruned]]
             cells.append((words, *(_rho(spearman(values, other, grid.confidence)) for other in others)))
-        note = f"Spearman's rho over {len(pruned)} pruned networks and its {100 * grid.confidence:g} % interval."
+        note = f"Spearman's rho over {len(pruned)} pruned networks and its {100 * grid.confidence:g} % interval. Published: no effect."
         made.append(Table("Pruning", note, ("of", *MEASURES, "accuracy"), (False,) * 5, tuple(cells)))
     bayes = _of(found, "bayes")
     if bayes:
