@@ -50,7 +50,7 @@ def tables(found: TradeoffResult) -> list[Table]:
             values = [n[key] for n in pruned]
             others = [[n[m]["value"] for n in pruned] for m in MEASURES] + [[n["accuracy"] for n in pruned]]
             cells.append((words, *(_rho(spearman(values, other, grid.confidence)) for other in others)))
-        note = f"Spearman's rho over {len(pruned)} pruned networks and its {100 * grid.confidence:g} % interval. Published: no effect."
+        note = f"Spearman's rho over {len(pruned)} networks and its {100 * grid.confidence:g} % interval. Published: no effect."
         made.append(Table("Pruning", note, ("of", *MEASURES, "accuracy"), (False,) * 5, tuple(cells)))
     bayes = _of(found, "bayes")
     if bayes:
