@@ -34,6 +34,7 @@ epochs = 4
 share = [0.5, 0.9]
 retrain = 1
 """
+LEARNT = "[[sgd]]\nwidth = 16\nactivation = 'tanh'\nrate = 0.01\nepochs = 25\n"
 BAYES = """
 [[bayes]]
 width = 4
@@ -170,7 +171,7 @@ def test_parts_share_the_work(tmp_path: Path) -> None:
 
 
 def test_the_change_is_that_of_the_file(tmp_path: Path) -> None:
-    grid = read_grid(grid_of(tmp_path, "[[sgd]]\nwidth = 4\nrate = 0.01\n"))
+    grid = read_grid(grid_of(tmp_path, LEARNT))
     prepare(DATA, grid, tmp_path / "s")
     model = load_model(tmp_path / "s" / f"{grid.members[0].name}.onnx")
     assert DATA.test is not None
@@ -188,12 +189,14 @@ def test_the_change_is_that_of_the_file(tmp_path: Path) -> None:
 
 
 def test_the_fast_attack_needs_no_run(tmp_path: Path) -> None:
-    grid = read_grid(grid_of(tmp_path, 'attack = "fast"\n[[sgd]]\nwidth = 4\nrate = 0.01\nepochs = 8\n'))
+    grid = read_grid(grid_of(tmp_path, f'attack = "fast"\n{LEARNT}'))
     (network,) = study_tradeoff(DATA, grid, tmp_path / "s").networks
     assert not (tmp_path / "s" / "runs").exists()
-    assert 0 < network["class"]["lower"] < network["class"]["value"] < 1
-    # a change of more than one half may keep the class, and a class may change by less
-    assert network["change"]["value"] < network["softmax"]["value"]
+    for measure in MEASURES:
+        assert 0 <= network[measure]["lower"] <= network[measure]["value"] <= network[measure]["upper"] <= 1
+    assert network["class"]["value"] < 1
+    # what changes a probability by more than one half moves the mean by that
+    assert network["change"]["value"] <= 1 - 0.5 * (1 - network["softmax"]["value"])
 
 
 def test_a_training_that_diverges_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
