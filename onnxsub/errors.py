@@ -20,6 +20,7 @@ from __future__ import annotations
 
 __all__ = [
     "ContradictionError",
+    "DivergedError",
     "InputError",
     "LicenceError",
     "MissingDependencyError",
@@ -44,6 +45,10 @@ class InputError(OnnxsubError, ValueError):
 
 class OptionError(InputError):
     """An option is out of its range, or contradicts another one, whatever the files hold: a mistake of usage."""
+
+
+class DivergedError(InputError):
+    """A training's loss or weights are no longer finite numbers."""
 
 
 class ModelError(InputError):

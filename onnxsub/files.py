@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Folders, and files so written that a reader never sees half of one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnxsub.errors import InputError, OutputError
 from onnxsub.scratch import part_name, sweep_parts
 from onnxsub.visible import visible
 
-__all__ = ["atomic", "one_line", "refuse_links", "write_atomic"]
+__all__ = ["atomic", "make_folder", "one_line", "refuse_links", "write_atomic"]
 
 
 def one_line(message: object, limit: int = 300) -> str:
@@ -64,6 +64,21 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: str | os.PathLike[str], otherwise: str) -> None:
+    """Makes a folder and those above it, where they are not there.
+
+    Args:
+        otherwise: what the user does where that fails, such as `choose another --run`.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {os.fspath(path)!r}: {error.strerror or error}; {otherwise}") from error
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:

@@ -24,6 +24,7 @@ from onnxsub.evaluate.run import LEDGER, evaluate
 from onnxsub.evaluate.samples import Choice, read_samples
 from onnxsub.evaluate.settings import Settings
 from onnxsub.evaluate.solver_runs import run_statistics
+from onnxsub.evaluate.summary import summarise
 from onnxsub.evaluate.task import Attacked, Task
 from onnxsub.passes.certify import keeps_its_pieces
 from onnxsub.passes.equal_radius import equal_radius
@@ -108,6 +109,9 @@ def test_a_point_that_is_not_adversarial_for_the_substitute_leaves_no_cell_empty
             assert row.protocol_bnd is not None
             assert 0 < row.protocol_hat <= INTERVAL
     assert missed >= 3, "the network is no test of it any more; take another seed"
+    (cell,) = [line for line in summarise(rows(run)) if line.method == "act"]
+    assert (cell.samples, cell.counted, cell.misclassified, cell.failed) == (SAMPLES, SAMPLES, 0, 0)
+    assert None not in (cell.difference, cell.sd, cell.attack_difference)
     (line,) = paper_lines(run, "act")
     assert line["certain"] > 0
     assert line["certain_difference"] is not None

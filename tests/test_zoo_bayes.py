@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
-from onnxsub.cli.main import main
-from onnxsub.errors import InputError, MissingDependencyError, ModelError, OptionError
+from onnxsub.errors import InputError, MissingDependencyError, ModelError, OptionError, OutputError
 from onnxsub.metrics.local import LocalOptions, decide_local, make_property
 from onnxsub.model import load_model, save_model
 from onnxsub.passes.attack import AttackOptions, attack
@@ -115,6 +113,18 @@ def test_a_chain_that_is_cut_off_goes_on_as_if_it_were_not(tmp_path: Path, monke
     assert torch.equal(sample_chains(SMALL, DATA, tmp_path / "cut")[1].weights, whole[1].weights)
 
 
+def test_more_samples_go_on_from_those_that_are_there(tmp_path: Path) -> None:
+    pytest.importorskip("pyro", reason="pyro-ppl is not installed")
+    short = replace(SMALL, samples=BLOCK + 4, chains=1)
+    (few,) = sample_chains(short, DATA, tmp_path)
+    (many,) = sample_chains(replace(short, samples=2 * BLOCK), DATA, tmp_path)
+    assert torch.equal(many.weights[: BLOCK + 4], few.weights)
+    assert len(many.weights) == 2 * BLOCK
+    (again,) = sample_chains(short, DATA, tmp_path)
+    assert torch.equal(again.weights, few.weights)
+    assert again.accepted == few.accepted
+
+
 def test_chains_of_another_kind_and_damaged_ones_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("pyro", reason="pyro-ppl is not installed")
     recipe = replace(SMALL, samples=4, chains=1, warm_up=1)
@@ -132,6 +142,13 @@ def test_chains_of_another_kind_and_damaged_ones_are_refused(tmp_path: Path) -> 
     torch.save([1, 2], path)
     with pytest.raises(InputError, match="none of this version"):
         sample_chains(recipe, DATA, tmp_path)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    pytest.importorskip("pyro", reason="pyro-ppl is not installed")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot make the folder"):
+        sample_chains(replace(SMALL, samples=4, chains=1, warm_up=0), DATA, tmp_path / "file")
 
 
 @pytest.mark.parametrize(
@@ -166,49 +183,13 @@ def test_r_hat_tells_chains_apart() -> None:
     assert not alone.mixed  # it has not moved, which is no agreement
 
 
-def test_a_posterior_becomes_a_file_with_a_card(tmp_path: Path) -> None:
-    pytest.importorskip("pyro", reason="pyro-ppl is not installed")
-    assert DATA.test is not None
-    arrays = {"x_train": DATA.train.x, "y_train": DATA.train.y, "x_test": DATA.test.x, "y_test": DATA.test.y}
-    np.savez(tmp_path / "blobs.npz", **arrays)
-    ask = ["zoo", "bayes", "mlp:6", "--data", str(tmp_path / "blobs.npz"), "--images", "100", "--warm-up", "20", "--samples", "20",
-           "--chains", "2", "--members", "7", "--step", "0.1", "--steps", "8", "--attacked", "10",
-           "--run", str(tmp_path / "chains"), "-o", str(tmp_path / "b.onnx"), "--json"]  # fmt: skip
-    done = CliRunner().invoke(main, ask)
-    assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout)
-    card = json.loads((tmp_path / "b.json").read_text())
-    assert told == {**card, "written": told["written"]}
-    assert card["posterior"]["members"] == 7
-    assert len(card["posterior"]["accepted"]) == 2
-    assert card["data"]["train"] == 100
-    assert card["figures"]["accuracy"] > 0.9
-    assert Runtime(load_model(tmp_path / "b.onnx")).logits(np.zeros((1, *SHAPE), dtype=np.float32)).shape == (1, 4)
-    again = CliRunner().invoke(main, ask)
-    assert json.loads(again.stdout) == told
-    listed = CliRunner().invoke(main, ["zoo", "list", str(tmp_path)])
-    assert "b.onnx" in listed.stdout
-    recipe = replace(SMALL, samples=4, chains=1, warm_up=1)
+def test_more_members_than_samples_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="1 to 4"):
-        posterior(recipe, DATA, tmp_path / "few", members=5)
+        posterior(replace(SMALL, samples=4, chains=1), DATA, tmp_path / "few", members=5)
     assert not (tmp_path / "few").exists()
 
 
-def test_chains_that_do_not_mix_are_said(tmp_path: Path) -> None:
-    pytest.importorskip("pyro", reason="pyro-ppl is not installed")
-    np.savez(tmp_path / "blobs.npz", x_train=DATA.train.x, y_train=DATA.train.y)
-    done = CliRunner().invoke(main, ["zoo", "bayes", "mlp:6", "--data", str(tmp_path / "blobs.npz"), "--no-adapt", "--step", "1e-6",
-                                     "--steps", "1", "--warm-up", "0", "--samples", "4", "--chains", "2", "--members", "2",
-                                     "--run", str(tmp_path / "c"), "-o", str(tmp_path / "b.onnx")])  # fmt: skip
-    assert done.exit_code == 0, done.output
-    assert "the chains do not agree" in done.stderr
-    card = json.loads((tmp_path / "b.json").read_text())
-    assert card["posterior"]["rhat"]["mixed"] is False
-    assert any("do not agree" in note for note in card["notes"])
-    assert card["figures"] is None
-
-
 def test_without_pyro_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pyro.infer", None)
+    monkeypatch.setitem(sys.modules, "pyro.infer", None)
     with pytest.raises(MissingDependencyError, match=r"onnxsub\[bayes\]"):
         sample_chains(SMALL, DATA, tmp_path)

@@ -27,7 +27,7 @@ from onnxsub.evaluate.row import rows_of
 from onnxsub.evaluate.run import evaluate
 from onnxsub.evaluate.samples import PREDICTED, Choice, read_samples
 from onnxsub.evaluate.settings import Settings
-from onnxsub.files import refuse_links, write_atomic
+from onnxsub.files import make_folder, refuse_links, write_atomic
 from onnxsub.model import Reading
 from onnxsub.model_file import serialise
 from onnxsub.ops.base import Array
@@ -182,11 +182,7 @@ def _stored(folder: Path, name: str, data: bytes) -> str:
         if target.read_bytes() != data:
             raise InputError(f"{str(folder)!r} holds another run: its {name} differs; choose another run=, or give the same")
         return str(target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        why = error.strerror or error
-        raise OutputError(f"cannot make the folder {str(target.parent)!r}: {why}; choose another run=") from error
+    make_folder(target.parent, "choose another run=")
     write_atomic(target, data)
     return str(target)
 

@@ -161,7 +161,8 @@ def _plan(models: tuple[str, ...], given: dict[str, Any]) -> Plan[Settings]:
 
 
 _PLAIN = (
-    "mean", "std", "rank", "refine", "timeout", "radius_timeout", "interval", "known_points", "nodes", "tol", "seed", "threads", "device",
+    "mean", "std", "rank", "refine", "timeout", "radius_timeout", "interval", "known_points", "nodes", "tol", "seed", "threads",
+    "device",
 )  # fmt: skip
 
 

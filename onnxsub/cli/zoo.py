@@ -16,6 +16,8 @@ from onnxsub.cli.output import Output
 from onnxsub.cli.points import check_writable
 from onnxsub.cli.suggest import SuggestingGroup
 from onnxsub.cli.zoo_bayes import command as bayes
+from onnxsub.cli.zoo_finetune import finetune
+from onnxsub.cli.zoo_prune import command as prune
 from onnxsub.errors import OptionError
 from onnxsub.results import VERSION
 from onnxsub.zoo.recipe import RECIPES, Recipe, budget_text, default_recipe, model_name
@@ -199,6 +201,9 @@ def train(
     return Exit.DONE
 
 
+command.add_command(finetune)
+
+
 @command.command(
     "export",
     short_help="Write a finished training as ONNX.",
@@ -225,6 +230,7 @@ def export(checkpoint: str, batch: str, clamp: str, output: str | None, out: Out
 
 
 command.add_command(bayes)
+command.add_command(prune)
 
 
 def _images(name: str, files: tuple[str, ...], train: tuple[str, str], test: tuple[str, str], report: Any) -> ImageSet:

@@ -11,7 +11,6 @@ import secrets
 import sqlite3
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,12 +18,10 @@ from typing import Any
 from onnxsub.errors import InputError, OutputError
 from onnxsub.evaluate.seals import OLD, SCHEMA, SEALED, Seals
 from onnxsub.evaluate.task import KINDS, Outcome, unpack
+from onnxsub.evaluate.unit import Group, Unit, UnitKey, numbered
 from onnxsub.ops.base import Array
 
-__all__ = ["Ledger", "Unit", "UnitKey"]
-
-UnitKey = tuple[str, int, str, str, float, str]
-"""`(model, sample, kind, method, gamma, verifier)` of a unit; see `Ledger.add`."""
+__all__ = ["Group", "Ledger", "Unit", "UnitKey"]
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -55,32 +52,6 @@ CREATE INDEX by_need ON units (needs);
 
 _NOW = "strftime('%Y-%m-%dT%H:%M:%SZ', 'now')"
 _COLUMNS = "id, model, sample, kind, method, gamma, verifier, needs, state, attempts, deaths, reason, seconds, result"
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A row of the ledger, without its point.
-
-    Attributes:
-        model: name of the network. sample: position in the data set.
-        needs: the attack that it builds on.
-        deaths: how often its worker was lost.
-    """
-
-    id: int
-    model: str
-    sample: int
-    kind: str
-    method: str | None
-    gamma: float | None
-    verifier: str | None
-    needs: int | None
-    state: str
-    attempts: int
-    deaths: int
-    reason: str | None
-    seconds: float | None
-    result: Mapping[str, Any] | None
 
 
 class Ledger:
@@ -152,17 +123,13 @@ class Ledger:
         Empty for what a kind does not have (gamma -1). Where a sample has an attack it comes before the sample's other units,
         which need it. All of them are added or none.
         """
-        attacks: dict[tuple[str, int], int] = {}
         with self._guard(), self._transaction():
-            for model, sample, kind, method, gamma, verifier in units:
-                needs = attacks.get((model, sample))
-                cursor = self._db.execute(
-                    "INSERT INTO units (model, sample, kind, method, gamma, verifier, needs) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (model, sample, kind, method, gamma, verifier, needs),
-                )
-                if kind == "attack":
-                    assert cursor.lastrowid is not None
-                    attacks[model, sample] = cursor.lastrowid
+            (first,) = self._db.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM units").fetchone()
+            # one statement for all of them: a grid has a million
+            self._db.executemany(
+                "INSERT INTO units (id, model, sample, kind, method, gamma, verifier, needs) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                numbered(units, first),
+            )
 
     def recover(self, *, retry_failed: bool = False) -> None:
         """What was running when the last process ended is pending again, with `retry_failed` also what failed."""
@@ -227,6 +194,27 @@ class Ledger:
             found.update(self._db.execute("SELECT state, COUNT(*) FROM units GROUP BY state").fetchall())
         return found
 
+    def groups(self) -> list[Group]:
+        """How many units of each kind are in which state, and how long they took: what a run of a million is told by."""
+        with self._guard():
+            found = self._db.execute(
+                "SELECT kind, method, gamma, verifier, state, COUNT(*), TOTAL(seconds), COALESCE(SUM(seconds > 0), 0) FROM units "
+                "GROUP BY kind, method, gamma, verifier, state"
+            ).fetchall()
+        return [
+            Group(kind, method or None, None if gamma < 0 else gamma, verifier or None, *rest)
+            for kind, method, gamma, verifier, *rest in found
+        ]
+
+    def failures(self) -> dict[str, int]:
+        """Reasons of failed units, and how often each, in the order in which they first occur."""
+        with self._guard():
+            return dict(
+                self._db.execute(
+                    "SELECT reason, COUNT(*) FROM units WHERE state = 'failed' AND reason <> '' GROUP BY reason ORDER BY MIN(id)"
+                ).fetchall()
+            )
+
     def units(self) -> Iterator[Unit]:
         """All units in their order."""
         with self._guard():
@@ -263,12 +251,24 @@ class Ledger:
         return self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is not None
 
     @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is changed in the block is written by one commit, all of it or nothing."""
+        with self._guard(), self._transaction():
+            yield
+
+    def _within(self) -> bool:
+        return self._db.in_transaction
+
+    @contextmanager
     def _transaction(self) -> Iterator[None]:
+        if self._within():  # the outer one commits
+            yield
+            return
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
         except BaseException:
-            if self._db.in_transaction:  # a full disk may have ended it already
+            if self._within():  # a full disk may have ended it already
                 self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from onnxsub.errors import InputError, OutputError
+from onnxsub.errors import InputError
 from onnxsub.evaluate.drive import PLAN, Report, RunOptions
 from onnxsub.evaluate.plan import Plan, difference, read_plan
 from onnxsub.evaluate.received import read_ledger
@@ -17,7 +17,7 @@ from onnxsub.evaluate.robustness.row import SampleRow, row_of
 from onnxsub.evaluate.robustness.run import robustness
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.samples import Samples
-from onnxsub.files import refuse_links
+from onnxsub.files import make_folder, refuse_links, write_atomic
 from onnxsub.ops.base import Array
 
 __all__ = ["Measured", "make_cache", "measured", "points_of", "recorded"]
@@ -141,10 +141,7 @@ def _key(plan: Plan[RobustnessSettings]) -> str:
 
 def make_cache(cache: Path) -> Path:
     """The cache, which no version control is to keep."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        if not (cache / ".gitignore").exists():
-            (cache / ".gitignore").write_text("*\n")
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {str(cache)!r}: {error.strerror or error}; choose another --cache") from error
+    make_folder(cache, "choose another --cache")
+    if not (cache / ".gitignore").exists():
+        write_atomic(cache / ".gitignore", b"*\n")
     return cache

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxsub.errors import InputError, OptionError, OutputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.evaluate.many.settings import ManySettings
 from onnxsub.evaluate.pairs.settings import PairSettings
 from onnxsub.evaluate.plan import schema_of
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.run import PLAN
 from onnxsub.evaluate.settings import Settings
-from onnxsub.files import refuse_links, write_atomic
+from onnxsub.files import make_folder, refuse_links, write_atomic
 from onnxsub.report.evaluation_report import evaluation_report
 from onnxsub.report.joined_report import joined_report
-from onnxsub.report.many_report import many_report
 from onnxsub.report.options import Contents, ReportOptions
 from onnxsub.report.pairs_report import pairs_report
 from onnxsub.report.picture import check_matplotlib
@@ -33,7 +32,7 @@ _REPORTS: Mapping[str, Callable[[Path, ReportOptions, Report | None], Contents]]
     Settings.SCHEMA: evaluation_report,
     RobustnessSettings.SCHEMA: robustness_report,
     PairSettings.SCHEMA: pairs_report,
-    ManySettings.SCHEMA: many_report,
+    ManySettings.SCHEMA: robustness_report,
 }
 
 
@@ -110,7 +109,8 @@ def report_joined(runs: Sequence[Path], options: ReportOptions | None = None, *,
     schemas = {str(run): _schema(run) for run in runs}
     if len(schemas) < len(runs):
         raise OptionError("a run is named twice; give each once")
-    if len(set(schemas.values())) > 1:
+    made = {_REPORTS.get(schema) for schema in schemas.values()}
+    if len(made) > 1 or None in made:
         words = ", ".join(f"{run!r} of {schema}" for run, schema in schemas.items())
         raise InputError(f"runs of different commands cannot stand side by side: {words}; give runs of one command")
     contents = joined_report(runs, options, progress)
@@ -126,12 +126,7 @@ def _schema(run: Path) -> str:
 def _written(runs: Sequence[Path], folder: Path, contents: Contents) -> ReportResult:
     for name, data in contents.files.items():
         target = folder / name
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"cannot make the folder {str(target.parent)!r}: {error.strerror or error}; choose another -o"
-            ) from error
+        make_folder(target.parent, "choose another -o")
         write_atomic(target, data)
     names = tuple(contents.files)
     return ReportResult(tuple(map(str, runs)), folder, names, contents.lines, contents.counts, contents.spread)

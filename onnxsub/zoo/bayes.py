@@ -8,7 +8,8 @@ steps, Metropolis correction, step size by dual averaging while the chain warms 
 runs in float32.
 
 A chain's state is its position, since every trajectory draws new momenta: after the warm-up it is written in blocks, each of which
-begins where the one before ended with random numbers of its own. A kill loses one block and changes nothing.
+begins where the one before ended with random numbers of its own. A kill loses one block and changes nothing, and more samples or
+chains go on from those that are there.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from onnxsub.errors import InputError, MissingDependencyError, OptionError
-from onnxsub.files import one_line, write_atomic
+from onnxsub.files import make_folder, one_line, write_atomic
 from onnxsub.zoo.architectures import architecture
 from onnxsub.zoo.build import build
 from onnxsub.zoo.images import ImageSet
@@ -38,6 +39,7 @@ BLOCK = 10
 """Samples between two writes."""
 
 _SCHEMA = "onnxsub.chain/1"
+_LONGER = ("samples", "chains")  # may grow
 _FEWEST = 4  # samples per chain of which R-hat can be had: two halves of two
 
 Report = Callable[[float, str], None]
@@ -192,10 +194,10 @@ def _chain(target: _Target, folder: Path, number: int, say: Callable[[int, str],
         def told(done: int, begin: int = begin) -> None:
             say(recipe.warm_up + begin + done, f"sample {begin + done + 1} of {recipe.samples}")
 
-        blocks.append(
-            _read(path, target) if path.exists()
-            else _write(path, target, _sampled(target, (number, b), blocks[-1]["last"], blocks[0]["step"], count, told))
-        )  # fmt: skip
+        block = _read(path, target) if path.exists() else None
+        if block is None or len(block["weights"]) != count:  # the last block of fewer samples
+            block = _write(path, target, _sampled(target, (number, b), blocks[-1]["last"], blocks[0]["step"], count, told))
+        blocks.append(block)
     return Chain(
         torch.cat([block["weights"] for block in blocks[1:]]), blocks[0]["step"],
         sum(block["accepted"] for block in blocks[1:]) / recipe.samples,
@@ -235,7 +237,7 @@ def _sampled(
             say(i)
             point = kernel.sample(point)
             found.append((point["z"].float() * target.scale).detach())
-        after = {"acceptance rate": 0.0, "divergences": []} if warm else kernel.diagnostics()
+        after: Mapping[str, Any] = {"acceptance rate": 0.0, "divergences": []} if warm else kernel.diagnostics()
     none = torch.zeros((0, len(z)))
     return {
         "weights": torch.stack(found) if found else none, "last": point["z"].detach().clone(), "step": float(kernel.step_size),
@@ -247,7 +249,7 @@ def _sampled(
 def _write(path: Path, target: _Target, block: dict[str, Any]) -> dict[str, Any]:
     buffer = io.BytesIO()
     torch.save({"schema": _SCHEMA, **target.identity, **block}, buffer)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent, "choose another --run")
     write_atomic(path, buffer.getvalue())
     return block
 
@@ -263,7 +265,7 @@ def _read(path: Path, target: _Target) -> dict[str, Any]:
     theirs, ours = {**block["recipe"], "images": block["train_sha256"]}, {**target.recipe.to_json()}
     ours["images"] = target.identity["train_sha256"]
     for key, value in ours.items():
-        if theirs.get(key) != value:
+        if key not in _LONGER and theirs.get(key) != value:
             raise InputError(
                 f"{what} is of another posterior: {key} is {theirs.get(key)} there and {value} here; choose another --run"
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -29,7 +30,7 @@ from onnxsub.runtime import Runtime
 from onnxsub.surgery import edit
 from onnxsub.zoo.export import TOLERANCE
 
-__all__ = ["as_module", "images_for", "with_weights"]
+__all__ = ["as_module", "images_for", "images_from", "with_weights"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,11 @@ class _Feed(nn.Module):
         self._wanted = wanted
         self._low, self._high = interval
 
+    def back(self, x: Tensor) -> Tensor:
+        """The inverse: inputs `(N, ...)` as flat images `(N, C * H * W)`."""
+        flat = (x.flatten(1) - self._low) / (self._high - self._low)
+        return flat if self._order is None else flat[:, self._order.argsort()]
+
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(1)
         if self._order is not None:
@@ -83,8 +89,12 @@ class _FileNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         for (output, name), weight in zip(self._names, self.weights, strict=True):
             # what `Operator.tensor` would make of the constant, once per type and device
-            self._network.producers[output].cached((name, x.dtype, x.device), lambda weight=weight: weight)
+            self._network.producers[output].cached((name, x.dtype, x.device), partial(_itself, weight))
         return self._network.forward(x)
+
+
+def _itself(weight: Tensor) -> Tensor:
+    return weight
 
 
 def as_module(model: Model, space: InputSpace, shape: Shape, classes: int) -> nn.Sequential:
@@ -110,6 +120,12 @@ def images_for(model: Model, space: InputSpace, x: Array) -> Array:
     """What the file itself is fed for images `x` `(N, C, H, W)` in [0, 1]: float32, `(N, *input_shape)`."""
     fed: Array = _Feed(x.shape[1:], model.input_shape, space.interval)(torch.from_numpy(x)).numpy()
     return space.normalise(fed)
+
+
+def images_from(model: Model, space: InputSpace, x: Array, shape: Shape) -> Array:
+    """The inverse of what comes before the normalisation in `images_for`: inputs `(N, ...)` as images `(N, *shape)` in [0, 1]."""
+    back = _Feed(shape, model.input_shape, space.interval).back(torch.from_numpy(x)).clamp(0, 1)
+    return np.ascontiguousarray(back.numpy().reshape(-1, *shape), dtype=np.float32)
 
 
 def with_weights(model: Model, net: nn.Sequential, space: InputSpace, shape: Shape) -> ModelProto:

@@ -151,8 +151,8 @@ def mean_onnx(nets: Sequence[nn.Sequential], shape: tuple[int, ...], name: str, 
     nodes.append(helper.make_node("Mul", ["sum", "share"], ["probabilities"], "mean"))
     initializers.append(numpy_helper.from_array(np.array(1 / len(nets), dtype=np.float32), "share"))
     classes = output.type.tensor_type.shape.dim[1].dim_value
-    ends = (("image", ["N", *shape]), ("probabilities", ["N", classes]))
-    image, probabilities = (helper.make_tensor_value_info(end, TensorProto.FLOAT, dims) for end, dims in ends)
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", *shape])
+    probabilities = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", classes])
     return zoo_model(helper.make_graph(nodes, name, [image], [probabilities], initializers), recipe)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from onnxsub.errors import InputError, OptionError
+from onnxsub.errors import DivergedError, InputError, OptionError
 from onnxsub.zoo.architectures import architecture
 from onnxsub.zoo.build import build
 from onnxsub.zoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
@@ -158,10 +158,10 @@ def _repeatable() -> Iterator[None]:
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before
 
 
-def _diverged(epoch: int, checkpoint: str | os.PathLike[str] | None) -> InputError:
+def _diverged(epoch: int, checkpoint: str | os.PathLike[str] | None) -> DivergedError:
     kept = checkpoint is not None and Path(checkpoint).exists()
     where = f"; checkpoint {os.fspath(checkpoint)!r} holds the last good state" if checkpoint is not None and kept else ""
-    return InputError(f"the training diverged in epoch {epoch + 1}{where}; take a smaller learning rate, and --restart")
+    return DivergedError(f"the training diverged in epoch {epoch + 1}{where}; take a smaller learning rate, and --restart")
 
 
 def _mixed(seed: int, step: int) -> int:

@@ -165,7 +165,7 @@ def test_a_point_beyond_what_is_proved_is_an_error_by_however_little(below: floa
     assert found.witness is not None
     search = extreme._Search(query, prop, 1.0, LocalOptions(), Budget())
     search.high = found.lower - below
-    with pytest.raises(ContradictionError, match="a point has .* but .* is proved"):
+    with pytest.raises(ContradictionError, match=r"a point has .* but .* is proved"):
         search._take(found.witness)
 
 

@@ -71,6 +71,12 @@ def value_words(s: RobustnessSettings) -> str:
 def proof_words(s: RobustnessSettings) -> str:
     """Where the verdicts come from, and so which way they may be wrong."""
     confirmed = "violated means that onnxruntime confirmed a counterexample on the file"
+    if s.approximate is not None:
+        side = "above" if s.local.smallest else "below"
+        return (
+            f"The value of a sample is that of an attack ({s.approximate}), so it bounds the true one from {side} only; "
+            f"{confirmed}, nothing is proved."
+        )
     if s.distances == "attack":
         return (
             "The distances are those of an attack, so they bound the true ones from above only; "
@@ -80,6 +86,11 @@ def proof_words(s: RobustnessSettings) -> str:
         return (
             "The distances are those within the linear region of each sample, so they bound the true ones from above only; "
             f"{confirmed}, nothing is proved robust."
+        )
+    if s.distances == "lbfgs":
+        return (
+            "The distances are those of the L-BFGS attack of Szegedy et al. 2014, a baseline, so they bound the true ones from "
+            f"above only; {confirmed}, nothing is proved robust."
         )
     if s.distances not in (None, "exact", "substitute"):
         raise ValueError(f"nothing says what distances by {s.distances!r} prove; choose one of {', '.join(DISTANCES)}")

@@ -14,9 +14,18 @@ from onnxsub.evaluate.many.settings import ManySettings
 from onnxsub.evaluate.robustness.settings import DISTANCES, RobustnessSettings
 from onnxsub.evaluate.task import Done, Task
 from onnxsub.metrics.intervals import clopper_pearson
-from onnxsub.metrics.local import LocalVerdict, attack_local, decide_local, extreme_local, sample_local
+from onnxsub.metrics.local import (
+    LocalVerdict,
+    approximate_local,
+    attack_local,
+    decide_local,
+    extreme_local,
+    gradient_attack,
+    sample_local,
+)
 from onnxsub.metrics.region import RegionOptions, region_distance
 from onnxsub.passes.attack import attack
+from onnxsub.passes.attack.lbfgs import lbfgs_attack
 from onnxsub.query import Query
 from onnxsub.verifiers.distance import distance
 from onnxsub.verifiers.result import DistanceResult
@@ -36,20 +45,26 @@ def decide(task: Task, query: Query) -> Done:
 def resist(task: Task, query: Query) -> Done:
     """`violated` where the attack succeeds, `undecided` where it fails."""
     s = _settings(task)
+    if s.attack is not None:
+        return _verdict(query, gradient_attack(query, s.local, s.attack, seed=s.seed, budget=Budget(s.timeout)))
     return _verdict(query, attack_local(query, s.local, s.local_options(task.threads), budget=Budget(s.timeout)))
 
 
 def maximise(task: Task, query: Query) -> Done:
-    """The extreme of the property's quantity over the ball, as a bracket."""
+    """The extreme of the property's quantity over the ball, as a bracket, or the one end of it that an attack gives."""
     s = _settings(task)
-    tol = 0.99 * _WIDTH * (s.values[1] - s.values[0])
-    found = extreme_local(query, s.local, tol, s.local_options(task.threads), budget=Budget(s.timeout))
+    budget = Budget(s.timeout)
+    if s.approximate is not None:
+        found = approximate_local(query, s.local, s.approximate, seed=s.seed, budget=budget)
+    else:
+        tol = 0.99 * _WIDTH * (s.values[1] - s.values[0])
+        found = extreme_local(query, s.local, tol, s.local_options(task.threads), budget=budget)
     _check_whole(found.interrupted)
     ends = {"lower": found.lower, "upper": found.upper, "value": found.value}
     if found.status == "misclassified":  # of the score of its class only the value at the anchor is known
         anchor = float(s.local.reached(query, query.x0[None])[0])
         ends = {"lower": 0.0, "upper": anchor, "value": anchor}  # the range cuts what is averaged, not what is known
-    result = {"status": found.status, "reason": found.reason, **ends, "distance": None, "verifier": s.verifier}
+    result = {"status": found.status, "reason": found.reason, **ends, "distance": None, "verifier": s.approximate or s.verifier}
     return Done({**_facts(query), **result, **_times(found.time_s)}, found.witness, query.x0)
 
 
@@ -83,6 +98,13 @@ def locate(task: Task, query: Query) -> Done:
             status = "attacked" if found.found else "none-found"
             result = {"status": status, "lower": 0.0, "upper": found.d_adv if found.found else math.inf}
             return Done({**facts, **result, **_times(found.time_s)}, found.x_adv)
+        case "lbfgs":
+            start = time.perf_counter()
+            point = lbfgs_attack(query, budget=budget)
+            status = "none-found" if point is None else "attacked"
+            result = {"status": status, "lower": 0.0, "upper": math.inf if point is None else point.radius}
+            seconds = {"total": time.perf_counter() - start}
+            return Done({**facts, **result, **_times(seconds)}, None if point is None else point.x)
         case "region":
             region = region_distance(query, RegionOptions(nearest_only=True, timeout=s.timeout), budget=budget)
             result = {"status": f"region-{region.status}", "lower": 0.0, "upper": region.distance}
@@ -91,7 +113,9 @@ def locate(task: Task, query: Query) -> Done:
             answer = distance(query, options)
             _check_whole(answer.interrupted)
             witness = answer.witness if answer.original is None else answer.original.witness
-            return Done({**facts, **_bracket(answer, options.limits.tol), **_times(answer.time_s)}, _confirmed(witness))
+            # of a substitute its own distance, which is taken for that of the network where nothing is to be proved
+            own = {} if answer.original is None else {"value": answer.upper}
+            return Done({**facts, **_bracket(answer, options.limits.tol), **own, **_times(answer.time_s)}, _confirmed(witness))
         case other:
             raise ValueError(f"no unit finds distances by {other!r}; choose one of {', '.join(DISTANCES)}")
 
@@ -133,7 +157,6 @@ def _confirmed(witness: Witness | None) -> Any:
 
 
 def _settings(task: Task) -> RobustnessSettings:
-    if isinstance(task.settings, ManySettings):
-        return task.settings.of(task.kind, task.method or "", task.gamma)
-    assert isinstance(task.settings, RobustnessSettings)
-    return task.settings
+    grid = task.settings
+    assert isinstance(grid, RobustnessSettings | ManySettings)
+    return grid.of(task.kind, task.method or "", task.gamma)

@@ -220,7 +220,8 @@ class _Search:
 
     def _compare(self) -> None:
         if self.low > self.high:
+            point, proved = self._sign * self.low, self._sign * self.high
             raise ContradictionError(
-                f"property {self._prop.name}: a point has {self._sign * self.low:.17g}, but {self._sign * self.high:.17g} is proved; "
+                f"property {self._prop.name}: a point has {point:.17g}, but {proved:.17g} is proved; "
                 "please report this with the model"
             )
