@@ -277,7 +277,7 @@ def _npz(rng: Random, folder: Path) -> Made:
         for _ in range(int(rng.integers(0, 4))):
             member = io.BytesIO()
             np.save(member, _array(rng))
-            name = _pick(rng, ("x.npy", "y.npy", "../x.npy", "/x.npy", "x", "x.npy/", "=a.npy", "é.npy", ""))
+            name = _pick(rng, ("x.npy", "y.npy", "../x.npy", "/x.npy", "x", "x.npy/", "=a.npy", "é.npy", "x.npy"))
             archive.writestr(name, member.getvalue() if rng.random() < 0.8 else rng.bytes(30))
     data = file.getvalue()
     if rng.random() < 0.5:
