@@ -68,4 +68,5 @@ def hostile(folder: Path) -> Iterator[Question]:
             ask = ("verify", str(digits), path.name, "--timeout", "2")
             yield asks(kind, path, ask, "one line", refused("limit", "token", "digits", "deep", "characters"))
     path = folder / "14-eps-as-png" / "image.png"
-    yield asks("14 eps-as-png", path, ("attack", str(digits), "--x0", path.name), "not a PNG or JPEG", refused("PNG", "no readable image", "not a readable image"))
+    ask = ("attack", str(digits), "--x0", path.name)
+    yield asks("14 eps-as-png", path, ask, "not a PNG or JPEG", refused("PNG", "not a readable image"))

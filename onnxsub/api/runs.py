@@ -19,7 +19,7 @@ from onnxsub.evaluate.drive import RunOptions
 from onnxsub.evaluate.labels import Classes, read_classes
 from onnxsub.evaluate.plan import Plan
 from onnxsub.evaluate.robustness.choose import choose
-from onnxsub.evaluate.robustness.grid import GridPlan, grid_of
+from onnxsub.evaluate.robustness.grid import GridPlan, grid_of, plan_of
 from onnxsub.evaluate.robustness.result import RobustnessResult
 from onnxsub.evaluate.robustness.run import open_robustness
 from onnxsub.evaluate.robustness.run import robustness as drive_robustness
@@ -138,7 +138,7 @@ def robustness(
             )  # fmt: skip
             samples = choose(done, *_data(folder, data, labels, (index, limit, every), array), classes_of(classes))
             tell_notes(samples)
-            plan = Plan.of(_files(several, samples.x[:1], asked.reading, folder), samples, done)
+            plan = plan_of(_files(several, samples.x[:1], asked.reading, folder), samples, done)
         with telling(progress) as teller:
             return drive_robustness(plan, folder, how, progress=None if teller is None else teller.share())
 

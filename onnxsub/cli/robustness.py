@@ -151,9 +151,8 @@ def _refuse_typed(given: dict[str, Any], folder: str) -> None:
 
 
 def _plan(models: tuple[str, ...], given: dict[str, Any]) -> GridPlan:
-    from onnxsub.evaluate.plan import Plan
     from onnxsub.evaluate.robustness.choose import choose
-    from onnxsub.evaluate.robustness.grid import grid_of
+    from onnxsub.evaluate.robustness.grid import grid_of, plan_of
     from onnxsub.evaluate.robustness.settings import RobustnessSettings
     from onnxsub.evaluate.samples import Choice
 
@@ -168,5 +167,4 @@ def _plan(models: tuple[str, ...], given: dict[str, Any]) -> GridPlan:
     settings = grid_of(len(models), metrics, props, given["eps"], given["batch"], shared)
     choice = Choice(given["index"], 1 if given["every"] is None else given["every"], given["limit"])
     samples = choose(settings, given["data"], choice, given["array"], given["labels"], classes_stated(given))
-    plan: GridPlan = Plan.of(models, samples, settings)
-    return plan
+    return plan_of(models, samples, settings)

@@ -61,6 +61,6 @@ def paired_shares(first: Sequence[bool | None], second: Sequence[bool | None], c
     # a reading in between has its difference in between, and so its direction
     p = max(mcnemar(won, lost) for won, lost in readings) if ends[0] * ends[1] > 0 else 1.0
     return PairedShares(
-        n, sure[True, True], sure[False, False], sure[True, False], sure[False, True], n - sum(sure.values()), *ends,
-        Interval(low.lower, high.upper, confidence, low.method), p,
+        n, sure[True, True], sure[False, False], sure[True, False], sure[False, True], n - sum(sure.values()),
+        ends[0], ends[1], Interval(low.lower, high.upper, confidence, low.method), p,
     )  # fmt: skip

@@ -10,8 +10,9 @@ from onnxsub.errors import OptionError
 from onnxsub.evaluate.many.settings import ManySettings, Place
 from onnxsub.evaluate.plan import Plan, schema_of
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
+from onnxsub.evaluate.samples import Samples
 
-__all__ = ["Grid", "GridPlan", "Place", "grid_from", "grid_of", "kind_in"]
+__all__ = ["Grid", "GridPlan", "Place", "grid_from", "grid_of", "kind_in", "plan_of"]
 
 Grid: TypeAlias = RobustnessSettings | ManySettings
 """One metric of one property at one radius of one model is a grid of one place; its units and rows do not name the place."""
@@ -40,6 +41,13 @@ def grid_of(
         raise OptionError("--batch belongs to --metric security; leave it out")
     together = {} if batch is None else {"batch": batch}
     return ManySettings(tuple(metrics), tuple(props), tuple(eps), shared=shared, **together)
+
+
+def plan_of(models: tuple[str, ...], samples: Samples, grid: Grid) -> GridPlan:
+    """The plan of a new run. Raises ModelError, InputError: as `Plan.of`."""
+    if isinstance(grid, ManySettings):
+        return Plan.of(models, samples, grid)
+    return Plan.of(models, samples, grid)
 
 
 def kind_in(path: Path) -> type[RobustnessSettings] | type[ManySettings]:
