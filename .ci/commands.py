@@ -40,10 +40,13 @@ EVERY = [
     f"robustness {TEN} --eps 0.05 --limit 2 --run share",
     f"gate {TEN} --baseline models/digits.onnx --eps 0.05 --limit 2",
     f"adversarial {TEN} --array x --labels y --eps 0.05 --limit 1 --targets runner-up --timeout 10",
+    f"importance {TEN} --array x --labels y --images 1 --binaries relaxed --gap 0.5 -o scored.onnx",
+    "compress models/digits.onnx --by magnitude --share 0.2 -o smaller.onnx",
     "report share",
     "demo2d -o plane --methods lin --gammas 0.9",
     "zoo list models",
     "zoo train C --dataset tens --data images.npz --epochs 1 -o tens.onnx",
+    "study regimes --dataset tens --data images.npz --regimes sr --decided sr --epochs 1 --images 1 --attacked 5 --run regimes",
     "zoo export tens.pt -o again.onnx",
 ]
 """A command line of each kind, in an order in which later ones read what earlier ones wrote. All of them take `--json`."""

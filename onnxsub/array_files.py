@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from onnxsub.errors import InputError, MissingDependencyError
+from onnxsub.limits import check_regular, limits
 from onnxsub.ops.base import Array
 
-__all__ = ["IMAGES", "check_file", "read_array"]
+__all__ = ["IMAGES", "check_file", "check_unpacked", "read_array"]
 
 IMAGES = (".png", ".jpg", ".jpeg")
 """Endings of images."""
@@ -47,12 +49,26 @@ def check_file(path: Path, what: str, *, folder: bool = False) -> None:
         raise InputError(f"{what} does not exist; give a {_GIVE} file")
     if path.is_dir() and not folder:
         raise InputError(f"{what} is a folder; give a file")
+    check_regular(path, what)
+
+
+def check_unpacked(path: Path, what: str) -> None:
+    """Raises InputError where a member of an archive unpacks to more than the limit: it cannot give more than it says."""
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda member: member.file_size, default=None)
+    if largest is not None:
+        name = f"{what}: bytes of its array {largest.filename.removesuffix('.npy')!r}"
+        limits().check("unpacked", largest.file_size, name, at_least=8 * path.stat().st_size)
 
 
 def _stored(path: Path, array: str | None, what: str) -> Array:
     suffix = path.suffix.lower()
     try:
         if suffix in (".npy", ".npz"):
+            check_unpacked(path, what)
             with path.open("rb") as file:  # opened here, so that a damaged archive does not stay open
                 loaded = np.load(file, allow_pickle=False)
                 if isinstance(loaded, np.ndarray):
@@ -60,6 +76,7 @@ def _stored(path: Path, array: str | None, what: str) -> Array:
                 with loaded as archive:
                     return _member(archive, array, what)
         if suffix == ".csv":
+            limits().check("unpacked", path.stat().st_size, f"{what}: bytes")
             text = path.read_text(encoding="utf-8-sig")
             if not text.strip():
                 raise InputError(f"{what} is empty; give one row of numbers separated by commas")
@@ -95,6 +112,7 @@ def _read_image(path: Path, what: str) -> Array:
     try:
         # without the formats a file is read by what it contains, whatever its ending: EPS would start an interpreter
         with Image.open(path, formats=("PNG", "JPEG")) as image:
+            limits().check("pixels", image.width * image.height, f"{what}: pixels")
             if image.mode in ("L", "RGB", "RGBA"):
                 return np.asarray(image)
             if image.mode.startswith("I"):  # 16 bits of grey; converting these to 8 would cut them off at 255
@@ -104,6 +122,8 @@ def _read_image(path: Path, what: str) -> Array:
             if image.mode in ("P", "CMYK", "YCbCr"):
                 return np.asarray(image.convert("RGB"))
             mode = image.mode
+    except InputError:
+        raise
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise InputError(f"{what} is not a readable image: {str(e).splitlines()[0]}; give a whole .png or .jpg file") from e
     raise InputError(f"{what} is an image of mode {mode}, which is not read; save it as grey or RGB")

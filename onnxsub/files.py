@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from onnxsub.errors import OutputError
+from onnxsub.visible import visible
 
 __all__ = ["atomic", "one_line", "write_atomic"]
 
 
 def one_line(message: object, limit: int = 300) -> str:
     """`message` on one line of at most `limit` characters, for error messages that quote another library."""
-    text = " ".join(str(message).split())
+    text = visible(" ".join(str(message).split()))
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
@@ -35,6 +36,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     target = Path(os.path.realpath(shown))
     if target.is_dir():
         raise OutputError(f"cannot write {str(shown)!r}: it is a folder; give the name of a file in it")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"cannot write {str(shown)!r}: it is a pipe or a device; give the name of a file")
     if not target.parent.is_dir():
         raise OutputError(f"cannot write {str(shown)!r}: there is no folder {str(shown.parent)!r}; create it or choose another one")
     temporary: Path | None = None

@@ -22,6 +22,7 @@ from onnx.shape_inference import InferenceError, infer_node_outputs
 
 from onnxsub.attributes import decode_attributes
 from onnxsub.contrib import standard_form
+from onnxsub.costs import Costs
 from onnxsub.errors import ModelError
 from onnxsub.files import one_line
 from onnxsub.ops.base import Array, Shape
@@ -43,8 +44,6 @@ _COMPUTED = (
 all operators (the Softmax of opset 7 to 12, for one); a constant by another one stays in the graph, and is refused there."""
 _OF_NOTHING = frozenset({"Concat", "Gemm", "MatMul", "ReduceSum", "Shape", "Size"})
 """What may read an empty part of the data and give values: a sum over nothing is zero. Others (a maximum, a mean) have no value."""
-_LARGEST = 2**28
-"""Elements that one computed constant may have: a tiny file can ask for a tensor of any size."""
 _SMALL = 4096
 """Elements up to which shape inference is told a constant's value: shapes, axes and pads are small, weights are not."""
 
@@ -93,6 +92,7 @@ class _Folder:
         self.graph, self.opset, self.ir_version, self.where = graph, opset, ir_version, where
         self.imports = [helper.make_opsetid("", opset), *(i for i in imports if i.domain not in _DEFAULT)]
         self.versions = {i.domain: i.version for i in self.imports}
+        self.costs = Costs(graph, where)
         self.types: dict[str, TypeProto] = {}
         self.shapes: dict[str, Shape] = {}
         self.constants: dict[str, Array] = {}
@@ -133,10 +133,7 @@ class _Folder:
         if node.op_type not in _RESHAPING | _COMPUTED:
             return False
         self.infer(node)
-        for name in node.output:
-            if math.prod(self.shapes.get(name, ())) > _LARGEST:
-                shape = list(self.shapes[name])
-                raise ModelError(f"{self.at(node)} makes a constant of shape {shape}, which is too large; check the model")
+        self.costs.constant(node, self.shapes, self.types, self.name(node))
         self.check_empty(node)
         for name, value in zip(node.output, self.evaluate(node), strict=False):
             if name:
@@ -171,6 +168,7 @@ class _Folder:
     def keep(self, node: NodeProto) -> Node | None:
         """`node` as the operator table reads it; None where nothing is left of its outputs."""
         self.infer(node)
+        self.costs.kept(node, self.shapes, self.constants, self.name(node))
         self.check_empty(node)
         outputs = self.forget_empty(node)
         if not any(outputs):

@@ -16,13 +16,31 @@ import threading
 from collections.abc import Iterator
 from typing import NoReturn, TextIO
 
-__all__ = ["apart", "close_document", "document", "leave", "reserve_standard_output", "taken_output"]
+__all__ = ["apart", "close_document", "document", "leave", "open_streams", "reserve_standard_output", "taken_output"]
 
 
 class _Reserved:
     """Where the document goes while `sys.stdout` is standard error."""
 
     stream: TextIO | None = None
+
+
+def open_streams() -> None:
+    """Gives the process the streams that it was started without, and text that any stream can take.
+
+    Without descriptor 1 the first file that is opened would be standard output, and messages for a closed standard error would go
+    to standard output. What an encoding cannot say, ASCII of a bare locale for one, is written as an escape.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - as long as the process
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def taken_output() -> int:

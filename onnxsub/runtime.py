@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from onnx import ModelProto, ValueInfoProto
 
-from onnxsub.errors import InputError, MissingDependencyError, ModelError
+from onnxsub.errors import InputError, MissingDependencyError, ModelError, OnnxsubError
 from onnxsub.files import one_line
 from onnxsub.model import Model, load_model
 from onnxsub.model_file import serialise
 from onnxsub.ops.base import Array
+from onnxsub.watched import Watched, has_programs, only_live, refuse_programs
 
 __all__ = ["Runtime", "check_onnxruntime"]
 
@@ -70,7 +71,9 @@ class Runtime:
             raise InputError(f"{threads} threads: give a number of at least 1")
         self.model = model if isinstance(model, Model) else load_model(model)
         self._threads = threads or 1
+        refuse_programs(self.model)
         self._sessions: dict[_Run, Any] = {}
+        self._watched: dict[_Run, Watched] = {}
         self._batched: dict[_Run, bool] = {}
         self._session(_Run(self.model.output, self._in_file))
         if not self.model.feed.plain:
@@ -172,7 +175,9 @@ class Runtime:
         if odd:
             x = x[0] if feed.bare else np.repeat(x, feed.copies, axis=0)
         try:
-            (y,) = session.run([run.tensor], {self.model.input: x})
+            (y,) = self._watched[run](session, run.tensor, {self.model.input: x}, self.model.where)
+        except OnnxsubError:
+            raise
         except Exception as error:  # onnxruntime raises many unrelated classes
             raise ModelError(f"{self.model.where}: onnxruntime cannot run it ({one_line(error)}); check the model") from error
         result: Array = np.asarray(y)
@@ -183,19 +188,22 @@ class Runtime:
     def _session(self, run: _Run) -> Any:
         if run not in self._sessions:
             self._sessions[run] = self._open(run)
+            self._watched[run] = Watched()
         return self._sessions[run]
 
     def _open(self, run: _Run) -> Any:
         import onnxruntime
 
         output, proto = run.tensor, self.model.source if run.file else self.model.form
-        if [v.name for v in proto.graph.output] != [output]:
+        if [v.name for v in proto.graph.output] != [output] or has_programs(proto):
             copy = ModelProto()
             copy.CopyFrom(proto)
             proto = copy
             del proto.graph.output[:]
             # no type: onnxruntime infers it, and drops what no longer leads to an output
             proto.graph.output.append(ValueInfoProto(name=output))
+            if has_programs(proto):
+                only_live(proto, output)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors come as exceptions; nothing else is to be printed
         options.intra_op_num_threads = self._threads

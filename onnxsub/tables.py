@@ -13,6 +13,7 @@ import numpy as np
 
 from onnxsub.errors import InputError, MissingDependencyError
 from onnxsub.files import one_line
+from onnxsub.limits import check_regular, limits
 from onnxsub.ops.base import Array
 
 __all__ = ["ENDINGS", "LABELS", "Table", "columns_named", "label_column", "open_table"]
@@ -92,9 +93,13 @@ class _Csv:
     def __init__(self, path: Path, what: str) -> None:
         self.what = what
         self._delimiter = ","
+        check_regular(path, what)
         try:
+            limits().check("unpacked", path.stat().st_size, f"{what}: bytes")
             with path.open(encoding="utf-8-sig", newline="") as file:
                 self._text = file.read()
+        except InputError:
+            raise
         except (OSError, ValueError) as error:
             raise InputError(f"{what} cannot be read: {one_line(error)}; give a text file of rows and columns") from error
         first = next(self._lines(), None)
@@ -134,6 +139,14 @@ class _Csv:
                 found[place[i], k] = number
         return found
 
+    def _capped(self) -> Iterator[str]:
+        """Lines of the text, each held against the limit of columns before it is split."""
+        most = limits()
+        for line in io.StringIO(self._text, newline=""):
+            if len(line) > most.columns:
+                most.check("columns", line.count(self._delimiter) + 1, f"{self.what}: columns")
+            yield line
+
     def _place(self, row: int, name: str) -> str:
         return f"{self.what}: row {row} of column {name!r}"
 
@@ -148,7 +161,7 @@ class _Csv:
 
     def _lines(self) -> Iterator[list[str]]:
         """Lines that are not empty, split."""
-        lines = csv.reader(io.StringIO(self._text, newline=""), delimiter=self._delimiter)
+        lines = csv.reader(self._capped(), delimiter=self._delimiter)
         try:
             yield from (line for line in lines if line and line != [""])
         except csv.Error as error:
@@ -173,6 +186,9 @@ class _Parquet:
             raise InputError(f"{what} cannot be read: {one_line(error)}; give a whole parquet file") from error
         self.names = tuple(name for name in schema.names if name.lower() not in _NUMBERED)
         self.count = int(self._file.metadata.num_rows)
+        limits().check("columns", len(schema.names), f"{what}: columns")
+        size = 8.0 * self.count * max(1, len(schema.names))
+        limits().check("unpacked", size, f"{what}: bytes of its values", at_least=8 * path.stat().st_size)
 
     def column(self, name: str) -> Array:
         column = self._read(name)

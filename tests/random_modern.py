@@ -32,6 +32,7 @@ class _Modern:
             self.dense, self.dense, self.function, self.gate, self.gated_unit, self.attention, self.layer_norm, self.rms_norm,
             self.lp_norm, self.softmax, self.quotient, self.power, self.root, self.logarithm, self.exponential, self.norm,
             self.residual, self.local_response, self.extreme, self.reduced_extreme, self.threshold, self.choice, self.truths,
+            self.stairs, self.group_norm, self.own_product, self.own_quotient, self.length_pool,
         )  # fmt: skip
         x, width = self.pick()
         steps[int(self.rng.integers(len(steps)))](x, width)
@@ -160,6 +161,40 @@ class _Modern:
         second = self.linear(x, width, width) if draw < 0.7 else self.b.node("Mul", [x, self.number(0.1)])
         second = second if draw < 0.9 else self.number(0.2)
         self.pool.append((self.b.node("Where", [self.test(x, width), first, second]), width))
+
+    def stairs(self, x: str, width: int) -> None:
+        """Whole numbers near x, or what a division leaves; steps of a fifth to one."""
+        kind = str(self.rng.choice(["Floor", "Ceil", "Round", "Mod"]))
+        if kind == "Mod":
+            step = self.number(0.7) if self.rng.random() < 0.5 else self.b.weight(self.rng.uniform(0.2, 1.0, width))
+            self.pool.append((self.b.node("Mod", [x, step], fmod=1), width))
+            return
+        grown = self.b.node("Mul", [x, self.number(float(self.rng.uniform(1.0, 5.0)))])
+        self.pool.append((self.b.node(kind, [grown]), width))
+
+    def group_norm(self, x: str, width: int) -> None:
+        """Rows are the channels."""
+        parameters = [self.b.weight(self.rng.uniform(0.5, 1.5, self.rows)), self.b.weight(self.rng.normal(size=self.rows) / 5)]
+        groups = self.rows if self.rng.random() < 0.5 else 1
+        self.pool.append((self.b.node("GroupNormalization", [x, *parameters], num_groups=groups, epsilon=0.01), width))
+
+    def own_product(self, x: str, width: int) -> None:
+        """A matrix times itself, turned: both factors are of one tensor."""
+        turned = self.b.node("Transpose", [x], perm=[0, 2, 1])
+        self.pool.append((self.b.node("MatMul", [x, turned]), self.rows))
+
+    def own_quotient(self, x: str, width: int) -> None:
+        """`x / (1 + |x|)` and `x / x`, which is 1 where x is not 0."""
+        below = self.b.node("Add", [self.b.node("Abs", [x]), self.number(1.0)])
+        if self.rng.random() < 0.3:
+            self.pool.append((self.b.node("Mul", [self.b.node("Div", [below, below]), x]), width))
+        else:
+            self.pool.append((self.b.node("Div", [x, below]), width))
+
+    def length_pool(self, x: str, width: int) -> None:
+        """The lengths of neighbours in a row."""
+        reach, p = min(2, width), int(self.rng.integers(1, 3))
+        self.pool.append((self.b.node("LpPool", [x], kernel_shape=[reach], p=p), width - reach + 1))
 
     def truths(self, x: str, width: int) -> None:
         """Truths combined, as numbers that an element is multiplied by."""

@@ -125,6 +125,9 @@ def test_files_that_are_none(tmp_path: Path, images: Path) -> None:
         ({"timeout": 0.0}, "--timeout 0 is not a positive number"),
         ({"nodes": 0}, "--nodes 0 must be at least 1"),
         ({"protocol": "paper", "nodes": 9}, "--protocol paper is defined without --nodes"),
+        ({"interval": 0.5}, "--interval is of --protocol paper"),
+        ({"radius_timeout": 9.0}, "--radius-timeout is of --protocol paper"),
+        ({"protocol": "paper", "interval": -1.0}, "--interval -1 is not a positive number"),
         ({"threads": 0}, "--threads 0"),
         ({"seed": -1}, "--seed -1"),
         ({"tol": -1.0}, "--tol"),
@@ -142,7 +145,10 @@ def test_settings_that_are_none(settings: dict[str, Any], words: str) -> None:
 def test_the_protocol_decides_what_is_left_open() -> None:
     fast, paper = Settings(), Settings(protocol="paper")
     assert (fast.rank, fast.tol, fast.verifiers) == ("influence", 1e-6, ("bab",))
-    assert (paper.rank, paper.tol, paper.verifiers) == ("width", 1e-4, ("milp",))
+    assert (fast.methods, fast.timeout, fast.interval, fast.radius_timeout) == (("lin",), None, None, None)
+    assert (paper.rank, paper.tol, paper.verifiers, paper.methods) == ("width", None, ("milp",), ("con", "lin", "act"))
+    assert (paper.timeout, paper.radius_timeout, paper.interval) == (60.0, 120.0, 0.5)
+    assert Settings(protocol="paper", timeout=5.0).radius_timeout == 10.0
     assert Settings(protocol="paper", rank="influence", tol=1e-3).tolerance == 1e-3
 
 

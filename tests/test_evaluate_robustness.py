@@ -186,10 +186,19 @@ def test_quantitative_means(tmp_path: Path, wrong: tuple[Path, Path]) -> None:
     )
     assert scr.measure.lower is not None
     assert scr.measure.upper is not None
-    proved = [r for r in scr.rows if r.status == "proved"]
-    assert proved
-    assert scr.measure.lower >= 0.2 * len(proved) / 6 - 1e-12
-    assert scr.measure.upper <= 1.0
+    found = [r for r in scr.rows if r.status != "misclassified"]
+    assert [r.status for r in found] == ["exact"] * 4
+    assert all(r.lower <= r.upper <= r.lower + 1e-3 for r in found if r.lower is not None and r.upper is not None)
+    # the parameter only sorts the samples
+    assert set(scr.counts.proved) == {r.index for r in found if r.lower is not None and r.lower >= 0.2}
+    assert 0 <= scr.measure.lower <= scr.measure.upper <= 1
+
+
+def test_a_range_cuts_the_mean_and_not_what_is_known_of_a_misclassified_sample(tmp_path: Path, wrong: tuple[Path, Path]) -> None:
+    given = {"labels": "y", "metric": "global", "quantitative": True, "prop": "scr", "eta": 0.2, "value_range": (0.6, 1.0)}
+    rows = [r for r in robustness(plan_of(wrong, 3, **given), tmp_path / "run", engine=Here()).rows if r.status == "misclassified"]
+    assert rows
+    assert all(r.lower == 0.0 and r.upper is not None and r.upper < 0.6 for r in rows)
 
 
 def test_an_interrupted_run_goes_on_and_repeats_nothing(tmp_path: Path, files: tuple[Path, Path]) -> None:

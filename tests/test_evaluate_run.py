@@ -59,7 +59,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, files: tuple[Path, Path])
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     document = json.loads(out)
-    assert document["schema"] == "onnxsub.evaluate/1"
+    assert document["schema"] == "onnxsub.evaluate/2"
     assert document["units"] == {"pending": 0, "running": 0, "done": UNITS, "failed": 0}
     assert document["finished"] is True
     assert [line["samples"] for line in document["table"]] == [SAMPLES] * 4
@@ -255,38 +255,6 @@ def test_misclassified_samples_cost_nothing(tmp_path: Path, files: tuple[Path, P
     assert (first.status, first.d_bnd_lower, first.d_bnd_upper, first.d_adv) == ("misclassified", 0.0, 0.0, 0.0)
     (line,) = result.lines
     assert (line.misclassified, line.counted) == (1, 1)
-
-
-def test_the_paper_protocol(tmp_path: Path, files: tuple[Path, Path], finished: Path) -> None:
-    plan = small_plan(files, protocol="paper", methods=("lin", "con"))
-    result = evaluate(plan, tmp_path / "run", engine=InProcess(lambda task: None))
-    assert result.counts["failed"] == 0, result.failures
-    exact = {(r.index, r.method, r.gamma): r for r in rows(finished)}
-    for row in rows(tmp_path / "run"):
-        assert row.status_bnd == "exact"
-        same = exact[row.index, "lin", 0.5]
-        assert row.d_bnd_lower is not None
-        assert row.d_bnd_upper is not None
-        assert same.d_bnd_upper is not None
-        # bisection ends within its tolerance, of which the bracket must hold the distance
-        assert row.d_bnd_upper - row.d_bnd_lower <= 1e-4
-        assert row.d_bnd_lower - 1e-6 <= same.d_bnd_upper <= row.d_bnd_upper + 1e-6
-        assert row.original_lower is None
-        assert row.runs_bnd is not None
-    with Ledger(tmp_path / "run" / LEDGER, readonly=True) as ledger:
-        logs = [u.result["solver_runs"] for u in ledger.units() if u.kind != "attack" and u.result and "solver_runs" in u.result]
-    assert any(logs)
-    assert {run[3] for log in logs for run in log} <= {"none", "reached", "undecided"}
-
-
-def test_the_paper_protocol_counts_runs_over_the_same_radii(tmp_path: Path, files: tuple[Path, Path]) -> None:
-    from onnxsub.evaluate.row import _per_run
-
-    bnd = [[1, 0.2, 3.0, "none"], [1, 0.4, 5.0, "reached"]]
-    hat = [[1, 0.1, 100.0, "none"], [1, 0.2, 1.0, "none"], [2, 0.3, 2.0, "none"], [1, 0.5, 100.0, "reached"]]
-    assert _per_run(bnd, hat) == (4.0, 1.5)
-    assert _per_run(bnd, hat[:1]) == (4.0, None)
-    assert _per_run(None, hat) == (None, None)
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -269,6 +270,32 @@ def test_a_chain_that_float32_cannot_hold_is_refused(monkeypatch: pytest.MonkeyP
     message = r"float32 cannot hold layout chain, its logits are off by .* where .* is allowed; use --layout compact"
     with pytest.raises(ModelError, match=message):
         chain(model, pruned(network, "lin", 0.5), context(network))
+
+
+def test_a_chain_that_float32_cannot_hold_on_the_domain_holds_on_the_ball_or_compact_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = load_model(random_model(2, kind="dense"))
+    query = make_query(model, np.full(lower(model).input_shape, 0.5, dtype=np.float32))
+    options = PruneOptions(method="act", eps=0.01, attack=AttackOptions(restarts=2, steps=5))
+    true = layout._complaint
+
+    def on_the_domain(reference: Runtime, runtime: Runtime, context: LayoutContext, *rest: object) -> str:
+        return "too far" if context.valid_radius is None else true(reference, runtime, context, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(layout, "_complaint", on_the_domain)
+    found = prune(query, options)
+    assert (found.layout, found.exact_on) == ("chain", "ball")
+    assert any("on the ball of radius" in note for note in found.notes)
+    with pytest.raises(ModelError, match="cannot hold layout chain, too far"):
+        prune(query, replace(options, exact_on="domain", layout="chain"))
+    monkeypatch.setattr(layout, "_complaint", lambda *_: "too far")
+    found = prune(query, options)
+    assert (found.layout, found.exact_on) == ("compact", "everywhere")
+    assert "float32 cannot hold layout chain, too far: layout compact was written" in found.notes
+    assert max(found.preserves.values()) < 1e-5
+    with pytest.raises(ModelError, match="cannot hold layout chain, too far; use --layout compact"):
+        prune(query, replace(options, layout="chain"))
 
 
 def test_wide_intervals_travel_as_pairs() -> None:

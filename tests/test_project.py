@@ -20,14 +20,15 @@ SOURCE = ROOT / "onnxsub"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "lazy", "files", "results", "device", "budget", "process", "shown"),
+    ("errors", "lazy", "files", "results", "device", "budget", "process", "shown",
+     "isolation", "limits", "visible"),
     # the words that operators are described in
     ("ops.base", "ops.node", "ops.encoding", "ops.relaxation", "ops.interval_rows", "ops.onnx_writer", "geometry",
      "ops.affine_rows"),
     (
         "model", "model_file", "external_data", "fold_constants", "check_finite", "signature", "strip_head", "surgery", "runtime",
         "anchors", "features", "lattice", "region", "provenance", "contrib", "reading", "attributes", "any_model",
-        "tables", "array_files", "image_folder",
+        "tables", "array_files", "image_folder", "costs", "watched",
     ),
     ("ops", "network", "lower", "quantised", "query", "instance", "model_info", "properties"),
     ("propagate",),
@@ -35,9 +36,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("layouts",),
     ("pruning",),
     ("verifiers",),
-    ("metrics",),
+    ("metrics", "compress"),
     ("evaluate", "report", "zoo", "bundled"),
-    ("gate", "api"),
+    ("gate", "api", "study"),
     ("testing",),
     ("cli",),
 )  # fmt: skip

@@ -239,7 +239,7 @@ def test_matplotlib_is_not_installed(run: Path, monkeypatch: pytest.MonkeyPatch,
     assert 'pip install "onnxsub[report]"' in capfd.readouterr().err
 
 
-ROW = replace(ROW_LIKE, model="m", verifier="milp")
+ROW = replace(ROW_LIKE, model="m", verifier="milp", timed_bnd=3, timed_hat=2, run_sd_bnd=1.0, run_sd_hat=0.0)
 
 
 def test_what_is_counted() -> None:
@@ -264,7 +264,8 @@ def test_what_is_counted() -> None:
     assert line.bnd_s == pytest.approx((30 + 10 + 60 + 30) / 4)
     assert line.speed_up == pytest.approx(32.5 / 2)
     assert line.speed_up_median == pytest.approx(15.0)
-    assert line.run_speed_up == pytest.approx(8.0)
+    assert line.run_speed_up == pytest.approx(4.0 / (0.5 + 0.25))
+    assert (line.runs_bnd, line.runs_hat, line.run_prune_s) == (3 * line.paired, 2 * line.paired, pytest.approx(0.25))
     assert (line.exact_bnd, line.exact_hat) == (3, 3)
     assert difference_of(rows[2]) is None
 
@@ -283,7 +284,7 @@ def test_lines_without_anything_to_compare() -> None:
 
 def test_the_paper_protocol_compares_solver_runs() -> None:
     table = distances(summarise([ROW]), {}, "paper")
-    assert table.cells[0][-3:] == ("0.500", "4.00", "8x")
+    assert table.cells[0][-6:] == ("0.250", "0.500 ± 0.000", "4.00 ± 1.00", "2 / 3 (1)", "5.33x", "-")
 
 
 def test_colours_are_told_apart_by_colour_blind_people() -> None:

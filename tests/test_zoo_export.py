@@ -61,8 +61,8 @@ def test_a_wrong_export_is_found() -> None:
     proto = to_onnx(build(ARCHITECTURES["C"], shape, seed=1), shape, recipe)
     with pytest.raises(ModelError, match="onnxruntime and torch differ"):
         check_export(proto, build(ARCHITECTURES["C"], shape, seed=2), shape)
-    with pytest.raises(ModelError, match="no ONNX form of Sigmoid"):
-        to_onnx(nn.Sequential(nn.Flatten(), nn.Sigmoid()), shape, recipe)
+    with pytest.raises(ModelError, match="no ONNX form of Softplus"):
+        to_onnx(nn.Sequential(nn.Flatten(), nn.Softplus()), shape, recipe)
 
 
 def test_first_weights_depend_on_the_seed_alone() -> None:
@@ -110,6 +110,17 @@ def test_what_is_measured_is_not_measured_again(tmp_path: Path, monkeypatch: pyt
     again = trained(CLEAN, DATA, tmp_path / "state.pt")
     assert again.card == first.card
     assert exported(again)[1].to_json() == exported(first, DATA)[1].to_json()
+
+
+def test_fewer_images_may_be_attacked(tmp_path: Path) -> None:
+    recipe = replace(CLEAN, budget=0.05, phases=(Phase(3, 1, 1.25),))
+    state = trained(recipe, DATA, tmp_path / "state.pt", attacked=10)
+    assert state.card is not None
+    figures = state.card["figures"]
+    assert (figures["test_images"], figures["attack"]["images"]) == (100, 10)
+    assert figures["under_attack"][0]["accuracy"] * 10 == pytest.approx(round(figures["under_attack"][0]["accuracy"] * 10))
+    with pytest.raises(InputError, match="0 attacked test images are not possible"):
+        trained(recipe, DATA, tmp_path / "state.pt", attacked=0)
 
 
 def test_another_accuracy_under_onnxruntime_is_an_error(tmp_path: Path) -> None:

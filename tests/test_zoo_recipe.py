@@ -37,7 +37,8 @@ def test_parameters_are_exact_and_those_of_torch(name: str, grey: int, colour: i
 
 def test_units() -> None:
     counts = {name: a.units(GREY) for name, a in ARCHITECTURES.items()}
-    assert counts == {"A": 40, "B": 300, "C": 4804, "D": 24_032, "E": 48_064, "F": 176_128, "G": 7168}
+    letters = {name: n for name, n in counts.items() if len(name) == 1}
+    assert letters == {"A": 40, "B": 300, "C": 4804, "D": 24_032, "E": 48_064, "F": 176_128, "G": 7168}
     assert ARCHITECTURES["E"].units(COLOUR) == 62_464
 
 
@@ -45,6 +46,20 @@ def test_a_name_in_either_case() -> None:
     assert architecture("c") is ARCHITECTURES["C"]
     with pytest.raises(InputError, match="no architecture 'H'; choose one of A, B"):
         architecture("H")
+
+
+def test_a_grid_of_architectures() -> None:
+    assert architecture("mlp:100").name == architecture("MLP:100x1:relu").name == "mlp:100x1:relu"
+    two = architecture("mlp:10x2:tanh:clamp")
+    assert (two.activation, two.clamp, two.units(GREY), two.parameters(GREY)) == ("tanh", 100.0, 20, 7850 + 110 + 110)
+    assert architecture(two.name) == two
+    conv = architecture("cnn:8x2:k4:sigmoid")
+    assert (conv.name, conv.units(GREY)) == ("cnn:8x2:k4:sigmoid", 8 * 14 * 14 + 8 * 7 * 7)
+    assert architecture("fc30").parameters(GREY) == architecture("mlp:30:clamp").parameters(GREY) == 30 * 785 + 310
+    for name, message in (("mlp:0", "is not possible"), ("cnn:3x200", "at most 100 layers"), ("mlp:3:gelu", "no architecture"),
+                          ("mlp:3:k3", "no architecture"), ("cnn:8x4:k5x", "no architecture")):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            architecture(name)
 
 
 def test_a_window_needs_room() -> None:
@@ -113,6 +128,15 @@ def test_another_number_of_epochs(epochs: int) -> None:
         assert [p.steps for p in recipe.phases] == [1, 7]
 
 
+def test_recipes_by_name() -> None:
+    fast = default_recipe("mnist", "D", 0.3, name="fast")
+    assert fast.epochs < default_recipe("mnist", "D", 0.3).epochs
+    assert (fast.batch, fast.augment, fast.decay) == (128, False, 0.0)
+    assert default_recipe("cifar10", "D", name="fast").augment
+    with pytest.raises(InputError, match="there is no recipe 'slow'; choose one of full, fast, published"):
+        default_recipe("mnist", "D", name="slow")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -120,7 +144,7 @@ def test_another_number_of_epochs(epochs: int) -> None:
         ({"budget": float("nan")}, "budget of nan"),
         ({"budget": 0.0}, "a clean one none"),
         ({"phases": ()}, "a clean one none"),
-        ({"phases": (Phase(1),)}, "needs attack steps in every phase"),
+        ({"phases": (Phase(1),)}, "needs its steps in every phase"),
         ({"batch": 0}, "batch 0"),
         ({"seed": -1}, "seed -1"),
         ({"warm_up": -1}, "warm-up -1"),

@@ -75,7 +75,7 @@ def evaluate(
         own = {k: v for k, v in keywords.items() if k not in RUN}
         if models is None:
             _nothing_new(data, labels, index, limit, own)
-            plan = open_run(folder)
+            plan = open_run(folder, allow_commands=how.allow_commands)
         else:
             values = {k: v for k, v in own.items() if k in settings and k not in SPACE}
             asked = build(AskedOptions, {k: v for k, v in own.items() if k in SPACE})
@@ -114,7 +114,7 @@ def robustness(
         own = {k: v for k, v in given.items() if k not in RUN}
         if model is None:
             _nothing_new(data, labels, index, limit, own)
-            plan = open_robustness(folder)
+            plan = open_robustness(folder, allow_commands=how.allow_commands)
         else:
             if eps is None:
                 raise InputError("eps is missing; a new run needs a radius in un-normalised input units")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,6 +13,8 @@ from onnxsub.cli.config import untyped
 from onnxsub.cli.option_types import DomainType, numbers_in
 from onnxsub.cli.suggest import with_suggestions
 from onnxsub.cli.waiting import shown
+from onnxsub.errors import OptionError
+from onnxsub.limits import VARIABLE, parse_limits
 from onnxsub.process import apart
 
 __all__ = ["Command", "Session", "typed"]
@@ -39,12 +43,19 @@ class Command(click.Command):
         self.params.append(
             click.Option(["--config"], metavar="FILE", expose_value=False, help="TOML file of options.  [default: onnxsub.toml]")
         )
+        self.params.append(
+            click.Option(
+                ["--limits"], metavar="NAME=N,..", expose_value=False, is_eager=True, callback=_limits,
+                help="Raise a budget of reading for files that are trusted (docs/limits.md).",
+            )
+        )  # fmt: skip
         for parameter in self.params:
             parameter.type = with_suggestions(parameter.type)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command, and shows what it does while it works; what libraries print meanwhile goes to standard error."""
         quiet = bool(ctx.params.get("quiet"))
+        _refuse_own_input(self, ctx.params)
         with apart(), shown(quiet=quiet, verbose=bool(ctx.params.get("verbose"))) as display:
             told = () if typed("quiet") else ctx.meta.get(_TOLD, ())
             for note in (*told, *(() if quiet else ctx.meta.get(_NOTES, ()))):
@@ -83,6 +94,27 @@ class Command(click.Command):
     @property
     def _domain_is_joined(self) -> bool:
         return any(isinstance(parameter.type, DomainType) for parameter in self.params)
+
+
+def _limits(context: click.Context, _: click.Parameter, value: str | None) -> str | None:
+    """Sets the variable, so that workers and helpers have the same limits."""
+    if value:
+        parse_limits(value)
+        os.environ[VARIABLE] = value
+    return value
+
+
+def _refuse_own_input(command: click.Command, given: dict[str, Any]) -> None:
+    """Raises OptionError where the output is a file that the command reads."""
+    outputs = {p.name for p in command.params if isinstance(p, click.Option) and "-o" in p.opts}
+    for name in outputs:
+        target = given.get(name or "")
+        if not isinstance(target, str) or not Path(target).is_file():
+            continue
+        for other, value in given.items():
+            for path in value if isinstance(value, tuple) else (value,):
+                if other not in outputs and isinstance(path, str) and Path(path).is_file() and Path(path).samefile(target):
+                    raise OptionError(f"-o {target!r} is a file that is read here; give another name")
 
 
 def typed(name: str) -> bool:

@@ -32,7 +32,7 @@ SHARED = (
 _INSTEAD = {"keep": ("gamma",), "gamma": ("keep",), "index": ("limit", "every"), "limit": ("index",), "every": ("index",)}
 """An option that is typed takes the place of these."""
 
-_OWN = ("config", "help", "version")
+_OWN = ("config", "help", "limits", "version")  # no file raises the limits of what it lies beside
 _PRESENTATION = {"jobs", "json", "quiet", "verbose"}
 """How a command is shown, and how many samples run side by side: this turns no verdict and need not be told."""
 

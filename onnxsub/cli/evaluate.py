@@ -34,7 +34,9 @@ __all__ = ["command"]
     help="Folder of the run: begun, or gone on with. Without MODEL: as its run.toml says.",
 )
 @data_options()
-@click.option("--methods", metavar="LIST", help="Substitutes: lin, act, con, by commas.  [default: lin]")
+@click.option(
+    "--methods", metavar="LIST", help="Substitutes: lin, act, con, by commas.  [default: lin; all three with --protocol paper]"
+)
 @click.option("--gammas", metavar="LIST", help="Shares of units to prune, by commas.  [default: 0.9,0.99]")
 @click.option(
     "--verifier",
@@ -54,10 +56,22 @@ __all__ = ["command"]
     type=click.Choice(["fast", "paper"]),
     help="fast: wall time per sample. paper: the reference experiment.  [default: fast]",
 )
-@click.option("--tol", type=float, metavar="T", help="exact: upper - lower <= T.  [default: 1e-6; 1e-4 with --protocol paper]")
 @click.option(
-    "--timeout", type=float, metavar="S", help="Seconds per distance; with --protocol paper per solver run.  [default: none]"
+    "--tol",
+    type=float,
+    metavar="T",
+    help="exact: upper - lower <= T; with --protocol paper how far radii are bisected.  [default: 1e-6; as published]",
 )
+@click.option(
+    "--timeout",
+    type=float,
+    metavar="S",
+    help="Seconds per distance; with --protocol paper per solver run.  [default: none; 60 with --protocol paper]",
+)
+@click.option(
+    "--radius-timeout", type=float, metavar="S", help="Of --protocol paper: seconds per radius.  [default: 2 x --timeout]"
+)
+@click.option("--interval", type=float, metavar="R", help="Of --protocol paper: radii are bisected on [0, R].  [default: 0.5]")
 @click.option("--nodes", type=int, metavar="N", help="Nodes of the search per distance.  [default: none]")
 @click.option("--output", metavar="NAME", help="Which output of a model is meant, where it has several.")
 @click.option("--input-shape", metavar="N,N..", help="Lengths of the input, where a model leaves them open: 3,224,224.")
@@ -71,6 +85,7 @@ __all__ = ["command"]
 @click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster.  [default: a local one]")
 @click.option("--kill-after", type=float, metavar="S", help="Hard limit of a unit of work.  [default: 2 x --timeout + 60]")
 @click.option("--retry-failed", is_flag=True, help="Do units again that had failed.")
+@click.option("--allow-commands", is_flag=True, help="The folder's run.toml may name programs to start: it is your own.")
 @click.option("--reference", metavar="FILE.csv", help="Values to stand beside the distances, published ones say: sample, value.")
 @output_options
 def command(
@@ -81,6 +96,7 @@ def command(
     address: str | None,
     kill_after: float | None,
     retry_failed: bool,
+    allow_commands: bool,
     reference: str | None,
     out: Output,
     **experiment: Any,
@@ -92,7 +108,7 @@ def command(
     from onnxsub.cli.distances import distance_tables
     from onnxsub.evaluate.run import RunOptions, evaluate, open_run
 
-    options = RunOptions(jobs, engine, address, kill_after, retry_failed)
+    options = RunOptions(jobs, engine, address, kill_after, retry_failed, allow_commands)
     if models:
         plan = _plan(models, experiment)
         for note in plan.samples.notes:
@@ -102,7 +118,7 @@ def command(
         if given:
             option = given[0].replace("_", "-")
             raise click.UsageError(f"--{option} is about a new run; name its models too, or go on with {folder!r} by --run alone")
-        plan = open_run(Path(folder))
+        plan = open_run(Path(folder), allow_commands=allow_commands)
     with out.progress() as report:
         result = evaluate(plan, Path(folder), options, progress=report, reference=reference)
     out.result(result, _rows(plan, result), _table(result), *distance_tables(result.samples, result.spread))
@@ -135,10 +151,15 @@ def _plan(models: tuple[str, ...], given: dict[str, Any]) -> Plan[Settings]:
         "domain": given["domain"],
         "output": given["output"],
         "input_shape": stated(None, given["input_shape"]).input_shape,
-        **{k: given[k] for k in ("mean", "std", "rank", "refine", "timeout", "nodes", "tol", "seed", "threads", "device")},
+        **{k: given[k] for k in _PLAIN},
     }
     settings = Settings(**{k: v for k, v in values.items() if v is not None})
     return Plan.of(models, read_data(given, choice), settings)
+
+
+_PLAIN = (
+    "mean", "std", "rank", "refine", "timeout", "radius_timeout", "interval", "nodes", "tol", "seed", "threads", "device",
+)  # fmt: skip
 
 
 def _words(text: str | None) -> tuple[str, ...] | None:
@@ -175,14 +196,15 @@ def _table(result: EvaluateResult) -> list[tuple[str, ...]]:
     several = len({line.verifier for line in result.lines}) > 1
     paper = result.plan["settings"]["protocol"] == "paper"
     for x in result.lines:
-        times = (x.run_hat_s, x.run_bnd_s, x.run_speed_up) if paper else (x.hat_s, x.bnd_s, x.speed_up)
-        with_s, without_s, speed_up = times
+        prune_s, with_s, without_s, speed_up = (
+            (x.run_prune_s, x.run_hat_s, x.run_bnd_s, x.run_speed_up) if paper else (x.prune_s, x.hat_s, x.bnd_s, x.speed_up)
+        )
         table.append((
             x.model + (f" ({x.verifier})" if several else ""),
             f"{x.method} {x.gamma:g}",
             f"{x.counted} of {x.samples}",
             *("-" if share is None else f"{100 * share:.3f} %" for share in (x.difference, x.attack_difference)),
-            *("-" if t is None else f"{t:.3f} s" if t < 1 else f"{t:.2f} s" for t in (x.prune_s, with_s, without_s)),
+            *("-" if t is None else f"{t:.3f} s" if t < 1 else f"{t:.2f} s" for t in (prune_s, with_s, without_s)),
             "-" if speed_up is None else f"{speed_up:.1f}x",
         ))  # fmt: skip
     return table

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_SETTINGS = ("eps", "timeout", "verifier", "confidence", "output", "input_shape", "domain", "mean", "std", "threads", "seed")
+_SETTINGS = ("timeout", "verifier", "confidence", "output", "input_shape", "domain", "mean", "std", "threads", "seed")
 _RUN = ("jobs", "retry_failed")
 """Options that mean what they mean for a run of `onnxsub robustness`, and are its own objects here."""
 
@@ -87,7 +87,8 @@ def command(
     return _EXITS[result.verdict]
 
 
-command.params[1:1] = [p for p in robustness.params if p.name in (*DATA, *_SETTINGS, *_RUN)]
+_RADIUS = click.Option(["--eps"], type=float, metavar="E", help="Radius of the ball round each sample.")
+command.params[1:1] = [_RADIUS, *(p for p in robustness.params if p.name in (*DATA, *_SETTINGS, *_RUN))]
 
 
 def _options(given: dict[str, Any]) -> GateOptions:
@@ -96,7 +97,7 @@ def _options(given: dict[str, Any]) -> GateOptions:
     for option in ("data", "eps"):
         if given[option] is None:
             raise click.UsageError(f"a gate needs --{option}; give it")
-    names = (*_SETTINGS, "metric", "max_drop", "significance", "min_proved", "min_distance", "nodes")
+    names = ("eps", *_SETTINGS, "metric", "max_drop", "significance", "min_proved", "min_distance", "nodes")
     values = {k: given[k] for k in names if given[k] is not None}
     values["input_shape"] = stated(None, given["input_shape"]).input_shape
     return GateOptions(**values, fail_on_undecided=given["fail_on"] == "undecided")

@@ -19,7 +19,8 @@ from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Session
 from onnxsub.cli.suggest import SuggestingGroup
 from onnxsub.errors import OnnxsubError, OptionError, OutputError
-from onnxsub.process import close_document, leave, reserve_standard_output
+from onnxsub.process import close_document, leave, open_streams, reserve_standard_output
+from onnxsub.visible import visible
 
 __all__ = ["COMMANDS", "cli", "main", "run"]
 
@@ -38,8 +39,11 @@ COMMANDS = MappingProxyType(
         "robustness": "Robustness of a model over a data set: one number, its interval, what is guaranteed.",
         "gate": "Whether a new model is as robust as a baseline on the same samples: a check for CI.",
         "adversarial": "Adversarial examples with the smallest margin, per target class; tables and transfer.",
+        "importance": "How important every unit is: scores in [0, 1] by one program over a few images.",
+        "compress": "Remove the units that matter least: a smaller file, equal to the masked network.",
         "report": "Table, figures and one page of a run folder.",
         "demo2d": "Picture of a two-dimensional classifier and of its substitutes.",
+        "study": "Experiments over many networks: training regimes.",
         "zoo": "Networks to verify: list, train, export.",
     }
 )
@@ -144,6 +148,7 @@ def main() -> NoReturn:
     """Runs the command line of this process and ends it."""
     # torch's worker threads spin while they wait; beside one busy process that makes short calls fifty times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    open_streams()
     reserve_standard_output()
     try:
         code = run()
@@ -155,7 +160,7 @@ def main() -> NoReturn:
 
 
 def _say(message: str, code: Exit) -> int:
-    print(f"onnxsub: {' '.join(message.split())}", file=sys.stderr)
+    print(f"onnxsub: {visible(' '.join(message.split()))}", file=sys.stderr)
     return int(code)
 
 

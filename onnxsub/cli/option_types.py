@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,14 @@ from onnxsub.errors import InputError
 if TYPE_CHECKING:
     _Numbers = click.ParamType[tuple[float, ...]]
     _Text = click.ParamType[str]
+    _Names = click.ParamType[tuple[str, ...]]
     _Positions = click.ParamType[tuple[int, ...]]
     _Pair = click.ParamType[tuple[float, float] | str]
     _Number = click.ParamType[float | str]
 else:
-    _Numbers = _Positions = _Text = _Pair = _Number = click.ParamType  # generic only in newer versions of click
+    _Names = _Numbers = _Positions = _Text = _Pair = _Number = click.ParamType  # generic only in newer versions of click
 
-__all__ = ["DomainType", "PerFeature", "Positions", "RadiusType", "VerifierName", "numbers_in"]
+__all__ = ["DomainType", "Names", "Numbers", "PerFeature", "Positions", "RadiusType", "VerifierName", "numbers_in"]
 
 
 class DomainType(_Pair):
@@ -40,6 +42,40 @@ class DomainType(_Pair):
         if len(numbers) != 2:
             self.fail(f"{value!r} is {len(numbers)} number{'s' * (len(numbers) > 1)}; give LO and HI", param, ctx)
         return numbers[0], numbers[1]
+
+
+class Names(_Names):
+    """One or several of some names, with commas between them; as a tuple."""
+
+    name = "names"
+
+    def __init__(self, choices: Sequence[str]) -> None:
+        self.choices = tuple(choices)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        found = value if isinstance(value, tuple) else tuple(part.strip() for part in str(value).split(",") if part.strip())
+        for name in found:
+            if name not in self.choices:
+                known = ", ".join(map(repr, self.choices))
+                self.fail(f"{name!r} is not one of {known}.{did_you_mean(name, self.choices)}", param, ctx)
+        if not found:
+            self.fail(f"it is empty; choose from {', '.join(self.choices)}", param, ctx)
+        return found
+
+
+class Numbers(_Numbers):
+    """One or several numbers with commas between them; as a tuple."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            found = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no number, nor numbers with commas between them", param, ctx)
+        return found
 
 
 class RadiusType(_Number):

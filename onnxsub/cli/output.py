@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from onnxsub.cli import signals
 from onnxsub.cli.waiting import Report, shown, the_display
 from onnxsub.process import document
+from onnxsub.visible import visible
 
 if TYPE_CHECKING:
     from onnxsub.results import Result
@@ -52,15 +53,15 @@ class Output:
         grid.add_column(style="bold", no_wrap=True)
         grid.add_column(overflow="fold")
         for name, value in rows:
-            grid.add_row(Text(name), Text(value))
+            grid.add_row(Text(visible(name)), Text(visible(value)))
         with console.capture() as printed:
             console.print(grid)
             for table in filter(None, tables):
                 body = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
                 for i, heading in enumerate(table[0]):
-                    body.add_column(Text(heading), justify="left" if i == 0 else "right", no_wrap=i > 0, overflow="fold")
+                    body.add_column(Text(visible(heading)), justify="left" if i == 0 else "right", no_wrap=i > 0, overflow="fold")
                 for line in table[1:]:
-                    body.add_row(*[Text(cell) for cell in line])
+                    body.add_row(*[Text(visible(cell)) for cell in line])
                 console.print()
                 console.print(body)
         self.text("\n".join(line.rstrip() for line in printed.get().splitlines()) + "\n")
@@ -95,6 +96,7 @@ class Output:
 
 
 def _say(line: str) -> None:
+    line = visible(line)
     display = the_display()
     if display is None:
         print(line, file=sys.stderr)

@@ -9,9 +9,11 @@ import click
 
 from onnxsub.cli.data_options import DATA, classes_stated, data_options, feeding_options
 from onnxsub.cli.exits import Exit
-from onnxsub.cli.options import Command, output_options, typed
+from onnxsub.cli.option_types import Names, Numbers
+from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
 from onnxsub.cli.reading import stated
+from onnxsub.cli.robustness_grid import is_grid, refuse_typed, run_grid
 
 if TYPE_CHECKING:
     from onnxsub.evaluate.plan import Plan
@@ -25,21 +27,25 @@ __all__ = ["command"]
     "robustness", cls=Command,
     epilog="Example: onnxsub robustness model.onnx --data mnist.npz --limit 250 --eps 0.1 --timeout 60 --run release",
 )  # fmt: skip
-@click.argument("model", metavar="[MODEL]", required=False)
+@click.argument("models", metavar="[MODEL...]", nargs=-1)
 @click.option(
     "--run", "folder", required=True, metavar="DIR",
     help="Folder of the run: begun, or gone on with. Without MODEL: as its run.toml says.",
 )  # fmt: skip
 @data_options()
 @click.option(
-    "--metric", type=click.Choice(["satisfaction", "security", "accuracy", "pointwise", "global"]),
-    help="What is measured.  [default: satisfaction]",
+    "--metric", type=Names(["satisfaction", "security", "accuracy", "pointwise", "global"]), metavar="NAME,..",
+    help="What is measured: satisfaction, security, accuracy, pointwise, global.  [default: satisfaction]",
 )  # fmt: skip
 @click.option(
-    "--property", "property_", type=click.Choice(["cr", "sr", "scr", "lr", "confidence"]),
-    help="What must hold on the ball.  [default: cr, the class does not change]",
+    "--property", "property_", type=Names(["cr", "sr", "scr", "lr", "confidence"]), metavar="NAME,..",
+    help="What must hold on the ball: cr, sr, scr, lr, confidence.  [default: cr, the class does not change]",
 )  # fmt: skip
-@click.option("--eps", type=float, metavar="E", help="Radius of the ball round each sample.")
+@click.option("--eps", type=Numbers(), metavar="E,..", help="Radius of the ball round each sample, or several.")
+@click.option(
+    "--batch", type=int, metavar="N",
+    help="Of security over several models or radii: samples attacked together.  [default: 100; 0: each by itself]",
+)  # fmt: skip
 @click.option("--delta", type=float, metavar="D", help="Of sr: the largest change of the logits.")
 @click.option("--eta", type=float, metavar="P", help="Of scr: the smallest score of the true class.")
 @click.option("--lipschitz", type=float, metavar="L", help="Of lr: the largest change of a logit per change of the input.")
@@ -71,36 +77,39 @@ __all__ = ["command"]
 @click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster.  [default: a local one]")
 @click.option("--kill-after", type=float, metavar="S", help="Hard limit of a sample.  [default: 2 x --timeout + 60]")
 @click.option("--retry-failed", is_flag=True, help="Do samples again that had failed.")
+@click.option("--allow-commands", is_flag=True, help="The folder's run.toml may name programs to start: it is your own.")
 @output_options
 def command(
-    model: str | None,
+    models: tuple[str, ...],
     folder: str,
     jobs: int,
     engine: str,
     address: str | None,
     kill_after: float | None,
     retry_failed: bool,
+    allow_commands: bool,
     out: Output,
     **experiment: Any,
 ) -> int:
-    """Robustness of MODEL over a data set: one number with its interval, and what is guaranteed.
+    """Robustness of each MODEL over a data set: one number with its interval, and what is guaranteed.
+
+    Several models, radii, properties or metrics make a grid in one run folder, and a table.
 
     The run is a folder. Kill it at any moment and give the same command again, or only --run: what is done is kept.
     """
     from onnxsub.evaluate.drive import RunOptions
     from onnxsub.evaluate.robustness.run import open_robustness, robustness
 
-    options = RunOptions(jobs, engine, address, kill_after, retry_failed)
-    if model is not None:
-        plan = _plan(model, experiment)
+    options = RunOptions(jobs, engine, address, kill_after, retry_failed, allow_commands)
+    if is_grid(models, experiment, Path(folder)):
+        return run_grid(models, Path(folder), options, experiment, out)
+    if models:
+        plan = _plan(models[0], experiment)
         for note in plan.samples.notes:
             out.note(note)
     else:
-        given = sorted(filter(typed, experiment))
-        if given:
-            option = {"property_": "property", "value_range": "range", "input_shape": "input-shape"}.get(given[0], given[0])
-            raise click.UsageError(f"--{option} is about a new run; name its model too, or go on with {folder!r} by --run alone")
-        plan = open_robustness(Path(folder))
+        refuse_typed(experiment, folder)
+        plan = open_robustness(Path(folder), allow_commands=allow_commands)
     with out.progress() as report:
         result = robustness(plan, Path(folder), options, progress=report)
     out.result(_Shown(result, out.verbose), _rows(plan, result))
@@ -132,8 +141,9 @@ def _plan(model: str, given: dict[str, Any]) -> Plan[RobustnessSettings]:
     for option in ("data", "eps"):
         if given[option] is None:
             raise click.UsageError(f"a new run needs --{option}; give it, or only --run to go on with one")
-    values: dict[str, Any] = {k: v for k, v in given.items() if k not in (*DATA, "property_", "metric")}
-    values |= {"prop": given["property_"], "metric": given["metric"] or "satisfaction"}
+    values: dict[str, Any] = {k: v for k, v in given.items() if k not in (*DATA, "property_", "metric", "eps", "batch")}
+    (metric,), (eps,), prop = given["metric"] or ("satisfaction",), given["eps"], given["property_"]
+    values |= {"prop": None if prop is None else prop[0], "metric": metric, "eps": eps}
     values["input_shape"] = stated(None, given["input_shape"]).input_shape
     settings = RobustnessSettings(**{k: v for k, v in values.items() if v is not None})
     every = 1 if given["every"] is None else given["every"]

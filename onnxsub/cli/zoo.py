@@ -17,11 +17,12 @@ from onnxsub.cli.points import check_writable
 from onnxsub.cli.suggest import SuggestingGroup
 from onnxsub.errors import OptionError
 from onnxsub.results import VERSION
+from onnxsub.zoo.recipe import RECIPES, Recipe, budget_text, default_recipe, model_name
+from onnxsub.zoo.regimes import RADIUS, REGIMES, Regime, make_regime
 
 if TYPE_CHECKING:
     from onnxsub.zoo.card import Card
     from onnxsub.zoo.images import ImageSet
-    from onnxsub.zoo.recipe import Recipe
 
     _Number = click.ParamType[float]
 else:
@@ -87,7 +88,7 @@ def list_(folder: str, out: Output) -> int:
         return _list_cards(folder, out)
     from onnxsub.zoo.architectures import ARCHITECTURES
     from onnxsub.zoo.datasets import DATASETS, cache_folder
-    from onnxsub.zoo.recipe import BUDGETS, budget_text
+    from onnxsub.zoo.recipe import BUDGETS
 
     shapes = {"1x28x28": (1, 28, 28), "3x32x32": (3, 32, 32)}
     architectures = [
@@ -131,9 +132,20 @@ def list_(folder: str, out: Output) -> int:
 @click.option("--test-array", default="x_test", show_default=True, metavar="NAME", help="Test images in FILE, if there are any.")
 @click.option("--test-labels", default="y_test", show_default=True, metavar="NAME", help="Their labels.")
 @click.option("--adv", type=_Budget(), default="0", metavar="EPS", help="Adversarial training at this radius: 0.3, or 8/255.")
+@click.option("--regime", type=click.Choice(REGIMES), help="What the loss is.  [default: adversarial with --adv, else base]")
+@click.option("--eps", type=_Budget(), metavar="EPS", help=f"Radius of the regime's ball.  [default: {RADIUS:g}]")
+@click.option("--alpha", type=float, metavar="A", help="Weight of the cross entropy beside a constraint.  [default: 1]")
+@click.option("--beta", type=float, metavar="B", help="Weight of the constraint's loss.  [default: 0.2]")
+@click.option("--delta", type=float, metavar="D", help="Of regime sr.  [default: 10]")
+@click.option("--eta", type=float, metavar="E", help="Of regime scr.  [default: 0.52]")
+@click.option("--lipschitz", type=float, metavar="L", help="Of regime lr.  [default: 10]")
+@click.option("--gamma", type=float, metavar="G", help="Of regime confidence.  [default: 0.5]")
+@click.option("--norm", type=click.Choice(["inf", "1", "2"]), help="Of the outputs, in regime sr.  [default: inf]")
+@click.option("--recipe", "named", type=click.Choice(RECIPES), default=RECIPES[0], show_default=True, help="Named recipe.")
 @click.option("--epochs", type=int, metavar="N", help="[default: the recipe's]")
 @click.option("--batch", type=int, metavar="N", help="Images per step.  [default: the recipe's]")
 @click.option("--rate", type=float, metavar="R", help="Highest learning rate.  [default: the recipe's]")
+@click.option("--attacked", type=int, metavar="N", help="Test images that are attacked, the first ones.  [default: all]")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of everything random.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where torch computes.")
 @click.option("--threads", type=int, metavar="N", help="[default: all cores]")
@@ -150,9 +162,13 @@ def train(
     test_array: str,
     test_labels: str,
     adv: float,
+    regime: str | None,
+    eps: float | None,
+    named: str,
     epochs: int | None,
     batch: int | None,
     rate: float | None,
+    attacked: int | None,
     seed: int,
     device: str,
     threads: int | None,
@@ -160,8 +176,9 @@ def train(
     restart: bool,
     output: str | None,
     out: Output,
+    **parameters: Any,
 ) -> int:
-    """Train ARCH (A to G), measure it clean and under attack, and write it as ONNX with a card.
+    """Train ARCH (zoo list), measure it clean and under attack, and write it as ONNX with a card.
 
     A training that was interrupted goes on where it was when the same command is run again, and gives the same weights.
     """
@@ -170,9 +187,8 @@ def train(
     if threads is not None and threads < 1:
         raise OptionError(f"--threads {threads} is not possible; give 1 or more, or leave it out for all cores")
     name = dataset or Path(files[0]).stem
-    from onnxsub.zoo.recipe import default_recipe, model_name
-
-    recipe = default_recipe(name, arch, adv, epochs=epochs, seed=seed)
+    chosen, budget = _regime(adv, regime, eps, parameters)
+    recipe = default_recipe(name, arch, budget, name=named, regime=chosen, epochs=epochs, seed=seed)
     recipe = replace(recipe, batch=recipe.batch if batch is None else batch, rate=recipe.rate if rate is None else rate)
     output = output or f"{model_name(recipe)}.onnx"
     checkpoint = checkpoint or str(Path(output).with_suffix(".pt"))
@@ -187,11 +203,13 @@ def train(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    again = _again(recipe, dataset, files, {"array": array, "labels": labels, "test-array": test_array, "test-labels": test_labels})
+    arrays = {"array": array, "labels": labels, "test-array": test_array, "test-labels": test_labels}
+    again = _again(recipe, named, dataset, files, arrays)
+    again += "" if attacked is None else f" --attacked {attacked}"
     with out.progress() as report:
         data = _images(name, files, (array, labels), (test_array, test_labels), report)
         try:
-            state = trained(recipe, data, checkpoint, command=again, device=device, progress=report)
+            state = trained(recipe, data, checkpoint, command=again, device=device, attacked=attacked, progress=report)
         except KeyboardInterrupt:
             if Path(checkpoint).exists():
                 out.note(f"{checkpoint} holds the training so far; run the same command again and it goes on")
@@ -210,9 +228,10 @@ def train(
 )
 @click.argument("checkpoint", metavar="CHECKPOINT")
 @click.option("--batch", type=click.Choice(["N", "1"]), default="N", show_default=True, help="Rows: any number, or one.")
+@click.option("--clamp", type=click.Choice(["clip", "relu"]), default="clip", show_default=True, help="How a clamp is written.")
 @click.option("-o", "--output", metavar="FILE", help="The network; its card lies beside it.  [default: CHECKPOINT.onnx]")
 @output_options
-def export(checkpoint: str, batch: str, output: str | None, out: Output) -> int:
+def export(checkpoint: str, batch: str, clamp: str, output: str | None, out: Output) -> int:
     """Write a finished training as ONNX: opset 13, IR 8, images in [0, 1] in, logits out, the same values as torch."""
     output = output or str(Path(checkpoint).with_suffix(".onnx"))
     for path, endings in ((output, (".onnx",)), (str(Path(output).with_suffix(".json")), (".json",))):
@@ -220,7 +239,7 @@ def export(checkpoint: str, batch: str, output: str | None, out: Output) -> int:
     from onnxsub.zoo.checkpoint import read_checkpoint
     from onnxsub.zoo.pipeline import exported, write_model
 
-    proto, card = exported(read_checkpoint(checkpoint), one_row=batch == "1")
+    proto, card = exported(read_checkpoint(checkpoint), one_row=batch == "1", relus=clamp == "relu")
     card_file = write_model(proto, card, output)
     _say(card, {"model": output, "card": str(card_file), "checkpoint": checkpoint}, out)
     return Exit.DONE
@@ -247,7 +266,9 @@ def _say(card: Card, written: dict[str, str], out: Output) -> None:
         rows.append(("accuracy", "not measured: there are no test images"))
     else:
         rows.append(("accuracy", f"{figures['accuracy']:.2%} of {figures['test_images']:,} test images"))
-        rows += [("under attack", line) for line in _attacked(keys)]
+        many = figures["attack"].get("images", figures["test_images"])
+        of = "" if many == figures["test_images"] else f" (the first {many:,})"
+        rows += [("under attack", f"{line}{of}") for line in _attacked(keys)]
     rows += [
         ("written", f"{written['model']}  (opset {keys['file']['opset']}, {keys['file']['bytes'] / 1024:.0f} kB)"),
         ("card", written["card"]),
@@ -257,8 +278,6 @@ def _say(card: Card, written: dict[str, str], out: Output) -> None:
 
 
 def _attacked(card: dict[str, Any]) -> list[str]:
-    from onnxsub.zoo.recipe import budget_text
-
     return [f"{f['accuracy']:.2%} at {budget_text(f['radius'])}" for f in card["figures"]["under_attack"]]
 
 
@@ -277,11 +296,24 @@ def _list_cards(folder: str, out: Output) -> int:
     return Exit.DONE
 
 
-def _again(recipe: Recipe, dataset: str | None, files: tuple[str, ...], arrays: dict[str, str]) -> str:
-    """The command that trains this again; files by their names, wherever they lie."""
-    from onnxsub.zoo.recipe import budget_text, default_recipe
+def _regime(adv: float, regime: str | None, eps: float | None, parameters: dict[str, Any]) -> tuple[Regime | None, float]:
+    """The regime and the radius that the options say."""
+    if adv and (regime or eps is not None):
+        raise click.UsageError("--adv is --regime adversarial with --eps; give one of the two")
+    if regime is None and eps is not None:
+        raise click.UsageError("--eps is the radius of a regime; give --regime too")
+    regime = regime or ("adversarial" if adv else "base")
+    if regime == "base" and eps:
+        raise click.UsageError("regime base has no radius; leave out --eps")
+    radius = adv or (0.0 if regime == "base" else RADIUS if eps is None else eps)
+    if regime == "adversarial" and not radius:
+        raise click.UsageError("regime adversarial needs a radius; give a positive --eps")
+    return make_regime(regime, **parameters), radius
 
-    usual = default_recipe(recipe.data, recipe.architecture, recipe.budget)
+
+def _again(recipe: Recipe, named: str, dataset: str | None, files: tuple[str, ...], arrays: dict[str, str]) -> str:
+    """The command that trains this again; files by their names, wherever they lie."""
+    usual = default_recipe(recipe.data, recipe.architecture, recipe.budget, name=named, regime=recipe.regime)
     words = ["onnxsub", "zoo", "train", recipe.architecture]
     words += ["--dataset", dataset] if dataset else []
     for file in files:
@@ -290,7 +322,15 @@ def _again(recipe: Recipe, dataset: str | None, files: tuple[str, ...], arrays: 
         where, _, part = option.rpartition("-")
         if files and value != f"{'x' if part == 'array' else 'y'}_{where or 'train'}":
             words += [f"--{option}", value]
-    words += ["--adv", budget_text(recipe.budget)] if recipe.budget else []
+    if recipe.regime is None:
+        words += ["--adv", budget_text(recipe.budget)] if recipe.budget else []
+    else:
+        words += ["--regime", recipe.regime.name, "--eps", budget_text(recipe.budget)]
+        default = make_regime(recipe.regime.name)
+        for key, value in recipe.regime.to_json().items():
+            if value != getattr(default, key):
+                words += [f"--{key}", str(value)]
+    words += ["--recipe", named] if named != RECIPES[0] else []
     for name in ("epochs", "batch", "rate", "seed"):
         value = getattr(recipe, name)
         if value != getattr(usual, name):

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from onnxsub.errors import InputError
 from onnxsub.evaluate.job import Job
 from onnxsub.evaluate.ledger import Ledger, Unit
 from onnxsub.evaluate.samples import anchor_of
-from onnxsub.evaluate.task import Task
+from onnxsub.evaluate.task import Block, Task
+from onnxsub.ops.base import Array, Shape
 
 __all__ = ["Anchors"]
 
@@ -25,10 +28,12 @@ class Anchors:
 
     job: Job[Any]
     _rows: dict[int, int] = field(default_factory=dict)
+    _numbers: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         plan = self.job.plan
         samples, settings = plan.samples, plan.settings
+        self._numbers = {entry.name: i for i, entry in enumerate(plan.models)}
         self._rows = {index: row for row, index in enumerate(samples.index)}
         for number, (entry, model) in enumerate(zip(plan.models, plan.loaded, strict=True)):
             what = f"model {entry.name!r} and data {Path(samples.source).name!r} do not belong together: a sample"
@@ -46,11 +51,23 @@ class Anchors:
     def task(self, unit: Unit, ledger: Ledger, threads: int) -> Task:
         """The unit as a worker takes it."""
         plan = self.job.plan
-        number = next(i for i, entry in enumerate(plan.models) if entry.name == unit.model)
+        number = self._numbers[unit.model]
         model = plan.loaded[number]
-        row = self._rows[unit.sample]
-        x = anchor_of(plan.samples.x[row], model.input_shape, plan.settings.domain, f"sample {unit.sample}")
+        x, label = self._anchor(unit.sample, model.input_shape)
         return Task(
-            unit.id, unit.kind, plan.models[number].path, model.sha256, x, self.job.label(row), unit.method, unit.gamma,
+            unit.id, unit.kind, plan.models[number].path, model.sha256, x, label, unit.method, unit.gamma,
             unit.verifier, plan.settings, threads, self.job.attacked(unit, ledger, model.input_shape),
+            self._block(self.job.block(unit), model.input_shape),
         )  # fmt: skip
+
+    def _anchor(self, sample: int, shape: Shape) -> tuple[Array, int | None]:
+        """A sample and the class to defend."""
+        row, plan = self._rows[sample], self.job.plan
+        return anchor_of(plan.samples.x[row], shape, plan.settings.domain, f"sample {sample}"), self.job.label(row)
+
+    def _block(self, index: tuple[int, ...], shape: Shape) -> Block | None:
+        if not index:
+            return None
+        found = [self._anchor(i, shape) for i in index]
+        labels = tuple(label for _, label in found if label is not None)
+        return Block(index, np.stack([x for x, _ in found]), labels or None)

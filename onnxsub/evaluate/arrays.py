@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxsub.array_files import check_unpacked
 from onnxsub.errors import InputError
 from onnxsub.files import one_line
 from onnxsub.ops.base import Array
@@ -21,6 +22,8 @@ def read_arrays(path: Path) -> Mapping[str, Array]:
     """The arrays of a file by name; an `.npy` has one, named by the empty string."""
     if path.suffix.lower() == ".npz":
         return _Members(path)
+    with _readable(path):
+        check_unpacked(path, f"{str(path)!r}")
     with _readable(path), path.open("rb") as file:
         return {"": np.asarray(np.load(file, allow_pickle=False))}
 
@@ -30,6 +33,8 @@ class _Members(Mapping[str, Array]):
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        with _readable(path):
+            check_unpacked(path, f"{str(path)!r}")
         with _readable(path), path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             self._names = list(archive.files)
 
@@ -53,6 +58,8 @@ class _Members(Mapping[str, Array]):
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
+    except InputError:
+        raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{str(path)!r} cannot be read: {one_line(error)}; give a whole file of plain arrays") from error
 

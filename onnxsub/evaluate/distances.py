@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
+from decimal import Decimal
+from functools import partial
 from typing import Any
 
-from onnxsub.evaluate.paper import BOUNDS, paper_distance
+from onnxsub.evaluate.paper import BOUNDS, paper_distance, precision_of
+from onnxsub.evaluate.paper_attack import paper_attack
 from onnxsub.evaluate.settings import Settings, is_paper
 from onnxsub.evaluate.task import Attacked, Done, Task
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackOptions, AttackResult, attack
+from onnxsub.passes.equal_radius import equal_radius
 from onnxsub.passes.select import SelectOptions
 from onnxsub.pruning.prune import Adversarial, PruneOptions, build_substitute
 from onnxsub.query import Query
@@ -31,12 +36,13 @@ def find_attack(task: Task, query: Query) -> Done:
 def _attack(s: Settings, threads: int, query: Query) -> tuple[dict[str, Any], Array | None]:
     if query.misclassified:
         return {"status": "misclassified", "d_adv": 0.0, "time_s": {"attack": 0.0}}, None
-    paper = is_paper(s.protocol)
-    method = "pgd" if paper else "auto"
-    # a third of the time limit of a distance, which is what a single distance would spend on it
-    limit = None if s.timeout is None or paper else s.timeout / 3
-    options = AttackOptions(method=method, seed=s.seed, device=s.device, threads=threads, timeout=limit)
-    found = attack(query, options)
+    if is_paper(s.protocol):
+        assert s.interval is not None
+        found = paper_attack(query, s.interval, precision_of(s, query.x0.shape))
+    else:
+        # a third of the time limit of a distance, which is what a single distance would spend on it
+        limit = None if s.timeout is None else s.timeout / 3
+        found = attack(query, AttackOptions(seed=s.seed, device=s.device, threads=threads, timeout=limit))
     result = {
         "status": "found" if found.found else "none-found",
         "d_adv": found.d_adv,
@@ -65,7 +71,7 @@ def find_substitute(task: Task, query: Query) -> Done:
     assert task.method is not None
     via = PruneOptions(
         method=task.method,
-        select=SelectOptions(gamma=task.gamma, rank=s.rank or "", bounds=BOUNDS if is_paper(s.protocol) else "auto"),
+        select=_selected(s, task.gamma or 0.0, query.network.units_and_windows),
         attack=AttackOptions(seed=s.seed, device=s.device, threads=task.threads),
     )
     if is_paper(s.protocol):
@@ -76,6 +82,13 @@ def find_substitute(task: Task, query: Query) -> Done:
         answer, x = paper_distance(query, g.network, found, s, task.threads)
         kept = g.selection.kept_per_layer
         answer["time_s"] = {"prune": pruned, "hat": answer["time_s"]["bnd"]}
+        if task.method == "act":
+            assert s.interval is not None
+            begin = time.perf_counter()
+            answer["equal_radius"] = equal_radius(
+                query.network, g.network, partial(query.space.ball, query.x0), s.interval, anchor=query.x0
+            )
+            answer["time_s"]["original"] = time.perf_counter() - begin
         return Done(answer | {"kept_per_layer": kept, "units_pruned": query.network.units_and_windows - sum(kept)}, x)
     result = distance(query, _options(task, via), found=_found(task.attacked))
     t = result.time_s
@@ -89,6 +102,14 @@ def find_substitute(task: Task, query: Query) -> Done:
         answer |= {k: result.substitute[k] for k in ("kept_per_layer", "units_pruned", "refinements")}
     answer["original"] = {"lower": original.lower, "upper": original.upper, "exact": original.exact}
     return Done(answer, _witness(result))
+
+
+def _selected(s: Settings, gamma: float, units: int) -> SelectOptions:
+    """Which units are pruned; the reference experiment keeps `ceil((1 - gamma) units)` of them."""
+    if not is_paper(s.protocol):
+        return SelectOptions(gamma=gamma, rank=s.rank or "")
+    keep = math.ceil(units - Decimal(str(gamma)) * units)  # in decimals: 1 - 0.9 is more than a tenth in binary ones
+    return SelectOptions(gamma=None, keep=keep, rank=s.rank or "", bounds=BOUNDS)
 
 
 def _settings(task: Task) -> Settings:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -13,12 +14,13 @@ from onnxsub.errors import InputError, OptionError, OutputError
 from onnxsub.evaluate.anchored import Anchors
 from onnxsub.evaluate.engine import Engine
 from onnxsub.evaluate.job import Job, Watch
-from onnxsub.evaluate.ledger import Ledger, Unit
+from onnxsub.evaluate.ledger import Ledger, Unit, UnitKey
 from onnxsub.evaluate.lock import end_family, lock
 from onnxsub.evaluate.pace import Pace
 from onnxsub.evaluate.plan import Plan, RunSettings, difference, plan_with, read_plan, write_plan
 from onnxsub.evaluate.processes import Processes
 from onnxsub.evaluate.task import Outcome
+from onnxsub.files import one_line
 
 __all__ = ["DEATHS", "GRACE", "LEDGER", "PLAN", "Driven", "Report", "RunOptions", "drive", "reopen"]
 
@@ -46,6 +48,7 @@ class RunOptions:
         engine: `processes` of this machine, or `ray`. address: of the Ray cluster, None: a local one.
         kill_after: seconds after which a unit is killed; None: twice its time limit and a minute, or never without a time limit.
         retry_failed: do units again that had failed.
+        allow_commands: a folder that is gone on with by its name alone may name programs (`command:...`) that are started.
     """
 
     jobs: int = 1
@@ -53,6 +56,7 @@ class RunOptions:
     address: str | None = None
     kill_after: float | None = None
     retry_failed: bool = False
+    allow_commands: bool = False
 
     def __post_init__(self) -> None:
         if self.jobs < 1:
@@ -85,15 +89,22 @@ class Driven(Generic[Summary]):
     busy_s: float
 
 
-def reopen(folder: Path, schema: str, settings: Callable[[Mapping[str, Any]], S]) -> Plan[S]:
+def reopen(
+    folder: Path, schema: str, settings: Callable[[Mapping[str, Any]], S], *, allow_commands: bool = False
+) -> Plan[S]:
     """The plan of a run folder, from the files that its `run.toml` names.
 
+    Args:
+        allow_commands: the folder may name programs that are started. Only its user can know whose word that is.
+
     Raises:
-        InputError: no run folder, another version or another command's, a file that is gone or has changed.
+        InputError: no run folder, another version or another command's, a file that is gone or has changed, a program that is
+            named by nobody but the folder.
     """
     if not (folder / PLAN).is_file():
         raise InputError(f"{str(folder)!r} is no run folder: it has no {PLAN}; name models and --data to begin one")
     recorded = read_plan(folder / PLAN, schema)
+    _refuse_programs(recorded, folder, allowed=allow_commands)
     plan = plan_with(recorded, settings)
     changed = difference(recorded, plan.to_json())
     if changed is not None:
@@ -130,11 +141,16 @@ def drive(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {str(folder)!r}: {error.strerror or error}; choose another --run") from error
+    _refuse_links(folder)
     with lock(folder / "lock.sqlite"):
         _same_run(job.plan, folder)
         with Ledger(folder / LEDGER, kinds=job.kinds) as ledger:
-            end_family(ledger.run_id)
-            if not any(ledger.counts().values()):
+            mark = _mark(ledger.run_id, folder / LEDGER)
+            end_family(mark)
+            if any(ledger.counts().values()):
+                with closing(ledger.keys()) as keys:
+                    _same_units(job.units(), keys, folder)
+            else:
                 ledger.add(job.units())
             ledger.recover(retry_failed=options.retry_failed)
             pace = Pace(ledger.units(), options.jobs, progress)
@@ -143,7 +159,7 @@ def drive(
             if pace.left and not _enough(watch):
                 if begun:
                     job.check(here=here)
-                engine = engine or _engine(options, ledger.run_id, job.plan)
+                engine = engine or _engine(options, mark, job.plan)
                 try:
                     with closing(engine):
                         _loop(job, ledger, engine, options, anchors, pace, watch)
@@ -155,6 +171,48 @@ def drive(
             failures = _failures(ledger)
     wall = time.perf_counter() - start
     return Driven(summary, counts, failures, interrupted, _enough(watch), pace.done_now, wall, pace.busy_s)
+
+
+def _refuse_programs(recorded: Mapping[str, Any], folder: Path, *, allowed: bool) -> None:
+    """Raises InputError where a plan names a program: a folder that was received is data, and starts nothing."""
+    given = recorded.get("settings")
+    found = [given.get(key) for key in ("verifier", "verifiers")] if isinstance(given, Mapping) else []
+    names = [name for value in found for name in (value if isinstance(value, list) else [value]) if isinstance(name, str)]
+    programs = [name for name in names if ":" in name]
+    if programs and not allowed:
+        raise InputError(
+            f"{str(folder / PLAN)!r} names a program to start, {one_line(programs[0], 80)!r}; if that is yours, add "
+            "--allow-commands, or begin the run by its whole command"
+        )
+
+
+def _refuse_links(folder: Path) -> None:
+    """Raises InputError where something in the folder is a link: what is written there would change a file elsewhere."""
+    link = next((path for path in sorted(folder.iterdir()) if path.is_symlink()), None)
+    if link is not None:
+        raise InputError(f"{str(link)!r} is a symbolic link; put the file itself there, or choose another --run")
+
+
+def _mark(run_id: str, path: Path) -> str:
+    """What the processes of this folder are known by: a copy has the same ledger in another file, and processes of its own."""
+    status = path.stat()
+    return f"{run_id}-{status.st_dev:x}-{status.st_ino:x}-"
+
+
+def _same_units(planned: Iterable[UnitKey], found: Iterable[UnitKey], folder: Path) -> None:
+    """Raises InputError where the ledger lacks a unit of the plan or has another: nothing would seem missing."""
+    for wanted, have in zip_longest(planned, found):
+        if wanted != have:
+            lacks = "" if wanted is None else f"lacks {_named(wanted)}"
+            other = "" if have is None else f"has {_named(have)}"
+            what = ", and ".join(filter(None, (lacks, other if wanted is None else "")))
+            raise InputError(f"{str(folder / LEDGER)!r} {what}, which is not as planned; restore it or choose another --run")
+
+
+def _named(key: UnitKey) -> str:
+    model, sample, kind, *rest = key
+    more = [str(r) for r in rest if r not in ("", -1.0)]
+    return one_line(" ".join([f"the unit {kind} of sample {sample} of {model}", *more]), 120)
 
 
 def _enough(watch: Watch | None) -> bool:

@@ -61,6 +61,10 @@ class Job(Protocol[Summary_co]):
         """The class to defend at a row of the samples; None: the predicted one."""
         ...
 
+    def block(self, unit: Unit) -> tuple[int, ...]:
+        """The positions of all samples of a unit that is about several, the first one first; else none."""
+        ...
+
     def attacked(self, unit: Unit, ledger: Ledger, shape: tuple[int, ...]) -> Attacked | None:
         """What the unit that this one needs has found."""
         ...

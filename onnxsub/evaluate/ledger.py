@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -229,6 +229,11 @@ class Ledger:
         with self._guard():
             for row in self._db.execute(f"SELECT {_COLUMNS} FROM units ORDER BY id"):
                 yield _unit(row)
+
+    def keys(self) -> Generator[UnitKey, None, None]:
+        """The keys of all units, in their order."""
+        with self._guard():
+            yield from self._db.execute("SELECT model, sample, kind, method, gamma, verifier FROM units ORDER BY id")
 
     def result(self, unit: int) -> tuple[Mapping[str, Any], Array | None]:
         """Result and point (float32, flat) of a unit that is done."""

@@ -1,9 +1,10 @@
 """The reference experiment's way to a distance: bisection, one mixed-integer program per radius and target.
 
-The interval `[0, d_adv]` is halved; at each radius every target that bounds leave is asked "is it reached within this radius?"
-until one is. Where the attack's point is not adversarial for a substitute, the radius is first doubled until one is reached. Each
-program has a time limit of its own. A radius at which no target was reached but one was not decided ends the search. Every run of
-the solver is written down, so that its times can be compared over the same range of radii.
+The interval `[0, interval]` is halved down to the precision, for the network and for its substitutes alike. At each radius
+every target that bounds leave is asked "is it reached within this radius?". The radius ends at the first target that fails: one
+that is reached, or one that is not decided within the limits. Either way it is *not verified*, and the search goes on below. The
+distance is the smallest radius that was not verified: it is never 0, and where all is verified it is the interval's end. What is
+proved besides is kept apart. Every run of the solver is written down, so that times can be compared over the same radii.
 """
 
 from __future__ import annotations
@@ -13,19 +14,59 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from onnxsub.budget import OutOfTime
+from onnxsub.errors import OptionError
 from onnxsub.evaluate.settings import Settings
 from onnxsub.instance import Instance
 from onnxsub.network import Network
-from onnxsub.ops.base import Array
+from onnxsub.ops.base import Array, Shape
 from onnxsub.passes.attack import AttackResult
 from onnxsub.query import Query
 from onnxsub.verifiers.bracket import Bracket
 from onnxsub.verifiers.options import ExactOptions, Limits, MilpOptions
 from onnxsub.verifiers.session import Session
 
-__all__ = ["paper_distance"]
+__all__ = ["BOUNDS", "halved", "paper_distance", "precision_of"]
 
 BOUNDS = "fastlin-ibp"
+PRECISION: dict[Shape, float] = {(1, 28, 28): 1e-2, (3, 32, 32): 1e-3}
+"""As published, of MNIST and CIFAR-10, by the shape of an image."""
+
+_TOL = 1e-6  # of what is said of a witness; the search itself is as fine as the precision
+_ROUND = 1e-3  # of the precision: what a point may be moved by so that float32 confirms it
+
+
+def precision_of(settings: Settings, shape: Shape) -> float:
+    """`--tol`, or the published precision for images of that shape.
+
+    Raises:
+        OptionError: there is neither; it is as large as the interval.
+    """
+    found = settings.tol if settings.tol is not None else PRECISION.get(tuple(shape[-3:]))
+    if found is None and math.prod(shape) == 784:  # the same images, flat
+        found = PRECISION[1, 28, 28]
+    if found is None:
+        raise OptionError(
+            f"--protocol paper has no published precision for inputs of shape {list(shape)}; state one with --tol, 0.001 say"
+        )
+    if settings.interval is not None and found >= settings.interval:
+        raise OptionError(
+            f"--interval {settings.interval:g} is not larger than the precision {found:g}, so no radius would be asked about; "
+            "give a smaller --tol"
+        )
+    return found
+
+
+def halved(interval: float, precision: float, verified: Callable[[float], bool]) -> tuple[float, float]:
+    """The last interval of the bisection: verified at its lower end (or 0), not verified at its upper one (or never asked)."""
+    low, high = 0.0, interval
+    while high - low > precision:
+        middle = (low + high) / 2
+        if verified(middle):
+            low = middle
+        else:
+            high = middle
+    return low, high
 
 
 def paper_distance(
@@ -37,55 +78,48 @@ def paper_distance(
     *,
     replay: Callable[[Array], Array] | None = None,
 ) -> tuple[dict[str, Any], Array | None]:
-    """The bracket of a network's distance, as plain values, and the nearest point.
+    """The distance of a network by the protocol and the bracket that is proved, as plain values, and the nearest point.
 
     Args:
         network: of un-normalised inputs: that of the query, or a substitute of it.
-        found: the attack on the query: the search begins at its radius.
+        found: the attack on the query. The search does not look at it; its point may narrow the bracket afterwards.
         replay: logits that decide what a witness is; default: the network itself in float32.
 
     Returns:
-        `runs`: how many; `solver_runs`: one `[target, radius, seconds, outcome]` for each, the outcome being `none`, `reached` or
-        `undecided`.
+        `protocol`: the smallest radius that was not verified, or the interval's end. `certain`: whether a point is known within it,
+        or nothing was not verified; otherwise an undecided program ended that radius, and the true distance may be larger.
+        `runs`: how many; `solver_runs`: one `[target, radius, seconds, outcome]` for each, the outcome being `none`, `reached`
+        or `undecided`. `attack`: what the bisection comes to where the attack answers in place of a solver.
     """
-    limits = Limits(threads=threads, seed=settings.seed, tol=settings.tolerance)
+    assert settings.interval is not None
+    limits = Limits(threads=threads, seed=settings.seed, tol=_TOL)
     milp = MilpOptions(solver=settings.solver, search="bisect", bounds_method=BOUNDS, tighten="none")
     start = time.perf_counter()
     instance = Instance(network, query.x0, query.label, query.space, replay)
     search = Bracket(instance, Session(ExactOptions(limits, milp)))
+    precision = precision_of(settings, network.input_shape)
+    log: list[list[Any]] = []
+    ended: dict[float, str] = {}
+
+    def verified(radius: float) -> bool:
+        ended[radius] = _ask(search, radius, settings, log)
+        return ended[radius] == "none"
+
+    low, high = halved(settings.interval, precision, verified)
     if found.x_adv is not None:
         search.accept(found.x_adv)
-    log: list[list[Any]] = []
-    low, high = 0.0, min(search.upper, search.reach)
-    decided = True
-    if search.best is None:
-        # the attack's point need not be beyond the boundary of a substitute: look farther until something is reached
-        high, reached = min(found.d_adv, search.reach), False
-        while not reached:
-            reached, decided = _reached(search, high, settings.timeout, log)
-            if reached or not decided or high >= search.reach:
-                break
-            low, high = high, min(2 * high, search.reach)
-        if not reached:
-            low, high = (high, high) if decided else (low, math.inf)
-    while decided and high - low > search.tol / 2:
-        middle = (low + high) / 2
-        reached, decided = _reached(search, middle, settings.timeout, log)
-        if reached:
-            high = min(middle, search.upper)
-        elif decided:
-            low = middle
-    best = search.best
-    upper = math.inf if best is None else best.radius
-    if best is None and decided and low >= search.reach:
-        status, low = "none", math.inf
-    else:
-        status = "exact" if upper - low <= search.tol else "bracket"
-        low = min(low, upper)
+    best, upper = search.best, search.upper
+    lower = min(max(low, search.lower), upper)
+    within = upper <= high + _ROUND * precision
     result = {
-        "status": status,
-        "lower": low,
+        "status": "exact" if within else "bracket",
+        "lower": lower,
         "upper": upper,
+        "protocol": high,
+        "certain": ended.get(high) != "undecided" or within,
+        "attack": halved(settings.interval, precision, lambda r: r < found.d_adv)[1],
+        "radii": len(ended),
+        "radii_undecided": sum(word == "undecided" for word in ended.values()),
         "adversarial_label": None if best is None else best.label,
         "witness": None if best is None else best.kind,
         "runs": len(log),
@@ -97,19 +131,26 @@ def paper_distance(
     return result, None if best is None else best.x
 
 
-def _reached(search: Bracket, radius: float, limit: float | None, log: list[list[Any]]) -> tuple[bool, bool]:
-    """Whether a target is reached within the radius, and whether that is certain."""
+def _ask(search: Bracket, radius: float, settings: Settings, log: list[list[Any]]) -> str:
+    """`none` of the targets is reached within the radius (proved), one is `reached`, or one is `undecided`."""
+    run, whole = settings.timeout, settings.radius_timeout
+    budget = search.budget.part(math.inf if whole is None else whole)
     local = search.local(radius)
-    decided = True
     for t in local.open:
-        if search.claims.lowers[t] >= radius:
+        if search.claims.lowers[t] >= radius:  # proved at a larger radius
             continue
-        model = search.target(local, t)
-        if model is None:
-            continue
-        with search.budget.stage("build"):
-            problem = model.decision()
-        solution = search.session.solve(problem, model.decision_options, math.inf if limit is None else limit)
+        try:
+            budget.check()
+            model = search.target(local, t)
+            if model is None:
+                continue
+            with search.budget.stage("build"):
+                problem = model.decision()
+            budget.check()
+        except OutOfTime:
+            return "undecided"
+        limit = min(math.inf if run is None else run, budget.remaining)
+        solution = search.session.solve(problem, model.decision_options, limit)
         if solution.status.proves_empty:
             outcome = "none"
             search.claims.prove(t, radius)
@@ -117,8 +158,8 @@ def _reached(search: Bracket, radius: float, limit: float | None, log: list[list
             outcome = "reached"
             search.accept(model.point(solution.x))
         else:
-            outcome, decided = "undecided", False
+            outcome = "undecided"
         log.append([t, radius, solution.time_s, outcome])
-        if outcome == "reached":
-            return True, True
-    return False, decided
+        if outcome != "none":
+            return outcome
+    return "none"

@@ -8,19 +8,18 @@ import queue
 import secrets
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import IO, Any
 
 from onnxsub.evaluate.lock import MARK, end_family
 from onnxsub.evaluate.task import Outcome, Task
 from onnxsub.evaluate.worker import read_message, write_message
+from onnxsub.isolation import python_module, python_path
 
-__all__ = ["Processes", "source_root"]
+__all__ = ["Processes"]
 
 _START = 60.0
 """Seconds that a new worker may take to begin, in addition to the limit of its first unit."""
@@ -110,11 +109,10 @@ class _Worker:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the worker
         # one thread per worker and no spinning: beside busy neighbours anything else is many times slower
         env = {
-            **os.environ, MARK: mark, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE",
-            "PYTHONPATH": os.pathsep.join([source_root(), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            **os.environ, MARK: mark, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", **python_path(),
         }  # fmt: skip
         self._child: subprocess.Popen[bytes] = subprocess.Popen(
-            [sys.executable, "-m", "onnxsub.evaluate.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
+            python_module("onnxsub.evaluate.worker"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
             env=env, start_new_session=True,
         )  # fmt: skip
         assert self._child.stdout is not None
@@ -166,8 +164,3 @@ class _Worker:
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         return f"{why}: {lines[-1].strip()[:200]}" if lines else why
-
-
-def source_root() -> str:
-    """Where this package was imported from: a worker must not find another one."""
-    return str(Path(__file__).resolve().parents[2])

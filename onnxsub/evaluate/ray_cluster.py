@@ -7,15 +7,15 @@ import importlib
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from onnxsub.errors import InputError, MissingDependencyError
 from onnxsub.evaluate.plan import Plan
-from onnxsub.evaluate.processes import source_root
 from onnxsub.evaluate.task import Outcome, Task
 from onnxsub.files import one_line
+from onnxsub.isolation import python_environment, safe_children, source_root
 from onnxsub.results import VERSION
 
 __all__ = ["RayCluster"]
@@ -28,6 +28,13 @@ class _Flight:
     task: Task
     began: float
     limit: float | None
+
+
+class _NoFolders(list[str]):
+    """The folders of the driver that Ray puts first on the path of its workers, the working folder among them: none."""
+
+    def extend(self, folders: Iterable[str]) -> None:
+        """Takes none."""
 
 
 class RayCluster:
@@ -58,14 +65,18 @@ class RayCluster:
         self._redirect.enter_context(contextlib.redirect_stdout(sys.stderr))
 
     def _connect(self, address: str | None, threads: int) -> None:
-        env = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": os.pathsep.join([source_root(), os.environ.get("PYTHONPATH", "")])}
-        settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False}
+        env = {"OMP_WAIT_POLICY": "PASSIVE", **python_environment()}
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [env["PYTHONPATH"], source_root()]))
+        job = self._ray.job_config.JobConfig()
+        job._py_driver_sys_path = _NoFolders()
+        settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": False, "job_config": job}
         if address is None:
             settings |= {"num_cpus": self.jobs * threads, "include_dashboard": False, "runtime_env": {"env_vars": env}}
         else:
             settings |= {"address": address}
         try:
-            self._ray.init(**settings)
+            with safe_children():
+                self._ray.init(**settings)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             where = f"at {address!r}" if address else "on this machine"
             raise InputError(
@@ -113,6 +124,7 @@ def _work(task: Task, model: bytes, version: str) -> Outcome:
     """A unit in a Ray worker process."""
     from onnxsub.evaluate.work import work
 
+    os.environ.pop("PYTHONSAFEPATH", None)  # this process has begun; a tool of the user's may want the folder of its own script
     if version != VERSION:
         return Outcome(task.id, "failed", f"a node has onnxsub {VERSION}, the run is of {version}; install that one on all nodes")
     return work(replace(task, model=model))

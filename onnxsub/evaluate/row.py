@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxsub.evaluate.ledger import Ledger, Unit
+from onnxsub.evaluate.solver_runs import run_statistics
 
 __all__ = ["Row", "rows_of"]
 
@@ -27,6 +28,11 @@ class Row:
         units_total, units_pruned, kept_per_layer: of the substitute.
         runs_bnd, runs_hat, nodes_bnd, nodes_hat: runs and nodes of the solver.
         run_s_bnd, run_s_hat: protocol `paper`: mean seconds of a solver run over the radii that the original was asked for.
+        timed_bnd, timed_hat, run_sd_bnd, run_sd_hat: number and standard deviation (n - 1) of these.
+        protocol_bnd, protocol_hat: protocol `paper`: the smallest radius that was not verified. certain_bnd, certain_hat: whether
+            that is so for another reason than an undecided run. protocol_adv: the same bisection, answered by the attack.
+        radii_bnd, radii_hat, undecided_bnd, undecided_hat: radii asked about, and those that an undecided run ended.
+        equal_radius: protocol `paper`, `act`: the substitute is provably the network within it.
         time_attack, time_bnd, time_prune, time_hat, time_original, time_refine: seconds: of the attack (once per sample), of the
             original's distance, of building the substitute, of its distance, of what is proved and found of the original by it, of
             the attacks in between with `refine`.
@@ -67,6 +73,20 @@ class Row:
     time_hat: float | None
     time_original: float | None
     time_refine: float | None
+    protocol_bnd: float | None = None
+    protocol_hat: float | None = None
+    protocol_adv: float | None = None
+    certain_bnd: bool | None = None
+    certain_hat: bool | None = None
+    radii_bnd: int | None = None
+    radii_hat: int | None = None
+    undecided_bnd: int | None = None
+    undecided_hat: int | None = None
+    timed_bnd: int | None = None
+    timed_hat: int | None = None
+    run_sd_bnd: float | None = None
+    run_sd_hat: float | None = None
+    equal_radius: float | None = None
 
 
 def rows_of(ledger: Ledger) -> Iterator[Row]:
@@ -93,7 +113,6 @@ def _row(attack: Unit, original: Unit, substitute: Unit) -> Row:
     a, o, s = (unit.result or {} for unit in (attack, original, substitute))
     proved: Mapping[str, Any] = s.get("original") or {}
     bnd, hat = _status(original), _status(substitute)
-    run_bnd, run_hat = _per_run(o.get("solver_runs"), s.get("solver_runs"))
     times_bnd, times_hat = o.get("time_s", {}), s.get("time_s", {})
     assert substitute.method is not None
     assert substitute.gamma is not None
@@ -128,14 +147,23 @@ def _row(attack: Unit, original: Unit, substitute: Unit) -> Row:
         runs_hat=s.get("runs"),
         nodes_bnd=o.get("nodes"),
         nodes_hat=s.get("nodes"),
-        run_s_bnd=run_bnd,
-        run_s_hat=run_hat,
         time_attack=a.get("time_s", {}).get("attack"),
         time_bnd=times_bnd.get("bnd"),
         time_prune=times_hat.get("prune"),
         time_hat=times_hat.get("hat"),
         time_original=times_hat.get("original"),
         time_refine=times_hat.get("refine"),
+        protocol_bnd=o.get("protocol"),
+        protocol_hat=s.get("protocol"),
+        protocol_adv=o.get("attack"),
+        certain_bnd=o.get("certain"),
+        certain_hat=s.get("certain"),
+        radii_bnd=o.get("radii"),
+        radii_hat=s.get("radii"),
+        undecided_bnd=o.get("radii_undecided"),
+        undecided_hat=s.get("radii_undecided"),
+        equal_radius=s.get("equal_radius"),
+        **run_statistics(o.get("solver_runs"), s.get("solver_runs")),
     )
 
 
@@ -151,16 +179,3 @@ def _both(bnd: str, hat: str) -> str:
         if worst in (bnd, hat):
             return worst
     return "exact"
-
-
-def _per_run(bnd: Any, hat: Any) -> tuple[float | None, float | None]:
-    """Mean seconds of a solver run; the substitute's only over the range of radii that the original was asked for."""
-    if not bnd:
-        return None, None
-    radii = [radius for _, radius, _, _ in bnd]
-    inside = [seconds for _, radius, seconds, _ in hat or [] if min(radii) <= radius <= max(radii)]
-    return _mean([seconds for _, _, seconds, _ in bnd]), _mean(inside)
-
-
-def _mean(values: list[float]) -> float | None:
-    return sum(values) / len(values) if values else None

@@ -12,6 +12,7 @@ from onnxsub.evaluate.by_sample import SampleDistances, by_sample
 from onnxsub.evaluate.drive import DEATHS, GRACE, LEDGER, PLAN, Report, RunOptions, drive, reopen
 from onnxsub.evaluate.engine import Engine
 from onnxsub.evaluate.ledger import Ledger, Unit, UnitKey
+from onnxsub.evaluate.paper import precision_of
 from onnxsub.evaluate.plan import Plan
 from onnxsub.evaluate.reference import keep_reference, kept_reference
 from onnxsub.evaluate.row import Row, rows_of
@@ -67,10 +68,10 @@ class EvaluateResult(Shown):
         return 1.0 - self.busy_s / (self.jobs * self.wall_s) if self.done_now else None
 
     def to_json(self) -> dict[str, Any]:
-        """The document `onnxsub.evaluate/1`."""
+        """The document `onnxsub.evaluate/2`."""
         table, parquet = results_of(self.folder)
         return {
-            "schema": "onnxsub.evaluate/1",
+            "schema": "onnxsub.evaluate/2",
             "version": VERSION,
             "run": str(self.folder),
             "models": self.plan["model"],
@@ -90,13 +91,13 @@ class EvaluateResult(Shown):
         }
 
 
-def open_run(folder: Path) -> Plan[Settings]:
+def open_run(folder: Path, *, allow_commands: bool = False) -> Plan[Settings]:
     """The plan of a run folder, from the files that its `run.toml` names.
 
     Raises:
         InputError: no run folder, another version, a file that is gone or has changed.
     """
-    return reopen(folder, Settings.SCHEMA, Settings.from_json)
+    return reopen(folder, Settings.SCHEMA, Settings.from_json, allow_commands=allow_commands)
 
 
 def evaluate(
@@ -167,6 +168,8 @@ class _Distances:
             network = probe(model, s.space).network
             for method in s.methods:
                 check_method(network, method)
+            if is_paper(s.protocol):
+                precision_of(s, model.input_shape)
         check_engines(s.verifiers, s.solver, here=here)
 
     def units(self) -> Iterator[UnitKey]:
@@ -175,6 +178,9 @@ class _Distances:
     def label(self, row: int) -> int | None:
         y = self.plan.samples.y
         return None if y is None else int(y[row])
+
+    def block(self, unit: Unit) -> tuple[int, ...]:
+        return ()
 
     def attacked(self, unit: Unit, ledger: Ledger, shape: tuple[int, ...]) -> Attacked | None:
         if unit.needs is None:

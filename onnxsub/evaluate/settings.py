@@ -18,7 +18,10 @@ PROTOCOLS = ("fast", "paper")
 
 _RANK = {"fast": "influence", "paper": "width"}
 _VERIFIER = {"fast": "bab", "paper": "milp"}
-_TOL = {"fast": 1e-6, "paper": 1e-4}
+_TOL: dict[str, float | None] = {"fast": 1e-6, "paper": None}
+_METHODS = {"fast": ("lin",), "paper": ("con", "lin", "act")}
+_INTERVAL = 0.5  # as published, with 60 seconds per solver run and twice as long per radius
+_RUN = 60.0
 
 
 def is_paper(protocol: str) -> bool:
@@ -35,14 +38,17 @@ class Settings:
     Attributes:
         protocol: `fast` (the fastest engines, wall time per sample) or `paper` (the reference experiment: projected gradient
             descent, `fastlin-ibp`, one MILP per radius and target with `timeout` for each, solver time per run).
-        methods, gammas: of the substitutes.
+        methods, gammas: of the substitutes; methods None: `lin`, all three with the protocol `paper`.
         verifiers: names of `onnxsub.verifiers.registry`; none: `bab`, `milp` with the protocol `paper`.
         solver: as for a single distance.
         rank: which units a substitute keeps; None: `influence`, `width` with the protocol `paper`.
         refine: re-anchor each substitute at the better point that it leads to.
-        timeout: seconds per distance, with the protocol `paper` per solver run; None for none.
+        timeout: seconds per distance, None for none; with the protocol `paper` per solver run, None: 60.
+        radius_timeout: of the protocol `paper`: seconds per radius; None: twice `timeout`.
+        interval: of the protocol `paper`: radii are bisected on `[0, interval]`; None: 0.5.
         nodes: of the search per distance; None for no limit. The protocol `paper` has none.
-        tol: `exact` means upper - lower <= tol; None: 1e-6, 1e-4 with the protocol `paper`.
+        tol: `exact` means upper - lower <= tol; None: 1e-6. With the protocol `paper` the precision of the bisection; None: as
+            published, 0.01 for images of MNIST's shape and 0.001 for CIFAR-10's.
         seed, threads, device: as for a single distance; one thread per worker by default.
         domain, mean, std: see `onnxsub.region.InputSpace`.
         output, input_shape: of every model, see `onnxsub.reading.Reading`.
@@ -52,13 +58,15 @@ class Settings:
     COMMAND: ClassVar[str] = "evaluate"
 
     protocol: str = "fast"
-    methods: tuple[str, ...] = ("lin",)
+    methods: tuple[str, ...] = None  # type: ignore[assignment]  # filled in when made
     gammas: tuple[float, ...] = (0.9, 0.99)
     verifiers: tuple[str, ...] = ()
     solver: str = "highs"
     rank: str | None = None
     refine: bool = False
     timeout: float | None = None
+    radius_timeout: float | None = None
+    interval: float | None = None
     nodes: int | None = None
     tol: float | None = None
     seed: int = 0
@@ -75,6 +83,8 @@ class Settings:
         object.__setattr__(self, "rank", self.rank or _RANK[self.protocol])
         object.__setattr__(self, "verifiers", self.verifiers or (_VERIFIER[self.protocol],))
         object.__setattr__(self, "tol", _TOL[self.protocol] if self.tol is None else self.tol)
+        object.__setattr__(self, "methods", _METHODS[self.protocol] if self.methods is None else self.methods)
+        self._set_paper() if paper else self._refuse_paper()
         for option, values in (("--methods", self.methods), ("--gammas", self.gammas), ("--verifier", self.verifiers)):
             if not values:
                 raise OptionError(f"{option} is empty; give at least one")
@@ -86,14 +96,30 @@ class Settings:
             raise OptionError("--protocol paper is defined for --verifier milp without --refine; leave these out")
         if paper and self.nodes is not None:
             raise OptionError("--protocol paper is defined without --nodes; leave it out")
-        if self.timeout is not None and not (math.isfinite(self.timeout) and self.timeout > 0):
-            raise OptionError(f"--timeout {self.timeout:g} is not a positive number; give one")
+        for option, value in (
+            ("--timeout", self.timeout), ("--radius-timeout", self.radius_timeout), ("--interval", self.interval),
+            ("--tol", self.tol),
+        ):  # fmt: skip
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise OptionError(f"{option} {value:g} is not a positive number; give one")
         if self.threads < 1:
             raise OptionError(f"--threads {self.threads} is not possible; give 1 or more")
         if self.seed < 0:
             raise OptionError(f"--seed {self.seed} is negative; give 0 or more")
         _ = self.space
         self._check_passes()
+
+    def _set_paper(self) -> None:
+        timeout = _RUN if self.timeout is None else self.timeout
+        radius = 2 * timeout if self.radius_timeout is None else self.radius_timeout
+        values = {"timeout": timeout, "radius_timeout": radius, "interval": _INTERVAL if self.interval is None else self.interval}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _refuse_paper(self) -> None:
+        for option, value in (("--interval", self.interval), ("--radius-timeout", self.radius_timeout)):
+            if value is not None:
+                raise OptionError(f"{option} is of --protocol paper; add that, or leave it out")
 
     def _check_passes(self) -> None:
         """Lets the passes say what they think of the options, before anything is computed."""
@@ -107,11 +133,11 @@ class Settings:
                 PruneOptions(method=method, select=SelectOptions(gamma=gamma, rank=self.rank or ""))
         AttackOptions(device=self.device)
         MilpOptions(solver=self.solver)
-        Limits(nodes=self.nodes, tol=self.tolerance)
+        Limits(nodes=self.nodes, tol=self.tol or 1e-6)
 
     @property
     def tolerance(self) -> float:
-        """`tol`, which is never None once made."""
+        """`tol`, which is never None once made, except with the protocol `paper`."""
         assert self.tol is not None
         return self.tol
 

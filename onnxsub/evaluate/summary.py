@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from operator import attrgetter
 from typing import Any
 
+from onnxsub.evaluate.paper_summary import paper_figures
 from onnxsub.evaluate.row import Row
 
 __all__ = ["Line", "difference_of", "summarise"]
@@ -20,16 +21,24 @@ class Line:
     Attributes:
         samples: rows of the ledger. misclassified, failed: among them.
         unbounded: among them, substitutes that have no decision boundary in the domain (proved).
-        counted: samples whose two distances are both exact; the differences are over these.
+        counted: samples whose two distances are both exact; the differences are over these. Protocol `paper`: samples that have
+            both distances by the protocol, which the differences are of; undecided counts as not verified.
         difference, sd, worst: mean, standard deviation (n - 1) and largest of `|d_hat - d_bnd| / d_bnd`.
         bias: mean of `(d_hat - d_bnd) / d_bnd`.
-        attack_difference: mean of `d_adv / d_bnd - 1` over the same samples: what a plain attack would have given.
+        attack_difference: mean of `d_adv / d_bnd - 1` over the same samples: what a plain attack would have given; protocol
+            `paper`: of the absolute value, with the bisection that the attack answers in place of `d_adv`.
         original_lower, original_upper: means of the certified bracket of the original by the substitute, divided by `d_bnd`.
         exact_bnd, exact_hat: how many distances were found exactly, of `timed` samples that both ends were searched for.
         prune_s, hat_s, bnd_s: mean seconds of building the substitute, of its distance, of the original's; time-outs count as they
             took.
         speed_up: `bnd_s / (prune_s + hat_s)`. speed_up_median: median of the same quotient per sample.
-        run_hat_s, run_bnd_s: protocol `paper`: mean seconds per solver run. run_speed_up: their quotient.
+        run_hat_s, run_bnd_s, run_hat_sd, run_bnd_sd: protocol `paper`: mean and standard deviation of the seconds of `runs_hat` and
+            `runs_bnd` solver runs of `paired` samples, which have runs on both sides. run_prune_s: seconds of pruning by the number
+            of these runs. run_speed_up: `run_bnd_s / (run_hat_s + run_prune_s)`.
+        certain, certain_difference: protocol `paper`: samples both of whose distances no undecided run has ended, and the mean
+            difference over these.
+        equal_radius, equal_radius_mean: protocol `paper`, `act`: the largest radius on which a substitute is provably the network,
+            and their mean over the samples.
     """
 
     model: str
@@ -59,6 +68,16 @@ class Line:
     run_hat_s: float | None
     run_bnd_s: float | None
     run_speed_up: float | None
+    paired: int
+    runs_bnd: int
+    runs_hat: int
+    run_bnd_sd: float | None
+    run_hat_sd: float | None
+    run_prune_s: float | None
+    certain: int
+    certain_difference: float | None
+    equal_radius: float | None
+    equal_radius_mean: float | None
 
     def to_json(self) -> dict[str, Any]:
         """Under the names of the fields."""
@@ -66,7 +85,9 @@ class Line:
 
 
 def difference_of(row: Row) -> float | None:
-    """`(d_hat - d_bnd) / d_bnd`, where both are exact and `d_bnd` is not 0."""
+    """`(d_hat - d_bnd) / d_bnd`, where both are exact and `d_bnd` is not 0; by the protocol where it is one."""
+    if row.protocol_bnd and row.protocol_hat is not None:
+        return (row.protocol_hat - row.protocol_bnd) / row.protocol_bnd
     if row.status != "exact" or not row.d_bnd_upper or row.d_hat_upper is None:
         return None
     return (row.d_hat_upper - row.d_bnd_upper) / row.d_bnd_upper
@@ -100,7 +121,7 @@ def _line(model: str, method: str, gamma: float, verifier: str, rows: list[Row])
         sd=_sd(absolute),
         worst=max(absolute, default=None),
         bias=mean(signed),
-        attack_difference=mean(_values(counted, lambda r: _share(r.d_adv, r, 1.0))),
+        attack_difference=mean(_values(counted, _attack_difference)),
         original_lower=mean(_values(counted, lambda r: _share(r.original_lower, r))),
         original_upper=mean(_values(counted, lambda r: _share(r.original_upper, r))),
         timed=len(timed),
@@ -111,9 +132,7 @@ def _line(model: str, method: str, gamma: float, verifier: str, rows: list[Row])
         bnd_s=bnd,
         speed_up=None if bnd is None or prune is None or hat is None else _quotient(bnd, prune + hat),
         speed_up_median=_median(_values(timed, speed_up_of)),
-        run_hat_s=(run_hat := mean(_values(timed, lambda r: r.run_s_hat))),
-        run_bnd_s=(run_bnd := mean(_values(timed, lambda r: r.run_s_bnd))),
-        run_speed_up=None if run_hat is None or run_bnd is None else _quotient(run_bnd, run_hat),
+        **paper_figures(rows),
     )
 
 
@@ -144,6 +163,12 @@ def _median(values: Sequence[float]) -> float | None:
 
 def _values(rows: Iterable[Row], value: Callable[[Row], float | None]) -> list[float]:
     return [v for v in map(value, rows) if v is not None]
+
+
+def _attack_difference(row: Row) -> float | None:
+    if row.protocol_bnd and row.protocol_adv is not None:
+        return abs(row.protocol_adv - row.protocol_bnd) / row.protocol_bnd
+    return _share(row.d_adv, row, 1.0)
 
 
 def _share(distance: float | None, row: Row, less: float = 0.0) -> float | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from onnxsub.evaluate.parquet import has_parquet, write_parquet
 from onnxsub.files import atomic
+from onnxsub.visible import safe_cell
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -51,7 +52,8 @@ def results_of(folder: Path) -> tuple[Path, Path | None]:
 
 def cell(value: Any) -> Any:
     """A value as a table of text has it: empty where it is not known, several numbers separated by blanks."""
-    return " ".join(map(str, value)) if isinstance(value, tuple) else value
+    text = " ".join(map(str, value)) if isinstance(value, tuple) else value
+    return safe_cell(text) if isinstance(text, str) else text
 
 
 @dataclass(frozen=True)

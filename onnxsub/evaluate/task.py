@@ -14,7 +14,7 @@ from onnxsub.ops.base import Array
 if TYPE_CHECKING:
     from onnxsub.evaluate.plan import RunSettings
 
-__all__ = ["KINDS", "Attacked", "Done", "Outcome", "Task", "pack", "unpack"]
+__all__ = ["KINDS", "Attacked", "Block", "Done", "Outcome", "Task", "pack", "unpack"]
 
 KINDS = ("attack", "original", "substitute")
 """Of `onnxsub evaluate`.
@@ -38,6 +38,19 @@ class Attacked:
 
 
 @dataclass(frozen=True, eq=False)
+class Block:
+    """The samples of a unit that is about several.
+
+    Attributes:
+        index: their positions. x: float32, `(samples, *shape)`. labels: None: the predicted ones.
+    """
+
+    index: tuple[int, ...]
+    x: Array = field(repr=False)
+    labels: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, eq=False)
 class Task:
     """One unit of work.
 
@@ -49,6 +62,7 @@ class Task:
         method, gamma, verifier: as far as the kind has them.
         threads: that it may use.
         attacked: for what builds on the sample's attack.
+        block: of a unit that is about several samples, of which `x` is the first.
     """
 
     id: int
@@ -63,6 +77,7 @@ class Task:
     settings: RunSettings
     threads: int
     attacked: Attacked | None
+    block: Block | None = None
 
 
 @dataclass(frozen=True, eq=False)

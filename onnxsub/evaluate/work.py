@@ -29,6 +29,8 @@ WORK = MappingProxyType(
         "substitute": "onnxsub.evaluate.distances:find_substitute",
         "decide": "onnxsub.evaluate.robustness.work:decide",
         "resist": "onnxsub.evaluate.robustness.work:resist",
+        "maximise": "onnxsub.evaluate.robustness.work:maximise",
+        "resist_batch": "onnxsub.evaluate.many.work:resist_batch",
         "draw": "onnxsub.evaluate.robustness.work:draw",
         "locate": "onnxsub.evaluate.robustness.work:locate",
         "pair": "onnxsub.evaluate.pairs.work:pair",

@@ -1,7 +1,7 @@
 """The process of a worker: tasks come in on standard input, outcomes go out on standard output, until the input ends.
 
-Run as `python -m onnxsub.evaluate.worker`. Both ways a message is its length (8 bytes, big endian) and a pickle; the other end
-is the process that started this one.
+Run by `onnxsub.isolation.python_module`, with nothing of the working folder on its path. Both ways a message is its length (8
+bytes, big endian) and a pickle; the other end is the process that started this one.
 """
 
 from __future__ import annotations

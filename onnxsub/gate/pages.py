@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Sequence
 
 from onnxsub.evaluate.samples import format_indices
+from onnxsub.evaluate.tables import cell
 from onnxsub.gate.markdown import markdown
 from onnxsub.gate.pictures import pictures
 from onnxsub.gate.result import GateResult, witness_distance
@@ -49,7 +50,8 @@ def samples_csv(result: GateResult) -> str:
     for p in result.pairs:
         row, before = p.new.row, "" if p.old is None else p.old.verdict
         distance = witness_distance(p.new)
-        writer.writerow((p.index, p.label, row.predicted, before, p.new.verdict, p.change, distance, row.time_total, row.reason))
+        known = (p.index, p.label, row.predicted, before, p.new.verdict, p.change, distance, row.time_total)
+        writer.writerow((*known, cell(row.reason)))
     return text.getvalue()
 
 

@@ -12,11 +12,11 @@ from typing import Protocol
 from onnx import ModelProto
 
 from onnxsub.budget import Budget
-from onnxsub.layouts.context import LayoutContext
+from onnxsub.layouts.context import LayoutContext, PrecisionError
 from onnxsub.model import Model
 from onnxsub.network import Network
 
-__all__ = ["LAYOUTS", "Layout", "LayoutContext"]
+__all__ = ["LAYOUTS", "Layout", "LayoutContext", "PrecisionError"]
 
 
 class Layout(Protocol):

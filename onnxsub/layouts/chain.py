@@ -2,24 +2,27 @@
 
 Opset 13, IR 8, batch 1, `alpha = beta = 1`, weights and biases as initializers, everything in the element type of the
 original's input. Exact on the domain of the inputs, or on the ball where the file of a network with windows (MaxPool) would
-become far larger than the model; the metadata says which. What a later layer needs of the input or of earlier units travels through
-each Relu with a shift that keeps it non-negative there. The file is compared with layout `compact` under onnxruntime before it
-is handed out.
+become far larger than the model, or the element type cannot hold the shifts that the domain takes; the metadata says which. What a
+later layer needs of the input or of earlier units travels through each Relu with a shift that keeps it non-negative there. The file
+is compared with layout `compact` under onnxruntime before it is handed out.
+
+The network is folded once: on its folded form bounds, and rows on a box, cost next to nothing.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 from onnx import ModelProto, helper
 
 from onnxsub.budget import Budget
-from onnxsub.errors import ModelError
+from onnxsub.layouts.chain_relus import check_relu_forms
 from onnxsub.layouts.chain_rows import TooManyError, relu_rows_on
 from onnxsub.layouts.chain_stages import Stage, stages
-from onnxsub.layouts.compact import OPSET, compact
-from onnxsub.layouts.context import LayoutContext
+from onnxsub.layouts.compact import OPSET, write
+from onnxsub.layouts.context import LayoutContext, PrecisionError
 from onnxsub.layouts.emit import Writer
 from onnxsub.model import Model, load_model
 from onnxsub.network import Network
@@ -27,6 +30,7 @@ from onnxsub.ops.base import Array, Operator
 from onnxsub.ops.dense import Dense
 from onnxsub.ops.movement import flatten
 from onnxsub.ops.relu import Relu
+from onnxsub.passes.fold import fold
 from onnxsub.results import VERSION
 from onnxsub.runtime import Runtime
 from onnxsub.surgery import annotate
@@ -47,29 +51,40 @@ def chain(model: Model, network: Network, context: LayoutContext, *, budget: Bud
     Raises:
         UnsupportedOperatorError: a kept unit is smooth.
         InputError: the domain is unbounded and the context states no box.
-        ModelError: the model's element type cannot hold the chain to within `TOLERANCE`.
+        PrecisionError: the model's element type cannot hold the chain to within `TOLERANCE`.
         OutOfTime: the budget ended.
     """
     budget = budget or Budget()
+    check_relu_forms(network)  # before the fold, which may take minutes
+    context.exact_box(network.input_shape)
+    folded = fold(network, budget=budget)
+    reference = Runtime(load_model(write(model, folded, budget=budget)), threads=1)
+    room, most = math.inf, None
     if network.windows and context.fallback is not None:
         # a form that travels and a unit have a row each, so the first Gemm alone has as many weights as rows times inputs
         room = max(_GROWTH * model.source.ByteSize(), _SMALL)
         most = min(network.units_and_windows, room // model.input_dtype.itemsize // network.input_size)
-        try:
-            proto = _on_box(model, network, context, budget, most)
-        except TooManyError:
-            proto = None
-        if proto is not None and proto.ByteSize() <= room:
-            return proto
-        context = context.on_ball(context.fallback)
-    return _on_box(model, network, context, budget, None)
+    try:
+        proto = _on_box(model, folded, reference, context, budget, most)
+    except TooManyError:
+        proto = None
+    except PrecisionError:
+        if context.fallback is None:
+            raise
+        proto = None
+    if proto is not None and proto.ByteSize() <= room:
+        return proto
+    assert context.fallback is not None  # else there is no limit
+    return _on_box(model, folded, reference, context.on_ball(context.fallback), budget, None)
 
 
-def _on_box(model: Model, network: Network, context: LayoutContext, budget: Budget, most: int | None) -> ModelProto:
+def _on_box(
+    model: Model, network: Network, reference: Runtime, context: LayoutContext, budget: Budget, most: int | None
+) -> ModelProto:
+    """The chain of a folded network, no worse than `reference`, its file in layout `compact`."""
     box = context.exact_box(network.input_shape)
     rows = relu_rows_on(network, context.fed(box[0]), context.fed(box[1]), budget=budget, most=most)
     tries = tuple(_points(context, box))
-    reference = Runtime(load_model(compact(model, network, budget=budget)), threads=1)
     samples = np.concatenate([context.fed(x) for _, x in tries]).reshape(-1, network.input_size)
     complaint = ""
     # a single shift must pass with room to spare, since points that were not tried may be a little worse
@@ -79,7 +94,7 @@ def _on_box(model: Model, network: Network, context: LayoutContext, budget: Budg
         if not complaint:
             props = {} if context.valid_radius is None else {"onnxsub.chain.valid_radius": repr(context.valid_radius)}
             return annotate(proto, props, {})
-    raise ModelError(f"{model.where}: {model.input_dtype} cannot hold layout chain, {complaint}; use --layout compact")
+    raise PrecisionError(model.where, f"{model.input_dtype} cannot hold layout chain, {complaint}")
 
 
 def chain_network(network: Network, lower: Array, upper: Array, *, flat_input: bool = False) -> Network:

@@ -30,7 +30,13 @@ from onnxsub.passes.pieces import Pieces
 from onnxsub.passes.substitute import original_activation
 from onnxsub.passes.unpool import unpooled
 
-__all__ = ["with_relus_only"]
+__all__ = ["check_relu_forms", "with_relus_only"]
+
+
+def check_relu_forms(network: Network) -> None:
+    """Raises UnsupportedOperatorError where `with_relus_only` would."""
+    for op in network.nonlinear:
+        _check(op)
 
 
 def with_relus_only(network: Network) -> Network:
@@ -47,14 +53,11 @@ def with_relus_only(network: Network) -> Network:
 
 
 def _rewritten(op: Nonlinear, names: set[str]) -> list[Operator]:
+    _check(op)
     if isinstance(op, Windows | SubstitutedMax):
         return unpooled(op, names)
-    if not isinstance(op, Activation) or (op.inner and not original_activation(op).piecewise_linear):
-        raise UnsupportedOperatorError(
-            f"{op.op_type} (node {op.node!r}) has no form with Relus only; use --layout compact or --layout inplace"
-        )
-    base = original_activation(op)
-    kept = op.kept if isinstance(op, Substituted) else np.ones(op.out_shape, dtype=np.bool_)
+    assert isinstance(op, Activation)  # checked
+    base, kept = original_activation(op), _kept(op)
     pieces = _Pieces(op, names)
     if not kept.any():
         return pieces.lines(op)
@@ -66,10 +69,27 @@ def _rewritten(op: Nonlinear, names: set[str]) -> list[Operator]:
         case Clip():
             return pieces.clipped(op, base, kept)
         case _:
-            raise UnsupportedOperatorError(
-                f"{op.op_type} (node {op.node!r}) keeps {int(kept.sum())} units, which no Relu can stand for; "
-                "use --layout compact, or prune all of them (--gamma 1)"
-            )
+            raise AssertionError(f"{op.op_type} has passed the check")
+
+
+def _check(op: Nonlinear) -> None:
+    """Raises UnsupportedOperatorError where an operator has no form with Relus."""
+    if isinstance(op, Windows | SubstitutedMax):
+        return
+    if not isinstance(op, Activation) or (op.inner and not original_activation(op).piecewise_linear):
+        raise UnsupportedOperatorError(
+            f"{op.op_type} (node {op.node!r}) has no form with Relus only; use --layout compact or --layout inplace"
+        )
+    kept = _kept(op)
+    if kept.any() and not isinstance(original_activation(op), Relu | Leaky | Clip):
+        raise UnsupportedOperatorError(
+            f"{op.op_type} (node {op.node!r}) keeps {int(kept.sum())} units, which no Relu can stand for; "
+            "use --layout compact, or prune all of them (--gamma 1)"
+        )
+
+
+def _kept(op: Activation) -> Array:
+    return op.kept if isinstance(op, Substituted) else np.ones(op.out_shape, dtype=np.bool_)
 
 
 class _Pieces(Pieces):

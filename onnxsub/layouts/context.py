@@ -6,14 +6,26 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, ModelError
 from onnxsub.ops.base import Array, Shape
 from onnxsub.region import InputSpace
 
-__all__ = ["EXACT_ON", "LayoutContext"]
+__all__ = ["EXACT_ON", "LayoutContext", "PrecisionError"]
 
 EXACT_ON = ("domain", "ball", "auto")
 """Where layout `chain` equals the substitute: auto is the domain where that is affordable, else the ball."""
+
+
+class PrecisionError(ModelError):
+    """The model's element type cannot hold a layout.
+
+    Attributes:
+        complaint: why not, without the file's name.
+    """
+
+    def __init__(self, where: str, complaint: str) -> None:
+        super().__init__(f"{where}: {complaint}; use --layout compact")
+        self.complaint = complaint
 
 
 @dataclass(frozen=True, eq=False)

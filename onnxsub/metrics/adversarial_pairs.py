@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxsub.errors import OptionError, SolverError
+from onnxsub.isolation import safe_children
 from onnxsub.metrics.adversarial import AdversarialOptions, Anchor, Pair, work_pair
 from onnxsub.model import Model, load_model
 from onnxsub.ops.base import Array
@@ -154,7 +155,8 @@ def _side_by_side(path: str, todo: list[tuple[Anchor, int]], options: Adversaria
         while True:
             # no more than the workers can begin: what has not begun is dropped on Ctrl-C
             for i, (anchor, target) in rest:
-                waiting[pool.submit(_in_worker, path, anchor, target, options)] = i
+                with safe_children():  # a worker is started by the first task that finds none idle
+                    waiting[pool.submit(_in_worker, path, anchor, target, options)] = i
                 if len(waiting) > jobs:
                     break
             if not waiting:

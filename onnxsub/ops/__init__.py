@@ -29,6 +29,7 @@ from onnxsub.ops import (
     relu,
     resize,
     smooth,
+    stairs,
 )  # fmt: skip
 from onnxsub.ops.base import Operator
 from onnxsub.ops.node import Node
@@ -45,6 +46,7 @@ READERS: Mapping[str, Reader] = MappingProxyType({
     "AveragePool": average.read_average_pool,
     "BatchNormalization": elementwise.read_batch_normalization,
     "Cast": read_jumps.read_cast,
+    "Ceil": stairs.read_ceil,
     "Celu": read_functions.read_celu,
     "Clip": clip.read_clip,
     "Concat": combine.read_concat,
@@ -62,6 +64,7 @@ READERS: Mapping[str, Reader] = MappingProxyType({
     "Exp": read_arithmetic.read_exp,
     "Expand": choose.read_expand,
     "Flatten": read_movement.read_view,
+    "Floor": stairs.read_floor,
     "Gather": read_movement.read_gather,
     "GatherElements": read_selections.read_gather_elements,
     "GatherND": read_selections.read_gather_nd,
@@ -92,6 +95,7 @@ READERS: Mapping[str, Reader] = MappingProxyType({
     "MaxPool": maxpool.read_max_pool,
     "Min": read_extremes.read_min,
     "Mish": read_functions.read_mish,
+    "Mod": stairs.read_mod,
     "Mul": read_arithmetic.read_mul,
     "Neg": elementwise.read_neg,
     "Not": read_jumps.read_not,

@@ -111,7 +111,7 @@ def read_instance_normalization(node: Node) -> tuple[Operator, ...]:
 
 
 def read_group_normalization(node: Node) -> tuple[Operator, ...]:
-    """GroupNormalization of opset 21, with a scale and a bias per channel."""
+    """GroupNormalization: with a scale and a bias per channel, which opset 18 states per group."""
     source = only_variable(node)
     shape, steps = node.sample_shape(source), Composer(node)
     groups = int(node.attributes["num_groups"])
@@ -120,7 +120,9 @@ def read_group_normalization(node: Node) -> tuple[Operator, ...]:
     grouped = steps.reshape(source, (groups, math.prod(shape) // groups))
     y = _normalised(steps, grouped, (1,), _epsilon(node))
     per_channel = (shape[0], *[1] * (len(shape) - 1))
-    gamma, beta = (_parameter(node, i, what, per_channel) for i, what in ((1, "the scale"), (2, "the bias")))
+    each, times = (per_channel, 1) if node.opset >= 21 else ((groups, *per_channel[1:]), shape[0] // groups)
+    parameters = (_parameter(node, i, what, each) for i, what in ((1, "the scale"), (2, "the bias")))
+    gamma, beta = (np.repeat(value, times, axis=0) for value in parameters)
     steps.scale(steps.reshape(y, shape), gamma, beta, steps.output)
     return steps.done()
 

@@ -85,6 +85,10 @@ class Quantise(Jumping):
     def _within(self, m: Tensor) -> Tensor:
         return torch.minimum(torch.maximum(m, self.tensor("least", m)), self.tensor("most", m))
 
+    def _nearest(self, t: Tensor) -> Tensor:
+        """The integer that an exact t is rounded to."""
+        return torch.round(t)
+
     def _highest(self, t: Tensor) -> Tensor:
         """The largest m that an execution may take."""
         return self._within(torch.floor(t + 0.5 + self.tensor("room", t)))
@@ -101,7 +105,7 @@ class Quantise(Jumping):
     def forward(self, *xs: Tensor) -> Tensor:
         z = xs[0]
         t = z / self.tensor("step", z)
-        y = self._written(self._within(torch.round(t)))
+        y = self._written(self._within(self._nearest(t)))
         if not (torch.is_grad_enabled() and z.requires_grad):
             return y
         # straight through: the gradient is that of the line which the steps follow, and 0 beyond the limits

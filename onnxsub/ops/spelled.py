@@ -18,6 +18,7 @@ import numpy as np
 
 from onnxsub.ops.base import Shape
 from onnxsub.ops.node import Node
+from onnxsub.ops.spelled_norm import layer_normalised
 from onnxsub.ops.spelled_where import TESTS, pieces
 
 __all__ = ["recognised"]
@@ -55,6 +56,8 @@ def recognised(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
             kind, attributes, source = match
             own = {t: shapes[t] for t in (source, node.outputs[0])}
             node = replace(node, op_type=kind, attributes=attributes, inputs=(source,), constants={}, shapes=own)
+        else:
+            node = layer_normalised(node, by_output, shapes) or node
         found.append(node)
     return tuple(found)
 

@@ -124,14 +124,15 @@ def certified_radius(
 ) -> float:
     """A radius on which bounds prove that the class is kept, within the share `tol` of the largest such radius below `upper`.
 
-    At a fixed network the margin's bound is nearly linear in the radius, so the next radius is where the line through the two
-    ends of the bracket crosses zero, kept inside the bracket.
+    The margin's bound `m(r)` falls slowly near the anchor and steeply far from it. The next radius is where the line through the
+    two ends of the bracket crosses zero, drawn through `m / (|m| + m(0))`, which has the same zero and is far straighter; it is
+    kept inside the bracket.
 
     Args:
         upper: where to stop looking: a distance at which another class is known to be reached.
         stop: asked before every bound; True ends the search with what is proved so far.
         substitute: a substitute of the network whose lines are tried too.
-        start: a radius that is certified already.
+        start: a radius that is certified already; where bounds do not reach a share `tol` farther, it is the answer.
         target: the one class that counts; None: every other class does.
         budget: its end, also inside a bound, ends the search likewise.
     """
@@ -147,17 +148,24 @@ def certified_radius(
     low, high = start, upper
     try:
         # at the anchor there is nothing to bound
-        at_low = margin_at(start) if start > 0 else _margin_of(network, ball(0.0)[0], label, target)
+        at_low = scale = _margin_of(network, ball(0.0)[0], label, target)
+        if not at_low > 0:
+            return start
+        if start > 0:
+            farther = min(start * (1 + tol), upper)
+            at_low = margin_at(farther)
+            if not at_low > 0:
+                return start
+            low = farther
         left = np.inf if budget is None else budget.remaining
         at_high = margin_at(upper)
         # where there is time for two more bounds at most, the next one had better prove something
         careful = budget is not None and budget.remaining < _CAREFUL * (left - budget.remaining)
-        if not at_low > 0:
-            return start
         if at_high > 0:
             return upper
         while high - low > tol * high and high > _SMALLEST and not late():
-            share = at_low / (at_low - at_high) if np.isfinite(at_high) else 0.5
+            above, below = _squashed(at_low, scale), -_squashed(at_high, scale)
+            share = above / (above + below) if above + below > 0 else 0.5
             near = 0.5 if careful and low == start else 1.0
             radius = low + (high - low) * near * min(max(share, _LEAST), 1 - _LEAST)
             margin = margin_at(radius)
@@ -168,6 +176,12 @@ def certified_radius(
     except OutOfTime:
         pass  # what is certified so far stays so
     return low
+
+
+def _squashed(margin: float, scale: float) -> float:
+    """`m / (|m| + scale)`; where that overflows the sign of m; a bound that says nothing is -1."""
+    whole = abs(margin) + scale
+    return margin / whole if 0 < whole < np.inf else 1.0 if margin > 0 else -1.0
 
 
 def _margin_of(network: Network, x: Array, label: int, target: int | None) -> float:

@@ -14,6 +14,9 @@ The scale of n Cauchy numbers is estimated by `exp(mean log |v|)`: `E log |c| = 
 without its sort. Pooling passes on the direction of the element with the largest upper end. Cost: K + 3 forward passes in float32;
 memory: the tensors that are alive at a time, K times.
 
+Whoever prunes in rounds hands over what stood before the first unit that was kept (`Start`): layers of lines alone are not pushed
+through again.
+
 Source: stable projections of L1 norms, Indyk 2006; the geometric mean: Li, Hastie, Church 2007; the relaxation: Weng et al. 2018.
 """
 
@@ -29,12 +32,13 @@ from torch import Tensor
 from onnxsub.budget import Budget
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Affine, Array, Box, Nonlinear, Operator
+from onnxsub.ops.substituted import Substituted
 from onnxsub.ops.substituted_max import SubstitutedMax
 from onnxsub.ops.windows import Windows
 from onnxsub.passes.rough import curved, rough_chord, rough_error
 from onnxsub.propagate.backward import terms
 
-__all__ = ["DIRECTIONS", "MEMORY", "Estimate", "estimate_widths", "most_directions"]
+__all__ = ["DIRECTIONS", "MEMORY", "Estimate", "Start", "estimate_widths", "most_directions"]
 
 DIRECTIONS = 128
 """How many directions there are where nobody says otherwise: an error of 14 % per width."""
@@ -54,10 +58,12 @@ class Estimate:
     Attributes:
         pre: of the input of every non-linear operator, by the name of the tensor it writes: `(1, *in_shape)` each, float32.
         directions: how many there were.
+        start: where the next round of the same directions may begin.
     """
 
     pre: Mapping[str, Box]
     directions: int
+    start: Start
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +73,25 @@ class _Flow:
     centre: Tensor  # (1, *shape)
     spread: Tensor  # (K, *shape)
     box: Box  # (1, *shape) each
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What stands before the first operator with units that are kept: rounds that keep fewer change nothing before it.
+
+    Attributes:
+        number: of that operator.
+        directions: how many there are.
+        flows: the tensors that it or a later operator reads.
+        pre: of the operators before it, as in `Estimate`.
+        drawn: the generator's state there.
+    """
+
+    number: int
+    directions: int
+    flows: Mapping[str, _Flow]
+    pre: Mapping[str, Box]
+    drawn: Tensor
 
 
 def most_directions(network: Network, memory: int = MEMORY) -> int:
@@ -91,6 +116,7 @@ def estimate_widths(
     directions: int = DIRECTIONS,
     memory: int = MEMORY,
     seed: int = 0,
+    start: Start | None = None,
     budget: Budget | None = None,
 ) -> Estimate:
     """Estimated intervals of all pre-activations over the box `[lower, upper]`, per-sample shape.
@@ -101,6 +127,8 @@ def estimate_widths(
         directions: fewer where `memory` does not hold so many.
         memory: bytes for the directions of the tensors that are alive at a time.
         seed: of the directions; one seed gives one estimate.
+        start: of an earlier estimate with this seed, on this box, of a network that kept these units and others; it is not used
+            where it has another number of directions.
         budget: looked at before every call of an operator, which takes about a tenth of a second.
 
     Raises:
@@ -109,7 +137,9 @@ def estimate_widths(
     count = min(directions, most_directions(network, memory))
     pushed = _Pushed(network, count, units or {}, seed, budget or Budget())
     with torch.no_grad():
-        return Estimate(pushed.run(torch.as_tensor(lower), torch.as_tensor(upper)), count)
+        if start is None or start.directions != count:
+            start = pushed.begin(torch.as_tensor(lower), torch.as_tensor(upper))
+        return pushed.run(start)
 
 
 class _Pushed:
@@ -119,16 +149,30 @@ class _Pushed:
         self._network, self._count, self._units, self._budget = network, count, units, budget
         self._generator = torch.Generator().manual_seed(seed)
 
-    def run(self, lower: Tensor, upper: Tensor) -> dict[str, Box]:
-        network = self._network
+    def begin(self, lower: Tensor, upper: Tensor) -> Start:
+        """At the network's input."""
         low, high = lower.unsqueeze(0).double(), upper.unsqueeze(0).double()
         centre, radius = ((low + high) / 2).float(), ((high - low) / 2).float()
-        spread = self._cauchy(network.input_size).reshape(-1, *network.input_shape).mul_(radius)
-        flows = {network.input: _Flow(centre, spread, (low.float(), high.float()))}
-        del spread
-        last = _last_readers(network)
-        pre: dict[str, Box] = {}
-        for i, op in enumerate(network.ops):
+        spread = self._cauchy(self._network.input_size).reshape(-1, *self._network.input_shape).mul_(radius)
+        flows = {self._network.input: _Flow(centre, spread, (low.float(), high.float()))}
+        return Start(0, self._count, flows, {}, self._generator.get_state())
+
+    def run(self, start: Start) -> Estimate:
+        """To the end, and where the next round may begin."""
+        ops = self._network.ops
+        turn = next((i for i, op in enumerate(ops) if _is_open(op)), len(ops))
+        if turn < start.number:
+            raise ValueError("the start belongs to a network that keeps fewer units")
+        self._generator.set_state(start.drawn)
+        flows, pre, stop = dict(start.flows), dict(start.pre), start
+        last = _last_readers(self._network)
+        first = start.number
+        del start
+        for i, op in enumerate(ops):
+            if i < first:
+                continue
+            if i == turn:
+                stop = Start(i, self._count, dict(flows), dict(pre), self._generator.get_state())
             read = [flows[name] for name in op.inputs]
             if isinstance(op, Affine):
                 flows[op.output] = self._affine(op, read)
@@ -144,7 +188,7 @@ class _Pushed:
             del read
             for name in _read_for_the_last_time(op, i, last):
                 del flows[name]
-        return pre
+        return Estimate(pre, self._count, stop)
 
     def _affine(self, op: Affine, read: list[_Flow]) -> _Flow:
         spread = self._written(op)
@@ -220,7 +264,9 @@ class _Pushed:
         return _Flow(op.forward(z.centre), spread, op.interval(box))
 
     def _cauchy(self, size: int, rows: int | None = None) -> Tensor:
-        return torch.empty((self._count if rows is None else rows, size)).cauchy_(generator=self._generator)
+        angle = torch.empty((self._count if rows is None else rows, size))
+        # a sixth of the time of `cauchy_`
+        return angle.uniform_(-math.pi / 2, math.pi / 2, generator=self._generator).tan_()
 
     def _written(self, op: Operator) -> Tensor:
         return torch.empty((self._count, *op.out_shape))
@@ -233,6 +279,13 @@ class _Pushed:
         for start in range(0, self._count, step):
             self._budget.check()
             yield slice(start, min(start + step, self._count))
+
+
+def _is_open(op: Operator) -> bool:
+    """Whether something of an operator is kept that a later round may replace by lines."""
+    if isinstance(op, Substituted | SubstitutedMax):
+        return bool(op.kept.any())
+    return isinstance(op, Windows) or (isinstance(op, Activation) and not op.inner)
 
 
 def _last_readers(network: Network) -> dict[str, int]:

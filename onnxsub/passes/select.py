@@ -35,7 +35,7 @@ from onnxsub.network import Network
 from onnxsub.ops.base import Activation, Array, Box
 from onnxsub.ops.substituted_max import SubstitutedMax
 from onnxsub.ops.windows import Windows
-from onnxsub.passes.estimate import DIRECTIONS, estimate_widths
+from onnxsub.passes.estimate import DIRECTIONS, Start, estimate_widths
 from onnxsub.passes.rough import curved, rough_error
 from onnxsub.passes.substitute import Lines, substitute
 from onnxsub.passes.windows import original_windows, read_by, window_cost
@@ -159,10 +159,11 @@ def select(
     total = max(1, remaining - goal)
     half = budget.part(budget.remaining / 2) if best_effort else budget
     rounds = unstable = 0
+    start: Start | None = None
     while remaining > goal:
         try:
             clock = half if rounds else budget
-            layer, unit, cost, is_open = _ranking(network, ball, kept, chosen, options, gradients, clock)
+            (layer, unit, cost, is_open), start = _ranking(network, ball, kept, chosen, options, gradients, start, clock)
         except OutOfTime:
             if not (best_effort and rounds):
                 raise
@@ -188,11 +189,15 @@ def _ranking(
     chosen: Lines,
     options: SelectOptions,
     gradients: Mapping[str, Array] | None,
+    start: Start | None,
     budget: Budget,
-) -> tuple[Array, Array, Array, Array]:
-    """Activation, flat position and cost of every unit that is kept, and whether it is unstable; bounds are those of one round."""
+) -> tuple[tuple[Array, Array, Array, Array], Start | None]:
+    """Activation, flat position and cost of every unit that is kept, and whether it is unstable; bounds are those of one round.
+
+    `start` is where the round before says that the estimate may begin; the next one comes with the result.
+    """
     budget.check()
-    pre = _bounds(substitute(network, chosen, kept), ball, kept, options, budget)
+    pre, start = _bounds(substitute(network, chosen, kept), ball, kept, options, start, budget)
     rough = options.bounds_for(network.units_and_windows) == "estimate"
     names, index, costs, open_units = [], [], [], []
     for number, op in enumerate(network.prunable):
@@ -203,21 +208,27 @@ def _ranking(
         index.append(units)
         costs.append(cost)
         open_units.append(is_open)
-    return np.concatenate(names), np.concatenate(index), np.concatenate(costs), np.concatenate(open_units)
+    return (np.concatenate(names), np.concatenate(index), np.concatenate(costs), np.concatenate(open_units)), start
 
 
 def _bounds(
-    network: Network, ball: tuple[Array, Array], kept: Mapping[str, Array], options: SelectOptions, budget: Budget
-) -> Mapping[str, Box]:
+    network: Network,
+    ball: tuple[Array, Array],
+    kept: Mapping[str, Array],
+    options: SelectOptions,
+    start: Start | None,
+    budget: Budget,
+) -> tuple[Mapping[str, Box], Start | None]:
     """Input interval of every non-linear operator, by the name of the tensor that it writes: for the ranking only."""
     units = {op.output: torch.from_numpy(read_by(op, kept.get(op.output))) for op in network.prunable}
     method, total = options.bounds_for(network.units_and_windows), network.units_and_windows
     if method == "estimate":
         left, goal = sum(int(mask.sum()) for mask in kept.values()), total - options.pruned_of(total)
         directions = DIRECTIONS // 4 if left > _ROUGH * goal else DIRECTIONS
-        return estimate_widths(network, *ball, units=units, directions=directions, budget=budget).pre
+        found = estimate_widths(network, *ball, units=units, directions=directions, start=start, budget=budget)
+        return found.pre, found.start
     dtype = torch.float64 if options.double else torch.float32
-    return compute_bounds(network, *ball, method, dtype=dtype, units=units, output=False, budget=budget).pre
+    return compute_bounds(network, *ball, method, dtype=dtype, units=units, output=False, budget=budget).pre, None
 
 
 def _cost(

@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 from onnxsub.errors import InputError
+from onnxsub.limits import check_regular, limits
 from onnxsub.model import Model
 from onnxsub.properties.fit import check_fits
 from onnxsub.properties.property import Property
@@ -17,8 +18,6 @@ from onnxsub.properties.vnnlib2 import read_version_2
 
 __all__ = ["load_property", "parse_property"]
 
-_BYTES = 2**30
-"""A text beyond this size is refused, so that a small .gz file cannot fill the memory."""
 
 
 def load_property(path: str | os.PathLike[str], model: Model | None = None) -> Property:
@@ -49,15 +48,17 @@ def parse_property(text: str, where: str = "property") -> Property:
 
 def _read(path: Path) -> str:
     try:
+        check_regular(path, f"the property {str(path)!r}")
+        packed = path.stat().st_size
+        limits().check("text", packed, f"the property {str(path)!r}: bytes")
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
             with gzip.open(path) as file:
-                data = file.read(_BYTES + 1)
+                data = file.read(int(min(limits().text, 2.0**62)) + 1)
+            limits().check("text", len(data), f"the property {str(path)!r}: bytes of its contents")
     except (OSError, EOFError, zlib.error) as error:
         why = getattr(error, "strerror", None) or error or type(error).__name__
         raise InputError(f"cannot read the property {str(path)!r}: {why}; give a .vnnlib or .vnnlib.gz file") from error
-    if len(data) > _BYTES:
-        raise InputError(f"the property {str(path)!r} is larger than 1 GB; give a smaller one")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

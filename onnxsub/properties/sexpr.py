@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TypeAlias
 
 from onnxsub.errors import InputError
+from onnxsub.limits import limits
 
 __all__ = ["Source", "Tree", "parse"]
 
@@ -32,7 +33,17 @@ class Source:
     @cached_property
     def tokens(self) -> list[str]:
         """All tokens but the comments."""
-        return [t for t in _TOKENS.findall(self.text) if t[0] != ";"]
+        found: list[str] = []
+        allowed = limits()
+        for match in _TOKENS.finditer(self.text):
+            token = match.group()
+            if token[0] == ";":
+                continue
+            found.append(token)
+            if len(token) > allowed.digits or len(found) > allowed.tokens:
+                allowed.check("digits", len(token), f"{self.where}: characters of the token {token[:20]!r}...")
+                allowed.check("tokens", len(found), f"{self.where}: tokens")
+        return found
 
     def error(self, token: int, message: str) -> InputError:
         """The error `message` at a token: file, line and column (both from 1) in front; `len(tokens)` is the end of the text."""

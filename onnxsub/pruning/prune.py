@@ -15,7 +15,7 @@ from onnx import ModelProto
 from onnxsub.budget import Budget, OutOfTime
 from onnxsub.device import torch_settings
 from onnxsub.errors import InputError
-from onnxsub.layouts import LAYOUTS, LayoutContext
+from onnxsub.layouts import LAYOUTS, LayoutContext, PrecisionError
 from onnxsub.lower import lower
 from onnxsub.model import load_model
 from onnxsub.network import Network
@@ -125,6 +125,10 @@ def _file(
             raise
         budget.check()
         return "inplace", written("inplace", budget), "layout", ()
+    except PrecisionError as error:
+        if options.layout is not None:
+            raise
+        return "compact", written("compact", budget), None, (f"{error.complaint}: layout compact was written",)
     worse = too_many(proto, g.network) if layout == "chain" and options.layout is None and g.windows else None
     if worse is not None:
         return "compact", written("compact", budget), None, (f"{worse}: layout compact was written",)

@@ -33,11 +33,12 @@ class PruneOptions:
         method: `con`, `lin` or `act`.
         select: which units to prune.
         layout: `inplace`, `compact` or `chain`; default: `chain`, which every verifier reads, or `compact` where smooth units
-            (Sigmoid, Tanh) are kept.
+            (Sigmoid, Tanh) are kept or the model's element type cannot hold a chain.
         eps: radius of the ball whose bounds rank the units; default: `d_adv`.
         attack: how the adversarial point is searched.
-        exact_on: where layout `chain` equals the substitute: `domain`, `ball` (of radius eps), or `auto`: the ball for a network
-            with windows (MaxPool) whose file would be ten times the model's bytes or have more Relus than it, else the domain.
+        exact_on: where layout `chain` equals the substitute: `domain`, `ball` (of radius eps), or `auto`: the ball where the
+            model's element type cannot hold what the domain takes, and for a network with windows (MaxPool) whose file would be ten
+            times the model's bytes or have more Relus than it, else the domain.
         flat_input: layout `chain` takes flat `(1, n)` rows, for readers that know only Gemm and Relu.
         best_effort: where the time ends during Algorithm 1, write what the whole rounds left, in layout `inplace` unless one is
             asked for; half of the time is kept for writing.

@@ -83,6 +83,7 @@ def canonical(source: ModelProto, reading: Reading, opset: int, where: str) -> C
         return Canonical(source, choice.output, choice.own, feed, choice.notes)
     proto = ModelProto()
     proto.CopyFrom(source)
+    del proto.functions[:]  # calls of them are refused; inference would go through functions of functions of functions
     graph = proto.graph
     notes = choice.notes
     _end_in(graph, choice)

@@ -11,6 +11,7 @@ from html import escape
 from onnxsub.report.picture import Picture, slug
 from onnxsub.report.style import CSS
 from onnxsub.report.table import Table
+from onnxsub.visible import visible
 
 __all__ = ["Facts", "page"]
 
@@ -91,7 +92,7 @@ def page(facts: Facts, tables: Sequence[Table], pictures: Sequence[Picture]) -> 
 
 def _text(text: str) -> str:
     """As markup; a number and its unit, a mean and its deviation stay on one line."""
-    return escape(_UNIT.sub("\u00a0", text))
+    return escape(_UNIT.sub("\u00a0", visible(text)))
 
 
 def _section(name: str, title: str, body: str) -> str:

@@ -116,7 +116,9 @@ def draw(
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a matplotlibrc in the working folder could ask for LaTeX, which is a program
+        matplotlib.rcParams.update(_STYLE)
         figure = Figure(figsize=size, dpi=200)  # of what is drawn as pixels within an SVG
         paint(figure)
         svg, png = io.BytesIO(), io.BytesIO()

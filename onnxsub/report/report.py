@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxsub.errors import InputError, OptionError, OutputError
+from onnxsub.evaluate.many.settings import ManySettings
 from onnxsub.evaluate.pairs.settings import PairSettings
 from onnxsub.evaluate.plan import schema_of
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
@@ -16,6 +17,7 @@ from onnxsub.evaluate.settings import Settings
 from onnxsub.files import write_atomic
 from onnxsub.report.evaluation_report import evaluation_report
 from onnxsub.report.joined_report import joined_report
+from onnxsub.report.many_report import many_report
 from onnxsub.report.options import Contents, ReportOptions
 from onnxsub.report.pairs_report import pairs_report
 from onnxsub.report.picture import check_matplotlib
@@ -31,6 +33,7 @@ _REPORTS: Mapping[str, Callable[[Path, ReportOptions, Report | None], Contents]]
     Settings.SCHEMA: evaluation_report,
     RobustnessSettings.SCHEMA: robustness_report,
     PairSettings.SCHEMA: pairs_report,
+    ManySettings.SCHEMA: many_report,
 }
 
 

@@ -14,6 +14,7 @@ from onnxsub.evaluate.robustness.measure import Measure
 from onnxsub.evaluate.robustness.row import SampleRow
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.robustness.tally import Tally, verdict_of
+from onnxsub.evaluate.tables import cell
 from onnxsub.metrics.convergence import ConvergenceRow
 from onnxsub.metrics.intervals import clopper_pearson
 from onnxsub.metrics.pointwise import CurvePoint
@@ -193,7 +194,7 @@ def samples_csv(rows: Sequence[SampleRow], s: RobustnessSettings) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["verdict", *names])
-    writer.writerows([verdict_of(r, s), *(getattr(r, name) for name in names)] for r in rows)
+    writer.writerows([verdict_of(r, s), *(cell(getattr(r, name)) for name in names)] for r in rows)
     return text.getvalue()
 
 

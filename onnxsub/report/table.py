@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
@@ -11,6 +12,9 @@ from typing import Any, TypeVar
 from onnxsub.evaluate.numbers import NONE
 from onnxsub.evaluate.settings import is_paper
 from onnxsub.evaluate.summary import Line
+from onnxsub.evaluate.tables import cell
+from onnxsub.report.paper_table import PAPER_HEADS, PAPER_NOTE, paper_cells
+from onnxsub.visible import visible
 
 T = TypeVar("T")
 
@@ -81,22 +85,24 @@ def distances(lines: Sequence[Line], trainings: Mapping[str, str], protocol: str
     paper = is_paper(protocol)
     heads = ["network", *(["training"] if trained else []), *(["verifier"] if verifiers else []), "type", "gamma", "counted"]
     words = len(heads)
-    heads += ["difference, mean ± sd", "largest", "attack", "pruning, s", "solver with, s", "solver without, s", "speed-up"]
+    heads += PAPER_HEADS if paper else [
+        "difference, mean ± sd", "largest", "attack", "pruning, s", "solver with, s", "solver without, s", "speed-up",
+    ]  # fmt: skip
     cells = []
     for x in lines:
-        with_s, without_s, times = (x.run_hat_s, x.run_bnd_s, x.run_speed_up) if paper else (x.hat_s, x.bnd_s, x.speed_up)
+        own = paper_cells(x, _percent, _seconds) if paper else (
+            _percent(x.difference) if x.sd is None else f"{_percent(x.difference)} ± {_percent(x.sd)}",
+            _percent(x.worst), _percent(x.attack_difference), _seconds(x.prune_s), _seconds(x.hat_s), _seconds(x.bnd_s),
+            NONE if x.speed_up is None else f"{x.speed_up:.3g}x",
+        )  # fmt: skip
         cells.append((
             x.model, *([trainings.get(x.model) or NONE] if trained else []), *([x.verifier] if verifiers else []),
-            x.method, f"{x.gamma:g}", f"{x.counted:,} of {x.samples:,}",
-            _percent(x.difference) if x.sd is None else f"{_percent(x.difference)} ± {_percent(x.sd)}",
-            _percent(x.worst), _percent(x.attack_difference), _seconds(x.prune_s), _seconds(with_s), _seconds(without_s),
-            NONE if times is None else f"{times:.3g}x",
+            x.method, f"{x.gamma:g}", f"{x.counted:,} of {x.samples:,}", *own,
         ))  # fmt: skip
-    what = "per solver run, over the radii that the network itself was asked for" if paper else "mean per sample"
-    note = (
+    note = PAPER_NOTE if paper else (
         "Difference: |d_hat - d_bnd| / d_bnd over the samples whose two distances are both exact (counted). "
-        f"Attack: d_adv / d_bnd - 1 over the same samples. Solver with and without pruning, {what}; "
-        + ("speed-up is their quotient." if paper else "speed-up counts pruning; a time-out counts as long as it took.")
+        "Attack: d_adv / d_bnd - 1 over the same samples. Solver with and without pruning, mean per sample; "
+        "speed-up counts pruning; a time-out counts as long as it took."
     )
     numeric = (*[False] * words, *[True] * (len(heads) - words))
     return Table("Distances on substitutes", note, tuple(heads), numeric, tuple(cells))
@@ -137,7 +143,7 @@ def to_markdown(tables: Sequence[Table]) -> str:
     parts = []
     for table in tables:
         rows = [table.heads, tuple("---:" if n else "---" for n in table.numeric), *table.cells]
-        body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+        body = "\n".join("| " + " | ".join(_markdown(text) for text in row) + " |" for row in rows)
         parts.append(f"### {table.title}\n\n{body}\n\n{table.note}\n")
     return "\n".join(parts)
 
@@ -149,7 +155,7 @@ def records_csv(records: Sequence[Any]) -> str:
         names = [f.name for f in fields(records[0])]
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(names)
-        writer.writerows([getattr(record, name) for name in names] for record in records)
+        writer.writerows([cell(getattr(record, name)) for name in names] for record in records)
     return text.getvalue()
 
 
@@ -173,8 +179,16 @@ _TEX = {
 }  # fmt: skip
 
 
+_TAG = re.compile("<(?=[A-Za-z/!?])")
+
+
+def _markdown(text: str) -> str:
+    """A cell of a table; a tag in a name is text."""
+    return _TAG.sub("&lt;", visible(text)).replace("|", "\\|")
+
+
 def _tex(text: str) -> str:
-    return "".join(_TEX.get(c, c) for c in text)
+    return "".join(_TEX.get(c, c) for c in visible(text))
 
 
 def _percent(value: float | None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -9,13 +11,24 @@ from torch.nn.functional import cross_entropy
 __all__ = ["perturb", "robust_accuracy"]
 
 
-def perturb(net: nn.Module, x: Tensor, y: Tensor, radius: float, steps: int, size: float, rng: torch.Generator) -> Tensor:
+def perturb(
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    radius: float,
+    steps: int,
+    size: float,
+    rng: torch.Generator,
+    *,
+    climb: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """`x_{k+1} = clip(x_k + size * sign(grad loss(x_k)))` onto the ball of `radius` and [0, 1], from a random start in the ball.
 
     One step of 1.25 radii is the fast attack of Wong et al. 2020 (algorithm 3); more and smaller ones are Madry et al. 2018.
 
     Args:
         x: images `(N, ...)` in [0, 1]. y: their labels `(N,)`. size: of a step, in input units. rng: on the CPU.
+        climb: what the steps go up, of the points `(N, ...)` in one number; None: the sum of their cross entropies.
     """
     lower, upper = (x - radius).clamp_(min=0), (x + radius).clamp_(max=1)
     start = torch.rand(x.shape, generator=rng, dtype=x.dtype).to(x.device)
@@ -23,7 +36,8 @@ def perturb(net: nn.Module, x: Tensor, y: Tensor, radius: float, steps: int, siz
     for _ in range(steps):
         with torch.enable_grad():
             point.requires_grad_(True)
-            (gradient,) = torch.autograd.grad(cross_entropy(net(point), y, reduction="sum"), point)
+            height = cross_entropy(net(point), y, reduction="sum") if climb is None else climb(point)
+            (gradient,) = torch.autograd.grad(height, point)
         point = torch.minimum(torch.maximum(point.detach() + size * gradient.sign(), lower), upper)
     return point.detach()
 

@@ -50,13 +50,22 @@ class Card:
 
 
 def measure(
-    net: nn.Sequential, recipe: Recipe, data: ImageSet, *, device: str = "cpu", progress: Report | None = None
+    net: nn.Sequential,
+    recipe: Recipe,
+    data: ImageSet,
+    *,
+    device: str = "cpu",
+    attacked: int | None = None,
+    progress: Report | None = None,
 ) -> dict[str, Any] | None:
     """Accuracy on all test images, clean and under attack; None where there are none.
 
     Under attack it is that of `robust_accuracy` with `STEPS` steps and `RESTARTS` restarts, an upper bound of the robust accuracy,
     at every budget that the data set has recipes for and at the recipe's own. The attack runs in float64: its steps follow signs,
     and in float32 one image in sixteen ends elsewhere when a processor adds in another order.
+
+    Args:
+        attacked: that many test images are attacked, the first ones; None for all of them. The clean accuracy is that of all.
     """
     if data.test is None:
         return None
@@ -65,12 +74,13 @@ def measure(
     x, y = on_unit_scale(torch.from_numpy(data.test.x)).to(where), torch.from_numpy(data.test.y).to(where)
     exact, points = copy.deepcopy(net).double(), on_unit_scale(torch.from_numpy(data.test.x), torch.float64).to(where)
     budgets = sorted({*BUDGETS.get(recipe.data, ()), recipe.budget} - {0.0})
-    attacked = []
+    count = len(y) if attacked is None else min(attacked, len(y))
+    under = []
     for i, budget in enumerate(budgets):
         if progress is not None:
-            progress(i / len(budgets), f"attacking {len(y)} test images at radius {budget:.4g}")
-        share = robust_accuracy(exact, points, y, budget, steps=STEPS, restarts=RESTARTS, seed=recipe.seed)
-        attacked.append({"radius": budget, "accuracy": share})
+            progress(i / len(budgets), f"attacking {count} test images at radius {budget:.4g}")
+        share = robust_accuracy(exact, points[:count], y[:count], budget, steps=STEPS, restarts=RESTARTS, seed=recipe.seed)
+        under.append({"radius": budget, "accuracy": share})
     clean = robust_accuracy(net, x, y, 0.0)
     net.cpu()
     return {
@@ -78,9 +88,9 @@ def measure(
         "accuracy": clean,
         "attack": {
             "method": "PGD", "steps": STEPS, "restarts": RESTARTS, "step": "2.5 radius / steps", "seed": recipe.seed,
-            "dtype": "float64",
+            "dtype": "float64", "images": count,
         },
-        "under_attack": attacked,
+        "under_attack": under,
     }
 
 

@@ -46,10 +46,11 @@ class Checkpoint:
     def check(self, recipe: Recipe, data_sha256: str, path: str | os.PathLike[str]) -> None:
         """Raises InputError unless this is a state of training `recipe` on these images; names the first difference."""
         ours, theirs = recipe.to_json(), self.recipe.to_json()
-        for key, value in ours.items():
-            if theirs[key] != value:
+        for key in {**ours, **theirs}:
+            there, here = theirs.get(key, "none"), ours.get(key, "none")  # only a regime may be absent
+            if there != here:
                 raise InputError(
-                    f"checkpoint {os.fspath(path)!r} is of another training: {key} is {theirs[key]} there and {value} here; "
+                    f"checkpoint {os.fspath(path)!r} is of another training: {key} is {there} there and {here} here; "
                     "use the same options, another -o, or --restart"
                 )
         if self.data_sha256 != data_sha256:

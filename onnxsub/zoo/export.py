@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import nn
 from onnxsub.errors import ModelError
 from onnxsub.ops.base import Shape
 from onnxsub.runtime import Runtime
+from onnxsub.zoo.build import weighted
 from onnxsub.zoo.recipe import Recipe, model_name
 
 __all__ = ["METADATA", "check_export", "to_onnx"]
@@ -26,9 +28,13 @@ METADATA = "onnxsub.zoo"
 TOLERANCE = 1e-5
 """Largest difference of the logits between torch and onnxruntime, as a share of the largest logit and at least of 1."""
 
+_PLAIN: Mapping[type[nn.Module], tuple[str, str]] = {
+    nn.ReLU: ("Relu", "relu"), nn.Tanh: ("Tanh", "tanh"), nn.Sigmoid: ("Sigmoid", "sigmoid"),
+}  # fmt: skip
+
 
 def to_onnx(net: nn.Sequential, shape: Shape, recipe: Recipe, *, one_row: bool = False) -> ModelProto:
-    """`net` as Conv, Relu, Flatten and Gemm nodes with their weights as initializers; input `image`, output `logits`.
+    """`net` as ordinary nodes, one per layer, with their weights as initializers; input `image`, output `logits`.
 
     Args:
         net: what `build` gives, in float32.
@@ -65,12 +71,20 @@ def to_onnx(net: nn.Sequential, shape: Shape, recipe: Recipe, *, one_row: bool =
             add("Gemm", "dense", module, transB=1)
         elif isinstance(module, nn.Flatten):
             add("Flatten", "flatten", axis=1)
-        elif isinstance(module, nn.ReLU):
-            add("Relu", "relu")
+        elif isinstance(module, nn.AvgPool2d):
+            window = [int(n) for n in module.kernel_size]  # type: ignore[union-attr]  # `build` gives both sides
+            add("AveragePool", "mean", kernel_shape=window, strides=window)
+        elif isinstance(module, nn.Hardtanh):
+            ends = {"clip1.min": module.min_val, "clip1.max": module.max_val}
+            initializers += [numpy_helper.from_array(np.array(v, dtype=np.float32), name) for name, v in ends.items()]
+            add("Clip", "clip")
+            nodes[-1].input.extend(ends)
+        elif type(module) in _PLAIN:
+            add(*_PLAIN[type(module)])
         else:
             raise ModelError(f"the zoo has no ONNX form of {type(module).__name__}; build the network with onnxsub.zoo.build")
     nodes[-1].output[0] = "logits"
-    classes = initializers[-1].dims[0]
+    classes = weighted(net)[-1].weight.shape[0]
     graph = helper.make_graph(
         nodes,
         model_name(recipe),
@@ -83,8 +97,11 @@ def to_onnx(net: nn.Sequential, shape: Shape, recipe: Recipe, *, one_row: bool =
     return model
 
 
-def check_export(proto: ModelProto, net: nn.Sequential, shape: Shape) -> float:
+def check_export(proto: ModelProto, net: nn.Sequential, shape: Shape, scale: float = 1.0) -> float:
     """Largest difference between onnxruntime on the file and torch on `net`, over eight random images.
+
+    Args:
+        scale: the largest number that the file computes with, where that is above its logits.
 
     Raises:
         ModelError: it is above `TOLERANCE`, or onnxruntime does not take the file.
@@ -93,6 +110,6 @@ def check_export(proto: ModelProto, net: nn.Sequential, shape: Shape) -> float:
     with torch.no_grad():
         wanted = net(torch.from_numpy(x)).numpy()
     difference = float(np.abs(Runtime(proto).logits(x) - wanted).max())
-    if not difference <= TOLERANCE * max(1.0, float(np.abs(wanted).max())):
+    if not difference <= TOLERANCE * max(scale, float(np.abs(wanted).max())):
         raise ModelError(f"onnxruntime and torch differ by {difference:.2g} on the exported network; please report this")
     return difference

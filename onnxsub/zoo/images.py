@@ -197,7 +197,8 @@ def _jpeg(arrays: dict[str, Array], what: str) -> Labelled:
         raise MissingDependencyError(f'{what} holds JPEG images, which need Pillow; run pip install "onnxsub[images]"') from error
     data, offset = arrays["jpeg"].tobytes(), arrays["offset"]
     try:
-        x = np.stack([np.asarray(Image.open(io.BytesIO(data[a:b])).convert("RGB")) for a, b in itertools.pairwise(offset)])
+        files = (io.BytesIO(data[a:b]) for a, b in itertools.pairwise(offset))
+        x = np.stack([np.asarray(Image.open(file, formats=("JPEG",)).convert("RGB")) for file in files])
     except (OSError, ValueError) as error:
         raise InputError(f"{what}: a JPEG image in it is damaged ({one_line(error, 80)}); write it again") from error
     return Labelled(channels_first(x, what), _labels(arrays["y"], f"{what}, array 'y'"))

@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from onnxsub.errors import InputError, OptionError
 from onnxsub.zoo.architectures import architecture
-from onnxsub.zoo.attacks import perturb
 from onnxsub.zoo.build import build
 from onnxsub.zoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from onnxsub.zoo.images import ImageSet
+from onnxsub.zoo.losses import loss_of
 from onnxsub.zoo.recipe import Recipe
 
 __all__ = ["augmented", "on_unit_scale", "pick_device", "train"]
@@ -53,7 +52,8 @@ def train(
         save_seconds: see `SAVE_SECONDS`.
 
     Raises:
-        InputError: the checkpoint is of another recipe, of other images or damaged; there is no such device.
+        InputError: the checkpoint is of another recipe, of other images or damaged; there is no such device; the training diverged:
+            then the checkpoint holds the last state that was good.
         OutputError: the checkpoint cannot be written.
     """
     where = pick_device(device)
@@ -73,6 +73,7 @@ def train(
     per_epoch = -(-len(data.train) // recipe.batch)
     total = recipe.epochs * per_epoch
     order = np.empty(0, dtype=np.int64)
+    lost = loss_of(recipe)
     start = saved_at = time.monotonic()
     text, loss_sum, losses = "", 0.0, 0
 
@@ -96,20 +97,20 @@ def train(
                 x = augmented(x, rng)
             x, y = x.to(where), y_all[rows].to(where)
             phase, radius = recipe.phase(epoch), recipe.budget_at((step + 1) / per_epoch)
-            if phase.steps:
-                x = perturb(net, x, y, radius, phase.steps, phase.size * radius, rng)
             for group in optimiser.param_groups:
                 group["lr"] = recipe.rate_at((step + 1) / (total + 1))
             optimiser.zero_grad()
-            loss = cross_entropy(net(x), y)
+            loss = lost(net, x, y, radius, phase, rng)
             torch.autograd.backward(loss)
             optimiser.step()
             loss_sum, losses = loss_sum + loss.item(), losses + 1
             if not np.isfinite(loss_sum):
-                raise InputError(f"the training diverged in epoch {epoch + 1}; take a smaller learning rate")
+                raise _diverged(epoch, checkpoint)
             if progress is not None and (i % 10 == 0 or i + 1 == per_epoch):
                 progress((step + 1) / total, text)
             if i + 1 == per_epoch or time.monotonic() - saved_at >= save_seconds:
+                if not all(bool(torch.isfinite(p).all()) for p in net.parameters()):
+                    raise _diverged(epoch, checkpoint)  # what was saved before stays
                 save(step + 1)
                 saved_at = time.monotonic()
     return net.cpu().eval()
@@ -151,6 +152,12 @@ def _repeatable() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before
+
+
+def _diverged(epoch: int, checkpoint: str | os.PathLike[str] | None) -> InputError:
+    kept = checkpoint is not None and Path(checkpoint).exists()
+    where = f"; checkpoint {os.fspath(checkpoint)!r} holds the last good state" if checkpoint is not None and kept else ""
+    return InputError(f"the training diverged in epoch {epoch + 1}{where}; take a smaller learning rate, and --restart")
 
 
 def _mixed(seed: int, step: int) -> int:

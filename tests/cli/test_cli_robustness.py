@@ -108,3 +108,23 @@ def test_interrupted(files: tuple[Path, Path], tmp_path: Path, onnxsub: Run, mon
     assert "the same command goes on" in ran.err
     monkeypatch.setattr(drive, "Processes", lambda jobs, run_id: Here(Invented(0.5)))
     assert onnxsub("robustness", "--run", tmp_path / "run", "--json").json["done_now"] == 8
+
+
+def test_several_radii_and_metrics_are_one_table(files: tuple[Path, Path], tmp_path: Path, onnxsub: Run) -> None:
+    more = ("--labels", "predicted", "--limit", 3)
+    argv: list[Any] = ["robustness", files[0], "--data", files[1], "--run", tmp_path / "run", "--eps", "0.1,0.02"]
+    argv += ["--metric", "satisfaction,security"]
+    d = onnxsub(*argv, *more, "--json").json
+    assert d["schema"] == "onnxsub.robustness-many/1"
+    assert [(b["metric"], b["eps"]) for b in d["blocks"]] == [(m, e) for m in ("satisfaction", "security") for e in (0.02, 0.1)]
+    assert all(b["interval"]["lower"] <= b["estimate"]["lower"] <= b["interval"]["upper"] for b in d["blocks"])
+    shown = onnxsub("robustness", "--run", tmp_path / "run")
+    assert shown.code == 0
+    assert "satisfaction" in shown.out
+    assert "security" in shown.out
+    wrong = onnxsub(*argv[:-1], "satisfaction,securty", *more)
+    assert wrong.code == 2
+    assert "security" in wrong.err
+    assert "--batch" in onnxsub(*begin(files, tmp_path / "other", *more, "--batch", 5)).err
+    unheeded = onnxsub(*argv[:-1], "satisfaction", *more, "--batch", 5)
+    assert (unheeded.code, "--batch belongs to --metric security" in unheeded.err) == (2, True)

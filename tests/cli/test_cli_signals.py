@@ -33,6 +33,22 @@ def start(arguments: list[str], ignored: bool, path: str = "") -> subprocess.Pop
     )  # fmt: skip
 
 
+def blocking_anchor(folder: Path) -> tuple[Path, Path, str]:
+    """An anchor at whose opening a command waits, the file that says so, and what PYTHONPATH must begin with."""
+    anchor, opened, stub = folder / "anchor.csv", folder / "opened", folder / "stub"
+    anchor.write_text("0")
+    stub.mkdir()
+    (stub / "sitecustomize.py").write_text(
+        "import pathlib, sys, time\n"
+        "def wait(event, given):\n"
+        f"    if event == 'open' and str(given[0]) == {str(anchor)!r}:\n"
+        f"        pathlib.Path({str(opened)!r}).touch()\n"
+        "        time.sleep(600)\n"
+        "sys.addaudithook(wait)\n"
+    )
+    return anchor, opened, str(stub)
+
+
 def wait(until: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + 60
     while not until():
@@ -43,23 +59,12 @@ def wait(until: Callable[[], bool], what: str) -> None:
 @pytest.mark.parametrize(("number", "ignored"), SIGNALS, ids=NAMES)
 @pytest.mark.parametrize("command", [("attack",), ("bounds", "--eps", "0.1"), ("prune",), ("export-property", "--eps", "0.1")])
 def test_every_command_ends_with_one_line(digits: Path, command: tuple[str, ...], number: signal.Signals, ignored: bool) -> None:
-    fifo = digits / "anchor.csv"  # a pipe without a writer: the command waits there
-    os.mkfifo(fifo)
-    process = start(["-m", "onnxsub", command[0], "digits.onnx", "--x0", str(fifo), *command[1:]], ignored)
-    handles = []
-
-    def reading() -> bool:  # opening for writing without blocking works as soon as the command reads
-        try:
-            handles.append(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
-        except OSError:
-            return False
-        return True
-
-    wait(reading, "the command never opened its anchor")
+    anchor, opened, stub = blocking_anchor(digits)
+    process = start(["-m", "onnxsub", command[0], "digits.onnx", "--x0", str(anchor), *command[1:]], ignored, stub)
+    wait(opened.exists, "the command never opened its anchor")
     time.sleep(0.1)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    os.close(handles[0])
     assert process.returncode == 130
     assert (out, err) == ("", "onnxsub: interrupted\n")
     assert not list(digits.glob("*.lin-*"))

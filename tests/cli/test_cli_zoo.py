@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import onnxsub.zoo.pipeline as pipeline
@@ -34,7 +35,7 @@ def test_list(onnxsub: Run) -> None:
         assert text in ran.out
     keys = onnxsub("zoo", "list", "--json").json
     assert keys["schema"] == "onnxsub.zoo-list/1"
-    assert [a["name"] for a in keys["architectures"]] == list("ABCDEFG")
+    assert [a["name"] for a in keys["architectures"]] == [*"ABCDEFG", "fc30", "fc100", "lenet", "nin"]
     assert keys["architectures"][2]["parameters"] == {"1x28x28": 166_406, "3x32x32": 214_918}
     assert [d["name"] for d in keys["datasets"]] == ["mnist", "fashion-mnist", "cifar10"]
 
@@ -84,6 +85,32 @@ def test_arrays_by_name(onnxsub: Run, images: Path) -> None:
     assert card["command"] == "onnxsub zoo train A --dataset mine --data other.npz --array a --labels b --epochs 1"
 
 
+def test_a_named_recipe_and_few_attacked_images(onnxsub: Run, images: Path) -> None:
+    line = ("zoo", "train", "A", "--data", images, "--adv", 0.1, "--recipe", "fast", "--epochs", 1, "--attacked", 20)
+    ran = onnxsub(*line)
+    assert ran.code == 0
+    assert "at 0.1 (the first 20)" in ran.out
+    card = json.loads(Path("blobs-a-adv0.1.json").read_text())
+    assert card["command"] == "onnxsub zoo train A --data blobs.npz --adv 0.1 --recipe fast --epochs 1 --attacked 20"
+    assert (card["recipe"]["batch"], card["figures"]["attack"]["images"]) == (128, 20)
+
+
+def test_regimes(onnxsub: Run, images: Path) -> None:
+    line = ("zoo", "train", "mlp:9:clamp", "--data", images, "--regime", "sr", "--eps", 0.05, "--delta", 2, "--epochs", 1)
+    assert onnxsub(*line).code == 0
+    stem = "blobs-mlp-9x1-relu-clamp-sr0.05"
+    card = json.loads(Path(f"{stem}.json").read_text())
+    assert card["recipe"]["regime"] == {"name": "sr", "alpha": 1.0, "beta": 0.2, "delta": 2.0, "norm": "inf"}
+    wanted = "onnxsub zoo train mlp:9x1:relu:clamp --data blobs.npz --regime sr --eps 0.05 --delta 2.0 --epochs 1"
+    assert card["command"] == wanted
+    assert onnxsub("zoo", "train", "A", "--data", images, "--regime", "adversarial", "--epochs", 1).code == 0
+    assert json.loads(Path("blobs-a-adv0.1.json").read_text())["command"].endswith("--adv 0.1 --epochs 1")
+    assert onnxsub("zoo", "export", f"{stem}.pt", "--clamp", "relu", "-o", "relus.onnx").code == 0
+    assert "Clip" not in [n.op_type for n in onnx.load("relus.onnx").graph.node]
+    ran = onnxsub(*line, "--beta", 0.4)
+    assert (ran.code, "is of another training: regime is" in ran.line) == (4, True)
+
+
 def test_interrupt_and_go_on(onnxsub: Run, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = ("zoo", "train", "A", "--data", images, "--epochs", 4, "--rate", 0.01)
     assert onnxsub(*line, "-o", "whole.onnx").code == 0
@@ -127,6 +154,13 @@ def test_progress_goes_to_standard_error(onnxsub: Run, images: Path) -> None:
         (("A", "--data", "none.npz"), 4, "data file 'none.npz' does not exist"),
         (("A", "--data", "blobs.npz", "--array", "x"), 4, "holds no arrays x and y_train, it has x_train"),
         (("A", "--data", "blobs.npz", "--epochs", "0"), 2, "a training of 0 epochs"),
+        (("A", "--data", "blobs.npz", "--regime", "sr", "--eta", "0.5"), 2, "--eta is no parameter of regime sr"),
+        (("A", "--data", "blobs.npz", "--regime", "sr", "--eps", "0"), 2, "regime sr needs a radius"),
+        (("A", "--data", "blobs.npz", "--regime", "sr", "--adv", "0.1"), 2, "--adv is --regime adversarial with --eps"),
+        (("A", "--data", "blobs.npz", "--eps", "0.1"), 2, "--eps is the radius of a regime"),
+        (("A", "--data", "blobs.npz", "--regime", "base", "--eps", "0.1"), 2, "regime base has no radius"),
+        (("A", "--data", "blobs.npz", "--regime", "adversarial", "--eps", "0"), 2, "adversarial needs a radius"),
+        (("A", "--data", "blobs.npz", "--attacked", "0"), 2, "0 attacked test images are not possible"),
         (("A", "--data", "blobs.npz", "--threads", "0"), 2, "--threads 0 is not possible"),
         (("A", "--data", "blobs.npz", "--seed", "-3"), 2, "seed -3 is not possible"),
         (("A", "--data", "blobs.npz", "-o", "net.pt"), 2, "-o 'net.pt' has the ending '.pt'; give one of .onnx"),

@@ -104,6 +104,8 @@ def _activations() -> list[Case]:
     found += [Case("Erf", (shape,), opsets=(9, 13)), Case("Mish", (shape,), opsets=(18, 22))]
     found += [Case("HardSwish", (shape,), opsets=(14, 22))]
     found += [Case("Round", (shape,), opsets=(11, 22))]
+    found += [Case(op, (shape,), opsets=(7, 13)) for op in ("Floor", "Ceil")]
+    found += [Case("Mod", (shape, c), {"fmod": 1}, (10, 13)) for c in (np.array(0.3, F32), np.array([-0.7, 0.2, 1.1, 5.0], F32))]
     found += [Case("QuantizeLinear", (shape, np.array(0.1, F32), np.array(3, np.int8)), opsets=(10, 13, 19, 21, 23))]
     found += [Case("Swish", (shape,), a, (24,)) for a in ({}, {"alpha": 1.7})]
     found += [Case("LeakyRelu", (shape,), {"alpha": a}, (7, 16)) for a in (0.1, 0.0, 1.0, 2.5, -0.5)]
@@ -262,6 +264,7 @@ def _normalisations() -> list[Case]:
         Case("RMSNormalization", ((3, 6), random((6,))), {"epsilon": 1e-3}, (23,)),
         Case("InstanceNormalization", (shape, gamma, beta), {"epsilon": 1e-3}, (7, 22)),
         Case("GroupNormalization", (shape, gamma, beta), {"num_groups": 2}, (21,)),
+        Case("GroupNormalization", (shape, gamma[:2], beta[:2]), {"num_groups": 2, "epsilon": 1e-3}, (18,), note="groups"),
         Case("LpNormalization", (shape,), opsets=(7, 22)),
         Case("LpNormalization", (shape,), {"axis": 1, "p": 1}, (7, 22)),
         Case("LRN", (shape,), {"size": 3, "alpha": 0.3, "beta": 0.6, "bias": 1.5}, (7, 13)),

@@ -23,7 +23,7 @@ from tests.ops.tools import nodes_of
 ELEMENTWISE = {
     "Abs", "Add", "Celu", "Clip", "Div", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log",
     "Mish", "Mul", "Neg", "PRelu", "Reciprocal", "Sqrt", "Relu", "Round", "Selu", "Sigmoid", "Softplus", "Softsign", "Sub", "Swish",
-    "Tanh", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Sign", "ThresholdedRelu",
+    "Tanh", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Sign", "ThresholdedRelu", "Floor", "Ceil",
 }  # fmt: skip
 
 OTHERWISE = ("test_resize_downsample_scales_cubic_align_corners", "test_resize_downsample_scales_linear_align_corners")
@@ -132,7 +132,7 @@ def test_onnx_node_cases() -> None:
     # (cases of LayerNormalization use all three outputs, those of ReduceLogSumExp are in float64; those of `along` work along
     # axis 0, are missing, are of integers, of two truths or have a condition first; onnxruntime is held against their cases)
     along = {"Expand", "GatherElements", "GatherND", "ScatterND", "Tile", "Trilu", "Where"}
-    along |= {"And", "Equal", "GlobalLpPool", "Or", "Xor"}
+    along |= {"And", "Equal", "GlobalLpPool", "Mod", "Or", "Xor"}
     integer = {n for n in READERS if "Integer" in n or "uantize" in n or "." in n or n.startswith("QLinear")}  # tests of their own
     allowed = {"Cast", "Concat", "LayerNormalization", "ReduceLogSumExp", "Reshape"} | integer | along
     assert set(READERS) - ran <= allowed, sorted(set(READERS) - ran - allowed)

@@ -17,6 +17,7 @@ from onnxsub.layouts.emit import Writer
 from onnxsub.lower import lower_nodes
 from onnxsub.ops.base import Array
 from onnxsub.ops.quantize import Quantise
+from onnxsub.ops.stairs import Stairs
 from tests.ops.test_encode import encoded
 from tests.ops.tools import Case, nodes_of, normal, random, run
 
@@ -78,7 +79,28 @@ OPS = {name: quantiser(made(name)[0]) for name in PAIRS}
 OPS["Round"] = Case("Round", (SHAPE,), opsets=(11,)).op1()  # type: ignore[assignment]
 OPS["stored"] = replace(OPS["per axis"], stored=True)
 OPS["with room"] = replace(OPS["coarse"], room=np.array(0.1))
+_common = {"op_type": "Made", "node": "made", "inputs": ("x0",), "output": "y0", "in_shapes": (SHAPE,), "out_shape": SHAPE}
+_steps = {"zero": np.zeros(()), "low": -math.inf, "high": math.inf, "stored": False, "room": np.zeros(())}
+OPS["stairs"] = Stairs(**_common, **_steps, step=np.array([0.3, 1.0, 2.0, 0.7]))  # type: ignore[arg-type]
 ALL = pytest.mark.parametrize("op", OPS.values(), ids=OPS.keys())
+
+
+@pytest.mark.parametrize("op", ["Floor", "Ceil", "Mod"])
+def test_whole_numbers_and_their_neighbours_are_those_of_onnxruntime(op: str) -> None:
+    """Where the value jumps, and the float32 numbers on either side; a step that float32 cannot state is jumped at as it is."""
+    divisors = (np.array(1.0, F32), np.array(0.1, F32)) if op == "Mod" else (None,)
+    for c in divisors:
+        case = Case(op, ((24,),) if c is None else ((24,), c), {"fmod": 1} if op == "Mod" else {}, opsets=(13,))
+        network = lower_nodes(nodes_of(case.model(13)), "x0", (24,), "y0")
+        at = np.arange(-12, 12).astype(F32) * (F32(1) if c is None else c)
+        for x in (at, np.nextafter(at, F32(np.inf)), np.nextafter(at, F32(-np.inf))):
+            with torch.no_grad():
+                found = network.forward(torch.from_numpy(x[None]).double()).numpy()
+            # float64 has no half beside the smallest numbers: there either side is within rounding
+            true = run(case.model(13), {"x0": x[None]})[0]
+            near = np.abs(x) < 1e-30
+            np.testing.assert_allclose(found[0][~near], true[0][~near], rtol=0, atol=1e-6)
+            assert (np.abs(found - true)[0][near] <= 1.0).all()
 
 
 @pytest.mark.parametrize("name", PAIRS)

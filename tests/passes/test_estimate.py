@@ -67,10 +67,15 @@ def test_many_directions_lead_to_the_intervals_of_fastlin(network: Network) -> N
 
 def test_the_order_is_that_of_fastlin(network: Network) -> None:
     ball = ball_of(network)
-    reference, found = compute_bounds(network, *ball, "fastlin"), estimate_widths(network, *ball)
     names = [op.output for op in network.activations]
-    pairs = [np.concatenate([widths(b, n) for n in names]) for b in (reference, found)]
-    assert spearmanr(*pairs)[0] >= 0.95
+
+    def all_widths(pre: object) -> np.ndarray:
+        return np.concatenate([widths(pre, n) for n in names])
+
+    reference = all_widths(compute_bounds(network, *ball, "fastlin"))
+    orders = [spearmanr(reference, all_widths(estimate_widths(network, *ball, seed=seed)))[0] for seed in range(40)]
+    # single seeds of this small network spread by 0.015 round 0.958, so one seed says little
+    assert np.mean(orders) >= 0.95
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -130,6 +135,31 @@ def test_one_seed_gives_one_estimate_and_a_point_has_no_width(network: Network) 
     assert not np.array_equal(widths(one, last), widths(other, last))
     point = estimate_widths(network, ball[0], ball[0], directions=16)
     assert max(widths(point, op.output).max() for op in network.activations) <= 1e-5
+
+
+@pytest.mark.parametrize("directions", [16, 128])
+def test_layers_of_lines_are_not_pushed_through_again(network: Network, directions: int) -> None:
+    ball = ball_of(network)
+    x0, xa = (ball[0] + ball[1]) / 2, ball[1]
+    chosen = lines(network, "lin", x0, xa)
+    kept = {op.output: np.ones(op.out_shape, dtype=bool) for op in network.prunable}
+    first, second, *_ = list(kept)
+    start = None
+    for name in (None, first, second):
+        if name is not None:
+            kept[name][:] = False
+        g = substitute(network, chosen, kept)
+        once = estimate_widths(g, *ball, directions=directions)
+        again = estimate_widths(g, *ball, directions=directions, start=start)
+        start = again.start
+        assert all(torch.equal(once.pre[n][i], again.pre[n][i]) for n in once.pre for i in (0, 1))
+        assert set(once.pre) == set(again.pre)
+    assert start is not None
+    assert start.number > g.ops.index(g.producers[second])
+    other = estimate_widths(g, *ball, directions=directions + 1, start=start)  # other directions begin anew
+    assert torch.equal(other.pre[second][0], estimate_widths(g, *ball, directions=directions + 1).pre[second][0])
+    with pytest.raises(ValueError, match="keeps fewer units"):
+        estimate_widths(network, *ball, directions=directions, start=start)
 
 
 def test_weights_that_overflow_give_no_numbers_in_disguise() -> None:

@@ -119,6 +119,9 @@ class PairJob:
         y = self.plan.samples.y
         return None if y is None else int(y[row])
 
+    def block(self, unit: Unit) -> tuple[int, ...]:
+        return ()
+
     def attacked(self, unit: Unit, ledger: Ledger, shape: tuple[int, ...]) -> Attacked | None:
         return None
 

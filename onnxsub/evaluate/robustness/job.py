@@ -18,11 +18,12 @@ from onnxsub.evaluate.tables import write_results
 from onnxsub.evaluate.task import Attacked, Outcome
 from onnxsub.metrics.globally import shuffled
 
-__all__ = ["RobustnessJob"]
+__all__ = ["KIND_OF", "RobustnessJob"]
 
-_KIND: Mapping[str, str] = {
+KIND_OF: Mapping[str, str] = {
     "satisfaction": "decide", "security": "resist", "accuracy": "draw", "pointwise": "locate", "global": "decide",
 }  # fmt: skip
+"""Metric -> kind of its units, where verdicts are found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +42,9 @@ class RobustnessJob:
 
     @property
     def kind(self) -> str:
-        """Of all units: `decide`, `resist`, `draw` or `locate`."""
+        """Of all units: `decide`, `resist`, `draw`, `locate` or `maximise`."""
         s = self.plan.settings
-        return "locate" if s.needs_distances else _KIND[s.metric]
+        return "locate" if s.needs_distances else "maximise" if s.quantitative else KIND_OF[s.metric]
 
     @property
     def limit(self) -> float | None:
@@ -65,6 +66,9 @@ class RobustnessJob:
     def label(self, row: int) -> int | None:
         y = self.plan.samples.y
         return None if y is None or not self.plan.settings.needs_label else int(y[row])
+
+    def block(self, unit: Unit) -> tuple[int, ...]:
+        return ()
 
     def attacked(self, unit: Unit, ledger: Ledger, shape: tuple[int, ...]) -> Attacked | None:
         return None

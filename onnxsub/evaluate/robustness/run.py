@@ -25,13 +25,13 @@ _UNSAID: Mapping[str, Any] = MappingProxyType({"intervals": [], "of_these_sample
 """What an unfinished run says in place of the intervals among the further figures of a measure."""
 
 
-def open_robustness(folder: Path) -> Plan[RobustnessSettings]:
+def open_robustness(folder: Path, *, allow_commands: bool = False) -> Plan[RobustnessSettings]:
     """The plan of a run folder, from the files that its `run.toml` names.
 
     Raises:
         InputError: no run folder, another version or another command's, a file that is gone or has changed.
     """
-    return reopen(folder, RobustnessSettings.SCHEMA, RobustnessSettings.from_json)
+    return reopen(folder, RobustnessSettings.SCHEMA, RobustnessSettings.from_json, allow_commands=allow_commands)
 
 
 def sum_up(rows: Sequence[SampleRow], settings: RobustnessSettings) -> tuple[int, Tally, Measure]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from onnxsub.metrics.local import LocalOptions, LocalProperty
     from onnxsub.verifiers.distance import DistanceOptions
 
-__all__ = ["DISTANCES", "METRICS", "RobustnessSettings", "option_name"]
+__all__ = ["DISTANCES", "METRICS", "RobustnessSettings", "heeding", "option_name"]
 
 METRICS = ("satisfaction", "security", "accuracy", "pointwise", "global")
 DISTANCES = ("exact", "substitute", "attack", "region")
@@ -49,6 +49,11 @@ _OPTION = MappingProxyType({"value_range": "--range"})
 def option_name(field: str) -> str:
     """The option of a field of `RobustnessSettings`."""
     return _OPTION.get(field, f"--{field}")
+
+
+def heeding(field: str) -> tuple[str, ...] | None:
+    """The metrics that heed a field of `RobustnessSettings`; None: all do."""
+    return _BELONGS.get(field)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,18 @@ def verdict_of(row: SampleRow, settings: RobustnessSettings) -> str:
     if settings.needs_distances:
         lower, upper = row.lower or 0.0, math.inf if row.upper is None else row.upper
         return "proved" if lower > settings.eps else "violated" if upper <= settings.eps else "undecided"
+    if row.status in ("exact", "bracket"):  # of the quantity: what it says of the property's own bound
+        return _against(row, settings)
     return row.status if row.status in ("proved", "violated") else "undecided"
+
+
+def _against(row: SampleRow, settings: RobustnessSettings) -> str:
+    bound, lower, upper = settings.local.bound, row.lower, row.upper
+    if settings.local.smallest:
+        lower, upper, bound = (None if upper is None else -upper), (None if lower is None else -lower), -bound
+    if upper is not None and upper <= bound:
+        return "proved"
+    return "violated" if lower is not None and lower > bound else "undecided"
 
 
 def tally(rows: Iterable[SampleRow], settings: RobustnessSettings) -> Tally:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from onnxsub.budget import Budget
+from onnxsub.evaluate.many.settings import ManySettings
 from onnxsub.evaluate.robustness.settings import DISTANCES, RobustnessSettings
 from onnxsub.evaluate.task import Done, Task
 from onnxsub.metrics.intervals import clopper_pearson
-from onnxsub.metrics.local import LocalVerdict, attack_local, decide_local, sample_local
+from onnxsub.metrics.local import LocalVerdict, attack_local, decide_local, extreme_local, sample_local
 from onnxsub.metrics.region import RegionOptions, region_distance
 from onnxsub.passes.attack import attack
 from onnxsub.query import Query
@@ -21,7 +22,9 @@ from onnxsub.verifiers.distance import distance
 from onnxsub.verifiers.result import DistanceResult
 from onnxsub.verifiers.witness import Witness
 
-__all__ = ["decide", "draw", "locate", "resist"]
+__all__ = ["decide", "draw", "locate", "maximise", "resist"]
+
+_WIDTH = 1e-3  # of the range of the value: what a bracket is brought to
 
 
 def decide(task: Task, query: Query) -> Done:
@@ -34,6 +37,20 @@ def resist(task: Task, query: Query) -> Done:
     """`violated` where the attack succeeds, `undecided` where it fails."""
     s = _settings(task)
     return _verdict(query, attack_local(query, s.local, s.local_options(task.threads), budget=Budget(s.timeout)))
+
+
+def maximise(task: Task, query: Query) -> Done:
+    """The extreme of the property's quantity over the ball, as a bracket."""
+    s = _settings(task)
+    tol = 0.99 * _WIDTH * (s.values[1] - s.values[0])
+    found = extreme_local(query, s.local, tol, s.local_options(task.threads), budget=Budget(s.timeout))
+    _check_whole(found.interrupted)
+    ends = {"lower": found.lower, "upper": found.upper, "value": found.value}
+    if found.status == "misclassified":  # of the score of its class only the value at the anchor is known
+        anchor = float(s.local.measure(query, query.x0[None]).quantity[0])
+        ends = {"lower": 0.0, "upper": anchor, "value": anchor}  # the range cuts what is averaged, not what is known
+    result = {"status": found.status, "reason": found.reason, **ends, "distance": None, "verifier": s.verifier}
+    return Done({**_facts(query), **result, **_times(found.time_s)}, found.witness, query.x0)
 
 
 def draw(task: Task, query: Query) -> Done:
@@ -116,5 +133,7 @@ def _confirmed(witness: Witness | None) -> Any:
 
 
 def _settings(task: Task) -> RobustnessSettings:
+    if isinstance(task.settings, ManySettings):
+        return task.settings.of(task.kind, task.method or "", task.gamma)
     assert isinstance(task.settings, RobustnessSettings)
     return task.settings

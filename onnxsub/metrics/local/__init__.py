@@ -6,6 +6,7 @@ from onnxsub.metrics.local.base import Counterexamples, LocalProperty, Measured
 from onnxsub.metrics.local.classification import ClassificationRobustness
 from onnxsub.metrics.local.confidence import ConfidenceRobustness
 from onnxsub.metrics.local.decide import attack_local, decide_local
+from onnxsub.metrics.local.extreme import Extreme, extreme_local
 from onnxsub.metrics.local.lipschitz import LipschitzRobustness
 from onnxsub.metrics.local.make import PROPERTIES, make_property
 from onnxsub.metrics.local.sample import sample_local
@@ -18,6 +19,7 @@ __all__ = [
     "ClassificationRobustness",
     "ConfidenceRobustness",
     "Counterexamples",
+    "Extreme",
     "LipschitzRobustness",
     "LocalOptions",
     "LocalProperty",
@@ -27,6 +29,7 @@ __all__ = [
     "StrongClassificationRobustness",
     "attack_local",
     "decide_local",
+    "extreme_local",
     "make_property",
     "sample_local",
 ]

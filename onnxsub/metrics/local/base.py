@@ -82,6 +82,10 @@ class LocalProperty(abc.ABC):
     def measure(self, query: Query, x: Array) -> Measured:
         """What onnxruntime says of points `(N, *shape)`, float32, in the ball."""
 
+    def reached(self, query: Query, x: Array) -> Array:
+        """The quantity at points `(N, *shape)` as far as rounding cannot have made it, `(N,)`: what bounds it from one side."""
+        return self.measure(query, x).quantity
+
     @abc.abstractmethod
     def counterexamples(self, query: Query) -> Counterexamples | None:
         """The points that violate the property as a network; None where it takes more than one (Lipschitz robustness)."""

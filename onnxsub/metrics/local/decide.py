@@ -24,7 +24,7 @@ from onnxsub.verifiers.property import decide_property
 from onnxsub.verifiers.registry import external_tool
 from onnxsub.verifiers.verify import VerifyOptions, verify
 
-__all__ = ["attack_local", "check_able", "decide_local"]
+__all__ = ["attack_local", "check_able", "decide_local", "settled_at_anchor"]
 
 
 def decide_local(
@@ -57,7 +57,7 @@ def _within_reach(query: Query, prop: LocalProperty, answer: Callable[[LocalProp
 
 
 def _decide(query: Query, prop: LocalProperty, options: LocalOptions, budget: Budget) -> LocalVerdict:
-    early = _at_anchor(query, prop, options.verifier)
+    early = settled_at_anchor(query, prop, options.verifier)
     if early is not None:
         return early
     if isinstance(prop, ClassificationRobustness):
@@ -83,7 +83,7 @@ def attack_local(
 
 
 def _attack(query: Query, prop: LocalProperty, options: LocalOptions, clock: Budget) -> LocalVerdict:
-    early = _at_anchor(query, prop, "attack", proves=False)
+    early = settled_at_anchor(query, prop, "attack", proves=False)
     if early is not None:
         return early
     began = time.perf_counter()
@@ -98,13 +98,14 @@ def _attack(query: Query, prop: LocalProperty, options: LocalOptions, clock: Bud
             what = prop.counterexamples(query)
             assert what is not None
             point = hunt(query, prop, what, options, clock).witness
-        reason = "the attack found no point; nothing is proved" if point is None else "a point of the ball that the attack found"
+        missed = clock.why if clock.over else "the attack found no point; nothing is proved"
+        reason = missed if point is None else "a point of the ball that the attack found"
         return Found(False, point, reason, False, {"attack": time.perf_counter() - began})
 
     return _answer(query, prop, options, look, "attack")
 
 
-def _at_anchor(query: Query, prop: LocalProperty, verifier: str, *, proves: bool = True) -> LocalVerdict | None:
+def settled_at_anchor(query: Query, prop: LocalProperty, verifier: str, *, proves: bool = True) -> LocalVerdict | None:
     """What the anchor alone decides; None: nothing.
 
     Args:

@@ -55,14 +55,27 @@ class LipschitzRobustness(LocalProperty):
         return self.lipschitz
 
     def measure(self, query: Query, x: Array) -> Measured:
-        f, start = query.logits(x).astype(np.float64), query.logits(query.x0[None]).astype(np.float64)
-        change, radius = np.abs(f - start).max(axis=1), query.radius(x)
-        ratio = np.divide(change, radius, out=np.zeros_like(change), where=radius > 0)
-        room = ROUNDING * (np.abs(f).max(axis=1) + np.abs(start).max())
-        return Measured(ratio, np.asarray(change > self.lipschitz * radius + room))
+        change, radius, room = _moved(query, x)
+        return Measured(_ratio(change, radius), np.asarray(change > self.lipschitz * radius + room))
+
+    def reached(self, query: Query, x: Array) -> Array:
+        """The ratio less the room for rounding: above L where the point violates LR(eps, L)."""
+        change, radius, room = _moved(query, x)
+        return _ratio(np.maximum(change - room, 0.0), radius)
 
     def counterexamples(self, query: Query) -> None:
         return None
 
     def linear_clauses(self, query: Query) -> tuple[Clause, ...]:
         raise InputError("property lr relates inputs and outputs to each other, which VNN-LIB text cannot state")
+
+
+def _moved(query: Query, x: Array) -> tuple[Array, Array, Array]:
+    """By how much the logits differ from those at the anchor, the distance, and the room for rounding: `(N,)` each."""
+    f, start = query.logits(x).astype(np.float64), query.logits(query.x0[None]).astype(np.float64)
+    room = ROUNDING * (np.abs(f).max(axis=1) + np.abs(start).max())
+    return np.abs(f - start).max(axis=1), query.radius(x), room
+
+
+def _ratio(change: Array, radius: Array) -> Array:
+    return np.divide(change, radius, out=np.zeros_like(change), where=radius > 0)

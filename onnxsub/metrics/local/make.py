@@ -13,7 +13,7 @@ from onnxsub.metrics.local.lipschitz import LipschitzRobustness
 from onnxsub.metrics.local.standard import StandardRobustness
 from onnxsub.metrics.local.strong import StrongClassificationRobustness
 
-__all__ = ["PROPERTIES", "make_property"]
+__all__ = ["PARAMETERS", "PROPERTIES", "make_property"]
 
 PROPERTIES: Mapping[str, type[LocalProperty]] = MappingProxyType(
     {
@@ -26,6 +26,9 @@ PROPERTIES: Mapping[str, type[LocalProperty]] = MappingProxyType(
 )
 
 _PARAMETER = {"sr": "delta", "scr": "eta", "lr": "lipschitz", "confidence": "gamma"}
+
+PARAMETERS: Mapping[str, str] = MappingProxyType({**{v: k for k, v in _PARAMETER.items()}, "norm": "sr"})
+"""Parameter -> the property that has it."""
 
 
 def make_property(

@@ -6,7 +6,9 @@ Tools that stopped at the words of 2021 write `violated` for `sat` and `holds` f
 
 from __future__ import annotations
 
+import os
 import shlex
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,8 +78,11 @@ class CommandTool:
         except OSError as error:
             return Claim.nothing(job, f"{self.name}: {head!r} cannot be started ({error.strerror or one_line(error)})")
         try:
-            with results.open("rb") as file:
-                text = file.read(_MOST_BYTES).decode(errors="replace")
+            # a pipe has no end, and a link leads to a file that is not the tool's answer
+            handle = os.open(results, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+            with os.fdopen(handle, "rb") as file:
+                regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+                text = file.read(_MOST_BYTES).decode(errors="replace") if regular else ""
         except OSError:
             text = ""
         return self._read(job, done, text)

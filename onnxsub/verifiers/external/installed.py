@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 
 from onnxsub.errors import MissingDependencyError
+from onnxsub.isolation import python_environment
 from onnxsub.verifiers.external.command import CommandTool
 from onnxsub.verifiers.external.marabou import Marabou
 from onnxsub.verifiers.external.tool import Tool
@@ -29,7 +31,10 @@ def check_interpreter(tool: Tool) -> None:
         return
     try:
         # from the root: a file in the working folder must not stand for a module
-        done = subprocess.run([tool.python, "-c", _LOOK], cwd="/", capture_output=True, timeout=_LIMIT, check=False)
+        done = subprocess.run(
+            [tool.python, "-c", _LOOK], cwd="/", capture_output=True, timeout=_LIMIT, check=False,
+            env={**os.environ, **python_environment()},
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MissingDependencyError(
             f"--verifier marabou: {tool.python!r} is no interpreter that can be started ({type(error).__name__}); "

@@ -22,6 +22,7 @@ import numpy as np
 
 from onnxsub.errors import MissingDependencyError
 from onnxsub.files import one_line
+from onnxsub.isolation import python_environment
 from onnxsub.verifiers.external.process import Finished, run_child
 from onnxsub.verifiers.external.tool import SAT, UNKNOWN, UNSAT, Claim, Job
 
@@ -80,8 +81,9 @@ class Marabou:
         }
         try:
             done = run_child(
-                [self.python, str(_WORKER)], cwd=job.folder, stdin=json.dumps(document).encode(), limit=job.limit
-            )
+                [self.python, str(_WORKER)], cwd=job.folder, stdin=json.dumps(document).encode(), limit=job.limit,
+                env=python_environment(),
+            )  # fmt: skip
         except OSError as error:
             return Claim.nothing(job, f"marabou: {self.python!r} cannot be started ({error.strerror or one_line(error)})")
         return _read(job, done)

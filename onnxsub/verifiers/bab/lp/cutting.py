@@ -10,7 +10,9 @@ from onnxsub.verifiers.bab.lp.relaxation import Relaxation, Solved
 __all__ = ["Cutting"]
 
 _ROUNDS = 60
-_LITTLE, _LOOK_BACK = 0.1, 4  # relative gain of as many rounds after which there is no other
+_LITTLE, _LOOK_BACK = 0.02, 4  # relative gain of as many rounds at the root after which there is no other
+_LITTLE_OF_UNITS = 0.1  # the same of one round where there are no windows: a tree of Relus is quick
+_LITTLE_AT_NODES = 0.1  # the same of one round at a node
 _INNER = 0.4  # how far towards the solution cuts are looked for
 _OVER = 1e-6  # by how much a solution must violate a cut to be cut off by it, and be away from one to drop it
 _DROP = 3  # rounds after which cuts are dropped that hold nothing up
@@ -30,20 +32,21 @@ class Cutting:
     def root(self, radius: float) -> None:
         """Adds cuts round by round, until the bound within `radius` is negative or gains little.
 
-        They are looked for between the solution and the mean of the latest ones, where they cut deeper (Ben-Ameur and Neto 2007);
-        those that hold nothing up are dropped again.
+        Where there are windows, cuts are looked for between the solution and the mean of the latest ones, where they cut deeper
+        (Ben-Ameur and Neto 2007); those that hold nothing up are dropped again.
         """
         linear, values = self._linear, list[float]()
+        little, back = (_LITTLE, _LOOK_BACK) if self._hulls.windows else (_LITTLE_OF_UNITS, 1)
         centre: Array | None = None
         for number in range(_ROUNDS):
             solved = linear.solve({}, radius)
             values.append(linear.value(solved, radius))
-            late = number >= _LOOK_BACK and values[-1] > (1 - _LITTLE) * values[-1 - _LOOK_BACK]
+            late = number >= back and values[-1] > (1 - little) * values[-1 - back]
             if solved.columns is None or values[-1] < 0 or late or self._budget.over:
                 break
             if number % _DROP == _DROP - 1:
                 linear.drop(_OVER)
-            centre = solved.columns if centre is None else (centre + solved.columns) / 2
+            centre = solved.columns if centre is None or not self._hulls.windows else (centre + solved.columns) / 2
             cuts = self._hulls.at(linear.problem, _INNER * solved.columns + (1 - _INNER) * centre)
             cuts = [c for c in cuts if c.over(solved.columns) > _OVER]
             if not cuts:
@@ -57,6 +60,8 @@ class Cutting:
     def node(self, solved: Solved, fixed: dict[int, int], radius: float) -> Solved:
         """The relaxation of a node with the cuts that its solution violates."""
         linear = self._linear
+        if not self._hulls.windows:
+            return solved
         value = linear.value(solved, radius)
         for _ in range(_AT_NODES):
             cuts = [] if solved.columns is None or value < 0 else self._hulls.at(linear.problem, solved.columns)
@@ -67,6 +72,6 @@ class Cutting:
             linear.add(cuts)
             before, solved = value, linear.solve(fixed, radius)
             value = linear.value(solved, radius)
-            if value > (1 - _LITTLE) * before:
+            if value > (1 - _LITTLE_AT_NODES) * before:
                 break
         return solved

@@ -1,0 +1,179 @@
+"""The table of the reference experiment, docs/table1.md: distances and solver times with and without pruning.
+
+    python -m benchmarks.table1 run --run table1           every tenth of the first hundred images
+    python -m benchmarks.table1 table --run table1         docs/table1.md's tables, of what is there
+
+`run` goes on where it was stopped: one run folder of `onnxsub evaluate` per protocol, network and image, image by image over all
+networks, so that what is there at any time is about all of them. Architecture C with both gammas; D and E, where their files lie
+in `models/`, with 0.99. `paper` is the reference experiment (ranking by width, MILP), `fast` our own ranking and engine (influence,
+branch and bound) on the same images. An original is computed once per image and serves all methods and gammas. --timeout is that
+of a solver run (`paper`) or of a distance (`fast`); a folder keeps the one that it was begun with, and the table names it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.common import DATA, load_note
+from onnxsub.evaluate.drive import LEDGER, PLAN
+from onnxsub.evaluate.ledger import Ledger
+from onnxsub.evaluate.plan import read_plan
+from onnxsub.evaluate.row import Row, rows_of
+from onnxsub.evaluate.summary import Line, summarise
+
+ROOT = Path(__file__).parents[1]
+C = ("mnist-c-clean", "mnist-c-adv0.1", "mnist-c-adv0.3", "cifar10-c-clean", "cifar10-c-adv2-255", "cifar10-c-adv8-255")
+OTHERS = tuple(name.replace("-c-", f"-{letter}-") for letter in "de" for name in C)
+METHODS = ("con", "lin", "act")
+
+# error of the distance at gamma 0.9 and 0.99, and seconds per solver run with pruning: as published, of architecture C
+_ERROR = {
+    "mnist-c-clean": {"con": (0.39, 0.39), "lin": (0.0, 0.0054), "act": (0.016, 0.019)},
+    "mnist-c-adv0.1": {"con": (0.19, 0.72), "lin": (0.0, 0.0068), "act": (0.0067, 0.01)},
+    "mnist-c-adv0.3": {"con": (0.061, 0.3), "lin": (0.0, 0.031), "act": (0.01, 0.031)},
+    "cifar10-c-clean": {"con": (2.1, 5.5), "lin": (0.0098, 0.0098), "act": (0.0098, 0.0098)},
+    "cifar10-c-adv2-255": {"con": (2.8, 47.0), "lin": (0.019, 0.019), "act": (0.0, 0.0)},
+    "cifar10-c-adv8-255": {"con": (1.5, 3.3), "lin": (0.013, 0.017), "act": (0.0018, 0.0033)},
+}
+_SECONDS = {
+    "mnist-c-clean": {"lin": (31.6, 16.9), "act": (32.0, 17.2), "": (33.3, 33.3)},
+    "mnist-c-adv0.1": {"lin": (None, 9.7), "act": (None, 3.8), "": (34.0, 34.0)},
+    "mnist-c-adv0.3": {"lin": (None, 7.4), "act": (None, 2.2), "": (33.1, 33.1)},
+    "cifar10-c-clean": {"lin": (None, 9.2), "act": (None, 11.0), "": (60.1, 60.1)},
+    "cifar10-c-adv2-255": {"lin": (None, 19.3), "act": (None, 14.9), "": (63.0, 63.0)},
+    "cifar10-c-adv8-255": {"lin": (None, 22.8), "act": (None, 13.8), "": (59.8, 59.8)},
+}
+
+
+def networks(names: str | None) -> list[str]:
+    """Those that were asked for, or all whose file is there."""
+    return names.split(",") if names else [n for n in (*C, *OTHERS) if (ROOT / "models" / f"{n}.onnx").is_file()]
+
+
+def folder_of(args: argparse.Namespace, protocol: str, name: str, index: int) -> Path:
+    return Path(args.run) / f"{protocol}-{name}-{index:02d}"
+
+
+def run(args: argparse.Namespace) -> None:
+    """One folder after the other; those that are finished end at once."""
+    for index in range(0, 10 * args.samples, 10):
+        for protocol in args.protocols.split(","):
+            for name in networks(args.networks):
+                _one(args, protocol, name, index)
+
+
+def _one(args: argparse.Namespace, protocol: str, name: str, index: int) -> None:
+    folder = folder_of(args, protocol, name, index)
+    if (folder / "samples.csv").exists():
+        return
+    data = DATA / "data" / ("cifar10.npz" if name.startswith("cifar10") else "mnist.npz")
+    # where the folder has been begun, its own limits hold
+    new = [
+        str(ROOT / "models" / f"{name}.onnx"), "--data", str(data), "--index", str(index), "--protocol", protocol,
+        "--methods", ",".join(METHODS), "--gammas", "0.9,0.99" if name in C and protocol == "paper" else "0.99",
+        "--timeout", f"{args.timeout:g}",
+    ]  # fmt: skip
+    begun = (folder / PLAN).exists()
+    command = [sys.executable, "-m", "onnxsub", "evaluate", *([] if begun else new), "--run", str(folder), "--quiet"]
+    print("$", *command[1:], flush=True)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def rows(args: argparse.Namespace, protocol: str) -> Iterator[tuple[Row, float]]:
+    """Every row of the folders of a protocol, finished or not, and the time limit that it was made with."""
+    for name in (*C, *OTHERS):
+        for index in range(0, 10 * args.samples, 10):
+            folder = folder_of(args, protocol, name, index)
+            if (folder / LEDGER).exists():
+                limit = read_plan(folder / PLAN)["settings"]["timeout"]
+                with Ledger(folder / LEDGER, readonly=True) as ledger:
+                    # what is still to be done says nothing yet
+                    yield from ((row, limit) for row in rows_of(ledger) if row.status != "pending")
+
+
+def tables(args: argparse.Namespace) -> None:
+    """Both tables as Markdown."""
+    found = list(rows(args, "paper"))
+    limits = sorted({limit for _, limit in found})
+    heads = [
+        "network", "type", "gamma", "samples", "error, mean ± sd", "certain: error", "attack alone",
+        "undecided radii with / without", "pruning, s", "run with, s", "run without, s", "runs (samples)", "speed-up",
+        "published: error", "published: s with / without",
+    ]  # fmt: skip
+    print(f"Time limit of a solver run: {', '.join(f'{x:g} s' for x in limits)}.\n")
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+    for line in summarise(row for row, _ in found):
+        own = [row for row, _ in found if (row.model, row.method, row.gamma) == (line.model, line.method, line.gamma)]
+        print(f"| {' | '.join(paper_cells(line, own))} |")
+    found = list(rows(args, "fast"))
+    limits = sorted({limit for _, limit in found})
+    heads = [
+        "network", "type", "gamma", "samples", "d_bnd exact", "d_hat exact", "error", "attack alone", "pruning, s", "with, s",
+        "without, s", "speed-up",
+    ]  # fmt: skip
+    print(f"\nTime limit of a distance: {', '.join(f'{x:g} s' for x in limits)}.\n")
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+    for x in summarise(row for row, _ in found):
+        cells = [
+            x.model, f"`{x.method}`", f"{x.gamma:g}", x.samples - x.misclassified, x.exact_bnd, x.exact_hat, percent(x.difference),
+            percent(x.attack_difference), number(x.prune_s), number(x.hat_s), number(x.bnd_s),
+            number(x.speed_up if x.exact_hat else None),
+        ]  # fmt: skip
+        print(f"| {' | '.join(map(str, cells))} |")
+
+
+def paper_cells(x: Line, own: list[Row]) -> list[str]:
+    """The cells of a line of the reference experiment."""
+    which = 0 if x.gamma == 0.9 else 1
+    error = _ERROR.get(x.model, {}).get(x.method)
+    with_s, without_s = (_SECONDS.get(x.model, {}).get(key, (None, None))[which] for key in (x.method, ""))
+    shares = [share(own, side) for side in ("hat", "bnd")]
+    return [
+        x.model, f"`{x.method}`", f"{x.gamma:g}", f"{x.counted}",
+        f"{percent(x.difference)}{'' if x.sd is None else f' ± {percent(x.sd)}'}",
+        "none" if not x.certain else f"{percent(x.certain_difference)} of {x.certain}", percent(x.attack_difference),
+        " / ".join(shares), number(x.run_prune_s), *(
+            f"{number(mean)}{'' if sd is None else f' ± {number(sd)}'}"
+            for mean, sd in ((x.run_hat_s, x.run_hat_sd), (x.run_bnd_s, x.run_bnd_sd))
+        ),
+        f"{x.runs_hat} / {x.runs_bnd} ({x.paired})", number(x.run_speed_up), "-" if error is None else percent(error[which]),
+        f"{number(with_s)} / {number(without_s)}",
+    ]  # fmt: skip
+
+
+def share(own: list[Row], side: str) -> str:
+    """Radii that an undecided run ended, as a share of those asked about."""
+    asked = sum(getattr(row, f"radii_{side}") or 0 for row in own)
+    return "-" if not asked else f"{100 * sum(getattr(row, f'undecided_{side}') or 0 for row in own) / asked:.0f} %"
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f} %" if abs(value) < 1 else f"{100 * value:,.0f} %"
+
+
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["run", "table"])
+    parser.add_argument("--run", default="table1", help="folder of the run folders")
+    parser.add_argument("--networks", help="by commas; default: all that are there")
+    parser.add_argument("--protocols", default="paper,fast")
+    parser.add_argument("--samples", type=int, default=10, help="images per network: 0, 10, 20, ...")
+    parser.add_argument("--timeout", type=float, default=20.0)
+    args = parser.parse_args()
+    if args.what == "table":
+        tables(args)
+        return
+    print(load_note())
+    run(args)
+
+
+if __name__ == "__main__":
+    main()

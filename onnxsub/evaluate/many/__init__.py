@@ -1,0 +1,1 @@
+"""Robustness of many models, metrics, properties and radii in one run folder."""

@@ -1,0 +1,266 @@
+r"""An attack on many anchors of one model at once, at several radii: what makes security of many models affordable.
+
+Projected sign gradients with momentum on `excess(x)`, which is positive where the property is violated:
+
+    cr          max_t f_t - f_y                    sr    |f - f(x0)|_p - delta
+    scr         log eta - log p_y                  lr    |f - f(x0)|_inf - L |x - x0|_inf
+    confidence  max_k |p_k - p_k(x0)| - gamma
+
+The radii ascend: a violation is one at every larger radius too, and what held out begins where it ended at the smaller one. The
+search is in float32; what it finds counts once onnxruntime has confirmed it on the file. It is a weaker attack than that of a
+single anchor, so it lets a few more samples stand; like every attack it proves nothing of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxsub.budget import Budget
+from onnxsub.errors import InputError
+from onnxsub.metrics.local.base import LocalProperty
+from onnxsub.metrics.local.classification import ClassificationRobustness
+from onnxsub.metrics.local.confidence import ConfidenceRobustness
+from onnxsub.metrics.local.decide import settled_at_anchor
+from onnxsub.metrics.local.lipschitz import LipschitzRobustness
+from onnxsub.metrics.local.search import BallJudge
+from onnxsub.metrics.local.standard import NORMS, StandardRobustness
+from onnxsub.metrics.local.strong import StrongClassificationRobustness
+from onnxsub.metrics.local.verdict import LocalVerdict
+from onnxsub.ops.base import Array
+from onnxsub.query import Query, own_scores, two_classes
+
+__all__ = ["BatchAttack", "attack_batch", "queries_of"]
+
+_CHUNK = 2**25  # numbers of one forward pass
+_WORK = 2e9  # multiplications of one forward pass
+_LOOKS = 5  # steps between two looks at which samples are violated already
+_PARTS = (1.0, 0.25, 1 / 16)  # of the radius at which lr looks: its worst point may lie anywhere in the ball
+_RANDOM = 8  # random points of which a search begins at the best
+_PROMISING = 1e-6  # an excess that float32 may have rounded down is replayed too, relative to the outputs
+
+
+@dataclass(frozen=True)
+class BatchAttack:
+    """How hard to try.
+
+    Attributes:
+        steps: of a search. restarts: per anchor and radius: from the sign of the gradient, from where the smaller radius ended,
+            then at random, of cr towards one class after the other. seed: of these.
+    """
+
+    steps: int = 40
+    restarts: int = 6
+    seed: int = 0
+
+
+def queries_of(query: Query, x: Array, labels: Sequence[int] | None) -> list[Query]:
+    """The question of a query at other anchors.
+
+    Args:
+        x: float32, `(N, *shape)`, in the domain. labels: classes to defend; None: the predicted ones.
+
+    Raises:
+        InputError: the model takes whole numbers, or its logits at an anchor are not finite.
+    """
+    query.refuse_whole("an attack")
+    fed = query.space.normalise(x)
+    logits = two_classes(query.runtime.logits(fed))
+    if not np.isfinite(logits).all():
+        raise InputError("the model's logits at an anchor are not finite; check the model's weights and its --mean and --std")
+    said = own_scores(query.runtime.raw(fed), query.model.outputs) if query.model.stripped else logits
+    predicted = [int(k) for k in said.argmax(axis=1)]
+    return [
+        replace(query, x0=anchor, label=k if labels is None else labels[i], predicted=k, target=None)
+        for i, (anchor, k) in enumerate(zip(x, predicted, strict=True))
+    ]
+
+
+def attack_batch(
+    queries: Sequence[Query], props: Sequence[LocalProperty], options: BatchAttack, *, budget: Budget | None = None
+) -> list[list[LocalVerdict]]:
+    """For every radius the verdicts on all anchors: `violated` with a replayed point, `misclassified`, else `undecided`.
+
+    Args:
+        queries: of one model, see `queries_of`. props: one property at ascending radii.
+        budget: where it ends, what is left is undecided.
+
+    Raises:
+        UnsupportedOperatorError: an operator of the model is not in the table.
+    """
+    budget = budget or Budget()
+    known: dict[int, LocalVerdict] = {}
+    for i, query in enumerate(queries):
+        early = settled_at_anchor(query, props[0], "attack", proves=False)
+        if early is not None:
+            known[i] = early
+    search = _Search(queries, options)
+    rows = []
+    for prop in props:
+        left = [i for i in range(len(queries)) if i not in known]
+        if left and prop.eps > 0 and not budget.over:
+            known |= search.run(prop, left, budget)
+        why = budget.why if budget.over else "the attack found no point; nothing is proved"
+        rows.append([
+            replace(known[i], prop=prop) if i in known
+            else LocalVerdict.of(query, prop, "undecided", why, verifier="attack", time_s={"total": 0.0})
+            for i, query in enumerate(queries)
+        ])  # fmt: skip
+    return rows
+
+
+class _Search:
+    """Anchors of one model, and where the search for each ended last."""
+
+    def __init__(self, queries: Sequence[Query], options: BatchAttack) -> None:
+        self._queries = queries
+        self._options = options
+        first = queries[0]
+        self._network = first.network
+        self._generator = torch.Generator().manual_seed(options.seed)
+        self._x = torch.as_tensor(np.stack([q.x0 for q in queries]))
+        low, high = (torch.as_tensor(np.asarray(end, dtype=np.float32)) for end in first.space.ends(first.x0.shape))
+        self._low, self._high = low, high
+        self._labels = torch.tensor([q.label for q in queries])
+        self._aim: Tensor | None = None
+        size = sum(math.prod(s) for s in self._network.shapes.values())
+        self._chunk = max(1, min(_CHUNK // size, int(_WORK // max(self._network.multiplications, 1))))
+        with torch.no_grad():
+            self._f0 = torch.cat([self._network.forward(part) for part in torch.split(self._x, self._chunk)])
+        others = self._f0.masked_fill(_own(self._f0, self._labels), -math.inf)
+        self._order = others.argsort(dim=1, descending=True)[:, : self._f0.shape[1] - 1]
+        self._ended: dict[int, Tensor] = {}
+
+    def run(self, prop: LocalProperty, left: Sequence[int], budget: Budget) -> dict[int, LocalVerdict]:
+        """The anchors of `left` that are violated at the radius of `prop`."""
+        found: dict[int, LocalVerdict] = {}
+        for part in _PARTS if isinstance(prop, LipschitzRobustness) else (1.0,):
+            for restart in range(self._options.restarts):
+                standing = [i for i in left if i not in found]
+                if not standing or budget.over:
+                    break
+                self._aim = None if restart < 2 else self._order[:, (restart - 2) % self._order.shape[1]]
+                points, excess = self._ascend(prop, standing, part * prop.eps, restart, budget)
+                for k, i in enumerate(standing):
+                    if part == 1.0:
+                        self._ended[i] = points[k] - self._x[i]
+                    if float(excess[k]) > -_PROMISING * (1.0 + float(self._f0[i].abs().max())):
+                        verdict = self._confirmed(prop, i, points[k])
+                        if verdict is not None:
+                            found[i] = verdict
+        return found
+
+    def _confirmed(self, prop: LocalProperty, i: int, point: Tensor) -> LocalVerdict | None:
+        query = self._queries[i]
+        near = replace(prop, eps=query.space.within_reach(query.x0, prop.eps))
+        seen = BallJudge(query, near).judge(point.numpy())
+        if not seen.confirmed:
+            return None
+        witness = seen.x.reshape(query.x0.shape).astype(np.float32)
+        why = "a point of the ball that the attack found"
+        return LocalVerdict.of(query, near, "violated", why, verifier="attack", time_s={"total": 0.0}, witness=witness)
+
+    def _ascend(
+        self, prop: LocalProperty, chosen: Sequence[int], radius: float, restart: int, budget: Budget
+    ) -> tuple[Tensor, Tensor]:
+        """The best point of every chosen anchor within the radius, and its excess."""
+        rows = torch.tensor(chosen)
+        x0 = self._x[rows]
+        low, high = torch.maximum(x0 - radius, self._low), torch.minimum(x0 + radius, self._high)
+
+        def project(x: Tensor) -> Tensor:
+            return torch.minimum(torch.maximum(x, low[live]), high[live])
+
+        live = torch.arange(len(rows))
+        x = project(x0 + self._start(prop, rows, x0, radius, restart))
+        best, reached = x.clone(), torch.full((len(rows),), -math.inf)
+        momentum = torch.zeros_like(x)
+        for step in range(self._options.steps + 1):
+            value, gradient = self._gradient(prop, x, x0[live], rows[live])
+            better = value > reached[live]
+            reached[live[better]] = value[better]
+            best[live[better]] = x[better]
+            if step == self._options.steps or budget.over:
+                break
+            momentum = 0.75 * momentum + gradient / gradient.flatten(1).abs().mean(1).clamp(min=1e-30).reshape(-1, *_ones(x))
+            size = radius * 0.5 * (1 + math.cos(math.pi * step / self._options.steps)) * 0.5 + radius / 100
+            x = project(x + size * momentum.sign())
+            if step % _LOOKS == _LOOKS - 1:
+                keep = reached[live] <= 0
+                live, x, momentum = live[keep], x[keep], momentum[keep]
+                if not len(live):
+                    break
+        return best, reached
+
+    def _start(self, prop: LocalProperty, rows: Tensor, x0: Tensor, radius: float, restart: int) -> Tensor:
+        """Offsets to begin with."""
+        if restart == 0:
+            # where the output itself is compared with that at the anchor, its gradient is zero there
+            nudge = torch.rand(x0.shape, generator=self._generator) * 2 - 1
+            _, gradient = self._gradient(prop, x0 + 1e-3 * radius * nudge, x0, rows)
+            return radius * gradient.sign()
+        cloud = radius * (2 * torch.rand(x0.shape, generator=self._generator) - 1)
+        if restart == 1:
+            known = [self._ended.get(int(i)) for i in rows]
+            return torch.stack([cloud[k] if d is None else d for k, d in enumerate(known)])
+        best, reached = cloud, torch.full((len(rows),), -math.inf)
+        for k in range(_RANDOM):
+            # a gradient may lead nowhere where a network is constant, so the best of some points is where to begin
+            value, _ = self._gradient(prop, x0 + cloud, x0, rows)
+            better = value > reached
+            reached = torch.where(better, value, reached)
+            best = torch.where(better.reshape(-1, *_ones(x0)), cloud, best)
+            cloud = radius * (2 * torch.rand(x0.shape, generator=self._generator) - 1)
+            cloud = cloud.sign() * radius if k % 2 else cloud
+        return best
+
+    def _gradient(self, prop: LocalProperty, x: Tensor, x0: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        values, gradients = [], []
+        for part, start, at in zip(*(torch.split(t, self._chunk) for t in (x, x0, rows)), strict=True):
+            with torch.enable_grad():
+                point = part.clone().requires_grad_(True)
+                aim = None if self._aim is None else self._aim[at]
+                value = _excess(prop, self._network.forward(point), self._f0[at], self._labels[at], aim)
+                if isinstance(prop, LipschitzRobustness):
+                    value = value - prop.lipschitz * (point - start).flatten(1).abs().amax(1)
+                (gradient,) = torch.autograd.grad(value.sum(), point)
+            values.append(value.detach())
+            gradients.append(gradient.nan_to_num())
+        return torch.cat(values).nan_to_num(nan=-math.inf), torch.cat(gradients)
+
+
+def _own(f: Tensor, labels: Tensor) -> Tensor:
+    return torch.arange(f.shape[1]) == labels[:, None]
+
+
+def _excess(prop: LocalProperty, f: Tensor, f0: Tensor, labels: Tensor, aim: Tensor | None) -> Tensor:
+    """How far the outputs `(N, classes)` are beyond what the property allows; of lr without the share of the input.
+
+    Args:
+        aim: of cr, the one class that is to win; None: any.
+    """
+    own = _own(f, labels)
+    match prop:
+        case ClassificationRobustness():
+            lead = f.masked_fill(own, -math.inf).amax(1) if aim is None else f.gather(1, aim[:, None])[:, 0]
+            return lead - f[own]
+        case StandardRobustness():
+            change: Tensor = torch.linalg.vector_norm(f - f0, ord=NORMS[prop.norm], dim=1)
+            return change - prop.delta
+        case StrongClassificationRobustness():
+            return math.log(prop.eta) - f.log_softmax(1)[own]
+        case LipschitzRobustness():
+            return (f - f0).abs().amax(1)
+        case ConfidenceRobustness():
+            return (f.softmax(1) - f0.softmax(1)).abs().amax(1) - prop.gamma
+        case _:
+            raise ValueError(f"nothing says what property {prop.name} maximises; add it here")
+
+
+def _ones(x: Tensor) -> list[int]:
+    return [1] * (x.dim() - 1)

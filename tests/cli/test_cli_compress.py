@@ -1,0 +1,94 @@
+"""`onnxsub importance` and `onnxsub compress`: documents, files, tables, and one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.handmade import Net
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    net = Net(4, seed=3)
+    h = net.node("Relu", [net.gemm("x", 4, 8)])
+    h = net.node("Relu", [net.gemm(h, 8, 6)])
+    onnx.save(net.model(net.gemm(h, 6, 3, "logits"), 3), str(tmp_path / "model.onnx"))
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "data.npz", x_test=rng.random((20, 4)).astype(np.float32), y_test=np.arange(20) % 3)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_score_and_remove(folder: Path, onnxsub: Any) -> None:
+    scored = onnxsub("importance", "model.onnx", "--data", "data.npz", "--images", "3", "-o", "scored.onnx", "--json")
+    assert scored.code == 0, scored.err
+    document = scored.json
+    assert (document["schema"], document["status"], document["data"]["images"]) == ("onnxsub.importance/1", "optimal", 3)
+    (folder / "scores.json").write_text(scored.out)
+    ran = onnxsub("compress", "scored.onnx", "--threshold", "0.9", "--data", "data.npz", "-o", "smaller.onnx", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["schema"] == "onnxsub.compress/1"
+    removed = sum(x["removed"] for x in ran.json["layers"])
+    assert removed > 0
+    assert ran.json["bytes"]["after"] == (folder / "smaller.onnx").stat().st_size
+    assert ran.json["difference"] <= 1e-5
+    assert ran.json["accuracy"]["samples"] == 20
+    again = onnxsub("compress", "model.onnx", "--scores", "scores.json", "--threshold", "0.9", "-o", "again.onnx", "--json")
+    assert [x["positions"] for x in again.json["layers"]] == [x["positions"] for x in ran.json["layers"]]
+    for by in ("magnitude", "random"):
+        other = onnxsub("compress", "scored.onnx", "--by", by, "--threshold", "0.9", "-o", f"{by}.onnx", "--json")
+        assert [x["removed"] for x in other.json["layers"]] == [x["removed"] for x in ran.json["layers"]]
+    table = onnxsub("compress", "model.onnx", "--by", "magnitude", "--share", "0.5", "-o", "half.onnx")
+    assert "7 of 14 units, by magnitude" in table.out
+
+
+@pytest.mark.usefixtures("folder")
+def test_mistakes(onnxsub: Any) -> None:
+    for words, code, said in (
+        (("compress", "model.onnx"), 4, "holds no scores"),
+        (("compress", "model.onnx", "--share", "0.5"), 2, "--share is of --by"),
+        (("compress", "model.onnx", "--by", "random", "--share", "2"), 2, "--share 2"),
+        (("compress", "model.onnx", "--by", "random", "--share", "0.5", "--limit", "3"), 2, "add --data"),
+        (("importance", "model.onnx", "--data", "data.npz", "--weight", "0"), 2, "every score is 0"),
+        (("importance", "model.onnx", "--data", "data.npz", "--most", "1"), 4, "too many for highs"),
+    ):
+        ran = onnxsub(*words)
+        assert (ran.code, said in ran.err) == (code, True), (words, ran.err)
+        assert len(ran.err.strip().splitlines()) == 1
+    assert not Path("model-smaller.onnx").exists(), "nothing is written before a mistake is told"
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [([], "has 8 units, scored were 0"), ([0.0] * 7, "scored were 7"), ([[0.0] * 8], "write it again"), (["a"], "write it again")],
+)
+def test_scores_that_are_none(folder: Path, onnxsub: Any, scores: Any, said: str) -> None:
+    layer = next(node.output[0] for node in onnx.load("model.onnx").graph.node if node.op_type == "Relu")
+    (folder / "scores.json").write_text(json.dumps({"layers": [{"name": layer, "scores": scores}]}))
+    ran = onnxsub("compress", "model.onnx", "--scores", "scores.json")
+    assert (ran.code, said in ran.err) == (4, True), ran.err
+
+
+def test_scores_in_the_file_that_are_none(folder: Path, onnxsub: Any) -> None:
+    proto = onnx.load("model.onnx")
+    proto.ir_version = 10
+    proto.graph.node[1].metadata_props.add(key="onnxsub.importance.scores", value="[0.5,")
+    onnx.save(proto, str(folder / "broken.onnx"))
+    ran = onnxsub("compress", "broken.onnx")
+    assert (ran.code, "no list of numbers" in ran.err) == (4, True), ran.err
+
+
+def test_the_size_of_a_model_counts_the_weights_beside_it(folder: Path, onnxsub: Any) -> None:
+    """PyTorch writes the weights into a file of their own; the smaller model has them inside."""
+    inside = (folder / "model.onnx").stat().st_size
+    apart = {"save_as_external_data": True, "location": "beside.data", "size_threshold": 0}
+    onnx.save(onnx.load("model.onnx"), str(folder / "beside.onnx"), **apart)
+    ran = onnxsub("compress", "beside.onnx", "--by", "random", "--share", "0.5", "-o", "small.onnx", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["bytes"]["after"] == (folder / "small.onnx").stat().st_size < inside <= ran.json["bytes"]["before"]
