@@ -14,14 +14,17 @@ from onnxsub.geometry import halfspace_radius
 from onnxsub.propagate.halfspace import cut_minimum
 from onnxsub.verifiers.bab.bound import Bounder, Line, farthest
 from onnxsub.verifiers.bab.branch import choose
+from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.narrow import cut_box, narrowed
+from onnxsub.verifiers.bab.nodes import Nodes
 from onnxsub.verifiers.bab.relu import kernels
 from onnxsub.verifiers.bab.relu.bounder import ReluBounder
 from onnxsub.verifiers.bab.relu.cut import Halved
+from onnxsub.verifiers.bab.relu.lines import Pulled
 from onnxsub.verifiers.bab.relu.matrices import matrices_of
 from onnxsub.verifiers.bab.relu.nearest import reached
-from tests.verifiers.bab_tools import frame_of, random_multipliers, random_split
-from tests.verifiers.nets import anchor, random_network
+from tests.verifiers.bab_tools import Sample, check_nodes, frame_of, random_multipliers, random_split
+from tests.verifiers.nets import anchor, dense, random_network
 
 LOOPS = ["torch", pytest.param("compiled", marks=pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="no numba"))]
 
@@ -91,16 +94,32 @@ def test_boxes_are_cut_where_coefficients_are_no_more_than_a_sign() -> None:
 KINDS = [("dense", 16, "auto"), ("dense", 9, "never"), ("conv", 10, "never"), ("conv", 13, "auto")]
 
 
+def both_ways(frame: Frame | None) -> tuple[Bounder, ReluBounder]:
+    """What bounds by operators and what bounds by matrices."""
+    assert frame is not None
+    m = matrices_of(frame)
+    assert m is not None
+    return Bounder(frame), ReluBounder(frame, m)
+
+
+def split_at_zero(nodes: Nodes, rng: np.random.Generator) -> Nodes:
+    """Both children of the split of an open unit per node, as a tree makes it; nodes without one are left out."""
+    picked = []
+    for i in range(len(nodes)):
+        pairs = ((lower[i].flatten(), upper[i].flatten()) for lower, upper in zip(nodes.lower, nodes.upper, strict=True))
+        places = [(k, int(j)) for k, (l, u) in enumerate(pairs) for j in torch.nonzero((l < 0) & (u > 0))[:, 0]]
+        if places:
+            picked.append((i, *places[int(rng.integers(len(places)))]))
+    rows, layer, unit = torch.tensor(picked, dtype=torch.long).reshape(-1, 3).T
+    return nodes.take(rows).children(layer, unit, torch.zeros(len(rows), dtype=torch.float64))
+
+
 @pytest.mark.usefixtures("loops")
 @pytest.mark.parametrize(("kind", "seed", "fold"), KINDS)
 def test_nodes_by_matrices_are_those_by_operators(kind: str, seed: int, fold: str) -> None:
     network = random_network(seed, kind=kind)
     x0, label = anchor(network, seed)
-    frame = frame_of(network, x0, label, 0.4, tight=True, fold=fold)
-    assert frame is not None
-    m = matrices_of(frame)
-    assert m is not None
-    by_operators, by_matrices = Bounder(frame), ReluBounder(frame, m)
+    by_operators, by_matrices = both_ways(frame_of(network, x0, label, 0.4, tight=True, fold=fold))
     rng = np.random.default_rng(seed)
     nodes = by_operators.roots()
     for _ in range(3):
@@ -117,11 +136,86 @@ def test_nodes_by_matrices_are_those_by_operators(kind: str, seed: int, fold: st
         torch.testing.assert_close(b.nodes.radius, a.nodes.radius, rtol=0, atol=2e-3)
         left, right = (narrowed(x, a.nodes, a.line) for x in (by_operators, by_matrices))
         torch.testing.assert_close(right.low, left.low, rtol=0, atol=1e-9)
-        for one, other, whole in zip(right.upper, left.upper, a.nodes.upper, strict=True):
-            some = a.nodes.radius.isfinite()  # of a node without any point anything may be said
-            lost, won = (one - other)[some].clamp(min=0), (whole - other)[some]
-            assert float(lost.sum()) <= 0.02 * float(won.sum()) + 1e-6
+        some = a.nodes.radius.isfinite()  # of a node without any point anything may be said
+        for name in ("lower", "upper"):
+            ends = (getattr(x, name) for x in (right, left, a.nodes))
+            for one, other, whole, l, u in zip(*ends, a.nodes.lower, a.nodes.upper, strict=True):
+                # units that are closed are left as they are
+                moved = ((l < 0) & (u > 0))[some]
+                sign = -1 if name == "lower" else 1
+                lost, won = (sign * (one - other))[some][moved].clamp(min=0), (sign * (whole - other))[some][moved]
+                assert float(lost.sum()) <= 0.02 * float(won.sum()) + 1e-6
         splits = choose(by_matrices, b, 0.4, 8)
         assert bool((splits.layer >= -1).all())
-        nodes = random_split(by_operators, replace(b.nodes), rng)
+        nodes = split_at_zero(b.nodes, rng)
         nodes = nodes.take(torch.as_tensor(rng.permutation(len(nodes))[:6]))
+
+
+@pytest.mark.usefixtures("loops")
+@pytest.mark.parametrize(("kind", "seed"), [("dense", 9), ("dense", 16), ("conv", 10), ("residual", 3)])
+def test_every_node_keeps_its_points(kind: str, seed: int) -> None:
+    """Splits anywhere, also of units that are closed on the whole frame, multipliers of all sizes, narrowed twice."""
+    network = random_network(seed, kind=kind, activations=("Relu",))
+    x0, label = anchor(network, seed)
+    _, bounder = both_ways(frame_of(network, x0, label, 0.4, tight=False, fold="never"))
+    sample = Sample.of(bounder.frame, seed)
+    rng = np.random.default_rng(seed)
+    nodes, seen = bounder.roots(), 0
+    for steps in (0, 4, 0, 4):
+        found = bounder.bound(random_multipliers(nodes, rng), steps, 0.4)
+        seen += check_nodes(bounder.frame, found.nodes, sample, found)
+        nodes = narrowed(bounder, found.nodes, found.line)
+        seen += check_nodes(bounder.frame, nodes, sample)
+        nodes = random_split(bounder, nodes, rng)
+        nodes = nodes.take(torch.as_tensor(rng.permutation(len(nodes))[:10]))
+    assert seen > 100
+
+
+@pytest.mark.usefixtures("loops")
+@pytest.mark.parametrize("power", [-900, -130, -60, -3, 3, 60, 130, 400])
+def test_scales_of_hidden_layers_do_not_matter(power: int) -> None:
+    """Powers of two, up to where float32 overflows and float64 nearly does."""
+    rng = np.random.default_rng(7)
+    sizes = ((12, 5), (10, 12), (3, 10))
+    layers = [(rng.normal(size=s) / np.sqrt(s[1]), 0.2 * rng.normal(size=s[0])) for s in sizes]
+    scale = 2.0**power
+    moved = [(layers[0][0] * scale, layers[0][1] * scale), (layers[1][0] / scale, layers[1][1]), layers[2]]
+    plain, scaled = dense(*layers), dense(*moved)
+    x0, label = anchor(plain, 1)
+    a, b = (both_ways(frame_of(n, x0, label, 0.4, tight=False, fold="never"))[1] for n in (plain, scaled))
+    found = [x.bound(x.roots(), steps, 0.4) for steps in (0, 5) for x in (a, b)]
+    torch.testing.assert_close(found[1].line.c, found[0].line.c, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found[1].nodes.radius, found[0].nodes.radius, rtol=1e-9, atol=1e-9)
+    if abs(power) <= 60:  # what float32 holds
+        torch.testing.assert_close(found[3].nodes.radius, found[2].nodes.radius, rtol=1e-4, atol=1e-6)
+    assert bool((found[3].nodes.radius >= found[1].nodes.radius - 1e-9).all())
+    sample = Sample.of(b.frame, 0)
+    nodes, seen = found[3].nodes, 0
+    line = found[3].line
+    for _ in range(3):
+        nodes = narrowed(b, nodes, line)
+        seen += check_nodes(b.frame, nodes, sample)
+        nodes = split_at_zero(nodes, rng)
+        again = b.bound(nodes, 3, 0.4)
+        nodes, line = again.nodes, again.line
+        seen += check_nodes(b.frame, nodes, sample, again)
+    assert seen > 100
+
+
+@pytest.mark.usefixtures("loops")
+def test_lines_that_overflow_prove_nothing() -> None:
+    c = torch.full((4, 3), 1e308, dtype=torch.float64)
+    c[1, 0], c[2] = torch.nan, torch.inf
+    k = torch.tensor([-1e308, -1.0, -1.0, torch.nan], dtype=torch.float64)
+    low, high = -torch.ones(4, 3, dtype=torch.float64), torch.ones(4, 3, dtype=torch.float64)
+    network = dense((np.eye(3), -0.5 * np.ones(3)), (np.eye(3), np.zeros(3)))
+    _, bounder = both_ways(frame_of(network, np.array([0.6, 0.5, 0.4], dtype=np.float32), 0, 0.3, tight=False, fold="never"))
+    nodes = bounder.roots()
+    nodes = replace(nodes.take(torch.zeros(4, dtype=torch.long)), low=low, high=high)
+    line, radius, point = bounder._claims(nodes, Pulled(c, k, c, c))
+    assert radius.tolist() == [0.0] * 4
+    assert bool(point.isfinite().all())
+    rows = torch.full((4, 2, 3), 1e308, dtype=torch.float64)
+    rows[0, 1], rows[3, 0, 0] = torch.inf, torch.nan
+    found = Halved(line.c, line.k, low, high).minimum(rows, torch.zeros(4, 2, dtype=torch.float64))
+    assert bool((found <= -1e308).all())

@@ -40,6 +40,8 @@ class ReluBounder(Bounder):
 
     def width(self, usual: int, waiting: int) -> int:
         """More of them where many wait: most of the first ones must be split whatever comes first."""
+        if self.frame.device.type != "cpu":
+            return usual  # as many as memory holds
         return max(usual, min(_WIDER * usual, waiting // _SHARE))
 
     def batch(self, nodes: Nodes, dtype: torch.dtype) -> Batch:

@@ -19,8 +19,14 @@ _NEWTON = 60
 
 
 @njit(cache=True, fastmath=_SUMS)  # type: ignore[untyped-decorator,unused-ignore]
-def cut_rows(a: Array, b: Array, sign: float, c: Array, middle: Array, centre: Array, half: Array, out: Array) -> None:
-    """`Halved.minimum` for `a` `(B, R, n)`, `b` and `out` `(B, R)`; `middle` is the half-space's value at the centres, `(B,)`."""
+def cut_rows(a: Array, b: Array, sign: float, box: tuple[Array, Array, Array], middle: Array, out: Array) -> None:
+    """`Halved.minimum` for `a` `(B, R, n)`, `b` and `out` `(B, R)`.
+
+    Args:
+        box: c, the centre and half of the sides, `(B, n)` each.
+        middle: the half-space's value at the centres, `(B,)`.
+    """
+    c, centre, half = box
     count, rows, n = a.shape
     for i in range(count):
         ci, hi, xi, m = c[i], half[i], centre[i], middle[i]
@@ -66,17 +72,20 @@ def cut_rows(a: Array, b: Array, sign: float, c: Array, middle: Array, centre: A
 
 @njit(cache=True, fastmath=_SUMS)  # type: ignore[untyped-decorator,unused-ignore]
 def reached_rows(
-    c: Array, k: Array, low: Array, high: Array, begin: Array, close: float, inside: bool, most: int, radius: Array, value: Array,
-    size: Array, point: Array,
+    box: tuple[Array, Array, Array], k: Array, begin: Array, within: tuple[float, bool, int], found: tuple[Array, Array, Array],
+    point: Array,
 ) -> None:  # fmt: skip
     """`newton_radius`, the line's value at the farthest point within `min(radius, close)`, `|c|_1`, and that point.
 
     Args:
-        c, low, high, point: `(B, n)`. The others: `(B,)`.
+        box: c and the ends, `(B, n)` each, as is `point`. The others: `(B,)`.
         begin: guesses of the distances; 0 is always one.
-        close: also the radius of the point where `inside`.
-        most: Newton steps.
+        within: the radius of the point at most; whether it is always that; the most Newton steps.
+        found: the three numbers.
     """
+    c, low, high = box
+    close, inside, most = within
+    radius, value, size = found
     count, n = c.shape
     for i in range(count):
         ci, lo, hi = c[i], low[i], high[i]

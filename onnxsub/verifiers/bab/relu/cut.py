@@ -47,8 +47,8 @@ class Halved:
         """Lower bounds of `sign (a . x + b)`, `(B, R, n)` and `(B, R)`: `(B, R)`."""
         if self._loops is not None:
             out = torch.empty_like(b)
-            box = (t.contiguous().numpy() for t in (self._c[:, 0], self._middle, self._centre[:, 0], self._half[:, 0]))
-            self._loops.cut_rows(a.contiguous().numpy(), b.contiguous().numpy(), sign, *box, out.numpy())
+            box = tuple(t.contiguous().numpy() for t in (self._c[:, 0], self._centre[:, 0], self._half[:, 0]))
+            self._loops.cut_rows(a.contiguous().numpy(), b.contiguous().numpy(), sign, box, self._middle.numpy(), out.numpy())
             return out
         a, b = (a, b) if sign > 0 else (-a, -b)
         room = a * self._half

@@ -34,6 +34,11 @@ class Sides:
         """The splits of some of the nodes."""
         return Sides(self.at[rows], self.sign[rows], self.threshold[rows])
 
+    def before(self, stop: int) -> Sides:
+        """Only the splits of the first `stop` open units."""
+        mine = self.at < stop
+        return Sides(self.at * mine, self.sign * mine, self.threshold)
+
     def push(self, beta: Tensor, count: int) -> Push:
         """What multipliers `(B, D)` add to an upper bound: `sum beta side (z - threshold)`."""
         signed = beta * self.sign
@@ -75,6 +80,13 @@ class Joined:
     def take(self, rows: Tensor | slice) -> Joined:
         """The cuts of some of the nodes."""
         return Joined(self.at[rows], self.outer[rows], self.inner[rows], self.offset[rows])
+
+    def before(self, stop: int) -> Joined:
+        """Only the cuts between the first `stop` open units."""
+        mine = (self.at.reshape(self.outer.shape) < stop).all(2)
+        share = mine.to(self.outer.dtype)
+        at = self.at * mine[..., None].expand(self.outer.shape).flatten(1)
+        return Joined(at, self.outer * share[..., None], self.inner * share[..., None], self.offset * share)
 
     def push(self, gamma: Tensor, before: Push) -> Push:
         """What multipliers `(B, C)` add, and what was there before."""

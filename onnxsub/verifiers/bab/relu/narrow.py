@@ -29,10 +29,7 @@ def narrowed_units(bounder: ReluBounder, nodes: Nodes, box: tuple[Tensor, Tensor
     m, parts = bounder.m, bounder.m.double
     lower, upper = m.gathered(nodes.lower), m.gathered(nodes.upper)
     sides = Sides.of(m, nodes)
-    push = sides.push(nodes.beta.double(), m.count)
     cuts = Joined.of(m, bounder.cut_list, nodes.target, torch.float64)
-    if cuts is not None:
-        push = cuts.push(nodes.gamma.double(), push)
     alpha = m.gathered(nodes.alpha).double()
     rows = torch.arange(len(nodes), device=lower.device)
     for number, (start, stop) in enumerate(m.blocks):
@@ -45,6 +42,12 @@ def narrowed_units(bounder: ReluBounder, nodes: Nodes, box: tuple[Tensor, Tensor
         chosen = open_.to(torch.uint8).topk(most, 1).indices
         lines = Slopes.of(bounder.relu, lower[:, :start], upper[:, :start])
         low = lines.low(alpha[:, :start])
+        # multipliers of what lies behind these units say nothing about them, and their constants must not count
+        push = Push(low)
+        if start:
+            push = sides.before(start).push(nodes.beta.double(), start)
+            if cuts is not None:
+                push = cuts.before(start).push(nodes.gamma.double(), push)
         step = max(1, _NUMBERS // (most * parts.a.shape[1]))
         for part in torch.split(rows, step):
             unit = chosen[part]
@@ -55,7 +58,7 @@ def narrowed_units(bounder: ReluBounder, nodes: Nodes, box: tuple[Tensor, Tensor
             for sign in (1.0, -1.0):
                 if number:
                     before = (lines.take(part), low[part])
-                    value = halved.minimum(*_above(bounder, number, unit, sign, before, _within(push, part, start)), -1.0)
+                    value = halved.minimum(*_above(bounder, number, unit, sign, before, _rows(push, part)), -1.0)
                 else:
                     value = halved.minimum(parts.a[start + unit], parts.b[start + unit], sign)
                 ends.append(value - slack(value, value, scale))
@@ -72,7 +75,7 @@ def _above(
     Args:
         unit: their numbers among the open units of that Relu, `(B, R)`.
         lines: of the nodes before that Relu, and the lower slopes.
-        push: of the nodes.
+        push: of the nodes, by splits and cuts of the units before that Relu.
     """
     m, parts = bounder.m, bounder.m.double
     start, stop = m.blocks[number]
@@ -91,7 +94,7 @@ def _above(
     return (mu @ parts.a[:stop]).reshape(*unit.shape, -1), found.k.reshape(unit.shape)
 
 
-def _within(push: Push, part: Tensor, start: int) -> Push:
-    """What multipliers of some nodes add before a Relu."""
+def _rows(push: Push, part: Tensor) -> Push:
+    """What multipliers of some of the nodes add."""
     outer, bias = (None if t is None else t[part] for t in (push.outer, push.bias))
-    return Push(push.inner[part, :start], None if outer is None else outer[:, :start], bias)
+    return Push(push.inner[part], outer, bias)

@@ -110,8 +110,8 @@ def reached(
     if loops is not None:
         radius, value, size = (torch.empty_like(k) for _ in range(3))
         point, guess = torch.empty_like(c), torch.zeros_like(k) if begin is None else begin
-        given = (t.contiguous().numpy() for t in (c, k, low, high, guess))
-        loops.reached_rows(*given, close, whole, steps, *(t.numpy() for t in (radius, value, size, point)))
+        sides, numbers = (tuple(t.contiguous().numpy() for t in ts) for ts in ((c, low, high), (radius, value, size)))
+        loops.reached_rows(sides, k.contiguous().numpy(), guess.numpy(), (close, whole, steps), numbers, point.numpy())
         return Reached(radius, value, size, point)
     reach = Reach.of(c, low, high)
     radius = newton_radius(reach, k, torch.maximum(low, -high).amax(1).clamp(min=0), begin, steps)
