@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -219,3 +221,37 @@ def test_lines_that_overflow_prove_nothing() -> None:
     rows[0, 1], rows[3, 0, 0] = torch.inf, torch.nan
     found = Halved(line.c, line.k, low, high).minimum(rows, torch.zeros(4, 2, dtype=torch.float64))
     assert bool((found <= -1e308).all())
+
+
+def test_loops_are_compiled_also_where_nothing_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = pytest.importorskip("onnxsub.verifiers.bab.relu.compiled")
+    plain = compiled.njit
+
+    def nowhere(function: Callable[..., None], *, cache: bool = False, **options: Any) -> Callable[..., None]:
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return plain(function, **options)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(compiled, "njit", nowhere)
+    out = np.zeros(3)
+
+    def doubled(a: Any, out: Any) -> None:
+        for i in range(len(a)):
+            out[i] = 2 * a[i]
+
+    compiled.kept(doubled)(np.arange(3.0), out)
+    assert out.tolist() == [0.0, 2.0, 4.0]
+
+
+def test_torch_serves_where_numba_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise ImportError("Numba needs NumPy 2.3 or less")
+
+    for name, value in (("absent", False), ("module", None), ("gone", 0)):
+        monkeypatch.setattr(kernels._Loops, name, value)
+    monkeypatch.setattr(kernels, "_PAYS", 0)
+    monkeypatch.setattr(kernels.importlib, "import_module", broken)
+    c, k, low, high = lines(0, torch.float64)
+    found = reached((c, k), (low, high), 0.25)
+    torch.testing.assert_close(found.radius, halfspace_radius(c, k, low, high), rtol=0, atol=1e-12)
+    assert kernels._Loops.absent

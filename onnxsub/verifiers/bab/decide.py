@@ -25,8 +25,8 @@ _BLOCK = 256  # clauses of one tree
 _FIRST_TURN = 64  # nodes of the trees of small networks before any attack
 _TURN = 256  # nodes that the trees go on for between two rounds of the attack, doubled each time
 _FIRST_PASS = 10.0  # seconds that several boxes get each at first where there is no time limit
-_REGIONS = 4  # for one node of the other tree, which takes about as much longer
-_SHARE = 2 / 3  # of a turn that goes to regions, where both kinds are left
+_REGIONS, _NODES = (8.0, 2.0), (0.25, 1.0)  # per node of a turn, of trees over few inputs and over more
+_SHARE = (0.9, 0.4)  # of a turn's time that goes to regions, likewise, where both kinds are left
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,14 +62,17 @@ class _Tree:
         Raises:
             OutOfTime: the budget ended.
         """
+        kind, share = 1, 1.0
         if self.inputs is not None and self.halves:
-            part = budget.part(budget.remaining * (1.0 if self.question.finished else _SHARE))
+            kind = 0 if self.inputs.few else 1
+            part = budget.part(budget.remaining * (1.0 if self.question.finished else _SHARE[kind]))
             try:
-                self.inputs.run(part if nodes is None else part.with_nodes(_REGIONS * nodes))
+                self.inputs.run(part if nodes is None else part.with_nodes(int(_REGIONS[kind] * nodes)))
             except OutOfTime:
                 budget.check()  # the end of its share only
-        if self.open and not self.question.finished:
-            self.question.run(budget if nodes is None else budget.with_nodes(nodes))
+            share = _NODES[kind]
+        if self.open and not self.question.finished and budget.running:
+            self.question.run(budget if nodes is None else budget.with_nodes(int(share * nodes)))
 
 
 def decide(decision: Decision, plan: AttackPlan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from onnxsub.budget import Budget
 from onnxsub.network import Network
+from onnxsub.ops.base import Box
 from onnxsub.propagate import Coefficients, compute_bounds, pull_back
 from onnxsub.propagate.bounds import per_domain, slack
 
@@ -25,11 +27,13 @@ class RowLines:
         c: `(B, R, n)`.
         end: the line's largest value, moved outward, `(B, R)`; `inf` where the line is no number.
         top: the same or what intervals prove, whichever is less.
+        pre: intervals of the pre-activations, by the tensor that the operator writes.
     """
 
     c: Tensor
     end: Tensor
     top: Tensor
+    pre: Mapping[str, Box]
 
     def cut(self, which: Tensor, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         """The boxes `(B, n)` without what lies where one of some rows is negative; an end passes the other where nothing is left.
@@ -49,12 +53,20 @@ class RowLines:
         return low, high
 
 
-def row_lines(network: Network, rows: Tensor, lower: Tensor, upper: Tensor, budget: Budget | None = None) -> RowLines:
+def row_lines(
+    network: Network,
+    rows: Tensor,
+    lower: Tensor,
+    upper: Tensor,
+    within: Mapping[str, Box] | None = None,
+    budget: Budget | None = None,
+) -> RowLines:
     """Lines above some outputs of a network.
 
     Args:
         rows: numbers of the outputs, `(R,)`.
         lower, upper: `(B, n)` float64, finite.
+        within: intervals of pre-activations that hold already; units that these prove stable cost nothing.
 
     Raises:
         UnsupportedOperatorError: an operator has no bounds.
@@ -62,7 +74,9 @@ def row_lines(network: Network, rows: Tensor, lower: Tensor, upper: Tensor, budg
     """
     with torch.no_grad():
         low, high = (e.reshape(-1, *network.input_shape) for e in (lower, upper))
-        bounds = compute_bounds(network, low, high, "crown", output=False, budget=budget)
+        bounds = compute_bounds(
+            network, low, high, "crown", output=False, only_unstable=within is not None, within=within, budget=budget
+        )
         start = lower.new_zeros((1, len(rows), network.classes))
         start[0, torch.arange(len(rows)), rows] = -1.0
         given = Coefficients(start.reshape(1, len(rows), *network.output_shape))
@@ -74,4 +88,4 @@ def row_lines(network: Network, rows: Tensor, lower: Tensor, upper: Tensor, budg
         end = slack(least, least, scale, bound.passed, largest=bounds.scales.largest) - least
         c = -bound.coefficients.full(network.input_shape).flatten(2).expand(len(lower), -1, -1)
         end = torch.where(end.isfinite() & c.isfinite().all(2), end, torch.inf)
-        return RowLines(c, end, torch.fmin(end, bounds.output[1][:, rows]))
+        return RowLines(c, end, torch.fmin(end, bounds.output[1][:, rows]), bounds.pre)

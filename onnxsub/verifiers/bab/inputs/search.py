@@ -8,18 +8,25 @@ promising first.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from onnxsub.budget import Budget
+from onnxsub.ops.base import Box
 from onnxsub.verifiers.bab.inputs.lines import row_lines
+from onnxsub.verifiers.bab.inside import ROUND_A_POINT, worth_a_search
+from onnxsub.verifiers.box.model import BoxModel, Building
 from onnxsub.verifiers.decision import Decision
 
 __all__ = ["InputSearch"]
 
 _AT_ONCE, _NUMBERS = 128, 2**19  # regions of a step, and values of the units of all of them, at most
+_FEW = 8  # inputs
 _CLAUSES = 64  # beyond, every clause would need regions of its own for the same bounds
 _SIDE = 0.5  # weight of the side's length beside what the line says: a line that does not lean says nothing
 _SMALLEST = 1e-12  # of the ends of a side: what is no longer halved
@@ -27,17 +34,23 @@ _SMALLEST = 1e-12  # of the ends of a side: what is no longer halved
 
 @dataclass(frozen=True, eq=False)
 class _Regions:
-    """Boxes `(B, n)` and the number of the clause that is looked for in each, `(B,)`."""
+    """Boxes `(B, n)` and the number of the clause that is looked for in each, `(B,)`.
+
+    Attributes:
+        within: intervals of the pre-activations that hold in there, by the tensor that the operator writes; empty: unknown.
+    """
 
     lower: Tensor
     upper: Tensor
     clause: Tensor
+    within: Mapping[str, Box]
 
     def __len__(self) -> int:
         return len(self.clause)
 
     def take(self, rows: Tensor | slice) -> _Regions:
-        return _Regions(self.lower[rows], self.upper[rows], self.clause[rows])
+        within = {name: (l[rows], u[rows]) for name, (l, u) in self.within.items()}
+        return _Regions(self.lower[rows], self.upper[rows], self.clause[rows], within)
 
     def halved(self, axis: Tensor) -> _Regions:
         """Both halves along one input each, halves of a region side by side."""
@@ -45,7 +58,8 @@ class _Regions:
         middle = self.lower.gather(1, at) / 2 + self.upper.gather(1, at) / 2
         lower = torch.stack([self.lower, self.lower.scatter(1, at, middle)], 1).flatten(0, 1)
         upper = torch.stack([self.upper.scatter(1, at, middle), self.upper], 1).flatten(0, 1)
-        return _Regions(lower, upper, self.clause.repeat_interleave(2))
+        within = {name: (l.repeat_interleave(2, 0), u.repeat_interleave(2, 0)) for name, (l, u) in self.within.items()}
+        return _Regions(lower, upper, self.clause.repeat_interleave(2), within)
 
 
 class InputSearch:
@@ -53,13 +67,16 @@ class InputSearch:
 
     Attributes:
         visited: regions bounded so far.
+        few: whether so few inputs vary that this is what closes a box, as a rule.
     """
 
     def __init__(self, decision: Decision, number: int, clauses: list[int]) -> None:
         box, rows = decision.spec.boxes[number], decision.rows(number)
-        self.visited = 0
+        self.visited = self._looks = 0
         self._decision, self._number, self._clauses = decision, number, clauses
-        self._network = decision.margins(number)
+        how = Building.of(decision.session.options, decision.budget, branching=True)
+        # stretches of affine operators are one each in the folded form
+        self._network = BoxModel.over(decision.row_model(number, clauses), box.box, how).network
         members = [rows.clauses[k] for k in clauses]
         used = sorted({r for m in members for r in m})
         place = {r: i for i, r in enumerate(used)}
@@ -67,26 +84,34 @@ class InputSearch:
         # a clause of fewer rows has one of them several times
         self._members = torch.tensor([[place[r] for r in m] + [place[m[0]]] * (most - len(m)) for m in members])
         self._rows = torch.tensor(used)
-        whole = [torch.from_numpy(e.astype("float64")).reshape(1, -1).expand(len(clauses), -1) for e in (box.lower, box.upper)]
-        self._side = (whole[1] - whole[0])[0]
-        self._waiting = [_Regions(*whole, torch.arange(len(clauses)))]
+        lower, upper = (torch.from_numpy(e.astype(np.float64)).reshape(1, -1) for e in (box.lower, box.upper))
+        self._side = (upper - lower)[0]
+        self.few = int((self._side > 0).sum()) <= _FEW
+        count = len(clauses)
+        self._waiting = [_Regions(lower.expand(count, -1), upper.expand(count, -1), torch.arange(count), {})]
         self._stuck: set[int] = set()  # clauses with a region that is too small to be halved
-        units = sum(op.out_size for op in self._network.nonlinear)
-        self._at_once = max(1, min(_AT_ONCE, _NUMBERS // max(units, 1)))
+        self._units = sum(math.prod(op.in_shapes[0]) for op in self._network.nonlinear)
+        self._at_once = max(1, min(_AT_ONCE, _NUMBERS // max(self._units, 1)))
 
     @staticmethod
     def fits(decision: Decision, number: int, clauses: list[int]) -> bool:
         """Whether few enough inputs of a box vary."""
         box = decision.spec.boxes[number]
-        side = (box.upper.astype("float64") - box.lower.astype("float64")).reshape(-1)
+        side = (box.upper.astype(np.float64) - box.lower.astype(np.float64)).reshape(-1)
         most = decision.session.bab.inputs
-        finite = bool(torch.from_numpy(side).isfinite().all())
+        finite = bool(np.isfinite(side).all())
         return finite and 0 < int((side > 0).sum()) <= most and 0 < len(clauses) <= _CLAUSES
 
     @property
     def finished(self) -> bool:
         """Whether no region is left that can be halved."""
         return not self._waiting
+
+    @property
+    def _roomy(self) -> bool:
+        """Whether what waits may keep the intervals of its units."""
+        count = sum(len(r) for r in self._waiting if r.within)
+        return 16 * self._units * count < self._decision.session.bab.memory / 4
 
     def run(self, budget: Budget) -> None:
         """Until no region is left, a point is found or the budget ends; what is proved goes to the decision.
@@ -116,13 +141,13 @@ class InputSearch:
         if not len(regions):
             return 0, regions
         count = len(regions)
-        lines = row_lines(self._network, self._rows, regions.lower, regions.upper, budget)
+        lines = row_lines(self._network, self._rows, regions.lower, regions.upper, regions.within or None, budget)
         which = self._members[regions.clause]
         tops = lines.top.gather(1, which)
         lower, upper = lines.cut(which, regions.lower, regions.upper)
         # only a number below zero refutes: `top` is `inf` where nothing is known
         keep = torch.nonzero(~(tops < 0).any(1) & ~(lower > upper).any(1))[:, 0]
-        left = _Regions(lower[keep], upper[keep], regions.clause[keep])
+        left = _Regions(lower, upper, regions.clause, lines.pre if self._roomy else {}).take(keep)
         if not len(left):
             return count, left
         tops, which = tops[keep], which[keep]
@@ -140,15 +165,21 @@ class InputSearch:
         return count, left.take(rows).halved(axis[rows])
 
     def _try(self, regions: _Regions, c: Tensor, which: Tensor) -> None:
-        """Replays the best of the middles and of the points at which lines are largest, where the network satisfies a clause."""
+        """Replays the best of the middles and of the points at which lines are largest; now and then a search goes on from it."""
         middle = regions.lower / 2 + regions.upper / 2
         points = torch.cat([middle, torch.where(c > 0, regions.upper, regions.lower)])
         with torch.no_grad():
             values = self._network.forward(points.reshape(-1, *self._network.input_shape)).flatten(1)[:, self._rows]
         least = values.gather(1, which.repeat(2, 1)).amin(1).nan_to_num(nan=-torch.inf)
         best = int(least.argmax())
-        if float(least[best]) >= 0:
-            self._decision.replay(self._number, points[best].reshape(self._network.input_shape).numpy())
+        point = points[best].reshape(self._decision.spec.boxes[self._number].lower.shape).numpy()
+        if float(least[best]) >= 0 and self._decision.replay(self._number, point):
+            return
+        self._looks += 1
+        if worth_a_search(self._looks):
+            clause = self._clauses[int(regions.clause.repeat(2)[best])]
+            members = self._decision.rows(self._number).clauses[clause]
+            self._decision.search_round(self._number, members, point, ROUND_A_POINT)
 
     def _close(self) -> None:
         """Tells the clauses of which no region is left."""

@@ -1,16 +1,19 @@
 """The two loops over all inputs that a tree spends its time in, compiled; `cut.py` and `nearest.py` compute the same by torch.
 
-numba is imported by whoever imports this module, which takes a second: see `kernels.py`. Machine code is kept in numba's cache.
+numba is imported by whoever imports this module, which takes a second: see `kernels.py`. Machine code is kept in numba's cache,
+beside the source or in the user's folder; where neither can be written, every process compiles anew.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
-from numba import njit  # type: ignore[import-untyped,import-not-found,unused-ignore]
+from numba import njit
 
 from onnxsub.ops.base import Array
 
-__all__ = ["cut_rows", "reached_rows"]
+__all__ = ["cut_rows", "kept", "reached_rows"]
 
 _SUMS = {"reassoc", "contract", "nsz", "arcp"}  # sums in any order; numbers that are none stay so
 _TANGENTS = 10
@@ -18,7 +21,16 @@ _ENOUGH = 1e-4  # of a row's width: what a better multiplier may still bring
 _NEWTON = 60
 
 
-@njit(cache=True, fastmath=_SUMS)  # type: ignore[untyped-decorator,unused-ignore]
+def kept(function: Callable[..., None]) -> Callable[..., None]:
+    """The function compiled, its machine code kept where numba finds a place for it."""
+    try:
+        compiled: Callable[..., None] = njit(function, cache=True, fastmath=_SUMS)
+    except RuntimeError:  # no place
+        compiled = njit(function, fastmath=_SUMS)
+    return compiled
+
+
+@kept
 def cut_rows(a: Array, b: Array, sign: float, box: tuple[Array, Array, Array], middle: Array, out: Array) -> None:
     """`Halved.minimum` for `a` `(B, R, n)`, `b` and `out` `(B, R)`.
 
@@ -70,7 +82,7 @@ def cut_rows(a: Array, b: Array, sign: float, box: tuple[Array, Array, Array], m
             out[i, r] = total if abs(total) < np.inf else -np.inf
 
 
-@njit(cache=True, fastmath=_SUMS)  # type: ignore[untyped-decorator,unused-ignore]
+@kept
 def reached_rows(
     box: tuple[Array, Array, Array], k: Array, begin: Array, within: tuple[float, bool, int], found: tuple[Array, Array, Array],
     point: Array,

@@ -34,5 +34,8 @@ def compiled(like: Tensor, numbers: int) -> ModuleType | None:
         _Loops.gone += numbers
         if _Loops.gone < _PAYS:
             return None
-        _Loops.module = importlib.import_module("onnxsub.verifiers.bab.relu.compiled")
+        try:
+            _Loops.module = importlib.import_module("onnxsub.verifiers.bab.relu.compiled")
+        except ImportError:  # a numba that does not go with the numpy that is installed
+            _Loops.absent = True
     return _Loops.module
