@@ -47,7 +47,11 @@ EVERY = [
     "zoo list models",
     "zoo train C --dataset tens --data images.npz --epochs 1 -o tens.onnx",
     "study regimes --dataset tens --data images.npz --regimes sr --decided sr --epochs 1 --images 1 --attacked 5 --run regimes",
+    "study importance --data images.npz --architecture mlp:4x2 --epochs 1 --threshold 0.9 --scored 1 --retrained 1 --draws 1 "
+    "--images 1 --timeout 5 --run importance",
     "zoo export tens.pt -o again.onnx",
+    "zoo prune tens.pt --dataset tens --data images.npz --share 0.5 --epochs 1 -o pruned.onnx",
+    "zoo bayes mlp:4 --data images.npz --warm-up 2 --steps 2 --samples 4 --chains 1 --members 2 --run chains -o bayes.onnx",
 ]
 """A command line of each kind, in an order in which later ones read what earlier ones wrote. All of them take `--json`."""
 

@@ -20,7 +20,7 @@ from benchmarks.common import Done
 from benchmarks.sampling import Anchor, logits_by_onnxruntime, worst
 
 __all__ = [
-    "Judge", "Question", "anchored", "attacked", "bracket", "cancelled", "in_time", "original", "proved", "quick", "says",
+    "Judge", "Question", "anchored", "attacked", "bracket", "cancelled", "in_time", "original", "proved", "says",
     "supported", "violated",
 ]  # fmt: skip
 
@@ -222,22 +222,12 @@ def json_text(done: Done) -> str:
     return " ".join(str(v) for k, v in done.document.items() if k not in ("model", "settings", "schema")) + done.error
 
 
-def quick(judge: Judge, seconds: float) -> Judge:
-    """`judge`, and within so many seconds of the answer's own clock."""
-
-    def both(done: Done, folder: Path) -> str:
-        taken = float((done.document.get("time_s") or {}).get("total", done.seconds))
-        return judge(done, folder) or ("" if taken <= seconds else f"undecided: {taken:.1f} s in place of {seconds:g}")
-
-    return both
-
-
-def in_time(judge: Judge, *, cpu: float, peak: float) -> Judge:
+def in_time(judge: Judge, *, cpu: float, peak: float = math.inf) -> Judge:
     """`judge`, and within so many seconds of the processor and GB of memory, imports included."""
 
     def both(done: Done, folder: Path) -> str:
         if done.cpu > cpu or done.peak > peak:
-            return f"{done.status} after {done.cpu:.1f} CPU s with {done.peak:.1f} GB, in place of {cpu:g} and {peak:g}"
+            return f"{done.status}, undecided within {cpu:g} CPU s and {peak:g} GB: it took {done.cpu:.1f} s and {done.peak:.1f} GB"
         return judge(done, folder)
 
     return both

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import ModelProto
 
-from benchmarks.case_judges import Question, anchored, bracket, cancelled, original, proved, quick, says, violated
+from benchmarks.case_judges import Question, anchored, bracket, cancelled, in_time, original, proved, says, violated
 from benchmarks.random_questions import scaled, small_model
 from benchmarks.sampling import Anchor, nearest_sampled
 from benchmarks.truth import TooLarge, distance, pieces_of
@@ -262,7 +262,7 @@ def overflow() -> Iterator[Question]:
                 break
         for verifier in ("milp", "bab"):
             ask = ("distance", "model.onnx", *anchored(at), "--verifier", verifier, "--timeout", "20")
-            judge = quick(bracket(d, finite=True, reason=True), 25)
+            judge = in_time(bracket(d, finite=True, reason=True), cpu=25.0)
             yield Question(kind, f"2^{power} {verifier}", ask, f"{d:.7f}", judge, {"model.onnx": model, "x0.npy": x0})
 
 

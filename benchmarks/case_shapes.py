@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto
 
-from benchmarks.case_judges import Question, anchored, attacked, bracket, in_time, proved, quick, says, supported, violated
+from benchmarks.case_judges import Question, anchored, attacked, bracket, in_time, proved, says, supported, violated
 from benchmarks.sampling import Anchor, logits_by_onnxruntime
 from benchmarks.truth import TooLarge, distance, pieces_of
 from tests.handmade import Net
@@ -42,7 +42,7 @@ def beyond_attack() -> Iterator[Question]:
             eps = d * factor
             ask = ("verify", "model.onnx", *anchored(at), "--eps", repr(eps), "--timeout", "20", "-o", "w.npy")
             files = {"model.onnx": model, "x0.npy": np.asarray(query.x0)}
-            judge = quick(violated(at, eps), 8)
+            judge = in_time(violated(at, eps), cpu=8.0)
             yield Question("06 beyond-attack", f"{name} x {factor}", ask, f"violated, a point at {d:.7g}", judge, files)
 
 

@@ -7,7 +7,8 @@
 networks, so that what is there at any time is about all of them. Architecture C with both gammas; D and E, where their files lie
 in `models/`, with 0.99. `paper` is the reference experiment (ranking by width, MILP), `fast` our own ranking and engine (influence,
 branch and bound) on the same images. An original is computed once per image and serves all methods and gammas. --timeout is that
-of a solver run (`paper`) or of a distance (`fast`); a folder keeps the one that it was begun with, and the table names it.
+of a solver run (`paper`) or of a distance (`fast`); a folder keeps the one that it was begun with, and the table names it. "No run"
+in a row: bounds settle every radius of the image that counts.
 """
 
 from __future__ import annotations
@@ -54,13 +55,18 @@ def networks(names: str | None) -> list[str]:
     return names.split(",") if names else [n for n in (*C, *OTHERS) if (ROOT / "models" / f"{n}.onnx").is_file()]
 
 
+def images(args: argparse.Namespace) -> list[int]:
+    """Those that were asked for, or every tenth of the first hundred."""
+    return [int(i) for i in args.images.split(",")] if args.images else list(range(0, 100, 10))
+
+
 def folder_of(args: argparse.Namespace, protocol: str, name: str, index: int) -> Path:
     return Path(args.run) / f"{protocol}-{name}-{index:02d}"
 
 
 def run(args: argparse.Namespace) -> None:
     """One folder after the other; those that are finished end at once."""
-    for index in range(0, 10 * args.samples, 10):
+    for index in images(args):
         for protocol in args.protocols.split(","):
             for name in networks(args.networks):
                 _one(args, protocol, name, index)
@@ -74,8 +80,8 @@ def _one(args: argparse.Namespace, protocol: str, name: str, index: int) -> None
     # where the folder has been begun, its own limits hold
     new = [
         str(ROOT / "models" / f"{name}.onnx"), "--data", str(data), "--index", str(index), "--protocol", protocol,
-        "--methods", ",".join(METHODS), "--gammas", "0.9,0.99" if name in C and protocol == "paper" else "0.99",
-        "--timeout", f"{args.timeout:g}",
+        "--methods", ",".join(METHODS), "--gammas", (args.gammas or "0.9,0.99") if name in C and protocol == "paper" else "0.99",
+        "--timeout", f"{args.timeout:g}", *(["--known-points"] if args.known_points and protocol == "paper" else []),
     ]  # fmt: skip
     begun = (folder / PLAN).exists()
     command = [sys.executable, "-m", "onnxsub", "evaluate", *([] if begun else new), "--run", str(folder), "--quiet"]
@@ -86,7 +92,7 @@ def _one(args: argparse.Namespace, protocol: str, name: str, index: int) -> None
 def rows(args: argparse.Namespace, protocol: str) -> Iterator[tuple[Row, float]]:
     """Every row of the folders of a protocol, finished or not, and the time limit that it was made with."""
     for name in (*C, *OTHERS):
-        for index in range(0, 10 * args.samples, 10):
+        for index in images(args):
             folder = folder_of(args, protocol, name, index)
             if (folder / LEDGER).exists():
                 limit = read_plan(folder / PLAN)["settings"]["timeout"]
@@ -102,11 +108,11 @@ def tables(args: argparse.Namespace) -> None:
     heads = [
         "network", "type", "gamma", "samples", "error, mean ± sd", "certain: error", "attack alone",
         "undecided radii with / without", "pruning, s", "run with, s", "run without, s", "runs (samples)", "speed-up",
-        "published: error", "published: s with / without",
+        "published: error", "published: s with / without", "why fewer than 5",
     ]  # fmt: skip
     print(f"Time limit of a solver run: {', '.join(f'{x:g} s' for x in limits)}.\n")
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
-    for line in summarise(row for row, _ in found):
+    for line in sorted(summarise(row for row, _ in found), key=place):
         own = [row for row, _ in found if (row.model, row.method, row.gamma) == (line.model, line.method, line.gamma)]
         print(f"| {' | '.join(paper_cells(line, own))} |")
     found = list(rows(args, "fast"))
@@ -117,7 +123,7 @@ def tables(args: argparse.Namespace) -> None:
     ]  # fmt: skip
     print(f"\nTime limit of a distance: {', '.join(f'{x:g} s' for x in limits)}.\n")
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
-    for x in summarise(row for row, _ in found):
+    for x in sorted(summarise(row for row, _ in found), key=place):
         cells = [
             x.model, f"`{x.method}`", f"{x.gamma:g}", x.samples - x.misclassified, x.exact_bnd, x.exact_hat, percent(x.difference),
             percent(x.attack_difference), number(x.prune_s), number(x.hat_s), number(x.bnd_s),
@@ -141,8 +147,25 @@ def paper_cells(x: Line, own: list[Row]) -> list[str]:
             for mean, sd in ((x.run_hat_s, x.run_hat_sd), (x.run_bnd_s, x.run_bnd_sd))
         ),
         f"{x.runs_hat} / {x.runs_bnd} ({x.paired})", number(x.run_speed_up), "-" if error is None else percent(error[which]),
-        f"{number(with_s)} / {number(without_s)}",
+        f"{number(with_s)} / {number(without_s)}", reason(x, own),
     ]  # fmt: skip
+
+
+def place(line: Line) -> tuple[int, int, float]:
+    """Where a line stands in the table."""
+    return (*C, *OTHERS).index(line.model), METHODS.index(line.method), line.gamma
+
+
+def reason(x: Line, own: list[Row]) -> str:
+    """What became of the images where fewer than five have runs on both sides."""
+    if x.paired >= 5:
+        return ""
+    sides = {side: sum(getattr(row, f"timed_{side}") == 0 for row in own) for side in ("hat", "bnd")}
+    said = [
+        f"{len(own)} images run", *([f"{x.misclassified} misclassified"] if x.misclassified else []),
+        *(f"no run {word} on {sides[side]}" for side, word in (("hat", "with"), ("bnd", "without")) if sides[side]),
+    ]  # fmt: skip
+    return ", ".join(said)
 
 
 def share(own: list[Row], side: str) -> str:
@@ -165,7 +188,9 @@ def main() -> None:
     parser.add_argument("--run", default="table1", help="folder of the run folders")
     parser.add_argument("--networks", help="by commas; default: all that are there")
     parser.add_argument("--protocols", default="paper,fast")
-    parser.add_argument("--samples", type=int, default=10, help="images per network: 0, 10, 20, ...")
+    parser.add_argument("--images", help="by commas; default: 0, 10, 20, ..., 90")
+    parser.add_argument("--gammas", help="of architecture C by the protocol, by commas; default: 0.9,0.99")
+    parser.add_argument("--known-points", action="store_true", help="see `onnxsub evaluate`; of the folders that are begun now")
     parser.add_argument("--timeout", type=float, default=20.0)
     args = parser.parse_args()
     if args.what == "table":

@@ -20,11 +20,13 @@ from __future__ import annotations
 
 __all__ = [
     "ContradictionError",
+    "DivergedError",
     "InputError",
     "LicenceError",
     "MissingDependencyError",
     "ModelError",
     "OnnxsubError",
+    "OnnxsubWarning",
     "OptionError",
     "OutOfTimeError",
     "OutputError",
@@ -43,6 +45,10 @@ class InputError(OnnxsubError, ValueError):
 
 class OptionError(InputError):
     """An option is out of its range, or contradicts another one, whatever the files hold: a mistake of usage."""
+
+
+class DivergedError(InputError):
+    """A training's loss or weights are no longer finite numbers."""
 
 
 class ModelError(InputError):
@@ -75,3 +81,7 @@ class ContradictionError(OnnxsubError, AssertionError):
 
 class OutputError(OnnxsubError, OSError):
     """A file could not be written."""
+
+
+class OnnxsubWarning(UserWarning):
+    """Something that the user gave is used, and is not all that it seems; the command line says it on standard error."""

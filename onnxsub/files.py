@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Folders, and files so written that a reader never sees half of one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from onnxsub.errors import OutputError
+from onnxsub.errors import InputError, OutputError
 from onnxsub.visible import visible
 
-__all__ = ["atomic", "one_line", "write_atomic"]
+__all__ = ["atomic", "make_folder", "one_line", "refuse_links", "write_atomic"]
 
 
 def one_line(message: object, limit: int = 300) -> str:
@@ -65,10 +65,33 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
 
 
+def make_folder(path: str | os.PathLike[str], otherwise: str) -> None:
+    """Makes a folder and those above it, where they are not there.
+
+    Args:
+        otherwise: what the user does where that fails, such as `choose another --run`.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {os.fspath(path)!r}: {error.strerror or error}; {otherwise}") from error
+
+
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     """Write `data` to `path`, all of it or nothing. Raises OutputError as `atomic` does."""
     with atomic(path) as file:
         file.write(data)
+
+
+def refuse_links(root: Path, path: Path) -> None:
+    """Raises InputError where `path`, or a folder between it and `root`, is a link: a file elsewhere would be written."""
+    while path != root and path != path.parent:
+        if path.is_symlink():
+            raise InputError(f"{str(path)!r} is a symbolic link; put the file or folder itself there, or choose another folder")
+        path = path.parent
 
 
 def _sync_folder(folder: Path) -> None:

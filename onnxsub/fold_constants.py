@@ -208,12 +208,12 @@ class _Folder:
         types = dict(known) if any(a.HasField("g") for a in node.attribute) else {n: known[n] for n in node.input if n}
         values = {n: self.small[n] for n in node.input if n in self.small}
         try:
-            found = infer_node_outputs(schema, node, types, values, opset_imports=self.imports, ir_version=self.ir_version)
+            # a function, for which nothing is inferred
+            alike = {node.output[0]: self.types[node.input[0]]} if node.op_type == "GroupNormalization" else None
+            found = alike or infer_node_outputs(schema, node, types, values, opset_imports=self.imports, ir_version=self.ir_version)
         except (InferenceError, ValidationError) as error:
             shapes = ", ".join(f"{n!r} {list(self.shapes[n])}" for n in node.input if n in self.shapes)
             raise ModelError(f"{self.at(node)} does not fit its inputs {shapes}: {one_line(error)}; check the model") from error
-        if node.op_type == "GroupNormalization":  # a function, for which nothing is inferred
-            found = {node.output[0]: self.types[node.input[0]]}
         for name, kind in found.items():
             kind.tensor_type.elem_type = element or kind.tensor_type.elem_type
             self.types[name] = kind

@@ -18,13 +18,16 @@ __all__ = ["torch"]
 
 
 class _LazyModule:
-    """A stand-in that imports its module at the first attribute access."""
+    """A stand-in that imports its module at the first attribute access, and keeps what it was asked for."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        return getattr(importlib.import_module(self._name), attribute)
+        value = getattr(importlib.import_module(self._name), attribute)
+        # kept, since operators ask thousands of times per second
+        setattr(self, attribute, value)
+        return value
 
 
 torch = _LazyModule("torch")

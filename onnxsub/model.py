@@ -24,6 +24,7 @@ from onnxsub.reading import Feed, Own, Reading, canonical
 from onnxsub.shown import Shown
 from onnxsub.signature import Signature, class_shape, read_signature
 from onnxsub.strip_head import strip_head
+from onnxsub.valid import check_valid
 
 __all__ = ["Model", "Reading", "load_model", "save_model"]
 
@@ -172,7 +173,7 @@ def save_model(proto: ModelProto, path: str | os.PathLike[str]) -> None:
     """
     data = serialise(proto, f"model {os.fspath(path)!r}", OutputError)
     try:
-        onnx.checker.check_model(data)
+        check_valid(proto, data)
     except onnx.checker.ValidationError as error:
         why = one_line(error)
         raise ModelError(f"model {os.fspath(path)!r} was not written, it is not valid ONNX: {why}; please report this") from error

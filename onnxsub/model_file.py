@@ -15,6 +15,7 @@ from onnx import ModelProto
 from onnxsub.errors import ModelError
 from onnxsub.external_data import MAX_BYTES, external_tensors, load_external
 from onnxsub.files import one_line
+from onnxsub.valid import check_valid
 
 __all__ = ["OPSETS", "ModelFile", "read_model_file", "serialise"]
 
@@ -136,7 +137,7 @@ def _opset(proto: ModelProto, where: str) -> int:
 
 def _check(proto: ModelProto, where: str) -> None:
     try:
-        onnx.checker.check_model(proto)
+        check_valid(proto)
     except onnx.checker.ValidationError as error:
         raise ModelError(f"{where} is not valid ONNX: {one_line(error)}; {_AGAIN}") from error
     except (EncodeError, ValueError) as error:

@@ -10,6 +10,7 @@ With u = 2^-24, an interval of every tensor on the domain, and M the size of its
     affine, n terms    E = |L| E_in + (n + 8) u (|L| M_in + |c|) / (1 - (n + 8) u)
     product, n terms   E = M_x E_y + E_x M_y + (n + 8) u M_x M_y / (1 - (n + 8) u)
     activation         E = s E_in + 64 u M, s its steepest slope there
+    Relu, a change of sign, what only moves elements      E = E_in
     quantiser, jump    E = 2 u M, of a jump and s E_in: what it may jump is in its own relation already
     anything else      E = the width of its interval
 
@@ -39,6 +40,7 @@ from onnxsub.ops.maxpool import MaxPool
 from onnxsub.ops.movement import Pad, Reshape, Selection
 from onnxsub.ops.quantize import Quantise
 from onnxsub.ops.reduce import Reduce
+from onnxsub.ops.relu import Relu
 from onnxsub.ops.substituted import Substituted
 from onnxsub.ops.windows import Windows
 
@@ -166,7 +168,7 @@ def _rounded(op: Operator, errors: list[Tensor], ends: list[tuple[Tensor, Tensor
     size = torch.maximum(low.abs(), high.abs())
     if isinstance(op, Affine):
         sizes = [torch.maximum(l.abs(), u.abs()) for l, u in ends]
-        if isinstance(op, Selection):
+        if isinstance(op, Selection) or _only_signs(op):
             return op.magnitude(*errors)
         count = _terms(op) + _MORE
         n = count * _UNIT
@@ -176,6 +178,8 @@ def _rounded(op: Operator, errors: list[Tensor], ends: list[tuple[Tensor, Tensor
         return op.magnitude(*errors) + n / (1 - n) * terms + count * _LEAST
     if isinstance(op, Windows):
         return op.forward(*errors)
+    if isinstance(op, Relu):
+        return errors[0]
     if isinstance(op, Bilinear):
         return _of_product(op, errors[0], torch.maximum(*(t.abs() for t in ends[0])))
     if isinstance(op, Jumping):
@@ -185,6 +189,11 @@ def _rounded(op: Operator, errors: list[Tensor], ends: list[tuple[Tensor, Tensor
         steepest = torch.maximum(least.abs(), most.abs())
         return torch.where(errors[0] > 0, steepest * errors[0], errors[0]) + _FUNCTION * (_UNIT * size + _LEAST)
     return high - low + _FUNCTION * (_UNIT * size + _LEAST)
+
+
+def _only_signs(op: Affine) -> bool:
+    """Whether it writes what it reads or the negative of that, which rounds nothing."""
+    return isinstance(op, Scale) and op.shift is None and op.scale is not None and bool((np.abs(op.scale) == 1).all())
 
 
 def _of_product(op: Bilinear, error: Tensor, size: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ import onnx
 from onnxsub.errors import OnnxsubError
 from onnxsub.evaluate.ledger import Ledger
 from onnxsub.evaluate.row import Row, rows_of
-from onnxsub.evaluate.run import LEDGER
+from onnxsub.evaluate.run import LEDGER, PLAN
+from onnxsub.evaluate.seals import SEALED, plan_checksum
 from tests.random_models import random_model
 
-__all__ = ["OPTIONS", "ROOT", "SAMPLES", "UNITS", "begun", "command", "done_units", "facts", "make_files", "rows", "start"]
+__all__ = [
+    "OPTIONS", "ROOT", "SAMPLES", "UNITS", "begun", "command", "done_units", "facts", "make_files", "rewrite", "rows", "start",
+]  # fmt: skip
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = 10
@@ -77,3 +81,21 @@ def done_units(run: Path) -> int:
         return 0
     with Ledger(run / LEDGER, readonly=True) as ledger:
         return ledger.counts()["done"]
+
+
+def rewrite(run: Path, *statements: str) -> None:
+    """A run folder as if it had been written so: rows changed by statements, plan and rows sealed as they are now."""
+    plan = run / PLAN
+    lines = [line for line in plan.read_text().splitlines() if not line.startswith("checksum = ")]
+    checksum = plan_checksum(tomllib.loads("\n".join(lines)))
+    plan.write_text("\n".join([f'checksum = "{checksum}"', *lines]) + "\n")
+    with Ledger(run / LEDGER) as ledger:
+        ledger._db.execute("DELETE FROM meta WHERE key IN ('plan', 'units')")
+        ledger.seals.bind(checksum, lambda: "")
+        for statement in statements:
+            ledger._db.execute(statement)
+        for column in ("result", "point", "anchor"):
+            ledger._db.execute(f"UPDATE units SET {column} = NULL WHERE state IN ('pending', 'running')")
+        own = SEALED.replace(":", "")
+        ledger._db.execute(f"UPDATE units SET checksum = CASE WHEN state IN ('done', 'failed') THEN {own} END")
+        ledger.seals.take_over(redo=False)

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from onnxsub.evaluate.row import Row
+from tests.evaluate_tools import rewrite
 
 __all__ = ["ROW_LIKE", "Recorder", "check_layout", "replicate", "rows_like"]
 
@@ -52,6 +53,7 @@ def replicate(run: Path, folder: Path, count: int) -> Path:
     lines = plan.read_text().splitlines()
     index = ",".join(map(str, found))
     plan.write_text("\n".join(f'index = "{index}"' if line.startswith("index = ") else line for line in lines) + "\n")
+    rewrite(folder)
     return folder
 
 

@@ -163,7 +163,7 @@ def test_files_that_are_no_ledger(tmp_path: Path) -> None:
         Ledger(tmp_path / "empty.sqlite", readonly=True)
     with Ledger(tmp_path / "old.sqlite") as ledger:
         ledger._db.execute("UPDATE meta SET value = '0' WHERE key = 'schema'")
-    with pytest.raises(InputError, match="a ledger of version 0, this is 1"):
+    with pytest.raises(InputError, match="a ledger of version 0, this is 2"):
         Ledger(tmp_path / "old.sqlite")
     with pytest.raises(OutputError):
         Ledger(tmp_path / "no folder" / "ledger.sqlite")
@@ -202,3 +202,23 @@ def test_a_family_ends_whole() -> None:
         end_family(mark)
         assert child.stdout.read().strip() == b""  # ends only when every holder of the pipe is gone
         assert child.wait() == -9
+
+
+def test_units_are_counted_by_kind_and_state(ledger: Ledger) -> None:
+    for state in ("done", "done", "failed", "failed"):  # the first sample's units, and the next one's attack
+        unit = ledger.take()
+        assert unit is not None
+        ledger.finish(done(unit.id) if state == "done" else Outcome(unit.id, "failed", "no solver", seconds=2.0))
+    found = {(g.kind, g.method, g.gamma, g.verifier, g.state): (g.count, g.seconds, g.timed) for g in ledger.groups()}
+    assert found["attack", None, None, None, "done"] == (1, 0.5, 1)
+    assert found["attack", None, None, None, "failed"] == (1, 2.0, 1)
+    assert found["substitute", "lin", 0.9, "milp", "pending"] == (1, 0.0, 0)
+    assert found["substitute", "lin", 0.9, "milp", "failed"] == (2, 2.0, 1)  # one of them with its attack
+    assert sum(count for count, *_ in found.values()) == len(_UNITS)
+    assert ledger.failures() == {"no solver": 2, "its attack failed: no solver": 2}
+
+
+def test_units_that_are_added_later_need_their_own_attacks(ledger: Ledger) -> None:
+    ledger.add([("n", 0, "attack", "", -1.0, ""), ("n", 0, "original", "", -1.0, "bab")])
+    *_, attack, original = ledger.units()
+    assert (attack.id, original.needs) == (len(_UNITS) + 1, attack.id)

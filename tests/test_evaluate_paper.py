@@ -24,6 +24,7 @@ from onnxsub.evaluate.run import LEDGER, evaluate
 from onnxsub.evaluate.samples import Choice, read_samples
 from onnxsub.evaluate.settings import Settings
 from onnxsub.evaluate.solver_runs import run_statistics
+from onnxsub.evaluate.summary import summarise
 from onnxsub.evaluate.task import Attacked, Task
 from onnxsub.passes.certify import keeps_its_pieces
 from onnxsub.passes.equal_radius import equal_radius
@@ -108,6 +109,9 @@ def test_a_point_that_is_not_adversarial_for_the_substitute_leaves_no_cell_empty
             assert row.protocol_bnd is not None
             assert 0 < row.protocol_hat <= INTERVAL
     assert missed >= 3, "the network is no test of it any more; take another seed"
+    (cell,) = [line for line in summarise(rows(run)) if line.method == "act"]
+    assert (cell.samples, cell.counted, cell.misclassified, cell.failed) == (SAMPLES, SAMPLES, 0, 0)
+    assert None not in (cell.difference, cell.sd, cell.attack_difference)
     (line,) = paper_lines(run, "act")
     assert line["certain"] > 0
     assert line["certain_difference"] is not None
@@ -115,6 +119,25 @@ def test_a_point_that_is_not_adversarial_for_the_substitute_leaves_no_cell_empty
 
 def paper_lines(run: Path, method: str) -> list[dict[str, Any]]:
     return [dict(paper_figures([r for r in rows(run) if r.method == method]))]
+
+
+def test_known_points_save_programs_and_change_no_distance(files: tuple[Path, Path]) -> None:
+    plain, saved = (Settings(protocol="paper", tol=PRECISION, known_points=known) for known in (False, True))
+    spared = 0
+    for index in range(2):
+        query = query_of(files, index)
+        point = attacked_of(query, plain)
+        for method in (None, "con", "lin", "act"):
+            find = find_original if method is None else find_substitute
+            one, other = (find(task_of(query, s, method, point), query).result for s in (plain, saved))
+            assert (one["protocol"], one["radii"]) == (other["protocol"], other["radii"]), (index, method)
+            assert other["lower"] <= one["protocol"]
+            assert other["runs"] <= one["runs"]
+            spared += one["runs"] - other["runs"]
+            if method is None:
+                assert all(radius < other["upper"] or outcome != "reached" for _, radius, _, outcome in other["solver_runs"])
+                assert max((r for _, r, _, _ in other["solver_runs"]), default=0.0) < point.d_adv
+    assert spared > 0
 
 
 def test_network_and_substitutes_are_asked_about_the_same_radii(run: Path) -> None:

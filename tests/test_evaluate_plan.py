@@ -126,6 +126,7 @@ def test_files_that_are_none(tmp_path: Path, images: Path) -> None:
         ({"nodes": 0}, "--nodes 0 must be at least 1"),
         ({"protocol": "paper", "nodes": 9}, "--protocol paper is defined without --nodes"),
         ({"interval": 0.5}, "--interval is of --protocol paper"),
+        ({"known_points": True}, "--known-points is of --protocol paper"),
         ({"radius_timeout": 9.0}, "--radius-timeout is of --protocol paper"),
         ({"protocol": "paper", "interval": -1.0}, "--interval -1 is not a positive number"),
         ({"threads": 0}, "--threads 0"),

@@ -194,6 +194,45 @@ def test_quantitative_means(tmp_path: Path, wrong: tuple[Path, Path]) -> None:
     assert 0 <= scr.measure.lower <= scr.measure.upper <= 1
 
 
+@pytest.mark.parametrize(
+    ("method", "prop", "own", "side"), [("fgsm", "confidence", {"gamma": 0.3}, "lower"), ("pgd", "scr", {"eta": 0.2}, "upper")]
+)
+def test_an_approximation_bounds_the_mean_on_one_side(
+    tmp_path: Path, wrong: tuple[Path, Path], method: str, prop: str, own: dict[str, float], side: str
+) -> None:
+    given = {"metric": "global", "quantitative": True, "prop": prop, **own, **({"labels": "y"} if prop == "scr" else {})}
+    found = robustness(plan_of(wrong, 3, approximate=method, **given), tmp_path / "run", engine=Here())
+    document = found.to_json()
+    estimate, interval = document["estimate"], document["interval"]
+    assert estimate["approximate"] == {"method": method, "bound": side, "value": estimate[side]}
+    assert (document["proved"], found.nothing_decided) == (0, False)
+    assert (estimate["upper"] if side == "lower" else estimate["lower"]) == (1.0 if side == "lower" else 0.0)
+    assert (interval["upper"] if side == "lower" else interval["lower"]) == (1.0 if side == "lower" else 0.0)
+    assert f"bounds the true one from {'below' if side == 'lower' else 'above'} only" in document["guarantee"]
+    assert "nothing is proved" in document["guarantee"]
+    assert "Proved means" not in document["guarantee"]
+    assert {r.status for r in found.rows} <= {"approximate", "misclassified"}
+    assert all(r.verifier == method for r in found.rows)
+    whole = robustness(plan_of(wrong, 3, **given), tmp_path / "whole", engine=Here())
+    for one, other in zip(found.rows, whole.rows, strict=True):
+        assert one.upper is None or other.lower is None or one.upper >= other.lower - 1e-9
+        assert one.lower is None or other.upper is None or one.lower <= other.upper + 1e-9
+    assert set(found.counts.violated) <= set(whole.counts.violated) | set(whole.counts.undecided)
+
+
+def test_security_by_fgsm(tmp_path: Path, wrong: tuple[Path, Path]) -> None:
+    given = {"labels": "y", "metric": "security", "eps": 0.2}
+    runs = {
+        name: robustness(plan_of(wrong, 4, attack=name, **given), tmp_path / str(name), engine=Here())
+        for name in ("fgsm", "pgd", None)
+    }
+    violated = {name: set(run.counts.violated) for name, run in runs.items()}
+    assert violated["fgsm"] <= violated["pgd"] <= violated[None]
+    assert all(run.counts.proved == () for run in runs.values())
+    assert {r.verifier for r in runs["fgsm"].rows if r.status == "undecided"} <= {"fgsm"}
+    assert runs["fgsm"].to_json()["settings"]["attack"] == "fgsm"
+
+
 def test_a_range_cuts_the_mean_and_not_what_is_known_of_a_misclassified_sample(tmp_path: Path, wrong: tuple[Path, Path]) -> None:
     given = {"labels": "y", "metric": "global", "quantitative": True, "prop": "scr", "eta": 0.2, "value_range": (0.6, 1.0)}
     rows = [r for r in robustness(plan_of(wrong, 3, **given), tmp_path / "run", engine=Here()).rows if r.status == "misclassified"]

@@ -7,6 +7,8 @@ import pytest
 from onnxsub.errors import InputError
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 
+_APPROXIMATE = {"metric": "global", "quantitative": True, "approximate": "pgd", "prop": "confidence", "gamma": 0.1}
+
 
 @pytest.mark.parametrize(
     ("settings", "words"),
@@ -51,6 +53,15 @@ from onnxsub.evaluate.robustness.settings import RobustnessSettings
         ({"metric": "pointwise", "nodes": 0}, "--nodes 0"),
         ({"metric": "security", "nodes": 9}, "--nodes belongs to"),
         ({"metric": "pointwise", "distances": "attack", "nodes": 9}, "--nodes proves, which"),
+        ({"approximate": "pgd"}, "--approximate belongs to --metric global"),
+        ({"metric": "global", "approximate": "pgd"}, "--approximate bounds the value of --quantitative"),
+        ({"metric": "global", "approximate": "pgd", "quantitative": True}, "give --distances attack"),
+        ({**_APPROXIMATE, "approximate": "cw"}, "--approximate 'cw' is unknown"),
+        ({**_APPROXIMATE, "verifier": "bab"}, "--verifier proves, which --approximate does not"),
+        ({**_APPROXIMATE, "nodes": 9}, "--nodes proves, which --approximate does not"),
+        ({**_APPROXIMATE, "error": 0.1}, "--error needs both ends of the interval"),
+        ({"attack": "fgsm"}, "--attack belongs to --metric security"),
+        ({"metric": "security", "attack": "cw"}, "--attack 'cw' is unknown"),
         ({"threads": 0}, "--threads 0"),
         ({"seed": -1}, "--seed -1"),
     ],

@@ -27,7 +27,7 @@ from onnxsub.report.images import image_of
 from onnxsub.report.picture import BLACK, COLOURS, GREY
 from onnxsub.report.report import ReportOptions, report
 from onnxsub.report.table import distances, records_csv, to_latex, to_markdown
-from tests.evaluate_tools import ROOT, SAMPLES, make_files
+from tests.evaluate_tools import ROOT, SAMPLES, make_files, rewrite
 from tests.report_tools import ROW_LIKE
 from tests.test_evaluate_run import InProcess
 
@@ -200,14 +200,12 @@ def test_what_is_an_image(shape: tuple[int, ...], found: tuple[int, ...] | None)
 
 
 def test_an_unfinished_run(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    import sqlite3
-
     part = shutil.copytree(run, tmp_path / "part")
-    db = sqlite3.connect(part / "ledger.sqlite")
-    db.execute("UPDATE units SET state = 'pending', result = NULL WHERE id > 30")
-    db.execute("UPDATE units SET state = 'failed', reason = 'broken <here>', result = NULL WHERE id = 3")
-    db.commit()
-    db.close()
+    rewrite(
+        part,
+        "UPDATE units SET state = 'pending' WHERE id > 30",
+        "UPDATE units SET state = 'failed', reason = 'broken <here>', result = NULL WHERE id = 3",
+    )
     assert run_cli(["report", str(part), "--json", "--title", "So far"]) == 0
     out, err = capfd.readouterr()
     document = json.loads(out)

@@ -18,16 +18,16 @@ from onnxsub.api.progress import AnyProgress, telling
 from onnxsub.api.question import ASKED, AnyInput, AskedOptions, Question
 from onnxsub.api.table import Table
 from onnxsub.errors import InputError, OutputError
-from onnxsub.evaluate.drive import LEDGER, RunOptions
-from onnxsub.evaluate.ledger import Ledger
+from onnxsub.evaluate.drive import RunOptions
 from onnxsub.evaluate.plan import Plan
+from onnxsub.evaluate.received import read_ledger
 from onnxsub.evaluate.robustness.run import robustness
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.row import rows_of
 from onnxsub.evaluate.run import evaluate
 from onnxsub.evaluate.samples import PREDICTED, Choice, read_samples
 from onnxsub.evaluate.settings import Settings
-from onnxsub.files import write_atomic
+from onnxsub.files import make_folder, refuse_links, write_atomic
 from onnxsub.model import Reading
 from onnxsub.model_file import serialise
 from onnxsub.ops.base import Array
@@ -62,7 +62,7 @@ def distance_run(
     with telling(progress) as teller:
         done = evaluate(plan, folder, how, progress=None if teller is None else teller.share())
     rows = []
-    with Ledger(folder / LEDGER, readonly=True) as ledger:
+    with read_ledger(folder) as ledger:
         for r in rows_of(ledger):
             rows.append({
                 "index": r.index, "label": r.label, "predicted": r.predicted, "status": r.status_hat,
@@ -177,15 +177,12 @@ def _interval(question: Question) -> tuple[float, float]:
 def _stored(folder: Path, name: str, data: bytes) -> str:
     """Writes a file of a run's inputs, or finds it there from before."""
     target = folder / _INPUTS / name
+    refuse_links(folder, target)
     if target.is_file():
         if target.read_bytes() != data:
             raise InputError(f"{str(folder)!r} holds another run: its {name} differs; choose another run=, or give the same")
         return str(target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        why = error.strerror or error
-        raise OutputError(f"cannot make the folder {str(target.parent)!r}: {why}; choose another run=") from error
+    make_folder(target.parent, "choose another run=")
     write_atomic(target, data)
     return str(target)
 

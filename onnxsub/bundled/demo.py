@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxsub.bundled import DIGITS, SEVEN
-from onnxsub.errors import OutputError
+from onnxsub.files import make_folder
 from onnxsub.model import save_model
 from onnxsub.ops.base import Array
 from onnxsub.passes.select import SelectOptions
@@ -93,10 +93,7 @@ def demo(folder: str, *, threads: int | None = None, progress: Report | None = N
         OutputError: the folder cannot be written. MissingDependencyError: no onnxruntime.
     """
     out = Path(folder)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {folder!r}: {error.strerror or error}; choose another -o") from error
+    make_folder(out, "choose another -o")
     query = make_query(DIGITS, np.load(SEVEN, allow_pickle=False), threads=threads)
     options = PruneOptions(method="lin", select=SelectOptions(gamma=GAMMA), layout="inplace")
     tell = progress or _nothing

@@ -18,7 +18,7 @@ from onnxsub.errors import OptionError
 
 if TYPE_CHECKING:
     from onnxsub.evaluate.samples import Samples
-    from onnxsub.metrics.adversarial import AdversarialOptions, Anchor
+    from onnxsub.metrics.adversarial import AdversarialOptions
     from onnxsub.metrics.adversarial_pairs import Pairs
     from onnxsub.metrics.adversarial_result import AdversarialResult
     from onnxsub.metrics.tables import Spread, Tried
@@ -60,7 +60,7 @@ __all__ = ["command"]
 @click.option("--engine", type=click.Choice(["processes", "ray"]), help="Of --run: who does the pairs.  [default: processes]")
 @click.option("--address", metavar="HOST:PORT", help="Of --run: the Ray cluster.  [default: a local one]")
 @click.option("--kill-after", type=float, metavar="S", help="Of --run: hard limit of a pair.  [default: 2 x --timeout + 60]")
-@click.option("--retry-failed", is_flag=True, help="Of --run: do pairs again that had failed.")
+@click.option("--retry-failed", is_flag=True, help="Of --run: do pairs again that had failed or were altered.")
 @click.option("-o", "--output", metavar="FILE.npz", help="Write the examples.")
 @output_options
 def command(
@@ -81,7 +81,7 @@ def command(
     from onnxsub.cli.options import limit_threads
     from onnxsub.evaluate.drive import RunOptions
     from onnxsub.evaluate.pairs.files import write_pair_files
-    from onnxsub.evaluate.pairs.run import run_pairs
+    from onnxsub.evaluate.pairs.run import anchors_for, run_pairs
     from onnxsub.files import write_atomic
     from onnxsub.metrics.adversarial_pairs import find_pairs
     from onnxsub.metrics.adversarial_result import AdversarialResult, examples_npz
@@ -89,7 +89,7 @@ def command(
 
     limit_threads(given["threads"])
     names = _names(model, transfer)
-    anchors = [_anchors(path, samples, options) for path in (model, *([transfer] if transfer else []))]
+    anchors = [anchors_for(path, samples, options) for path in (model, *([transfer] if transfer else []))]
     done: list[Pairs] = []
     failures: Mapping[str, int] = {}
     if folder is None:
@@ -168,18 +168,6 @@ def _names(model: str, transfer: str | None) -> tuple[str, ...]:
     if name == second and not Path(model).samefile(transfer):
         second = f"{second}-{other.sha256[:8]}"
     return name, second
-
-
-def _anchors(path: str, samples: Samples, options: AdversarialOptions) -> list[Anchor]:
-    """The samples as a model takes them."""
-    from onnxsub.evaluate.samples import anchor_of
-    from onnxsub.metrics.adversarial import Anchor
-    from onnxsub.model import load_model
-
-    shape, domain = load_model(path).input_shape, options.space.interval
-    labels = [None] * len(samples.index) if samples.y is None else samples.y.tolist()
-    rows = zip(samples.index, samples.x, labels, strict=True)
-    return [Anchor(i, anchor_of(x, shape, domain, f"{path!r}: sample {i}"), y) for i, x, y in rows]
 
 
 def _rows(result: AdversarialResult) -> list[tuple[str, str]]:

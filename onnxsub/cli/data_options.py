@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,8 +13,9 @@ from onnxsub.cli.option_types import PerFeature, Positions
 if TYPE_CHECKING:
     from onnxsub.evaluate.labels import Classes
     from onnxsub.evaluate.samples import Choice, Samples
+    from onnxsub.zoo.images import ImageSet
 
-__all__ = ["DATA", "classes_stated", "data_options", "feeding_options", "read_data"]
+__all__ = ["DATA", "classes_stated", "data_options", "feeding_options", "read_data", "training_images"]
 
 Function = Callable[..., Any]
 
@@ -61,6 +63,14 @@ def read_data(given: Mapping[str, Any], choice: Choice) -> Samples:
     from onnxsub.evaluate.samples import read_samples
 
     return read_samples(given["data"], choice, given["array"], given["labels"], classes_stated(given))
+
+
+def training_images(source: str, report: Callable[[float, str], None] | None) -> ImageSet:
+    """The images of an `.npz` (`x_train`, `y_train`, `x_test`, `y_test`), or of a data set by its name. Raises InputError."""
+    from onnxsub.zoo.datasets import load_dataset
+    from onnxsub.zoo.images import read_npz
+
+    return read_npz([source], Path(source).stem) if source.endswith(".npz") else load_dataset(source, progress=report)
 
 
 def _together(*options: Callable[[Function], Function]) -> Callable[[Function], Function]:

@@ -72,6 +72,9 @@ __all__ = ["command"]
     "--radius-timeout", type=float, metavar="S", help="Of --protocol paper: seconds per radius.  [default: 2 x --timeout]"
 )
 @click.option("--interval", type=float, metavar="R", help="Of --protocol paper: radii are bisected on [0, R].  [default: 0.5]")
+@click.option(
+    "--known-points", is_flag=True, help="Of --protocol paper: no program for a radius within which a point is known already."
+)
 @click.option("--nodes", type=int, metavar="N", help="Nodes of the search per distance.  [default: none]")
 @click.option("--output", metavar="NAME", help="Which output of a model is meant, where it has several.")
 @click.option("--input-shape", metavar="N,N..", help="Lengths of the input, where a model leaves them open: 3,224,224.")
@@ -84,7 +87,7 @@ __all__ = ["command"]
 @click.option("--engine", type=click.Choice(["processes", "ray"]), default="processes", show_default=True, help="Who does them.")
 @click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster.  [default: a local one]")
 @click.option("--kill-after", type=float, metavar="S", help="Hard limit of a unit of work.  [default: 2 x --timeout + 60]")
-@click.option("--retry-failed", is_flag=True, help="Do units again that had failed.")
+@click.option("--retry-failed", is_flag=True, help="Do units again that had failed or were altered.")
 @click.option("--allow-commands", is_flag=True, help="The folder's run.toml may name programs to start: it is your own.")
 @click.option("--reference", metavar="FILE.csv", help="Values to stand beside the distances, published ones say: sample, value.")
 @output_options
@@ -158,7 +161,8 @@ def _plan(models: tuple[str, ...], given: dict[str, Any]) -> Plan[Settings]:
 
 
 _PLAIN = (
-    "mean", "std", "rank", "refine", "timeout", "radius_timeout", "interval", "nodes", "tol", "seed", "threads", "device",
+    "mean", "std", "rank", "refine", "timeout", "radius_timeout", "interval", "known_points", "nodes", "tol", "seed", "threads",
+    "device",
 )  # fmt: skip
 
 

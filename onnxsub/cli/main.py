@@ -9,7 +9,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import click
 
@@ -18,7 +18,7 @@ from onnxsub.cli import signals
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Session
 from onnxsub.cli.suggest import SuggestingGroup
-from onnxsub.errors import OnnxsubError, OptionError, OutputError
+from onnxsub.errors import OnnxsubError, OnnxsubWarning, OptionError, OutputError
 from onnxsub.process import close_document, leave, open_streams, reserve_standard_output
 from onnxsub.visible import visible
 
@@ -115,6 +115,8 @@ def _invoked(args: list[str], session: Session) -> int:
         with warnings.catch_warnings():
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")  # of other libraries: standard error is for messages to the user
+                warnings.simplefilter("always", OnnxsubWarning)
+                warnings.showwarning = _warned
             with cli.make_context("onnxsub", args, obj=session) as context:
                 code = cli.invoke(context)
         sys.stdout.flush()
@@ -162,6 +164,14 @@ def main() -> NoReturn:
 def _say(message: str, code: Exit) -> int:
     print(f"onnxsub: {visible(' '.join(message.split()))}", file=sys.stderr)
     return int(code)
+
+
+def _warned(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None, line: str | None = None
+) -> None:
+    from onnxsub.cli.output import Output
+
+    Output().note(str(message))
 
 
 def _trace(session: Session) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,29 @@ if TYPE_CHECKING:
     _Positions = click.ParamType[tuple[int, ...]]
     _Pair = click.ParamType[tuple[float, float] | str]
     _Number = click.ParamType[float | str]
+    _Float = click.ParamType[float]
 else:
-    _Names = _Numbers = _Positions = _Text = _Pair = _Number = click.ParamType  # generic only in newer versions of click
+    _Names = _Numbers = _Positions = _Text = _Pair = _Number = _Float = click.ParamType  # generic only in newer versions of click
 
-__all__ = ["DomainType", "Names", "Numbers", "PerFeature", "Positions", "RadiusType", "VerifierName", "numbers_in"]
+__all__ = ["BudgetType", "DomainType", "Names", "Numbers", "PerFeature", "Positions", "RadiusType", "VerifierName", "numbers_in"]
+
+
+class BudgetType(_Float):
+    """A radius: `0.3`, or a fraction like `8/255`."""
+
+    name = "radius"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        above, _, below = str(value).partition("/")
+        try:
+            number = float(above) / float(below or "1")
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"{value!r} is no radius; give a number like 0.3, or a fraction like 8/255", param, ctx)
+        if not (math.isfinite(number) and number >= 0):
+            self.fail(f"{value!r} is no radius; give 0 for clean training, or a positive number", param, ctx)
+        return number
 
 
 class DomainType(_Pair):

@@ -57,6 +57,11 @@ __all__ = ["command"]
 @click.option("--quantitative", is_flag=True, help="Of global: the mean of a value in place of the share that is robust.")
 @click.option("--range", "value_range", nargs=2, type=float, metavar="A B", help="Of --quantitative: the value is cut to it.")
 @click.option(
+    "--approximate", type=click.Choice(["fgsm", "pgd"]),
+    help="Of --quantitative: a bound on one side of the value by this attack; nothing is proved.",
+)  # fmt: skip
+@click.option("--attack", type=click.Choice(["fgsm", "pgd"]), help="Of security.  [default: the strongest, as for attack]")
+@click.option(
     "--distances", type=click.Choice(["exact", "substitute", "attack", "region"]),
     help="Of pointwise: how the distance of a sample is found.  [default: exact]",
 )  # fmt: skip
@@ -76,7 +81,7 @@ __all__ = ["command"]
 @click.option("--engine", type=click.Choice(["processes", "ray"]), default="processes", show_default=True, help="Who does them.")
 @click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster.  [default: a local one]")
 @click.option("--kill-after", type=float, metavar="S", help="Hard limit of a sample.  [default: 2 x --timeout + 60]")
-@click.option("--retry-failed", is_flag=True, help="Do samples again that had failed.")
+@click.option("--retry-failed", is_flag=True, help="Do samples again that had failed or were altered.")
 @click.option("--allow-commands", is_flag=True, help="The folder's run.toml may name programs to start: it is your own.")
 @output_options
 def command(

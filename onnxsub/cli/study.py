@@ -11,7 +11,13 @@ from onnxsub.cli.suggest import SuggestingGroup
 
 __all__ = ["STUDIES", "command"]
 
-STUDIES = MappingProxyType({"regimes": "Training regimes: accuracy, security over the radius, what holds for sure."})
+STUDIES = MappingProxyType(
+    {
+        "regimes": "Training regimes: accuracy, security over the radius, what holds for sure.",
+        "importance": "A network and what importance scores leave of it: accuracy, exact adversarial examples of both.",
+        "tradeoff": "Accuracy against robustness over a grid: trained, pruned and Bayesian networks.",
+    }
+)
 """Study -> its line in `onnxsub study --help`. Its command is `command` in `onnxsub.cli.study_<name>`."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxsub.cli.exits import Exit
+from onnxsub.cli.option_types import BudgetType
 from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
 from onnxsub.cli.points import check_writable
 from onnxsub.cli.suggest import SuggestingGroup
+from onnxsub.cli.zoo_bayes import command as bayes
+from onnxsub.cli.zoo_prune import command as prune
 from onnxsub.errors import OptionError
 from onnxsub.results import VERSION
 from onnxsub.zoo.recipe import RECIPES, Recipe, budget_text, default_recipe, model_name
@@ -24,29 +26,7 @@ if TYPE_CHECKING:
     from onnxsub.zoo.card import Card
     from onnxsub.zoo.images import ImageSet
 
-    _Number = click.ParamType[float]
-else:
-    _Number = click.ParamType  # generic only in newer versions of click
-
 __all__ = ["command"]
-
-
-class _Budget(_Number):
-    """A radius: `0.3`, or a fraction like `8/255`."""
-
-    name = "radius"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        above, _, below = str(value).partition("/")
-        try:
-            number = float(above) / float(below or "1")
-        except (ValueError, ZeroDivisionError):
-            self.fail(f"{value!r} is no radius; give a number like 0.3, or a fraction like 8/255", param, ctx)
-        if not (math.isfinite(number) and number >= 0):
-            self.fail(f"{value!r} is no radius; give 0 for clean training, or a positive number", param, ctx)
-        return number
 
 
 @dataclass(frozen=True)
@@ -131,9 +111,9 @@ def list_(folder: str, out: Output) -> int:
 @click.option("--labels", default="y_train", show_default=True, metavar="NAME", help="Their labels.")
 @click.option("--test-array", default="x_test", show_default=True, metavar="NAME", help="Test images in FILE, if there are any.")
 @click.option("--test-labels", default="y_test", show_default=True, metavar="NAME", help="Their labels.")
-@click.option("--adv", type=_Budget(), default="0", metavar="EPS", help="Adversarial training at this radius: 0.3, or 8/255.")
+@click.option("--adv", type=BudgetType(), default="0", metavar="EPS", help="Adversarial training at this radius: 0.3, or 8/255.")
 @click.option("--regime", type=click.Choice(REGIMES), help="What the loss is.  [default: adversarial with --adv, else base]")
-@click.option("--eps", type=_Budget(), metavar="EPS", help=f"Radius of the regime's ball.  [default: {RADIUS:g}]")
+@click.option("--eps", type=BudgetType(), metavar="EPS", help=f"Radius of the regime's ball.  [default: {RADIUS:g}]")
 @click.option("--alpha", type=float, metavar="A", help="Weight of the cross entropy beside a constraint.  [default: 1]")
 @click.option("--beta", type=float, metavar="B", help="Weight of the constraint's loss.  [default: 0.2]")
 @click.option("--delta", type=float, metavar="D", help="Of regime sr.  [default: 10]")
@@ -243,6 +223,10 @@ def export(checkpoint: str, batch: str, clamp: str, output: str | None, out: Out
     card_file = write_model(proto, card, output)
     _say(card, {"model": output, "card": str(card_file), "checkpoint": checkpoint}, out)
     return Exit.DONE
+
+
+command.add_command(bayes)
+command.add_command(prune)
 
 
 def _images(name: str, files: tuple[str, ...], train: tuple[str, str], test: tuple[str, str], report: Any) -> ImageSet:

@@ -20,7 +20,7 @@ from onnxsub.model import Model
 from onnxsub.ops.base import Array
 from onnxsub.surgery import annotate as set_properties
 
-__all__ = ["SCORES", "annotated", "importance", "scores_in", "scores_of"]
+__all__ = ["SCORES", "annotated", "has_scores", "importance", "scores_in", "scores_of", "without_scores"]
 
 SCORES = "onnxsub.importance.scores"
 """Key of a node's scores in the file: a JSON list, one number per unit or channel of the tensor that it writes."""
@@ -68,6 +68,22 @@ def annotated(model: Model, result: ImportanceResult) -> ModelProto:
     }
     written = {name for node in model.source.graph.node for name in node.output}
     return set_properties(model.source if nodes.keys() <= written else model.form, properties, nodes)
+
+
+def without_scores(proto: ModelProto) -> ModelProto:
+    """A copy without scores: those of a network whose units or weights have changed are of another one."""
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    for owner in (copy, *copy.graph.node):
+        kept = [p for p in owner.metadata_props if not p.key.startswith("onnxsub.importance.")]
+        del owner.metadata_props[:]
+        owner.metadata_props.extend(kept)
+    return copy
+
+
+def has_scores(proto: ModelProto) -> bool:
+    """Whether a file holds scores, readable or not."""
+    return any(prop.key == SCORES for node in proto.graph.node for prop in node.metadata_props)
 
 
 def scores_in(proto: ModelProto) -> dict[str, Array]:

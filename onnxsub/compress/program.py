@@ -67,21 +67,26 @@ class ScoreProgram:
 
 
 def layers_of(network: Network) -> dict[str, int]:
-    """Scores per layer: channels of a Relu of `(C, ...)`, units of one of `(n,)`, by the tensor that it writes.
+    """Channels of an activation of `(C, ...)`, units of one of `(n,)`, by the tensor that it writes.
 
     Raises:
-        UnsupportedOperatorError: another activation than Relu. InputError: no Relu at all.
+        InputError: there is none.
     """
+    layers = {op.output: op.out_shape[0] for op in network.activations if not op.inner and op.out_shape}
+    if not layers:
+        raise InputError("the network has no activation, so it has no units; give a network with hidden layers")
+    return layers
+
+
+def _scored_layers(network: Network) -> dict[str, int]:
+    """Scores per layer. Raises UnsupportedOperatorError: another activation than Relu. InputError: none at all."""
     for op in network.nonlinear:
         if isinstance(op, Activation) and not isinstance(op, Relu):
             raise UnsupportedOperatorError(
-                f"{op.op_type} (node {op.node!r}): importance scores are defined for Relu; score by magnitude "
-                "(onnxsub compress --by magnitude)"
+                f"{op.op_type} (node {op.node!r}): importance scores are defined for Relu; remove units without scores "
+                "(onnxsub compress --by magnitude --share S)"
             )
-    layers = {op.output: op.out_shape[0] for op in network.activations}
-    if not layers:
-        raise InputError("the network has no Relu, so it has no units to score; give a network with hidden layers")
-    return layers
+    return layers_of(network)
 
 
 def size_of(network: Network, images: int) -> Size:
@@ -146,7 +151,7 @@ def build_program(network: Network, x: Array, labels: Array, weight: float, radi
         UnsupportedOperatorError: an operator without MILP rows, or another activation than Relu.
     """
     model = MilpModel({})
-    scores = {name: model.continuous(np.zeros(n), np.ones(n)) for name, n in layers_of(network).items()}
+    scores = {name: model.continuous(np.zeros(n), np.ones(n)) for name, n in _scored_layers(network).items()}
     logits = []
     for image in x:
         intervals, ends = _intervals(network, image, radius)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from onnxsub.errors import InputError, OptionError, OutputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.evaluate.anchored import Anchors
 from onnxsub.evaluate.engine import Engine
 from onnxsub.evaluate.job import Job, Watch
@@ -20,7 +20,7 @@ from onnxsub.evaluate.pace import Pace
 from onnxsub.evaluate.plan import Plan, RunSettings, difference, plan_with, read_plan, write_plan
 from onnxsub.evaluate.processes import Processes
 from onnxsub.evaluate.task import Outcome
-from onnxsub.files import one_line
+from onnxsub.files import make_folder, one_line
 
 __all__ = ["DEATHS", "GRACE", "LEDGER", "PLAN", "Driven", "Report", "RunOptions", "drive", "reopen"]
 
@@ -47,7 +47,7 @@ class RunOptions:
         jobs: units side by side.
         engine: `processes` of this machine, or `ray`. address: of the Ray cluster, None: a local one.
         kill_after: seconds after which a unit is killed; None: twice its time limit and a minute, or never without a time limit.
-        retry_failed: do units again that had failed.
+        retry_failed: do units again that had failed, or that are not as they were written.
         allow_commands: a folder that is gone on with by its name alone may name programs (`command:...`) that are started.
     """
 
@@ -137,14 +137,12 @@ def drive(
     begun, here = (folder / PLAN).exists(), options.address is None
     if not begun:
         job.check(here=here)  # before the folder is made
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {str(folder)!r}: {error.strerror or error}; choose another --run") from error
+    make_folder(folder, "choose another --run")
     _refuse_links(folder)
     with lock(folder / "lock.sqlite"):
-        _same_run(job.plan, folder)
+        checksum = _same_run(job.plan, folder)
         with Ledger(folder / LEDGER, kinds=job.kinds) as ledger:
+            ledger.seals.bind(checksum, lambda: _written(job.plan, folder))
             mark = _mark(ledger.run_id, folder / LEDGER)
             end_family(mark)
             if any(ledger.counts().values()):
@@ -152,8 +150,9 @@ def drive(
                     _same_units(job.units(), keys, folder)
             else:
                 ledger.add(job.units())
+            ledger.seals.take_over(redo=options.retry_failed)
             ledger.recover(retry_failed=options.retry_failed)
-            pace = Pace(ledger.units(), options.jobs, progress)
+            pace = Pace(ledger.groups(), options.jobs, progress)
             watch = job.watch(ledger.units())
             interrupted = False
             if pace.left and not _enough(watch):
@@ -168,7 +167,7 @@ def drive(
                 ledger.recover()
             summary = job.conclude(ledger, folder)
             counts = ledger.counts()
-            failures = _failures(ledger)
+            failures = ledger.failures()
     wall = time.perf_counter() - start
     return Driven(summary, counts, failures, interrupted, _enough(watch), pace.done_now, wall, pace.busy_s)
 
@@ -188,9 +187,11 @@ def _refuse_programs(recorded: Mapping[str, Any], folder: Path, *, allowed: bool
 
 def _refuse_links(folder: Path) -> None:
     """Raises InputError where something in the folder is a link: what is written there would change a file elsewhere."""
-    link = next((path for path in sorted(folder.iterdir()) if path.is_symlink()), None)
-    if link is not None:
-        raise InputError(f"{str(link)!r} is a symbolic link; put the file itself there, or choose another --run")
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink():
+            raise InputError(f"{str(path)!r} is a symbolic link; put the file itself there, or choose another --run")
+        if not (path.is_file() or path.is_dir()):
+            raise InputError(f"{str(path)!r} is a pipe or a device; put a file there, or choose another --run")
 
 
 def _mark(run_id: str, path: Path) -> str:
@@ -219,16 +220,22 @@ def _enough(watch: Watch | None) -> bool:
     return watch is not None and watch.enough
 
 
-def _same_run(plan: Plan[S], folder: Path) -> None:
-    """Writes `run.toml`, or finds that the folder's is of the same run."""
+def _same_run(plan: Plan[S], folder: Path) -> str | None:
+    """Writes `run.toml`, or finds that the folder's is of the same run; returns its checksum, if it has one."""
     if not (folder / PLAN).exists():
         if (folder / LEDGER).exists():
             raise InputError(f"{str(folder)!r} has a ledger but no {PLAN}; restore it or choose another --run")
-        write_plan(plan, folder / PLAN)
-        return
-    other = difference(read_plan(folder / PLAN, plan.settings.SCHEMA), plan.to_json())
+        return _written(plan, folder)
+    recorded = read_plan(folder / PLAN, plan.settings.SCHEMA)
+    other = difference(recorded, plan.to_json())
     if other is not None:
         raise InputError(f"{str(folder)!r} holds another run: {other}; choose another --run, or give the same options")
+    return recorded.get("checksum")
+
+
+def _written(plan: Plan[S], folder: Path) -> str:
+    write_plan(plan, folder / PLAN)
+    return str(read_plan(folder / PLAN, plan.settings.SCHEMA)["checksum"])
 
 
 def _engine(options: RunOptions, run_id: str, plan: Plan[S]) -> Engine:
@@ -248,25 +255,39 @@ def _loop(
 ) -> None:
     limit = job.limit if options.kill_after is None else options.kill_after
     under_way: dict[int, Unit] = {}
-    while not _enough(watch):
-        while (
-            len(under_way) < engine.jobs
-            and (watch is None or watch.wants(len(under_way), engine.jobs))
-            and (unit := ledger.take()) is not None
-        ):
+    ended: Sequence[Outcome] = ()
+    while True:
+        with ledger.together():  # one commit for what has ended and what begins
+            for outcome in ended:
+                settled = _book(job, ledger, under_way.pop(outcome.id), outcome)
+                pace.note(settled, outcome)
+                if watch is not None:
+                    watch.note(settled)
+            begun = _taken(ledger, engine.jobs, len(under_way), watch)
+        if ended:
+            pace.tell()
+        for unit in begun:
             # memory is the usual reason for a lost worker, and threads cost some
             threads = max(1, job.plan.settings.threads >> unit.deaths)
             under_way[unit.id] = unit
             pace.begin(unit)
             engine.submit(anchors.task(unit, ledger, threads), limit)
-        if not under_way:
+        if not under_way or _enough(watch):
             return
-        for outcome in engine.wait(1.0):
-            settled = _book(job, ledger, under_way.pop(outcome.id), outcome)
-            pace.note(settled, outcome)
-            if watch is not None:
-                watch.note(settled)
-        pace.tell()
+        ended = engine.wait(1.0)
+        if not ended:
+            pace.tell()
+
+
+def _taken(ledger: Ledger, jobs: int, under_way: int, watch: Watch | None) -> list[Unit]:
+    """Units that begin now, as many as there are idle workers."""
+    found: list[Unit] = []
+    while not _enough(watch) and under_way + len(found) < jobs:
+        unit = ledger.take() if watch is None or watch.wants(under_way + len(found), jobs) else None
+        if unit is None:
+            break
+        found.append(unit)
+    return found
 
 
 def _book(job: Job[Summary], ledger: Ledger, unit: Unit, outcome: Outcome) -> list[Unit]:
@@ -277,12 +298,3 @@ def _book(job: Job[Summary], ledger: Ledger, unit: Unit, outcome: Outcome) -> li
             return []
         outcome = replace(outcome, state="failed", reason=f"{outcome.reason}; {DEATHS} times")
     return ledger.finish(outcome, job.followers(unit, outcome))
-
-
-def _failures(ledger: Ledger) -> dict[str, int]:
-    """Reasons of failed units, and how often each."""
-    found: dict[str, int] = {}
-    for unit in ledger.units():
-        if unit.state == "failed" and unit.reason:
-            found[unit.reason] = found.get(unit.reason, 0) + 1
-    return found

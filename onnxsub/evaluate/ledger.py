@@ -11,21 +11,17 @@ import secrets
 import sqlite3
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from onnxsub.errors import InputError, OutputError
+from onnxsub.evaluate.seals import OLD, SCHEMA, SEALED, Seals
 from onnxsub.evaluate.task import KINDS, Outcome, unpack
+from onnxsub.evaluate.unit import Group, Unit, UnitKey, numbered
 from onnxsub.ops.base import Array
 
-__all__ = ["Ledger", "Unit", "UnitKey"]
-
-UnitKey = tuple[str, int, str, str, float, str]
-"""`(model, sample, kind, method, gamma, verifier)` of a unit; see `Ledger.add`."""
-
-_SCHEMA = "1"
+__all__ = ["Group", "Ledger", "Unit", "UnitKey"]
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -47,6 +43,7 @@ CREATE TABLE units (
     result TEXT,
     point BLOB,
     anchor BLOB,
+    checksum BLOB,
     UNIQUE (model, sample, kind, method, gamma, verifier)
 );
 CREATE INDEX by_state ON units (state, id);
@@ -55,32 +52,6 @@ CREATE INDEX by_need ON units (needs);
 
 _NOW = "strftime('%Y-%m-%dT%H:%M:%SZ', 'now')"
 _COLUMNS = "id, model, sample, kind, method, gamma, verifier, needs, state, attempts, deaths, reason, seconds, result"
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A row of the ledger, without its point.
-
-    Attributes:
-        model: name of the network. sample: position in the data set.
-        needs: the attack that it builds on.
-        deaths: how often its worker was lost.
-    """
-
-    id: int
-    model: str
-    sample: int
-    kind: str
-    method: str | None
-    gamma: float | None
-    verifier: str | None
-    needs: int | None
-    state: str
-    attempts: int
-    deaths: int
-    reason: str | None
-    seconds: float | None
-    result: Mapping[str, Any] | None
 
 
 class Ledger:
@@ -104,6 +75,7 @@ class Ledger:
         with self._guard():
             # without the write-ahead log's own files even a reader may have to make them, so it opens for writing too
             self._db = sqlite3.connect(path, isolation_level=None, timeout=30.0)
+        self.seals = Seals(self._db, path, self._guard)
         try:
             self._open(readonly)
         except BaseException:
@@ -123,12 +95,12 @@ class Ledger:
                         tables = _TABLES.format(kinds=", ".join(f"'{kind}'" for kind in self._kinds))
                         for statement in tables.strip().split(";\n"):
                             self._db.execute(statement)
-                        self._db.execute("INSERT INTO meta VALUES ('schema', ?), ('run', ?)", (_SCHEMA, secrets.token_hex(16)))
+                        self._db.execute("INSERT INTO meta VALUES ('schema', ?), ('run', ?)", (SCHEMA, secrets.token_hex(16)))
             if not self._has_tables():
                 raise InputError(f"{str(self.path)!r} is empty: the run did not begin; give the same command again")
             schema = self._meta("schema")
-        if schema != _SCHEMA:
-            raise InputError(f"{str(self.path)!r} is a ledger of version {schema}, this is {_SCHEMA}; choose another --run")
+        if schema not in (OLD, SCHEMA):
+            raise InputError(f"{str(self.path)!r} is a ledger of version {schema}, this is {SCHEMA}; choose another --run")
 
     def __enter__(self) -> Ledger:
         return self
@@ -151,24 +123,21 @@ class Ledger:
         Empty for what a kind does not have (gamma -1). Where a sample has an attack it comes before the sample's other units,
         which need it. All of them are added or none.
         """
-        attacks: dict[tuple[str, int], int] = {}
         with self._guard(), self._transaction():
-            for model, sample, kind, method, gamma, verifier in units:
-                needs = attacks.get((model, sample))
-                cursor = self._db.execute(
-                    "INSERT INTO units (model, sample, kind, method, gamma, verifier, needs) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (model, sample, kind, method, gamma, verifier, needs),
-                )
-                if kind == "attack":
-                    assert cursor.lastrowid is not None
-                    attacks[model, sample] = cursor.lastrowid
+            (first,) = self._db.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM units").fetchone()
+            # one statement for all of them: a grid has a million
+            self._db.executemany(
+                "INSERT INTO units (id, model, sample, kind, method, gamma, verifier, needs) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                numbered(units, first),
+            )
 
     def recover(self, *, retry_failed: bool = False) -> None:
         """What was running when the last process ended is pending again, with `retry_failed` also what failed."""
         with self._guard(), self._transaction():
             self._db.execute("UPDATE units SET state = 'pending' WHERE state = 'running'")
             if retry_failed:
-                self._db.execute("UPDATE units SET state = 'pending', deaths = 0, reason = NULL WHERE state = 'failed'")
+                again = "state = 'pending', deaths = 0, reason = NULL, checksum = NULL"
+                self._db.execute(f"UPDATE units SET {again} WHERE state = 'failed'")
 
     def take(self) -> Unit | None:
         """The first pending unit whose attack is done, now `running`; None where there is none at the moment."""
@@ -188,25 +157,26 @@ class Ledger:
             followers: kind -> result of the units that need this one and are settled by it, without any work.
         """
         result = json.dumps(outcome.result, allow_nan=False) if outcome.state == "done" else None
-        settle = f"UPDATE units SET finished = {_NOW}, state = ?, reason = ?, seconds = ?, result = ?, point = ?, anchor = ? WHERE "
+        settle = (
+            f"UPDATE units SET finished = {_NOW}, state = :state, reason = :reason, seconds = :seconds, result = :result, "
+            f"point = :point, anchor = :anchor, checksum = {SEALED} WHERE "
+        )
         ending = f" RETURNING {_COLUMNS}"
+        values = {
+            "unit": outcome.id, "state": outcome.state, "reason": outcome.reason, "seconds": float(outcome.seconds),
+            "result": result, "point": outcome.point, "anchor": outcome.anchor,
+        }  # fmt: skip
+        nothing = {**values, "seconds": 0.0, "point": None, "anchor": None}
         with self._guard(), self._transaction():
-            rows = self._db.execute(
-                f"{settle} id = ? AND state = 'running' {ending}",
-                (outcome.state, outcome.reason, outcome.seconds, result, outcome.point, outcome.anchor, outcome.id),
-            ).fetchall()
+            rows = self._db.execute(f"{settle} id = :unit AND state = 'running' {ending}", values).fetchall()
             if len(rows) != 1:
                 raise RuntimeError(f"unit {outcome.id} was not running when it ended")
             if outcome.state == "failed":
-                reason = f"its attack failed: {outcome.reason}"
-                rows += self._db.execute(
-                    f"{settle} needs = ? AND state = 'pending' {ending}", ("failed", reason, 0.0, None, None, None, outcome.id)
-                ).fetchall()
+                failed = {**nothing, "reason": f"its attack failed: {outcome.reason}"}
+                rows += self._db.execute(f"{settle} needs = :unit AND state = 'pending' {ending}", failed).fetchall()
             for kind, settled in (followers or {}).items():
-                rows += self._db.execute(
-                    f"{settle} needs = ? AND state = 'pending' AND kind = ? {ending}",
-                    ("done", None, 0.0, json.dumps(settled, allow_nan=False), None, None, outcome.id, kind),
-                ).fetchall()
+                done = {**nothing, "kind": kind, "state": "done", "reason": None, "result": json.dumps(settled, allow_nan=False)}
+                rows += self._db.execute(f"{settle} needs = :unit AND state = 'pending' AND kind = :kind {ending}", done).fetchall()
         return [_unit(row) for row in rows]
 
     def put_back(self, unit: int, reason: str) -> None:
@@ -223,6 +193,27 @@ class Ledger:
         with self._guard():
             found.update(self._db.execute("SELECT state, COUNT(*) FROM units GROUP BY state").fetchall())
         return found
+
+    def groups(self) -> list[Group]:
+        """How many units of each kind are in which state, and how long they took: what a run of a million is told by."""
+        with self._guard():
+            found = self._db.execute(
+                "SELECT kind, method, gamma, verifier, state, COUNT(*), TOTAL(seconds), COALESCE(SUM(seconds > 0), 0) FROM units "
+                "GROUP BY kind, method, gamma, verifier, state"
+            ).fetchall()
+        return [
+            Group(kind, method or None, None if gamma < 0 else gamma, verifier or None, *rest)
+            for kind, method, gamma, verifier, *rest in found
+        ]
+
+    def failures(self) -> dict[str, int]:
+        """Reasons of failed units, and how often each, in the order in which they first occur."""
+        with self._guard():
+            return dict(
+                self._db.execute(
+                    "SELECT reason, COUNT(*) FROM units WHERE state = 'failed' AND reason <> '' GROUP BY reason ORDER BY MIN(id)"
+                ).fetchall()
+            )
 
     def units(self) -> Iterator[Unit]:
         """All units in their order."""
@@ -260,12 +251,24 @@ class Ledger:
         return self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is not None
 
     @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is changed in the block is written by one commit, all of it or nothing."""
+        with self._guard(), self._transaction():
+            yield
+
+    def _within(self) -> bool:
+        return self._db.in_transaction
+
+    @contextmanager
     def _transaction(self) -> Iterator[None]:
+        if self._within():  # the outer one commits
+            yield
+            return
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
         except BaseException:
-            if self._db.in_transaction:  # a full disk may have ended it already
+            if self._within():  # a full disk may have ended it already
                 self._db.execute("ROLLBACK")
             raise
         self._db.execute("COMMIT")
@@ -276,7 +279,7 @@ class Ledger:
         try:
             yield
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
+            if isinstance(error, sqlite3.OperationalError) and "decode" not in str(error):
                 raise OutputError(
                     f"{str(self.path)!r} cannot be used: {error}; free some room or choose a folder that is writable, "
                     "then run the same command again: what is done is kept"

@@ -38,6 +38,8 @@ def lock(path: Path) -> Iterator[None]:
                     f"{str(path.parent)!r} is in use by another onnxsub evaluate or robustness; wait for it or choose another --run"
                 ) from error
             raise OutputError(f"{str(path)!r} cannot be written: {error}; choose a folder that is writable and has room") from error
+        except sqlite3.DatabaseError as error:
+            raise InputError(f"{str(path)!r} is damaged: {error}; remove it, it holds nothing") from error
         yield
     finally:
         db.close()

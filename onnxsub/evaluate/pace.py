@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from onnxsub.evaluate.ledger import Unit
+from onnxsub.evaluate.ledger import Group, Unit
 from onnxsub.evaluate.task import Outcome
 
 __all__ = ["Pace", "in_words"]
+
+_EVERY = 0.1
 
 _Key = tuple[str, str | None, float | None, str | None]
 
@@ -18,12 +21,12 @@ class Pace:
     """Counts settled units; a kind's mean time tells how long the rest of its units will take.
 
     Args:
-        units: all of the run, as they stand at the beginning.
+        groups: all units of the run, as they stand at the beginning.
         jobs: units side by side.
         progress: told the share that is settled, and the rest in words.
     """
 
-    def __init__(self, units: Iterable[Unit], jobs: int, progress: Callable[[float, str], None] | None) -> None:
+    def __init__(self, groups: Iterable[Group], jobs: int, progress: Callable[[float, str], None] | None) -> None:
         self._left: Counter[_Key] = Counter()
         self._under_way: dict[int, tuple[Unit, float]] = {}
         self._times: dict[_Key, tuple[float, int]] = {}
@@ -32,15 +35,16 @@ class Pace:
         self._began = time.perf_counter()
         self.total = self.settled = self.failed = self.done_now = 0
         self.busy_s = 0.0
-        for unit in units:
-            self.total += 1
-            if unit.state in ("done", "failed"):
-                self.settled += 1
-                self.failed += unit.state == "failed"
-                if unit.seconds:
-                    self._learn(unit, unit.seconds)
+        self._told = -math.inf
+        for group in groups:
+            self.total += group.count
+            if group.state in ("done", "failed"):
+                self.settled += group.count
+                self.failed += group.count if group.state == "failed" else 0
+                if group.timed:
+                    self._learn(group, group.seconds, group.timed)
             else:
-                self._left[_key(unit)] += 1
+                self._left[_key(group)] += group.count
 
     @property
     def left(self) -> int:
@@ -85,9 +89,11 @@ class Pace:
         self.busy_s += sum(outcome.result.get("time_s", {}).values())
 
     def tell(self) -> None:
-        """Says where the run stands."""
-        if self._progress is None:
+        """Says where the run stands; at most ten times a second, and when all is settled."""
+        now = time.perf_counter()
+        if self._progress is None or (self.left and now - self._told < _EVERY):
             return
+        self._told = now
         rate = self.done_now / max(time.perf_counter() - self._began, 1e-9)
         text = f"{self.settled:,} of {self.total:,} units"
         if self.done_now:
@@ -102,9 +108,9 @@ class Pace:
             text += f"; {unit.kind} of sample {unit.sample} for {in_words(time.perf_counter() - began)}"
         self._progress(self.settled / self.total, text)
 
-    def _learn(self, unit: Unit, seconds: float) -> None:
+    def _learn(self, unit: Unit | Group, seconds: float, units: int = 1) -> None:
         total, count = self._times.get(_key(unit), (0.0, 0))
-        self._times[_key(unit)] = total + seconds, count + 1
+        self._times[_key(unit)] = total + seconds, count + units
 
 
 def in_words(seconds: float) -> str:
@@ -114,5 +120,5 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _key(unit: Unit) -> _Key:
+def _key(unit: Unit | Group) -> _Key:
     return unit.kind, unit.method, unit.gamma, unit.verifier

@@ -5,6 +5,9 @@ every target that bounds leave is asked "is it reached within this radius?". The
 that is reached, or one that is not decided within the limits. Either way it is *not verified*, and the search goes on below. The
 distance is the smallest radius that was not verified: it is never 0, and where all is verified it is the interval's end. What is
 proved besides is kept apart. Every run of the solver is written down, so that times can be compared over the same radii.
+
+With `known_points` a radius within which a point of another class is known ends without a program. The distance is the same, since
+such a radius is not verified whether the program finds the point or runs out of time; only the runs are fewer.
 """
 
 from __future__ import annotations
@@ -82,7 +85,8 @@ def paper_distance(
 
     Args:
         network: of un-normalised inputs: that of the query, or a substitute of it.
-        found: the attack on the query. The search does not look at it; its point may narrow the bracket afterwards.
+        found: the attack on the query. The search does not look at it, except with `known_points`; its point may narrow the
+            bracket afterwards.
         replay: logits that decide what a witness is; default: the network itself in float32.
 
     Returns:
@@ -93,6 +97,7 @@ def paper_distance(
     """
     assert settings.interval is not None
     limits = Limits(threads=threads, seed=settings.seed, tol=_TOL)
+    known = settings.known_points
     milp = MilpOptions(solver=settings.solver, search="bisect", bounds_method=BOUNDS, tighten="none")
     start = time.perf_counter()
     instance = Instance(network, query.x0, query.label, query.space, replay)
@@ -100,13 +105,15 @@ def paper_distance(
     precision = precision_of(settings, network.input_shape)
     log: list[list[Any]] = []
     ended: dict[float, str] = {}
+    if known and found.x_adv is not None:
+        search.accept(found.x_adv)
 
     def verified(radius: float) -> bool:
-        ended[radius] = _ask(search, radius, settings, log)
+        ended[radius] = "reached" if known and search.upper <= radius else _ask(search, radius, settings, log)
         return ended[radius] == "none"
 
     low, high = halved(settings.interval, precision, verified)
-    if found.x_adv is not None:
+    if found.x_adv is not None and not known:
         search.accept(found.x_adv)
     best, upper = search.best, search.upper
     lower = min(max(low, search.lower), upper)

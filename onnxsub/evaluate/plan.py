@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from onnxsub.errors import InputError
 from onnxsub.evaluate.samples import Choice, Samples, format_indices, parse_indices, read_samples
+from onnxsub.evaluate.seals import plan_checksum
 from onnxsub.evaluate.settings import Settings
 from onnxsub.files import one_line, write_atomic
 from onnxsub.model import Model, load_model
@@ -21,15 +22,17 @@ from onnxsub.results import VERSION
 from onnxsub.zoo.recipe import budget_text
 
 __all__ = [
-    "SCHEMA", "ModelEntry", "Plan", "RunSettings", "difference", "plan_again", "plan_with", "read_plan", "schema_of", "write_plan",
+    "SCHEMA", "ModelEntry", "Plan", "RunSettings", "checksum_of", "difference", "plan_again", "plan_with", "read_plan", "schema_of",
+    "write_plan",
 ]  # fmt: skip
 
 SCHEMA = Settings.SCHEMA
 
+_LINE = "\n"
 _RECIPE = "onnxsub.zoo"
 
 _LATER = ("data.labels_sha256",)  # what older run folders do not state
-_WHERE = ("path", "source")  # where something lies does not decide the results, its hash does
+_WHERE = ("path", "source", "checksum")  # where something lies does not decide the results, its hash does
 
 
 class RunSettings(Protocol):
@@ -149,7 +152,9 @@ def write_plan(plan: Plan[S], path: Path) -> None:
         lines += ["", f"[{name}]", *_pairs(document[name])]
     for entry in document["model"]:
         lines += ["", "[[model]]", *_pairs(entry)]
-    write_atomic(path, ("\n".join(lines) + "\n").encode())
+    # of what will be read, in which a number may be spelled in another way
+    lines.insert(2, f"checksum = {_toml(plan_checksum(tomllib.loads(_LINE.join(lines))))}")
+    write_atomic(path, (_LINE.join(lines) + _LINE).encode())
 
 
 def schema_of(path: Path) -> str | None:
@@ -158,11 +163,16 @@ def schema_of(path: Path) -> str | None:
     return schema if isinstance(schema, str) else None
 
 
+def checksum_of(path: Path) -> str | None:
+    """The checksum of a `run.toml`, of whatever schema; None: it is older than checksums. Raises InputError as `read_plan`."""
+    return read_plan(path, schema_of(path) or "").get("checksum")
+
+
 def read_plan(path: Path, schema: str = SCHEMA) -> dict[str, Any]:
     """The content of `run.toml`.
 
     Raises:
-        InputError: not readable, or of another schema or version.
+        InputError: not readable, of another schema or version, or not as it was written.
     """
     document = _parse(path)
     if document.get("schema") != schema:
@@ -172,6 +182,8 @@ def read_plan(path: Path, schema: str = SCHEMA) -> dict[str, Any]:
             f"{os.fspath(path)!r} was made by onnxsub {document.get('version')}, this is {VERSION}: their results do not mix; "
             "choose another --run, or install that version"
         )
+    if "checksum" in document and document["checksum"] != plan_checksum(document):
+        raise InputError(f"{os.fspath(path)!r} is not as it was written (its checksum differs); restore it or choose another --run")
     return document
 
 
@@ -197,6 +209,8 @@ def plan_with(document: Mapping[str, Any], settings: Callable[[Mapping[str, Any]
         return Plan.of(tuple(m["path"] for m in models), samples, settings(document["settings"]))
     except KeyError as error:
         raise InputError(f"run.toml lacks {error.args[0]!r}; choose another --run") from error
+    except (TypeError, AttributeError) as error:  # a number where a text is meant, and the like
+        raise InputError(f"run.toml is not as it was written: {one_line(error)}; choose another --run") from error
 
 
 def _tuple(values: list[str] | None) -> tuple[str, ...] | None:

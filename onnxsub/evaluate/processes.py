@@ -12,14 +12,20 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from typing import IO, Any
+from dataclasses import replace
+from typing import IO, TYPE_CHECKING, Any
 
 from onnxsub.evaluate.lock import MARK, end_family
 from onnxsub.evaluate.task import Outcome, Task
 from onnxsub.evaluate.worker import read_message, write_message
 from onnxsub.isolation import python_module, python_path
 
-__all__ = ["Processes"]
+if TYPE_CHECKING:
+    from onnxsub.evaluate.plan import RunSettings
+
+__all__ = ["WORKER", "Processes"]
+
+WORKER = "onnxsub.evaluate.worker"
 
 _START = 60.0
 """Seconds that a new worker may take to begin, in addition to the limit of its first unit."""
@@ -30,10 +36,12 @@ class Processes:
 
     Args:
         run_id: name of the run; marks the workers, so that they are found again after a kill.
+        module: that a worker runs.
     """
 
-    def __init__(self, jobs: int, run_id: str) -> None:
+    def __init__(self, jobs: int, run_id: str, module: str = WORKER) -> None:
         self.jobs = jobs
+        self._module = module
         self._run_id = run_id
         self._idle: list[_Worker] = []
         self._busy: dict[int, _Worker] = {}
@@ -41,9 +49,12 @@ class Processes:
 
     def submit(self, task: Task, limit: float | None) -> None:
         """Hands a task to an idle worker, else to a new one."""
-        worker = self._idle.pop() if self._idle else _Worker(f"{self._run_id}:{secrets.token_hex(4)}", self._ended, task.threads)
+        worker = self._idle.pop() if self._idle else self._new(task.threads)
         self._busy[task.id] = worker
         worker.begin(task, limit)
+
+    def _new(self, threads: int) -> _Worker:
+        return _Worker(python_module(self._module), f"{self._run_id}:{secrets.token_hex(4)}", self._ended, threads)
 
     def wait(self, seconds: float) -> Sequence[Outcome]:
         """What has ended; workers that are over their limit are killed."""
@@ -98,7 +109,9 @@ class Processes:
 class _Worker:
     """One child process and the thread that reads what it says."""
 
-    def __init__(self, mark: str, ended: queue.SimpleQueue[tuple[_Worker, Outcome | None]], threads: int) -> None:
+    def __init__(
+        self, argv: list[str], mark: str, ended: queue.SimpleQueue[tuple[_Worker, Outcome | None]], threads: int
+    ) -> None:
         self.mark = mark
         self.task: Task | None = None
         self.deadline: float | None = None
@@ -106,14 +119,14 @@ class _Worker:
         self.killed = False
         self._ended = ended
         self._new = True
+        self._settings: RunSettings | None = None
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the worker
         # one thread per worker and no spinning: beside busy neighbours anything else is many times slower
         env = {
             **os.environ, MARK: mark, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", **python_path(),
         }  # fmt: skip
         self._child: subprocess.Popen[bytes] = subprocess.Popen(
-            python_module("onnxsub.evaluate.worker"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
-            env=env, start_new_session=True,
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=env, start_new_session=True,
         )  # fmt: skip
         assert self._child.stdout is not None
         self._reader = threading.Thread(target=self._read, args=(self._child.stdout,), daemon=True)
@@ -126,7 +139,10 @@ class _Worker:
         self._new = False
         assert self._child.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it is gone, and the end of its output says so
-            write_message(self._child.stdin, task)
+            if task.settings is not self._settings:  # once for all units: a grid's are larger than a unit
+                write_message(self._child.stdin, task.settings)
+                self._settings = task.settings
+            write_message(self._child.stdin, replace(task, settings=None))  # type: ignore[arg-type]  # as the worker expects it
 
     def _read(self, stream: IO[bytes]) -> None:
         while True:

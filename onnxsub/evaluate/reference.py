@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from onnxsub.errors import InputError
+from onnxsub.evaluate.received import check_kept, keep_file
 from onnxsub.evaluate.samples import parse_indices
-from onnxsub.files import one_line, write_atomic
+from onnxsub.files import one_line
 
 __all__ = ["REFERENCE", "keep_reference", "kept_reference", "read_reference"]
 
@@ -85,7 +86,7 @@ def keep_reference(values: Mapping[tuple[str, int], float], folder: Path) -> Non
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("network", "sample", "value"))
     writer.writerows((model, sample, value) for (model, sample), value in values.items())
-    write_atomic(folder / REFERENCE, text.getvalue().encode())
+    keep_file(folder / REFERENCE, text.getvalue().encode())
 
 
 def kept_reference(folder: Path, plan: Mapping[str, Any], given: str | None = None) -> dict[tuple[str, int], float]:
@@ -93,6 +94,8 @@ def kept_reference(folder: Path, plan: Mapping[str, Any], given: str | None = No
     path = folder / REFERENCE if given is None else Path(given)
     if given is None and not path.is_file():
         return {}
+    if given is None:
+        check_kept(path)
     return read_reference(path, [m["name"] for m in plan["model"]], parse_indices(plan["data"]["index"]))
 
 

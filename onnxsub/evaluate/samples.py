@@ -143,6 +143,9 @@ def anchor_of(row: Array, shape: Shape, domain: tuple[float, float], what: str) 
     return np.ascontiguousarray(x, dtype=np.float32)
 
 
+_MOST = 2**27
+
+
 def parse_indices(text: str) -> tuple[int, ...]:
     """`0,5,10-20` as positions. Raises InputError."""
     found: list[int] = []
@@ -153,6 +156,8 @@ def parse_indices(text: str) -> tuple[int, ...]:
         low, high = int(first), int(last) if dash else int(first)
         if high < low:
             raise OptionError(f"--index {part} runs backwards; give {high}-{low}")
+        if high - low >= _MOST:
+            raise OptionError(f"--index {part} names more than {_MOST:,} samples; give fewer")
         found += range(low, high + 1)
     if len(set(found)) < len(found):
         raise OptionError(f"--index {text!r} names a sample twice; give each once")

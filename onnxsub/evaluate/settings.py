@@ -46,6 +46,7 @@ class Settings:
         timeout: seconds per distance, None for none; with the protocol `paper` per solver run, None: 60.
         radius_timeout: of the protocol `paper`: seconds per radius; None: twice `timeout`.
         interval: of the protocol `paper`: radii are bisected on `[0, interval]`; None: 0.5.
+        known_points: of the protocol `paper`: a radius within which a point is known already is not asked about.
         nodes: of the search per distance; None for no limit. The protocol `paper` has none.
         tol: `exact` means upper - lower <= tol; None: 1e-6. With the protocol `paper` the precision of the bisection; None: as
             published, 0.01 for images of MNIST's shape and 0.001 for CIFAR-10's.
@@ -67,6 +68,7 @@ class Settings:
     timeout: float | None = None
     radius_timeout: float | None = None
     interval: float | None = None
+    known_points: bool = False
     nodes: int | None = None
     tol: float | None = None
     seed: int = 0
@@ -117,6 +119,8 @@ class Settings:
             object.__setattr__(self, name, value)
 
     def _refuse_paper(self) -> None:
+        if self.known_points:
+            raise OptionError("--known-points is of --protocol paper; add that, or leave it out")
         for option, value in (("--interval", self.interval), ("--radius-timeout", self.radius_timeout)):
             if value is not None:
                 raise OptionError(f"{option} is of --protocol paper; add that, or leave it out")

@@ -1,20 +1,28 @@
 """The process of a worker: tasks come in on standard input, outcomes go out on standard output, until the input ends.
 
 Run by `onnxsub.isolation.python_module`, with nothing of the working folder on its path. Both ways a message is its length (8
-bytes, big endian) and a pickle; the other end is the process that started this one.
+bytes, big endian) and a pickle; the other end is the process that started this one. A message that is no task is the settings of
+those that follow, which travel without.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import struct
 import sys
 import threading
 import time
-from typing import IO, Any, NoReturn
+from collections.abc import Callable
+from dataclasses import replace
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from onnxsub.process import leave, taken_output
+
+if TYPE_CHECKING:
+    from onnxsub.evaluate.plan import RunSettings
+    from onnxsub.evaluate.task import Outcome
 
 __all__ = ["main", "read_message", "write_message"]
 
@@ -41,19 +49,29 @@ def write_message(stream: IO[bytes], message: Any) -> None:
     stream.flush()
 
 
-def main() -> NoReturn:
-    """Works until there is nothing more to read, or until the parent is gone."""
+def main(module: str = "onnxsub.evaluate.work") -> NoReturn:
+    """Works until there is nothing more to read, or until the parent is gone.
+
+    Args:
+        module: whose function `work` makes an outcome of a task.
+    """
     threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
     channel = os.fdopen(taken_output(), "wb")  # what a library prints must not get between the messages
-    from onnxsub.evaluate.work import work
+    from onnxsub.evaluate.task import Task
 
+    work: Callable[[Task], Outcome] = importlib.import_module(module).work
+    settings: RunSettings | None = None
     while True:
         try:
-            task = read_message(sys.stdin.buffer)
+            message = read_message(sys.stdin.buffer)
         except EOFError:
             leave(0)
+        if not isinstance(message, Task):
+            settings = message
+            continue
         try:
-            write_message(channel, work(task))
+            # the settings come before the first task
+            write_message(channel, work(replace(message, settings=settings)))  # type: ignore[arg-type]
         except BrokenPipeError:
             leave(0)
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from onnxsub.errors import InputError, OutputError
-from onnxsub.evaluate.drive import LEDGER, PLAN, Report, RunOptions
-from onnxsub.evaluate.ledger import Ledger
+from onnxsub.errors import InputError
+from onnxsub.evaluate.drive import PLAN, Report, RunOptions
 from onnxsub.evaluate.plan import Plan, difference, read_plan
+from onnxsub.evaluate.received import read_ledger
 from onnxsub.evaluate.robustness.row import SampleRow, row_of
 from onnxsub.evaluate.robustness.run import robustness
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.samples import Samples
+from onnxsub.files import make_folder, refuse_links, write_atomic
 from onnxsub.ops.base import Array
 
 __all__ = ["Measured", "make_cache", "measured", "points_of", "recorded"]
@@ -67,6 +67,7 @@ def measured(
     """
     plan = Plan.of((path,), samples, settings)
     folder = make_cache(cache) / _key(plan)
+    refuse_links(cache, folder)
     (entry,) = plan.models
     if (folder / PLAN).is_file():
         # the same model under another name is the same run
@@ -92,7 +93,7 @@ def recorded(folder: Path, samples: Samples, settings: RobustnessSettings) -> Me
         raise InputError(
             f"--baseline {str(folder)!r} cannot be compared: {other}; give the same options, or the baseline's model"
         )
-    with closing(Ledger(folder / LEDGER, readonly=True)) as ledger:
+    with read_ledger(folder) as ledger:
         units = list(ledger.units())
     rows = {unit.sample: row_of(unit) for unit in units}
     left = sum(row.status == "pending" for row in rows.values())
@@ -112,7 +113,7 @@ def recorded(folder: Path, samples: Samples, settings: RobustnessSettings) -> Me
 def points_of(run: Measured, chosen: frozenset[int]) -> dict[int, Array]:
     """Sample -> its counterexample (float32, flat), of the chosen samples that have one."""
     found: dict[int, Array] = {}
-    with closing(Ledger(run.folder / LEDGER, readonly=True)) as ledger:
+    with read_ledger(run.folder) as ledger:
         for unit in list(ledger.units()):
             if unit.sample in chosen and unit.state == "done":
                 _, point = ledger.result(unit.id)
@@ -140,10 +141,7 @@ def _key(plan: Plan[RobustnessSettings]) -> str:
 
 def make_cache(cache: Path) -> Path:
     """The cache, which no version control is to keep."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        if not (cache / ".gitignore").exists():
-            (cache / ".gitignore").write_text("*\n")
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {str(cache)!r}: {error.strerror or error}; choose another --cache") from error
+    make_folder(cache, "choose another --cache")
+    if not (cache / ".gitignore").exists():
+        write_atomic(cache / ".gitignore", b"*\n")
     return cache

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from onnxsub.errors import OutputError
-from onnxsub.files import write_atomic
+from onnxsub.files import make_folder, write_atomic
 from onnxsub.gate.badge import badge
 from onnxsub.gate.junit import junit
 from onnxsub.gate.markdown import append_summary, markdown
@@ -65,10 +65,6 @@ def write_outputs(result: GateResult, files: Mapping[str, str], command: Sequenc
 def _write_page(folder: Path, contents: Mapping[str, bytes]) -> Path:
     for name, data in contents.items():
         target = folder / name
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            why = error.strerror or error
-            raise OutputError(f"cannot make the folder {str(target.parent)!r}: {why}; choose another --page") from error
+        make_folder(target.parent, "choose another --page")
         write_atomic(target, data)
     return folder / "index.html"

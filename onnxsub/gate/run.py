@@ -17,7 +17,7 @@ from onnxsub.evaluate.labels import Classes
 from onnxsub.evaluate.robustness.choose import choose
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.samples import PREDICTED, Choice, Samples
-from onnxsub.files import write_atomic
+from onnxsub.files import make_folder, write_atomic
 from onnxsub.gate.checks import check_asked, checks_of
 from onnxsub.gate.comparison import compare
 from onnxsub.gate.measured import Measured, make_cache, measured, recorded
@@ -26,51 +26,10 @@ from onnxsub.gate.pairs import pair_up
 from onnxsub.gate.result import GateResult
 from onnxsub.model_file import serialise
 
-__all__ = ["CACHE", "gate", "run_gate", "samples_of"]
+__all__ = ["CACHE", "run_gate", "samples_of"]
 
 CACHE = ".onnxsub-gate"
 """Folder of the runs, in the current folder, unless another one is named."""
-
-
-def gate(
-    new: AnyModel,
-    baseline: AnyModel | None = None,
-    *,
-    data: str | os.PathLike[str] | tuple[Any, Any] | Samples,
-    eps: float,
-    index: tuple[int, ...] | None = None,
-    limit: int | None = None,
-    cache: str | os.PathLike[str] = CACHE,
-    jobs: int = 1,
-    progress: Report | None = None,
-    **options: Any,
-) -> GateResult:
-    """Whether a model is as robust as its baseline on the same samples, and as robust as is asked.
-
-        result = gate("new.onnx", "released.onnx", data="test.npz", eps=0.1, limit=200)
-        assert result.passed, result.headline
-
-    Args:
-        new: the model: a path, bytes, a message, a `Model` or a torch module, which is exported.
-        baseline: the model that it is compared with, or the folder of a finished run of it; None: nothing is compared.
-        data: an `.npz` or `.npy` file, a data set's name, `(x, y)` with x of shape `(N, *features)` and N labels, or samples.
-        eps: radius in un-normalised input units.
-        index, limit: which rows, or at most how many.
-        cache: folder of the runs; what lies there is not computed again.
-        jobs: samples side by side.
-        progress: told the share that is done, and what is being done.
-        options: fields of `GateOptions`: `metric`, `max_drop`, `min_proved`, `nodes`, ...
-
-    Raises:
-        InputError, ModelError: of the models, the data or the options.
-        KeyboardInterrupt: what is done is kept in the cache.
-    """
-    try:
-        chosen = GateOptions(eps, **options)
-    except TypeError as error:
-        raise InputError(f"{str(error).partition(') ')[2] or error}; the options are the fields of GateOptions") from None
-    samples = samples_of(data, Choice(index, limit=limit), chosen)
-    return run_gate(new, baseline, samples, chosen, cache=Path(cache), run=RunOptions(jobs=jobs), progress=progress)
 
 
 def samples_of(
@@ -117,7 +76,13 @@ def run_gate(
     run: RunOptions | None = None,
     progress: Report | None = None,
 ) -> GateResult:
-    """`gate`, with samples and options made before.
+    """Whether a model is as robust as its baseline on the same samples, and as robust as is asked.
+
+    Args:
+        new: the model: a path, bytes, a message, a `Model` or a torch module, which is exported.
+        baseline: the model that it is compared with, or the folder of a finished run of it; None: nothing is compared.
+        cache: folder of the runs; what lies there is not computed again.
+        progress: told the share that is done, and what is being done.
 
     Raises:
         InputError, ModelError, MissingDependencyError, OutputError: as a run of `onnxsub robustness`.
@@ -159,10 +124,7 @@ def _written(model: AnyModel, samples: Samples, settings: RobustnessSettings, ca
     folder = make_cache(cache) / "models"
     name = "".join(c if c.isalnum() else "-" for c in read.where.removeprefix("torch module "))[:40]
     path = folder / f"{name}-{read.sha256[:12]}.onnx"
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {str(folder)!r}: {error.strerror or error}; choose another cache") from error
+    make_folder(folder, "choose another cache")
     if not path.exists():
         write_atomic(path, serialise(read.source, read.where, OutputError))
     return str(path)

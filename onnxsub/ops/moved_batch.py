@@ -32,17 +32,17 @@ Readers = Mapping[str, Callable[[Node], tuple[Operator, ...]]]
 VIEWS = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 """They keep the order of the elements, and are views between sample shapes wherever the batch axis is."""
 _ELEMENTWISE = frozenset({
-    "Abs", "Cast", "Celu", "Clip", "Dropout", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu",
-    "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign", "Sqrt", "Swish", "Tanh",
-    "ThresholdedRelu", "Trilu",
+    "Abs", "Cast", "Ceil", "Celu", "Clip", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity",
+    "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign",
+    "Sqrt", "Swish", "Tanh", "ThresholdedRelu", "Trilu",
 })  # fmt: skip
 _BROADCAST = frozenset({
-    "Add", "And", "Div", "Equal", "Expand", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "MatMul", "Max", "Min", "Mul", "Or",
-    "PRelu", "Pow", "Sub", "Sum", "Where", "Xor",
+    "Add", "And", "Div", "Equal", "Expand", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "MatMul", "Max", "Min", "Mod",
+    "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Where", "Xor",
 })  # fmt: skip
 _AXIS = {
-    "Concat": 0, "Gather": 0, "GatherElements": 0, "LayerNormalization": -1, "LpNormalization": -1, "RMSNormalization": -1,
-    "ScatterElements": 0, "Split": 0,
+    "Concat": 0, "DequantizeLinear": 1, "Gather": 0, "GatherElements": 0, "LayerNormalization": -1, "LpNormalization": -1,
+    "QuantizeLinear": 1, "RMSNormalization": -1, "ScatterElements": 0, "Split": 0,
 }  # fmt: skip
 """Operators with an `axis`, and its default."""
 _BLOCKS = frozenset({"DepthToSpace", "SpaceToDepth"})

@@ -66,6 +66,8 @@ def _parameter(node: Node, i: int, what: str, shape: Shape) -> Array:
     value = required(node, i, what).astype(np.float64)
     if not np.isfinite(value).all():
         raise node.refuse(f"{what} is not finite")
+    if value.size != math.prod(shape):
+        raise node.refuse(f"{what} has {value.size} numbers and not {math.prod(shape)}")
     return value.reshape(shape)
 
 

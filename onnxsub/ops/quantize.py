@@ -6,13 +6,16 @@ makes of a t near the middle between two integers is in there, so intervals, lin
 
 On [a, b] (of t) the largest m begins at `t_j = j - 1/2 - room` for each j, so the corners `(t_j, j)` lie on one line of slope 1. An
 upper line through the last corner has any slope from 0 to the one that leaves the value at a below it; lower lines likewise.
+
+A staircase that jumps elsewhere (`stairs.py`) is *ahead*: m lies within `1/2 + room` of `t - ahead`, and all of the above is moved
+by that. Nothing is subtracted from t before it is rounded.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -53,6 +56,9 @@ class Quantise(Jumping):
         room: in steps: by how much an executed t may differ from the real one.
     """
 
+    ahead: ClassVar[float] = 0.0
+    """In steps: how far above the middle between two integers the jump from one to the other is. It and `1/2 - ahead` are exact."""
+
     step: Array
     zero: Array
     low: float
@@ -89,12 +95,16 @@ class Quantise(Jumping):
         """The integer that an exact t is rounded to."""
         return torch.round(t)
 
+    def _reach(self, sign: float) -> float:
+        """How far above t (sign 1) or below it (-1) an integer may lie that t is rounded to, without the room."""
+        return 0.5 - sign * self.ahead
+
     def _highest(self, t: Tensor) -> Tensor:
         """The largest m that an execution may take."""
-        return self._within(torch.floor(t + 0.5 + self.tensor("room", t)))
+        return self._within(torch.floor(t + self._reach(1.0) + self.tensor("room", t)))
 
     def _lowest(self, t: Tensor) -> Tensor:
-        return self._within(torch.ceil(t - 0.5 - self.tensor("room", t)))
+        return self._within(torch.ceil(t - self._reach(-1.0) - self.tensor("room", t)))
 
     def _ends(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`a`, `b`, the smallest and the largest m."""
@@ -109,7 +119,7 @@ class Quantise(Jumping):
         if not (torch.is_grad_enabled() and z.requires_grad):
             return y
         # straight through: the gradient is that of the line which the steps follow, and 0 beyond the limits
-        line = self._written(self._within(t))
+        line = self._written(self._within(t - self.ahead))
         return y.detach() + (line - line.detach())
 
     def interval(self, *boxes: Box) -> Box:
@@ -122,11 +132,10 @@ class Quantise(Jumping):
 
     def _corners(self, a: Tensor, b: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
         """Steepest slope, t and m of the corner that lines turn about: of the upper lines, and of the lower ones."""
-        edge = 0.5 + self.tensor("room", a)
         found = []
         for sign, near, start in ((1.0, self._highest(a), a), (-1.0, self._lowest(b), b)):
             far = self._highest(b) if sign > 0 else self._lowest(a)
-            corner = far - sign * edge
+            corner = far - sign * (self._reach(sign) + self.tensor("room", a))
             rise, run = sign * (far - near), sign * (corner - start)
             slope = torch.where(run > 0, rise / torch.where(run > 0, run, torch.ones_like(run)), torch.full_like(run, _STEEPEST))
             # two jumps or more: their corners lie on a line of slope 1
@@ -180,7 +189,7 @@ class Quantise(Jumping):
     def line_error(self, lower: Tensor, upper: Tensor, slope: Tensor, offset: Tensor) -> Box:
         """The error is affine within a step, and from one step's end to the next one's. So the extremes are at the ends of the
         interval and at either side of the first and of the last jump."""
-        step, edge = self.tensor("step", lower), 0.5 + self.tensor("room", lower)
+        step, room = self.tensor("step", lower), self.tensor("room", lower)
         flat, zero = slope == 0, torch.zeros_like(lower)
 
         def error(z: Tensor, m: Tensor) -> Tensor:
@@ -193,7 +202,7 @@ class Quantise(Jumping):
             errors = [error(lower, first), error(upper, last)]
             jumps = first < last
             for j in (first + 1, last):
-                z = torch.minimum(torch.maximum(step * (j - 0.5 - sign * (edge - 0.5)), lower), upper)
+                z = torch.minimum(torch.maximum(step * (j - self._reach(1.0) - sign * room), lower), upper)
                 errors += [torch.where(jumps, error(z, m), errors[0]) for m in (j - 1, j)]
             both = torch.stack(errors)
             found.append(both.amax(0) if sign > 0 else both.amin(0))
@@ -202,10 +211,11 @@ class Quantise(Jumping):
 
     def middle(self, lower: Tensor, upper: Tensor) -> Tensor:
         """Beside the jump nearest to the middle, so that one side at least has one jump less."""
-        step, edge = self.tensor("step", lower), self.tensor("room", lower)
+        step, room, half = self.tensor("step", lower), self.tensor("room", lower), self._reach(-1.0)
         a, b, low, high = self._ends(lower, upper)
-        jump = torch.minimum(torch.maximum(torch.floor((a + b) / 2) + 0.5, low + 0.5), high - 0.5)
-        reach = edge + _APART * (1 + jump.abs())
+        # between low and high, each of which begins or ends half a step from the middle that is ahead
+        jump = torch.minimum(torch.maximum(torch.floor((a + b) / 2 - self.ahead) + half, low + half), high - self._reach(1.0))
+        reach = room + _APART * (1 + jump.abs())
         before, behind = jump - reach, jump + reach
         at = torch.where(before > a, before, torch.where(behind < b, behind, (a + b) / 2))
         return step * at
@@ -228,11 +238,11 @@ class Quantise(Jumping):
         )
 
     def encode_units(self, encoder: Encoder, z: LinExpr, lower: Array, upper: Array) -> LinExpr:
-        """Per unit that is not constant an integer m in binary digits, `|m - t| <= 1/2 + room` and the steepest lines of `relax`.
+        """Per unit that is not constant an integer m in binary digits, `t - below <= m <= t + above`, and the steepest lines.
 
         Where t may lie beyond a limit, one binary more: s = 1 above the smallest m, as for a Clip,
 
-            m <= t + 1/2 + room + (1 - s) (m_min - 1/2 - room - a),  m <= m_min + s (m_max - m_min)
+            m <= t + above + (1 - s) (m_min - above - a),  m <= m_min + s (m_max - m_min),   above = 1/2 - ahead + room
 
         and likewise at the other end. So the rows are the relation itself, neither more nor less.
         """
@@ -255,12 +265,13 @@ class Quantise(Jumping):
             y = y + encoder.continuous(*ends).spread(free, len(y))
         if len(units) == 0:
             return y
-        a, b, low, high, edge = a[units], b[units], low[units], high[units], 0.5 + self._flat(self.room)[units]
+        a, b, low, high, room = a[units], b[units], low[units], high[units], self._flat(self.room)[units]
         t = encoder.variables(z.take(units).scale(1 / step[units]), a, b)
 
         m = integers(encoder, low, high)
         gap = m - t
         for sign, near, far, end in ((1.0, low, high, a), (-1.0, high, low, b)):
+            edge = self._reach(sign) + room
             beyond = sign * (near - end) > edge  # t may lie beyond the limit that m has on this side
             plain, cut = np.flatnonzero(~beyond), np.flatnonzero(beyond)
             if len(plain):

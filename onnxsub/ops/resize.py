@@ -121,11 +121,12 @@ def read_resize(node: Node) -> tuple[Gather | Interpolate, ...]:
         nearest=given.get("nearest_mode", "round_prefer_floor"),
         cubic=float(given.get("cubic_coeff_a", -0.75)),
         exclude_outside=bool(given.get("exclude_outside", 0)),
+        antialias=bool(given.get("antialias", 0)),
     )
     if rule.coordinates not in COORDINATES or rule.nearest not in NEAREST[:-1]:
         raise node.refuse(f"coordinate_transformation_mode {rule.coordinates!r} with nearest_mode {rule.nearest!r}")
-    if given.get("antialias", 0):
-        raise node.refuse("antialias is not supported; export the model without it")
+    if rule.antialias and rule.mode == "nearest":
+        raise node.refuse("antialias with mode nearest, which onnxruntime does not run")
     axes = [int(a) % rank for a in given.get("axes", range(rank))]
     shape, scales = node.shapes[node.inputs[0]], [1.0] * rank
     sized = not (node.has(2) and required(node, 2, "scales").size)

@@ -35,6 +35,7 @@ class AxisResize:
         nearest: one of `NEAREST`.
         cubic: the coefficient a of the cubic kernel.
         exclude_outside: weights of places outside the input are zero and the others sum to one; else the border is repeated.
+        antialias: where the axis gets shorter, the kernel (of linear or cubic) is as much wider, so that every element is read.
     """
 
     mode: str
@@ -42,6 +43,7 @@ class AxisResize:
     nearest: str = "round_prefer_floor"
     cubic: float = -0.75
     exclude_outside: bool = False
+    antialias: bool = False
 
     def places(self, n: int, m: int, scale: float, roi: tuple[float, float], f: Any = np.float32) -> Array:
         """Where in an axis of length n the m elements of the output lie, computed in the type f."""
@@ -79,7 +81,7 @@ class AxisResize:
         for i, x in enumerate(at):
             if self.coordinates == "tf_crop_and_resize" and not 0 <= x <= n - 1:
                 continue
-            for j, weight in self._taps(float(x), n, scale):
+            for j, weight in self._wide_taps(float(x), n, scale) if self.antialias else self._taps(float(x), n, scale):
                 result[i, min(max(j, 0), n - 1)] += weight
         return result
 
@@ -110,20 +112,32 @@ class AxisResize:
             x = min(max(x, 0.0), n - 1.0)
             low = int(x)
             return [(low, 1.0 - (x - low)), (low + 1, x - low)] if x > low else [(low, 1.0)]
-        low, a = math.floor(x), self.cubic
-        t = x - low
-        weights = [
-            ((a * (t + 1) - 5 * a) * (t + 1) + 8 * a) * (t + 1) - 4 * a,
-            ((a + 2) * t - (a + 3)) * t * t + 1,
-            ((a + 2) * (1 - t) - (a + 3)) * (1 - t) * (1 - t) + 1,
-            ((a * (2 - t) - 5 * a) * (2 - t) + 8 * a) * (2 - t) - 4 * a,
-        ]
-        taps = [(low - 1 + k, w) for k, w in enumerate(weights)]
-        if self.exclude_outside:
-            taps = [(j, w) for j, w in taps if 0 <= j < n]
-            total = sum(w for _, w in taps)
-            taps = [(j, w / total) for j, w in taps]
-        return [(j, w) for j, w in taps if w != 0]
+        low = math.floor(x)
+        taps = [(j, self._kernel(j - x)) for j in range(low - 1, low + 3)]
+        return self._shares(taps, n) if self.exclude_outside else [(j, w) for j, w in taps if w != 0]
+
+    def _wide_taps(self, x: float, n: int, scale: float) -> list[tuple[int, float]]:
+        """Shares of a kernel that is stretched by how much shorter the axis gets; what sticks out belongs to the border."""
+        wide = max(1.0, 1.0 / scale)
+        reach = (1.0 if self.mode == "linear" else 2.0) * wide
+        taps = [(j, self._kernel((j - x) / wide)) for j in range(math.floor(x - reach), math.ceil(x + reach) + 1)]
+        return self._shares(taps, n if self.exclude_outside else None)
+
+    @staticmethod
+    def _shares(taps: list[tuple[int, float]], n: int | None) -> list[tuple[int, float]]:
+        """Weights that sum to one, of those in an axis of length n."""
+        taps = [(j, w) for j, w in taps if n is None or 0 <= j < n]
+        total = sum(w for _, w in taps)
+        return [(j, w / total) for j, w in taps if w != 0]
+
+    def _kernel(self, d: float) -> float:
+        """The weight of an element at the distance d."""
+        d, a = abs(d), self.cubic
+        if self.mode == "linear":
+            return max(0.0, 1.0 - d)
+        if d < 1:
+            return ((a + 2) * d - (a + 3)) * d * d + 1
+        return ((a * d - 5 * a) * d + 8 * a) * d - 4 * a if d < 2 else 0.0
 
     def _round(self, x: float, scale: float) -> int:
         match self.nearest:

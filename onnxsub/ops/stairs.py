@@ -1,7 +1,8 @@
 """Floor, Ceil and Mod: staircases that jump at the whole numbers, where Round and quantisers jump halfway between two of them.
 
-`floor(z)` is the integer nearest to `z - 1/2`, so that interval, lines, rows and the room round a jump are those of `Quantise`;
-only which of the two integers an exact middle belongs to differs. The others are made of it:
+`floor(z)` is the integer nearest to `z - 1/2`, so that interval, lines, rows and the room round a jump are those of `Quantise`,
+half a step ahead; only which of the two integers belongs to the jump itself differs. z is not moved by that half, which would
+round the tensor: its low bits, or all that is left of a tiny negative number. The others are made of it:
 
     ceil(z) = -floor(-z),    fmod(z, c) = z - c floor(max(z, 0) / c) + c floor(max(-z, 0) / c)   for c > 0,
 
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxsub.ops.base import Array, Operator
-from onnxsub.ops.broadcast import of_sample, only_variable
+from onnxsub.ops.broadcast import leading, of_sample, only_variable
 from onnxsub.ops.clip import Clip
 from onnxsub.ops.compose import Composer
 from onnxsub.ops.node import Node
@@ -37,23 +38,24 @@ __all__ = ["Stairs", "read_ceil", "read_floor", "read_mod"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Stairs(Quantise):
-    """`step floor(z / step + 1/2)`: an exact middle goes up, where a quantiser takes the even side."""
+    """`step floor(z / step)`: at a jump the upper integer, where a quantiser takes the even one."""
+
+    ahead = 0.5
 
     def _nearest(self, t: Tensor) -> Tensor:
-        return torch.floor(t + 0.5)
+        return torch.floor(t)
 
     def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
-        step = writer.weight(output, "step", np.asarray(self.step))
-        t = inputs[0] if (self.step == 1).all() else writer.step("Div", (inputs[0], step), output, "in steps")
-        t = writer.step("Add", (t, writer.weight(output, "half", np.asarray(0.5))), output, "moved")
-        if self.stored or (self.step == 1).all():
-            writer.node("Floor", (t,), output)
-        else:
-            writer.node("Mul", (writer.step("Floor", (t,), output, "floor"), step), output)
+        if (self.step == 1).all():
+            writer.node("Floor", inputs, output)
+            return
+        step = writer.weight(output, "step", leading(self.step, len(self.in_shapes[0])))
+        whole = writer.step("Floor", (writer.step("Div", (inputs[0], step), output, "in steps"),), output, "floor")
+        writer.node("Mul", (whole, step), output)
 
 
 def _floor(steps: Composer, x: str, step: Array, into: str | None = None) -> str:
-    """`step floor(x / step)` of what was moved down by half a step already."""
+    """`step floor(x / step)`."""
     zero = np.zeros(())
     return steps.apply(Stairs, x, into, step=step, zero=zero, low=-math.inf, high=math.inf, stored=False, room=zero)
 
@@ -61,14 +63,14 @@ def _floor(steps: Composer, x: str, step: Array, into: str | None = None) -> str
 def read_floor(node: Node) -> tuple[Operator, ...]:
     """The largest integer that is not above."""
     steps = Composer(node)
-    _floor(steps, steps.scale(only_variable(node), shift=-0.5), np.ones(()), steps.output)
+    _floor(steps, only_variable(node), np.ones(()), steps.output)
     return steps.done()
 
 
 def read_ceil(node: Node) -> tuple[Operator, ...]:
     """The smallest integer that is not below."""
     steps = Composer(node)
-    steps.scale(_floor(steps, steps.scale(only_variable(node), -1.0, -0.5), np.ones(())), -1.0, into=steps.output)
+    steps.scale(_floor(steps, steps.scale(only_variable(node), -1.0), np.ones(())), -1.0, into=steps.output)
     return steps.done()
 
 
@@ -89,7 +91,7 @@ def read_mod(node: Node) -> tuple[Operator, ...]:
     if steps.shapes[source] != shape:
         source = steps.scale(source, shift=np.zeros(shape))
     sides = (source, steps.scale(source, -1.0))
-    ends = [_floor(steps, steps.scale(steps.apply(Relu, part), shift=-step / 2), step) for part in sides]
+    ends = [_floor(steps, steps.apply(Relu, part), step) for part in sides]
     rest = steps.minus(steps.minus(source, ends[0]), steps.scale(ends[1], -1.0))
     most = float(step.max())
     steps.apply(Clip, rest, steps.output, lo=-most, hi=most)

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from onnxsub.errors import InputError, OptionError, OutputError
-from onnxsub.files import write_atomic
+from onnxsub.errors import InputError, OptionError
+from onnxsub.files import make_folder, write_atomic
 from onnxsub.model import save_model
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
@@ -164,10 +164,7 @@ def demo2d(options: Demo2dOptions | None = None, *, progress: Report | None = No
     options = options or Demo2dOptions()
     check_matplotlib()
     folder = Path(options.output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {str(folder)!r}: {error.strerror or error}; choose another -o") from error
+    make_folder(folder, "choose another -o")
     _tell(progress, 0.0, "training the classifier")
     proto = train(options.seed)
     x, y = spirals(options.seed)

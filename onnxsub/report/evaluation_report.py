@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from onnxsub.errors import InputError
-from onnxsub.evaluate.drive import LEDGER, PLAN
-from onnxsub.evaluate.ledger import Ledger
+from onnxsub.evaluate.drive import PLAN
 from onnxsub.evaluate.plan import read_plan
+from onnxsub.evaluate.received import read_ledger
 from onnxsub.evaluate.reference import kept_reference
 from onnxsub.evaluate.row import Row, rows_of
 from onnxsub.evaluate.settings import is_paper
@@ -43,7 +43,7 @@ def evaluation_report(run: Path, options: ReportOptions, progress: Report | None
         pictures.append(picture)
         if progress is not None:
             progress(len(pictures) / (len(pictures) + 3), picture.title)
-    with Ledger(run / LEDGER, readonly=True) as ledger:
+    with read_ledger(run) as ledger:
         for entry in plan["model"]:
             shown = images(ledger, entry["name"], tuple(settings["domain"]), count=options.images, samples=options.samples)
             pictures += [] if shown is None else [shown]
@@ -57,7 +57,7 @@ def evaluation_report(run: Path, options: ReportOptions, progress: Report | None
 
 def read_rows(run: Path) -> tuple[list[Row], dict[str, int], list[str]]:
     """Rows of a run, its units by state, and why some failed. Raises InputError where nothing is done yet."""
-    with Ledger(run / LEDGER, readonly=True) as ledger:
+    with read_ledger(run) as ledger:
         counts = ledger.counts()
         if not counts["done"]:
             raise InputError(f"{str(run)!r} has no results yet; run onnxsub evaluate --run {run} first")

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxsub.errors import InputError
-from onnxsub.evaluate.drive import LEDGER, PLAN
-from onnxsub.evaluate.ledger import Ledger
+from onnxsub.evaluate.drive import PLAN
 from onnxsub.evaluate.many.cell import Cell, cells_of
 from onnxsub.evaluate.many.row import cell_rows
 from onnxsub.evaluate.many.settings import ManySettings
 from onnxsub.evaluate.plan import read_plan
+from onnxsub.evaluate.received import read_ledger
 from onnxsub.evaluate.samples import parse_indices
 from onnxsub.report.evaluation_report import data_words
 from onnxsub.report.options import Contents, ReportOptions, files_of
@@ -83,7 +83,7 @@ def many_report(run: Path, options: ReportOptions, progress: Report | None = Non
 def _read(run: Path) -> tuple[dict[str, Any], ManySettings, tuple[Cell, ...], Mapping[str, int]]:
     plan = read_plan(run / PLAN, ManySettings.SCHEMA)
     s = ManySettings.from_json(plan["settings"])
-    with Ledger(run / LEDGER, readonly=True) as ledger:
+    with read_ledger(run) as ledger:
         units: Mapping[str, int] = ledger.counts()
         if not units["done"]:
             raise InputError(f"{str(run)!r} has no results yet; run onnxsub robustness --run {run} first")

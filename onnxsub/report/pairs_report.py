@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxsub.errors import InputError
-from onnxsub.evaluate.drive import LEDGER, PLAN
-from onnxsub.evaluate.ledger import Ledger
+from onnxsub.evaluate.drive import PLAN
 from onnxsub.evaluate.pairs.files import SUMMARY
 from onnxsub.evaluate.pairs.settings import PairSettings
 from onnxsub.evaluate.plan import read_plan
+from onnxsub.evaluate.received import check_kept, read_ledger
 from onnxsub.report.evaluation_report import data_words
 from onnxsub.report.images import example_images
 from onnxsub.report.options import Contents, ReportOptions, files_of
@@ -54,7 +54,7 @@ def pairs_report(run: Path, options: ReportOptions, progress: Report | None = No
     if document["transfer"]:
         tables.append(transfer_table(document["transfer"]))
     pictures = []
-    with Ledger(run / LEDGER, readonly=True) as ledger:
+    with read_ledger(run) as ledger:
         for name, part in named:
             pictures += _pictures(name, part)
             shown = example_images(ledger, name, s.domain, count=options.images, samples=options.samples)
@@ -86,9 +86,10 @@ Named = list[tuple[str, Mapping[str, Any]]]
 def read_pairs(run: Path) -> tuple[dict[str, Any], Named, dict[str, Any], Mapping[str, int], list[str]]:
     """Plan, tables by network, the document, units by state, and why units failed. Raises InputError where there is no document."""
     plan = read_plan(run / PLAN, PairSettings.SCHEMA)
-    with Ledger(run / LEDGER, readonly=True) as ledger:
+    with read_ledger(run) as ledger:
         units = ledger.counts()
         failures = {u.reason: None for u in ledger.units() if u.state == "failed" and u.reason}
+    check_kept(run / SUMMARY)
     try:
         document = json.loads((run / SUMMARY).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

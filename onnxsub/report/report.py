@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxsub.errors import InputError, OptionError, OutputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.evaluate.many.settings import ManySettings
 from onnxsub.evaluate.pairs.settings import PairSettings
 from onnxsub.evaluate.plan import schema_of
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.run import PLAN
 from onnxsub.evaluate.settings import Settings
-from onnxsub.files import write_atomic
+from onnxsub.files import make_folder, refuse_links, write_atomic
 from onnxsub.report.evaluation_report import evaluation_report
 from onnxsub.report.joined_report import joined_report
 from onnxsub.report.many_report import many_report
@@ -92,6 +92,9 @@ def report(run: Path, options: ReportOptions | None = None, *, progress: Report 
         raise InputError(f"{str(run)!r} holds a run of schema {_schema(run)!r}, of which there is no report; give another run")
     contents = make(run, options, progress)
     folder = run / "report" if options.output is None else Path(options.output)
+    if options.output is None:  # nobody named what may be behind a link
+        for name in contents.files:
+            refuse_links(run, folder / name)
     return _written((run,), folder, contents)
 
 
@@ -123,12 +126,7 @@ def _schema(run: Path) -> str:
 def _written(runs: Sequence[Path], folder: Path, contents: Contents) -> ReportResult:
     for name, data in contents.files.items():
         target = folder / name
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"cannot make the folder {str(target.parent)!r}: {error.strerror or error}; choose another -o"
-            ) from error
+        make_folder(target.parent, "choose another -o")
         write_atomic(target, data)
     names = tuple(contents.files)
     return ReportResult(tuple(map(str, runs)), folder, names, contents.lines, contents.counts, contents.spread)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from onnxsub.errors import InputError
-from onnxsub.evaluate.drive import LEDGER, PLAN
-from onnxsub.evaluate.ledger import Ledger
+from onnxsub.evaluate.drive import PLAN
 from onnxsub.evaluate.plan import read_plan
+from onnxsub.evaluate.received import read_ledger
 from onnxsub.evaluate.robustness.measure import Measure
 from onnxsub.evaluate.robustness.row import SampleRow, sample_rows
 from onnxsub.evaluate.robustness.run import sum_up
@@ -89,7 +89,7 @@ def read_samples(run: Path) -> tuple[dict[str, Any], RobustnessSettings, list[Sa
     """Plan, settings, rows, how many of the rows are used, and units by state of a run. Raises InputError where nothing is done."""
     plan = read_plan(run / PLAN, RobustnessSettings.SCHEMA)
     s = RobustnessSettings.from_json(plan["settings"])
-    with Ledger(run / LEDGER, readonly=True) as ledger:
+    with read_ledger(run) as ledger:
         units: Mapping[str, int] = ledger.counts()
         if not units["done"]:
             raise InputError(f"{str(run)!r} has no results yet; run onnxsub robustness --run {run} first")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxsub.files import write_atomic
 from onnxsub.report.picture import LINES, Picture, draw, legend_below
-from onnxsub.report.table import Table, to_markdown
+from onnxsub.report.table import Table
 from onnxsub.study.regimes import PROPERTIES, RegimesResult
+from onnxsub.study.written import write_all
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,13 +74,7 @@ def pictures(found: RegimesResult) -> list[Picture]:
 
 def write_report(found: RegimesResult, folder: Path) -> list[Path]:
     """`tables.md` and the figures, beside the networks. Raises OutputError, MissingDependencyError."""
-    written = [folder / "tables.md"]
-    write_atomic(written[0], to_markdown(tables(found)).encode())
-    for picture in pictures(found):
-        for ending, content in (("svg", picture.svg), ("png", picture.png)):
-            written.append(folder / f"{picture.name}.{ending}")
-            write_atomic(written[-1], content)
-    return written
+    return write_all(tables(found), pictures(found), folder)
 
 
 def _of(found: RegimesResult, arch: str, regime: str) -> Any:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from onnxsub.errors import InputError, OutputError
-from onnxsub.files import write_atomic
+from onnxsub.errors import InputError
+from onnxsub.files import make_folder, write_atomic
 
 __all__ = ["Steps"]
 
@@ -58,10 +58,7 @@ class Steps:
         return result
 
     def _write(self, path: Path, value: Any) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot make folder {str(path.parent)!r}: {error.strerror}; choose another --run") from error
+        make_folder(path.parent, "choose another --run")
         write_atomic(path, (json.dumps(value, indent=1) + "\n").encode())
 
 

@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from onnxsub.budget import Budget, OutOfTime
-from onnxsub.instance import Instance, Replay
+from onnxsub.instance import Instance
 from onnxsub.layouts import LAYOUTS, LayoutContext
 from onnxsub.layouts.compact import compact
 from onnxsub.lower import lower
-from onnxsub.model import load_model
+from onnxsub.model import Model, load_model
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackOptions, AttackResult, attack
 from onnxsub.passes.attack.walk import walk_back
@@ -87,8 +87,9 @@ def distance_via(
         try:
             with _booked(budget, spent, "prune"):
                 built = build_substitute(query, via, adversarial, budget=budget, progress=lambda share, text: budget.tell(text))
+                asked = _instance(query, built, budget) if tool is None else _file(query, built, budget)
             with _booked(budget, spent, "verify"):
-                result = _measured(query, built, options, budget, tool, adversarial.x, progress)
+                result = _measured(query, asked, options, budget, tool, adversarial.x, progress)
         except OutOfTime:
             break  # the substitute of the last round, if there was one, is the answer
         g = built
@@ -141,34 +142,38 @@ def _wider(query: Query, referee: Referee, options: AttackOptions, best: Witness
     return best
 
 
-def _replay(query: Query, g: Substitute, budget: Budget) -> Replay:
-    """Logits of the substitute by onnxruntime on its folded file, un-normalised inputs."""
+def _instance(query: Query, g: Substitute, budget: Budget) -> Instance:
+    """The question about the substitute for an engine of ours, its file made and opened: onnxruntime replays on the folded one."""
     raw = substitute(lower(query.model), g.lines, g.selection.kept)
     runtime = Runtime(load_model(compact(query.model, raw, budget=budget)), threads=1)
 
     def replay(x: Array) -> Array:
         return two_classes(runtime.logits(query.space.normalise(x)))
 
-    return replay
+    return Instance(g.network, query.x0, query.label, query.space, replay, query.target)
+
+
+def _file(query: Query, g: Substitute, budget: Budget) -> Model:
+    """The substitute in the layout that all tools read."""
+    raw = substitute(lower(query.model), g.lines, g.selection.kept)
+    context = LayoutContext.of(query.space, query.x0, g.eps, g.x_adv, exact_on="domain")
+    return load_model(LAYOUTS["chain"](query.model, raw, context, budget=budget))
 
 
 def _measured(
     query: Query,
-    g: Substitute,
+    asked: Instance | Model,
     options: DistanceOptions,
     budget: Budget,
     tool: Tool | None,
     start: Array | None,
     progress: Progress | None,
 ) -> DistanceResult:
-    """The distance of the substitute: by an engine of ours, or by a tool on the file that all of them read."""
-    if tool is None:
-        instance = Instance(g.network, query.x0, query.label, query.space, _replay(query, g, budget), query.target)
-        return measure(instance, options.exact, options.verifier, budget, start=start, progress=progress)
-    raw = substitute(lower(query.model), g.lines, g.selection.kept)
-    context = LayoutContext.of(query.space, query.x0, g.eps, g.x_adv, exact_on="domain")
-    file = load_model(LAYOUTS["chain"](query.model, raw, context, budget=budget))
-    return distance_external(file, query, tool, options.limits.within(budget), start=start, progress=progress)
+    """The distance of the substitute: by an engine of ours, or by a tool on its file."""
+    if isinstance(asked, Instance):
+        return measure(asked, options.exact, options.verifier, budget, start=start, progress=progress)
+    assert tool is not None
+    return distance_external(asked, query, tool, options.limits.within(budget), start=start, progress=progress)
 
 
 def _nearest(

@@ -7,7 +7,7 @@ import hashlib
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -24,10 +24,10 @@ from onnxsub.zoo.attacks import robust_accuracy
 from onnxsub.zoo.checkpoint import Checkpoint
 from onnxsub.zoo.datasets import DATASETS
 from onnxsub.zoo.images import ImageSet
-from onnxsub.zoo.recipe import BUDGETS, Recipe, model_name
+from onnxsub.zoo.recipe import BUDGETS, model_name
 from onnxsub.zoo.train import on_unit_scale, pick_device
 
-__all__ = ["RESTARTS", "STEPS", "Card", "facts", "make_card", "measure"]
+__all__ = ["LICENCE", "RESTARTS", "SCHEMA", "STEPS", "Card", "Measured", "facts", "file_facts", "make_card", "measure"]
 
 SCHEMA = "onnxsub.zoo-card/1"
 
@@ -37,6 +37,19 @@ STEPS, RESTARTS = 40, 3
 LICENCE = "Apache-2.0 (the network); the images keep the licence of their makers"
 
 Report = Callable[[float, str], None]
+
+
+class Measured(Protocol):
+    """What `measure` reads of a recipe."""
+
+    @property
+    def data(self) -> str: ...
+
+    @property
+    def budget(self) -> float: ...
+
+    @property
+    def seed(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -50,8 +63,8 @@ class Card:
 
 
 def measure(
-    net: nn.Sequential,
-    recipe: Recipe,
+    net: nn.Module,
+    recipe: Measured,
     data: ImageSet,
     *,
     device: str = "cpu",
@@ -128,20 +141,13 @@ def make_card(proto: ModelProto, state: Checkpoint, data: ImageSet | None = None
     recipe, arch, figures = state.recipe, architecture(state.recipe.architecture), known["figures"]
     if data is not None and data.test is not None and figures is not None:
         _confirm(proto, data, figures)
-    content = serialise(proto, "the exported network", ModelError)
     fixed = proto.graph.input[0].type.tensor_type.shape.dim[0].HasField("dim_value")
     return Card(
         {
             "schema": SCHEMA,
             "version": VERSION,
             "name": model_name(recipe),
-            "file": {
-                "sha256": hashlib.sha256(content).hexdigest(),
-                "bytes": len(content),
-                "opset": proto.opset_import[0].version,
-                "ir_version": proto.ir_version,
-                "onnx": onnx.__version__,
-            },
+            "file": file_facts(proto),
             "input": {"name": "image", "shape": [1 if fixed else "N", *state.shape], "range": [0, 1], "normalisation": None},
             "output": {"name": "logits", "classes": state.classes},
             "architecture": {
@@ -159,6 +165,18 @@ def make_card(proto: ModelProto, state: Checkpoint, data: ImageSet | None = None
             "licence": LICENCE,
         }
     )
+
+
+def file_facts(proto: ModelProto) -> dict[str, Any]:
+    """What a card says of the file that `proto` becomes."""
+    content = serialise(proto, "the exported network", ModelError)
+    return {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "bytes": len(content),
+        "opset": proto.opset_import[0].version,
+        "ir_version": proto.ir_version,
+        "onnx": onnx.__version__,
+    }
 
 
 def _confirm(proto: ModelProto, data: ImageSet, figures: Mapping[str, Any]) -> None:

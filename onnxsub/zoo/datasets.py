@@ -17,8 +17,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from onnxsub.errors import InputError, OptionError, OutputError
-from onnxsub.files import atomic, one_line
+from onnxsub.errors import InputError, OptionError
+from onnxsub.files import atomic, make_folder, one_line
 from onnxsub.ops.base import Array, Shape
 from onnxsub.zoo.images import ImageSet, Labelled
 
@@ -189,10 +189,7 @@ def fetch(file: RemoteFile, folder: Path, progress: Report | None = None) -> Pat
     path = folder / file.name
     if path.is_file() and _sha256(path) == file.sha256:
         return path
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {str(folder)!r}: {error.strerror}; set ONNXSUB_CACHE to another one") from error
+    make_folder(folder, "set ONNXSUB_CACHE to another one")
     digest, done = hashlib.sha256(), 0
     with atomic(path) as target:
         for chunk in _chunks(file):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import nn
 
 from onnxsub.errors import ModelError
@@ -17,7 +17,7 @@ from onnxsub.runtime import Runtime
 from onnxsub.zoo.build import weighted
 from onnxsub.zoo.recipe import Recipe, model_name
 
-__all__ = ["METADATA", "check_export", "to_onnx"]
+__all__ = ["METADATA", "TOLERANCE", "check_export", "layers_onnx", "to_onnx", "zoo_model"]
 
 OPSET, IR = 13, 8
 """Old enough for every verifier known to read networks of this kind."""
@@ -34,12 +34,24 @@ _PLAIN: Mapping[type[nn.Module], tuple[str, str]] = {
 
 
 def to_onnx(net: nn.Sequential, shape: Shape, recipe: Recipe, *, one_row: bool = False) -> ModelProto:
+    """The file of `net`: the graph of `layers_onnx`, which has the name of the recipe, and the recipe in the metadata.
+
+    Args:
+        net, shape, one_row: see `layers_onnx`.
+
+    Raises:
+        ModelError: `net` holds another kind of layer.
+    """
+    return zoo_model(layers_onnx(net, shape, model_name(recipe), one_row=one_row), recipe.to_json())
+
+
+def layers_onnx(net: nn.Sequential, shape: Shape, name: str, *, one_row: bool = False) -> GraphProto:
     """`net` as ordinary nodes, one per layer, with their weights as initializers; input `image`, output `logits`.
 
     Args:
         net: what `build` gives, in float32.
         shape: of an input, per sample.
-        recipe: goes into the metadata, and its name becomes the graph's.
+        name: of the graph.
         one_row: fix the batch axis to 1, for readers that want one; else it is open (`N`).
 
     Raises:
@@ -85,15 +97,19 @@ def to_onnx(net: nn.Sequential, shape: Shape, recipe: Recipe, *, one_row: bool =
             raise ModelError(f"the zoo has no ONNX form of {type(module).__name__}; build the network with onnxsub.zoo.build")
     nodes[-1].output[0] = "logits"
     classes = weighted(net)[-1].weight.shape[0]
-    graph = helper.make_graph(
+    return helper.make_graph(
         nodes,
-        model_name(recipe),
+        name,
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, [rows, *shape])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [rows, classes])],
         initializers,
     )
+
+
+def zoo_model(graph: GraphProto, recipe: Mapping[str, Any]) -> ModelProto:
+    """A file with this graph, and with a recipe in its metadata."""
     model = helper.make_model(graph, producer_name="onnxsub zoo", opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
-    helper.set_model_props(model, {METADATA: json.dumps(recipe.to_json(), separators=(",", ":"))})
+    helper.set_model_props(model, {METADATA: json.dumps(recipe, separators=(",", ":"))})
     return model
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxsub.errors import InputError, MissingDependencyError
+from onnxsub.errors import InputError, MissingDependencyError, OptionError
 from onnxsub.files import one_line
 from onnxsub.ops.base import Array, Shape
 
@@ -40,6 +40,12 @@ class Labelled:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def first(self, count: int | None) -> Labelled:
+        """The first `count` images; None, or more than there are: all. Raises OptionError below 1."""
+        if count is not None and count < 1:
+            raise OptionError(f"{count} images are not possible; give 1 or more, or leave it out for all")
+        return self if count is None or count >= len(self) else Labelled(self.x[:count], self.y[:count])
 
     @property
     def sha256(self) -> str:

@@ -59,6 +59,8 @@ class Recipe:
         augment: random shifts of up to 4 pixels and left-right flips.
         seed: of the first weights, the order of the images, shifts and starts of attacks.
         regime: None for clean training and, with a budget, for training on attacked images only.
+        start: what says which weights it starts from, those of a file (`tune.py`); `architecture` is a name only then. None: first
+            weights by the seed.
     """
 
     data: str
@@ -73,9 +75,11 @@ class Recipe:
     augment: bool = False
     seed: int = 0
     regime: Regime | None = None
+    start: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "architecture", architecture(self.architecture).name)
+        if self.start is None:
+            object.__setattr__(self, "architecture", architecture(self.architecture).name)
         if not (math.isfinite(self.budget) and self.budget >= 0):
             raise OptionError(f"a budget of {self.budget:g} is not possible; give 0 for clean training, or a positive radius")
         if self.regime is not None and not self.budget:
@@ -115,7 +119,9 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """As plain values, for cards and checkpoints."""
         keys = {**asdict(self), "phases": [asdict(phase) for phase in self.phases]}
-        del keys["regime"]  # what has none is written as before there were any
+        for name in ("regime", "start"):  # what has none is written as before there were any
+            if keys[name] is None:
+                del keys[name]
         return keys if self.regime is None else {**keys, "regime": self.regime.to_json()}
 
 

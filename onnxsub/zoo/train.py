@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from onnxsub.errors import InputError, OptionError
+from onnxsub.errors import DivergedError, InputError, OptionError
 from onnxsub.zoo.architectures import architecture
 from onnxsub.zoo.build import build
 from onnxsub.zoo.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
@@ -39,6 +40,7 @@ def train(
     device: str = "cpu",
     progress: Report | None = None,
     save_seconds: float = SAVE_SECONDS,
+    start: nn.Sequential | None = None,
 ) -> nn.Sequential:
     """Train by `recipe`, or go on where `checkpoint` ends. Returns the network on the CPU.
 
@@ -50,6 +52,7 @@ def train(
         device: `cpu` or `cuda`.
         progress: is told the fraction done and what is being done.
         save_seconds: see `SAVE_SECONDS`.
+        start: the network with its first weights, where the recipe's architecture does not say it; it is left as it is.
 
     Raises:
         InputError: the checkpoint is of another recipe, of other images or damaged; there is no such device; the training diverged:
@@ -57,9 +60,10 @@ def train(
         OutputError: the checkpoint cannot be written.
     """
     where = pick_device(device)
-    arch = architecture(recipe.architecture)
     digest = data.train.sha256
-    net = build(arch, data.shape, data.classes, recipe.seed).to(where)
+    if start is None:
+        start = build(architecture(recipe.architecture), data.shape, data.classes, recipe.seed)
+    net = copy.deepcopy(start).to(where)
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, weight_decay=recipe.decay)
     begun, spent = 0, 0.0
     if checkpoint is not None and Path(checkpoint).exists():
@@ -74,12 +78,12 @@ def train(
     total = recipe.epochs * per_epoch
     order = np.empty(0, dtype=np.int64)
     lost = loss_of(recipe)
-    start = saved_at = time.monotonic()
+    since = saved_at = time.monotonic()
     text, loss_sum, losses = "", 0.0, 0
 
     def save(step: int) -> None:
         if checkpoint is not None:
-            seconds = spent + time.monotonic() - start
+            seconds = spent + time.monotonic() - since
             known = (recipe, data.name, data.shape, data.classes, digest)
             write_checkpoint(Checkpoint(*known, step, seconds, net.state_dict(), optimiser.state_dict()), checkpoint)
 
@@ -154,10 +158,10 @@ def _repeatable() -> Iterator[None]:
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before
 
 
-def _diverged(epoch: int, checkpoint: str | os.PathLike[str] | None) -> InputError:
+def _diverged(epoch: int, checkpoint: str | os.PathLike[str] | None) -> DivergedError:
     kept = checkpoint is not None and Path(checkpoint).exists()
     where = f"; checkpoint {os.fspath(checkpoint)!r} holds the last good state" if checkpoint is not None and kept else ""
-    return InputError(f"the training diverged in epoch {epoch + 1}{where}; take a smaller learning rate, and --restart")
+    return DivergedError(f"the training diverged in epoch {epoch + 1}{where}; take a smaller learning rate, and --restart")
 
 
 def _mixed(seed: int, step: int) -> int:

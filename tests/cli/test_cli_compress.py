@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 from tests.handmade import Net
+from tests.test_zoo_train import blobs
 
 
 @pytest.fixture
@@ -92,3 +93,80 @@ def test_the_size_of_a_model_counts_the_weights_beside_it(folder: Path, onnxsub:
     ran = onnxsub("compress", "beside.onnx", "--by", "random", "--share", "0.5", "-o", "small.onnx", "--json")
     assert ran.code == 0, ran.err
     assert ran.json["bytes"]["after"] == (folder / "small.onnx").stat().st_size < inside <= ran.json["bytes"]["before"]
+
+
+@pytest.fixture
+def blobs_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Images of 8x8, a model of them with 12 and 8 units, and the working folder beside them."""
+    net = Net(64, seed=2)
+    h = net.node("Relu", [net.gemm("x", 64, 12)])
+    h = net.node("Relu", [net.gemm(h, 12, 8)])
+    onnx.save(net.model(net.gemm(h, 8, 4, "logits"), 4), str(tmp_path / "model.onnx"))
+    train, test = blobs(200), blobs(60, 1)
+    np.savez(tmp_path / "blobs.npz", x_train=train.x[:, 0], y_train=train.y, x_test=test.x[:, 0], y_test=test.y)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_score_remove_retrain_twice(blobs_file: Path, onnxsub: Any) -> None:
+    line = ("compress", "model.onnx", "--retrain", "blobs.npz", "--rounds", 2, "--epochs", 15, "--rate", 0.01, "--images", 4,
+            "--threshold", 0.5, "--data", "blobs.npz")  # fmt: skip
+    ran = onnxsub(*line, "-o", "smaller.onnx", "--json")
+    assert ran.code == 0, ran.err
+    keys = ran.json
+    assert keys["schema"] == "onnxsub.compress/1"
+    assert [r["file"] for r in keys["rounds"]] == ["round-1.onnx", "round-2.onnx"]
+    for r in keys["rounds"]:
+        assert r["scores"] == "optimal"
+        assert sum(layer["removed"] for layer in r["layers"]) > 0
+        assert r["bytes"]["after"] < r["bytes"]["before"]
+        assert r["difference"] <= 1e-5
+    assert keys["rounds"][0]["accuracy"]["retrained"] > max(0.6, keys["rounds"][0]["accuracy"]["removed"])
+    assert keys["accuracy"]["after"] == pytest.approx(keys["rounds"][1]["accuracy"]["retrained"])
+    assert keys["before"] == pytest.approx(keys["accuracy"]["before"])
+    assert keys["bytes"]["after"] == (blobs_file / "smaller.onnx").stat().st_size
+    before = (blobs_file / "smaller.onnx").read_bytes()
+    again = onnxsub(*line, "-o", "smaller.onnx")
+    assert "2 rounds, by scores" in again.out
+    assert (blobs_file / "smaller.onnx").read_bytes() == before
+    other = onnxsub(*line, "-o", "smaller.onnx", "--epochs", 4)
+    assert (other.code, "epochs is 15 there and 4 here" in other.err) == (4, True)
+    attacked = onnxsub("compress", "model.onnx", "--by", "random", "--share", 0.5, "--retrain", "blobs.npz", "--adv", "8/255",
+                       "--epochs", 2, "--run", "r", "-o", "a.onnx", "--json")  # fmt: skip
+    assert attacked.json["rounds"][0]["scores"] is None
+    assert attacked.json["retraining"]["budget"] == 8 / 255
+
+
+@pytest.mark.usefixtures("blobs_file")
+def test_mistakes_of_retraining(onnxsub: Any) -> None:
+    base = ("compress", "model.onnx", "--by", "magnitude", "--share", "0.5")
+    for words, code, said in (
+        ((*base, "--rounds", 2), 2, "--rounds is of --retrain"),
+        ((*base, "--run", "r"), 2, "--run is of --retrain"),
+        ((*base, "--retrain", "none.npz"), 4, "none.npz"),
+        ((*base, "--retrain", "no-set"), 2, "no-set"),
+        ((*base, "--retrain", "blobs.npz", "--rounds", 0), 2, "--rounds 0"),
+        ((*base, "--retrain", "blobs.npz", "--rate", "nan"), 4, "learning rate"),
+        ((*base, "--retrain", "blobs.npz", "--epochs", -1), 2, "--epochs -1"),
+        (("compress", "model.onnx", "--retrain", "blobs.npz", "--images", 900), 4, "fewer --images"),
+        (("compress", "model.onnx", "--threshold", "nan"), 2, "--threshold nan"),
+    ):
+        ran = onnxsub(*words)
+        assert (ran.code, said in ran.err) == (code, True), (words, ran.err)
+        assert len(ran.err.strip().splitlines()) == 1, ran.err
+    assert not Path("model-smaller.onnx").exists()
+
+
+@pytest.mark.parametrize("kind", ["Tanh", "Sigmoid", "LeakyRelu"])
+def test_other_activations_are_removed_without_scores(kind: str, tmp_path: Path, onnxsub: Any) -> None:
+    net = Net(4, seed=3)
+    h = net.node(kind, [net.gemm("x", 4, 8)])
+    onnx.save(net.model(net.gemm(h, 8, 3, "logits"), 3), str(tmp_path / "model.onnx"))
+    for by in ("magnitude", "random"):
+        ran = onnxsub("compress", tmp_path / "model.onnx", "--by", by, "--share", "0.5", "-o", tmp_path / "s.onnx", "--json")
+        assert ran.code == 0, ran.err
+        assert [x["removed"] for x in ran.json["layers"]] == [4]
+        assert ran.json["difference"] <= 1e-5
+    np.savez(tmp_path / "d.npz", x_test=np.zeros((3, 4), np.float32), y_test=np.arange(3))
+    scored = onnxsub("importance", tmp_path / "model.onnx", "--data", tmp_path / "d.npz")
+    assert "--by magnitude --share" in scored.line

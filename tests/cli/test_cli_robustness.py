@@ -50,6 +50,29 @@ def test_one_number_with_its_interval(files: tuple[Path, Path], tmp_path: Path, 
     assert (other.code, "settings.seed is 0 there and 1 here" in other.line) == (4, True)
 
 
+def test_an_approximation_is_labelled_and_fgsm_is_an_attack(files: tuple[Path, Path], tmp_path: Path, onnxsub: Run) -> None:
+    quantity = ("--metric", "global", "--quantitative", "--property", "confidence", "--gamma", 0.1, "--limit", 2)
+    ran = onnxsub(*begin(files, tmp_path / "d", *quantity, "--approximate", "fgsm", "--json"))
+    assert (ran.code, ran.err) == (0, "")
+    estimate = ran.json["estimate"]
+    assert estimate["approximate"] == {"method": "fgsm", "bound": "lower", "value": estimate["lower"]}
+    assert (ran.json["proved"], estimate["upper"], ran.json["interval"]["upper"]) == (0, 1.0, 1.0)
+    shown = onnxsub("robustness", "--run", tmp_path / "d")
+    said = " ".join(shown.out.split())
+    assert "by fgsm alone: a bound from below" in said
+    assert "nothing is proved" in said
+    attack = ("--labels", "predicted", "--limit", 2, "--metric", "security", "--attack", "fgsm", "--json")
+    ran = onnxsub(*begin(files, tmp_path / "s", *attack))
+    assert (ran.code, ran.json["proved"], ran.json["settings"]["attack"]) == (0, 0, "fgsm")
+    several = begin(files, tmp_path / "g", *attack)
+    several[several.index("--eps") + 1] = "0.05,0.3"
+    ran = onnxsub(*several)
+    assert (ran.code, ran.json["settings"]["batch"], ran.json["settings"]["attack"]) == (0, 0, "fgsm")
+    refused = onnxsub(*begin(files, tmp_path / "r", "--labels", "predicted", "--attack", "fgsm"))
+    assert (refused.code, "--attack belongs to --metric security" in refused.line) == (2, True)
+    assert not (tmp_path / "r").exists()
+
+
 def test_commands_do_not_take_each_others_runs(files: tuple[Path, Path], tmp_path: Path, onnxsub: Run) -> None:
     run = tmp_path / "run"
     assert onnxsub(*begin(files, run, "--labels", "predicted", "--limit", 1)).code == 0

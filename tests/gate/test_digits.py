@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import onnxsub
+from onnxsub import gate
 from onnxsub.errors import InputError
 from onnxsub.evaluate import drive
 from onnxsub.gate.measured import points_of
 from onnxsub.gate.result import GateResult
-from onnxsub.gate.run import gate
 from onnxsub.testing import NotRobustError, assert_robust
 from tests.gate.files import RELEASED, careless_copy, images_file, network
 from tests.robustness_tools import Here

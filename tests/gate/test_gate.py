@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onnxsub import gate
 from onnxsub.errors import InputError
 from onnxsub.evaluate.drive import PLAN
 from onnxsub.evaluate.plan import Plan, difference
 from onnxsub.evaluate.samples import Choice
 from onnxsub.gate.comparison import Fall
 from onnxsub.gate.options import NODES, GateOptions
-from onnxsub.gate.run import gate, run_gate, samples_of
+from onnxsub.gate.run import run_gate, samples_of
 from onnxsub.metrics.paired import mcnemar, paired_interval
+from tests.evaluate_tools import rewrite
 from tests.gate.tools import Told, tell
 
 Patch = pytest.MonkeyPatch
@@ -197,14 +199,10 @@ def test_the_baseline_may_be_a_run(tmp_path: Path, monkeypatch: Patch) -> None:
 
 
 def test_a_run_that_is_not_finished_is_no_baseline(tmp_path: Path, monkeypatch: Patch) -> None:
-    from onnxsub.evaluate.drive import LEDGER
-    from onnxsub.evaluate.ledger import Ledger
-
     told = tell(tmp_path, monkeypatch, "PPPPV", "PPPVV")
     first = told.gate()
     assert first.old is not None
-    with Ledger(first.old.folder / LEDGER) as ledger:
-        ledger._db.execute("UPDATE units SET state = 'pending' WHERE sample = 2")
+    rewrite(first.old.folder, "UPDATE units SET state = 'pending' WHERE sample = 2")
     with pytest.raises(InputError, match="is not finished: 1 samples are pending"):
         told.gate(baseline=first.old.folder)
     assert (first.old.folder / PLAN).is_file()
@@ -271,14 +269,14 @@ def test_arrays_are_data(tmp_path: Path, monkeypatch: Patch) -> None:
     told = tell(tmp_path, monkeypatch, "PPPPV", "PPPVV")
     with np.load(told.data) as archive:
         x, y = archive["x_test"], archive["y_test"]
-    result = told.gate(data=(x, y))
+    result = told.gate(data=x, labels=y)
     assert [p.index for p in result.lost] == [3]
-    assert told.gate(data=(x, y)).new.computed == 0
-    assert told.gate(data=(x, y + 1)).new.computed == 5  # other labels are other data
+    assert told.gate(data=x, labels=y).new.computed == 0
+    assert told.gate(data=x, labels=y + 1).new.computed == 5  # other labels are other data
     with pytest.raises(InputError, match="5 images need as many whole labels"):
-        told.gate(data=(x, y[:3]))
+        told.gate(data=x, labels=y[:3])
     with pytest.raises(InputError, match="no array"):
-        told.gate(data=("x", y))
+        told.gate(data=x[0, 0, 0], labels=y)
 
 
 def test_nothing_is_asked_of_the_model(tmp_path: Path, monkeypatch: Patch) -> None:

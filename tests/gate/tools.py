@@ -12,10 +12,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxsub import gate
 from onnxsub.evaluate import drive
 from onnxsub.evaluate.task import Outcome, Task, pack
 from onnxsub.gate.result import GateResult
-from onnxsub.gate.run import gate
 from tests.robustness_tools import Here
 
 __all__ = ["Told", "tell", "tiny"]

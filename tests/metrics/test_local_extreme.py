@@ -11,8 +11,8 @@ from scipy.optimize import brute
 
 import onnxsub
 from onnxsub.budget import Budget
-from onnxsub.errors import InputError
-from onnxsub.metrics.local import LocalOptions, attack_local, extreme_local, make_property
+from onnxsub.errors import ContradictionError, InputError
+from onnxsub.metrics.local import LocalOptions, LocalVerdict, attack_local, extreme, extreme_local, make_property
 from onnxsub.query import Query
 from tests.handmade import Net
 from tests.random_models import random_model
@@ -109,3 +109,81 @@ def test_a_ball_of_no_size_has_the_value_of_the_anchor(query: Query) -> None:
 def test_classes_have_distances_instead(query: Query) -> None:
     with pytest.raises(InputError, match="its value is the distance"):
         extreme_local(query, make_property("cr", EPS), TOL)
+
+
+@pytest.fixture(scope="module")
+def shifted(tmp_path_factory: pytest.TempPathFactory) -> Query:
+    """`f = (x_1 + 1000, 0.3 x_2 + 1000)`: float32 rounds a change of the logits to sixteenths of a thousandth."""
+    net = Net(2)
+    y = net.node("Gemm", ["x", net.weight(np.diag([1.0, 0.3])), net.weight([1000.0, 1000.01])])
+    path = tmp_path_factory.mktemp("shifted") / "net.onnx"
+    onnx.save(net.model(y, 2), path)
+    return onnxsub.make_query(path, np.array([0.41, 0.63], dtype=np.float32), threads=1)
+
+
+@pytest.mark.parametrize("case", [*CASES, "cr"])
+def test_reached_is_beyond_neither_the_file_nor_the_network_over_the_reals(case: str, shifted: Query) -> None:
+    prop = make_property(case.partition("-")[0], EPS, **CASES.get(case, {}))
+    x = (shifted.x0 + np.random.default_rng(1).uniform(-EPS, EPS, (500, 2))).astype(np.float32)
+    change = (x.astype(np.float64) - shifted.x0) * np.float32([1.0, 0.3]).astype(np.float64)
+    f0 = shifted.x0 * np.float32([1.0, 0.3]).astype(np.float64) + np.float32([1000.0, 1000.01]).astype(np.float64)
+    p0, p = (np.exp(f - f.max(axis=-1, keepdims=True)) for f in (f0, f0 + change))
+    p0, p = p0 / p0.sum(), p / p.sum(axis=1, keepdims=True)
+    y = shifted.label
+    real = {
+        "cr": (f0 + change)[:, y] - (f0 + change)[:, 1 - y],
+        "sr": np.abs(change).max(axis=1),
+        "sr-1": np.abs(change).sum(axis=1),
+        "scr": p[:, y],
+        "lr": np.abs(change).max(axis=1) / np.abs(x.astype(np.float64) - shifted.x0).max(axis=1),
+        "confidence": np.abs(p - p0).max(axis=1),
+    }[case]
+    seen, reached = prop.measure(shifted, x).quantity, prop.reached(shifted, x)
+    sign = -1.0 if prop.smallest else 1.0
+    assert (sign * reached <= sign * real + 1e-12).all()
+    assert (sign * reached <= sign * seen).all()
+    assert (sign * seen > sign * real + 1e-7).any(), "float32 never says more, so this is no test"
+    if case != "lr":  # which keeps room for rounding besides
+        assert np.abs(reached - np.where(sign * seen < sign * real, seen, real)).max() <= 1e-12
+
+
+def test_rounding_is_no_contradiction(shifted: Query) -> None:
+    """The largest change is exactly the radius, and float32 says 5e-5 more: the bracket holds both, and says why it stays open."""
+    prop = make_property("sr", 0.05, delta=1.0)
+    found = extreme_local(shifted, prop, 1e-6, LocalOptions(timeout=10))
+    low, high = shifted.space.ball(shifted.x0, 0.05)
+    most = float(max(high[0] - shifted.x0[0], shifted.x0[0] - low[0]))
+    assert most - 1e-6 <= found.lower <= most + 1e-12
+    assert most < found.value <= found.upper <= most + 1e-4
+    assert (found.status, "rounding of float32" in found.reason) == ("bracket", True)
+
+
+@pytest.mark.parametrize("below", [1e-2, 1e-6, 1e-12])
+def test_a_point_beyond_what_is_proved_is_an_error_by_however_little(below: float, query: Query) -> None:
+    prop = make_property("sr", EPS, delta=1.0)
+    found = extreme_local(query, prop, TOL, proves=False)
+    assert found.witness is not None
+    search = extreme._Search(query, prop, 1.0, LocalOptions(), Budget())
+    search.high = found.lower - below
+    with pytest.raises(ContradictionError, match=r"a point has .* but .* is proved"):
+        search._take(found.witness)
+
+
+def test_points_that_owe_their_value_to_rounding_end_the_search(query: Query, monkeypatch: pytest.MonkeyPatch) -> None:
+    prop = make_property("sr", EPS, delta=1.0)
+    witness = extreme_local(query, prop, TOL, proves=False).witness
+    asked = []
+
+    def again(query: Query, near: object, options: LocalOptions, *, budget: Budget) -> LocalVerdict:
+        asked.append(near)
+        bound = make_property("sr", EPS, delta=1e-3)
+        return LocalVerdict.of(query, bound, "violated", "a point", verifier="bab", time_s={"total": 0.0}, witness=witness)
+
+    monkeypatch.setattr(extreme, "decide_local", again)
+    search = extreme._Search(query, prop, TOL, LocalOptions(), Budget())
+    search.high, _ = 10.0, search._take(witness)
+    while search.running:
+        search.ask()
+        assert len(asked) < 100
+    assert "rounding of float32" in search.reason
+    assert search.bracket[1] == 10.0  # nothing was proved

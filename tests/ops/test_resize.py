@@ -26,6 +26,8 @@ def _given(rng: np.random.Generator, mode: str) -> tuple[dict[str, Any], np.ndar
     """Attributes, and the region where the place needs one."""
     places = (*PLACES, "half_pixel_symmetric", "tf_crop_and_resize")
     given: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": str(rng.choice(places))}
+    if mode != "nearest":
+        given["antialias"] = int(rng.integers(2))
     if mode == "nearest":
         given["nearest_mode"] = str(rng.choice(NEAREST[:-1]))
     if mode == "cubic":
@@ -68,6 +70,34 @@ def test_random_resizes(mode: str) -> None:
     assert all("the last bit decides" in line or "export sizes" in line for line in refused)
     assert len(refused) < 0.2 * compared
     assert ("half_pixel", "Gather" if mode == "nearest" else "Interpolate") in kinds
+
+
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+@pytest.mark.parametrize(("shape", "sizes"), [((2, 9, 7, 8), (1, 2, 4, 9, 3)), ((2, 11), (1, 2, 4)), ((2, 3, 12), (1, 2, 3, 5))])
+def test_antialias_along_one_to_three_axes(mode: str, shape: tuple[int, ...], sizes: tuple[int, ...]) -> None:
+    case = Case("Resize", (shape, None, None, ints(*sizes)), {"mode": mode, "antialias": 1}, (18, 19))
+    x = random((1, *shape))
+    compared = 0
+    for opset in case.opsets:
+        try:
+            (want,) = run(case.model(opset), {"x0": x})
+        except Exception as error:
+            if "Resize" not in str(error):  # onnxruntime has none for some numbers of axes
+                raise
+            continue
+        (op,) = case.ops(opset)
+        np.testing.assert_allclose(op.forward(torch.from_numpy(x.astype(np.float64))).numpy(), want, rtol=1e-5, atol=2e-5)
+        compared += 1
+    assert compared or len(shape) != 3
+
+
+def test_antialias_of_the_nearest_neighbour_is_refused() -> None:
+    """onnxruntime does not run it either."""
+    case = Case("Resize", ((2, 6, 6), None, None, ints(1, 2, 3, 3)), {"mode": "nearest", "antialias": 1}, (19,))
+    with pytest.raises(Exception, match=r"[Aa]nti-?alias"):
+        run(case.model(19), {"x0": random((1, 2, 6, 6))})
+    with pytest.raises(UnsupportedOperatorError, match="antialias with mode nearest"):
+        case.ops(19)
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -26,7 +26,7 @@ BATCH = "resist_batch"
 GRID = ("metric", "prop", "eps")
 """Fields of `RobustnessSettings` that a place in the grid has of its own."""
 
-_SINGLE = ("error", "sequential", "quantitative", "value_range")
+_SINGLE = ("error", "sequential", "quantitative", "value_range", "approximate")
 _TOGETHER = 100
 
 Place = tuple[str, str, float]
@@ -70,6 +70,8 @@ class ManySettings:
             raise OptionError(f"--batch {self.batch} is negative; give 0 or more")
         object.__setattr__(self, "eps", tuple(sorted(map(float, self.eps))))
         object.__setattr__(self, "shared", {k: v for k, v in self.shared.items() if v is not None})
+        if "attack" in self.shared:  # which is of one sample
+            object.__setattr__(self, "batch", 0)
         self._check_heeded()
         _ = self.places
 

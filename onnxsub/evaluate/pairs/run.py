@@ -19,12 +19,13 @@ from onnxsub.evaluate.plan import Plan
 from onnxsub.evaluate.samples import Samples, anchor_of
 from onnxsub.evaluate.tables import write_results
 from onnxsub.evaluate.task import Attacked, Outcome
-from onnxsub.metrics.adversarial import AdversarialOptions, Pair
+from onnxsub.metrics.adversarial import AdversarialOptions, Anchor, Pair
 from onnxsub.metrics.adversarial_pairs import Found, Pairs
+from onnxsub.model import load_model
 from onnxsub.query import Query, make_query
 from onnxsub.verifiers.installed import check_engines
 
-__all__ = ["PairJob", "run_pairs"]
+__all__ = ["PairJob", "anchors_for", "run_pairs"]
 
 
 def run_pairs(
@@ -55,6 +56,14 @@ def run_pairs(
     done = drive(PairJob(plan), folder, run or RunOptions(), engine=engine, progress=progress)
     known = [replace(pairs, interrupted=done.interrupted) for pairs in done.summary]
     return replace(done, summary=tuple(known[files.index(os.path.realpath(path))] for path in models))
+
+
+def anchors_for(path: str, samples: Samples, options: AdversarialOptions) -> list[Anchor]:
+    """The samples as the model at `path` takes them. Raises InputError."""
+    shape, domain = load_model(path).input_shape, options.space.interval
+    labels = [None] * len(samples.index) if samples.y is None else samples.y.tolist()
+    rows = zip(samples.index, samples.x, labels, strict=True)
+    return [Anchor(i, anchor_of(x, shape, domain, f"{path!r}: sample {i}"), y) for i, x, y in rows]
 
 
 @dataclass(frozen=True)

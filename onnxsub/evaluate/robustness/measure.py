@@ -133,6 +133,8 @@ def _global(rows: Sequence[SampleRow], counts: Tally, s: RobustnessSettings) -> 
         else:
             found = estimate_values(brackets, s.confidence, s.values, error=s.error, what=what)
         quantity = f"global robustness, quantitative: mean of {what}"
+        if s.approximate is not None:
+            quantity += f", by {s.approximate} alone: a bound from {'above' if s.local.smallest else 'below'}"
         counted = "a sample of which a bracket is known enters the lower and the upper mean with its two ends"
         counted += ", a misclassified one with the distance 0" if s.needs_distances else ""
     else:
@@ -144,7 +146,10 @@ def _global(rows: Sequence[SampleRow], counts: Tally, s: RobustnessSettings) -> 
             found = estimate_share(statuses, s.confidence, error=s.error, what=what)
         quantity = f"global robustness, qualitative: share of inputs of which it is true that {what}"
         counted = _counted(s, "an undecided one as violated in the lower share and as satisfied in the upper one")
-    more = {"intervals": [i.to_json() for i in found.intervals], "error": s.error, "reached": found.reached}
+    more: dict[str, Any] = {"intervals": [i.to_json() for i in found.intervals], "error": s.error, "reached": found.reached}
+    if s.approximate is not None:
+        bound = "upper" if s.local.smallest else "lower"
+        more["approximate"] = {"method": s.approximate, "bound": bound, "value": getattr(found, bound)}
     guarantee = f"{found.guarantee} {proof_words(s)}"
     return Measure(quantity, found.lower, found.upper, counted, found.interval, found.samples, guarantee, more)
 

@@ -54,10 +54,11 @@ class RobustnessResult(Shown):
     def nothing_decided(self) -> bool:
         """Whether every sample that the measure is made of failed or stayed undecided.
 
-        An attack that fails and points that all satisfy are the answers of `security` and `accuracy`: there only failures count.
+        An attack that fails and points that all satisfy are the answers of `security` and `accuracy`, and what an attack comes to
+        that of `approximate`: there only failures count.
         """
         settings = RobustnessSettings.from_json(self.plan["settings"])
-        answers = settings.metric in ("security", "accuracy")
+        answers = settings.metric in ("security", "accuracy") or settings.approximate is not None
         seen = [row for row in self.rows[: self.used] if row.status != "pending"]
         open_ = [row.status == "failed" or (not answers and verdict_of(row, settings) == "undecided") for row in seen]
         return bool(seen) and all(open_)

@@ -18,7 +18,8 @@ class SampleRow:
         index: position in the data set. label, predicted: class defended, class predicted.
         status: of a verdict `proved`, `violated`, `undecided`, `misclassified`; of uniform points `drawn`; of a distance `exact`,
             `bracket`, `none` (no boundary in the domain), `attacked` or `none-found` (by attack), `region-...` (by the program of
-            the linear region); `pending`, and `failed` where the unit broke off, which counts as undecided.
+            the linear region); of a quantity `exact`, `bracket`, `approximate` (one end, by an attack); `pending`, and `failed`
+            where the unit broke off, which counts as undecided.
         reason: one line.
         lower, upper: of a distance: the bracket of `rho`, `inf` where nothing bounds it. Of a verdict: what is known of the extreme
             of the property's quantity. Of uniform points: the Clopper-Pearson interval of the share that satisfies.

@@ -29,6 +29,8 @@ _BELONGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "sequential": ("global",),
         "quantitative": ("global",),
         "value_range": ("global",),
+        "approximate": ("global",),
+        "attack": ("security",),
         "distances": ("pointwise", "global"),
         "via": ("pointwise", "global"),
         "draws": ("accuracy",),
@@ -66,6 +68,8 @@ class RobustnessSettings:
         error: half-width of the interval that is wanted; None: what the samples give. confidence: of every interval.
         sequential: stop as soon as the error is reached. quantitative: the mean of a value in place of the share that is robust.
         value_range: `(A, B)` of that value, where the property does not imply one.
+        approximate: `fgsm` or `pgd`: bounds that value on one side by an attack, in place of the engines' bracket.
+        attack: of `security`: `fgsm` or `pgd`; None: the attack of `onnxsub attack` and of the engines.
         distances: how `rho` is found: `exact`, `substitute`, `attack` or `region`. via: the substitute, `METHOD:GAMMA`.
         draws: uniform points per ball.
         verifier, solver: as for a single decision. timeout: seconds per sample; None for none.
@@ -90,6 +94,8 @@ class RobustnessSettings:
     sequential: bool = False
     quantitative: bool = False
     value_range: tuple[float, float] | None = None
+    approximate: str | None = None
+    attack: str | None = None
     distances: str | None = None
     via: str | None = None
     draws: int | None = None
@@ -114,14 +120,20 @@ class RobustnessSettings:
         _check_numbers(self)
         _check_distances(self)
         _check_global(self)
+        _check_attacks(self)
         for field, value in _FILL.items():
-            heeded = self.metric in _BELONGS[field] and not (field in _PROVING and self.distances in _UNPROVED)
+            heeded = self.metric in _BELONGS[field] and not (field in _PROVING and not self.proves)
             if heeded and getattr(self, field) is None:
                 object.__setattr__(self, field, value)
         _check_error(self)
         _ = self.space
         _ = self.local
         _ = self.distance_options(self.threads) if self.needs_distances else self.local_options(self.threads)
+
+    @property
+    def proves(self) -> bool:
+        """Whether an engine that proves is at work, as far as the metric has any."""
+        return self.distances not in _UNPROVED and self.approximate is None
 
     @property
     def needs_distances(self) -> bool:
@@ -240,6 +252,24 @@ def _check_global(s: RobustnessSettings) -> None:
             raise OptionError(f"the value of property {s.prop} has no range of its own; give --range A B that it lies in")
     elif not (all(map(math.isfinite, s.value_range)) and s.value_range[0] < s.value_range[1]):
         raise OptionError(f"--range {s.value_range[0]:g} {s.value_range[1]:g} is not an interval; give the lower number first")
+
+
+def _check_attacks(s: RobustnessSettings) -> None:
+    from onnxsub.metrics.local import check_gradient_attack
+
+    if s.attack is not None:
+        check_gradient_attack("--attack", s.attack)
+    if s.approximate is None:
+        return
+    check_gradient_attack("--approximate", s.approximate)
+    if not s.quantitative:
+        raise OptionError("--approximate bounds the value of --quantitative; add that, or leave --approximate out")
+    if s.prop == "cr":
+        raise OptionError("--approximate has no part in property cr, whose value is a distance; give --distances attack")
+    for field in (*_PROVING, "error", "sequential"):
+        if getattr(s, field) not in (None, False):
+            what = "proves" if field in _PROVING else "needs both ends of the interval"
+            raise OptionError(f"{option_name(field)} {what}, which --approximate does not; leave it out")
 
 
 def _check_error(s: RobustnessSettings) -> None:

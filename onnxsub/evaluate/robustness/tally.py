@@ -47,7 +47,7 @@ def verdict_of(row: SampleRow, settings: RobustnessSettings) -> str:
     if settings.needs_distances:
         lower, upper = row.lower or 0.0, math.inf if row.upper is None else row.upper
         return "proved" if lower > settings.eps else "violated" if upper <= settings.eps else "undecided"
-    if row.status in ("exact", "bracket"):  # of the quantity: what it says of the property's own bound
+    if row.status in ("exact", "bracket", "approximate"):  # of the quantity: what it says of the property's own bound
         return _against(row, settings)
     return row.status if row.status in ("proved", "violated") else "undecided"
 

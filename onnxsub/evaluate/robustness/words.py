@@ -71,6 +71,12 @@ def value_words(s: RobustnessSettings) -> str:
 def proof_words(s: RobustnessSettings) -> str:
     """Where the verdicts come from, and so which way they may be wrong."""
     confirmed = "violated means that onnxruntime confirmed a counterexample on the file"
+    if s.approximate is not None:
+        side = "above" if s.local.smallest else "below"
+        return (
+            f"The value of a sample is that of an attack ({s.approximate}), so it bounds the true one from {side} only; "
+            f"{confirmed}, nothing is proved."
+        )
     if s.distances == "attack":
         return (
             "The distances are those of an attack, so they bound the true ones from above only; "

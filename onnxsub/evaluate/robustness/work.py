@@ -14,7 +14,15 @@ from onnxsub.evaluate.many.settings import ManySettings
 from onnxsub.evaluate.robustness.settings import DISTANCES, RobustnessSettings
 from onnxsub.evaluate.task import Done, Task
 from onnxsub.metrics.intervals import clopper_pearson
-from onnxsub.metrics.local import LocalVerdict, attack_local, decide_local, extreme_local, sample_local
+from onnxsub.metrics.local import (
+    LocalVerdict,
+    approximate_local,
+    attack_local,
+    decide_local,
+    extreme_local,
+    gradient_attack,
+    sample_local,
+)
 from onnxsub.metrics.region import RegionOptions, region_distance
 from onnxsub.passes.attack import attack
 from onnxsub.query import Query
@@ -36,20 +44,26 @@ def decide(task: Task, query: Query) -> Done:
 def resist(task: Task, query: Query) -> Done:
     """`violated` where the attack succeeds, `undecided` where it fails."""
     s = _settings(task)
+    if s.attack is not None:
+        return _verdict(query, gradient_attack(query, s.local, s.attack, seed=s.seed, budget=Budget(s.timeout)))
     return _verdict(query, attack_local(query, s.local, s.local_options(task.threads), budget=Budget(s.timeout)))
 
 
 def maximise(task: Task, query: Query) -> Done:
-    """The extreme of the property's quantity over the ball, as a bracket."""
+    """The extreme of the property's quantity over the ball, as a bracket, or the one end of it that an attack gives."""
     s = _settings(task)
-    tol = 0.99 * _WIDTH * (s.values[1] - s.values[0])
-    found = extreme_local(query, s.local, tol, s.local_options(task.threads), budget=Budget(s.timeout))
+    budget = Budget(s.timeout)
+    if s.approximate is not None:
+        found = approximate_local(query, s.local, s.approximate, seed=s.seed, budget=budget)
+    else:
+        tol = 0.99 * _WIDTH * (s.values[1] - s.values[0])
+        found = extreme_local(query, s.local, tol, s.local_options(task.threads), budget=budget)
     _check_whole(found.interrupted)
     ends = {"lower": found.lower, "upper": found.upper, "value": found.value}
     if found.status == "misclassified":  # of the score of its class only the value at the anchor is known
-        anchor = float(s.local.measure(query, query.x0[None]).quantity[0])
+        anchor = float(s.local.reached(query, query.x0[None])[0])
         ends = {"lower": 0.0, "upper": anchor, "value": anchor}  # the range cuts what is averaged, not what is known
-    result = {"status": found.status, "reason": found.reason, **ends, "distance": None, "verifier": s.verifier}
+    result = {"status": found.status, "reason": found.reason, **ends, "distance": None, "verifier": s.approximate or s.verifier}
     return Done({**_facts(query), **result, **_times(found.time_s)}, found.witness, query.x0)
 
 

@@ -79,12 +79,22 @@ class LocalProperty(abc.ABC):
         """What the quantity is compared with."""
 
     @abc.abstractmethod
+    def quantity(self, query: Query, f: Array, start: Array, x: Array) -> Array:
+        """The quantity at points `(N, *shape)`, `(N,)`, whose logits are `f`, `(N, classes)`, and `start` at the anchor."""
+
+    @abc.abstractmethod
     def measure(self, query: Query, x: Array) -> Measured:
         """What onnxruntime says of points `(N, *shape)`, float32, in the ball."""
 
     def reached(self, query: Query, x: Array) -> Array:
-        """The quantity at points `(N, *shape)` as far as rounding cannot have made it, `(N,)`: what bounds it from one side."""
-        return self.measure(query, x).quantity
+        """The quantity at points `(N, *shape)` as far as rounding cannot have made it, `(N,)`: a bound of its extreme.
+
+        The milder of two: what onnxruntime says, and the network over the real numbers (in float64), of which proofs speak.
+        """
+        with torch.no_grad():
+            f = query.network.forward(torch.as_tensor(np.asarray(x, dtype=np.float64))).numpy()
+        real, seen = self.quantity(query, f, at_anchor(query), x), self.measure(query, x).quantity
+        return np.maximum(real, seen) if self.smallest else np.minimum(real, seen)
 
     @abc.abstractmethod
     def counterexamples(self, query: Query) -> Counterexamples | None:

@@ -10,7 +10,7 @@ import numpy as np
 from onnxsub.metrics.local.base import Counterexamples, LocalProperty, Measured, clause
 from onnxsub.ops.base import Array
 from onnxsub.properties import Clause, Property, robustness_property
-from onnxsub.query import Query
+from onnxsub.query import Query, worst_margin
 
 __all__ = ["ClassificationRobustness"]
 
@@ -38,6 +38,9 @@ class ClassificationRobustness(LocalProperty):
     @property
     def bound(self) -> float:
         return 0.0
+
+    def quantity(self, query: Query, f: Array, start: Array, x: Array) -> Array:
+        return -worst_margin(f, query.label, query.target)[0]
 
     def measure(self, query: Query, x: Array) -> Measured:
         margin = -query.margins(x)[0]

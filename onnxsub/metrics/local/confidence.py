@@ -49,8 +49,11 @@ class ConfidenceRobustness(LocalProperty):
     def bound(self) -> float:
         return self.gamma
 
+    def quantity(self, query: Query, f: Array, start: Array, x: Array) -> Array:
+        return np.asarray(np.abs(scores(f) - scores(start)).max(axis=1))
+
     def measure(self, query: Query, x: Array) -> Measured:
-        change = np.abs(scores(query.logits(x)) - scores(query.logits(query.x0[None]))).max(axis=1)
+        change = self.quantity(query, query.logits(x), query.logits(query.x0[None])[0], x)
         return Measured(change, np.asarray(change > self.gamma))
 
     def _sides(self, query: Query) -> list[tuple[int, float, float]]:

@@ -2,10 +2,11 @@ r"""The extreme of a property's quantity over the ball, as an anytime bracket: h
 
     confidence: max_x max_k |p_k(x) - p_k(x0)|      sr: max_x |f(x) - f(x0)|      lr: max_x of the ratio      scr: min_x p_y(x)
 
-over `B(eps)`. One end of the bracket is the quantity at a float32 point that onnxruntime confirmed on the original file (of lr
-less the room for rounding, as for a violation), the other one a parameter for which the property is proved. The next parameter
-is first just beyond the best point: where the attack was good, one proof ends it. A point found there moves the first end; where
-neither comes in time, a parameter farther off is asked about.
+over `B(eps)`. One end of the bracket is the quantity at a float32 point as far as rounding cannot have made it: the milder of what
+onnxruntime says on the original file (of lr less the room for rounding, as for a violation) and the network over the real numbers.
+The other end is a parameter for which the property is proved of that network, so the two never cross: where they do, something is
+wrong, and that is an error. The next parameter is first just beyond the best point: where the attack was good, one proof ends it.
+A point found there moves the first end; where neither comes in time, a parameter farther off is asked about.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ __all__ = ["Extreme", "extreme_local"]
 _PROBE = 0.5  # of the tolerance: how far beyond the best point is asked about first
 _SHARE = 1 / 3  # of the time that is left, for one question
 _ATTACKS = 12  # thresholds that are attacked before anything is to be proved
-_ROUNDING = 1e-5  # of the values: how far float32 may go beyond what is proved of the network over the real numbers
 _FIRST = 1.0  # first threshold of quantities without a largest value
 
 
@@ -42,7 +42,7 @@ class Extreme:
     Attributes:
         status: `exact` (`upper - lower <= tol`), `bracket`, `misclassified`.
         lower, upper: infinite where nothing is known.
-        value, witness: of the best point, float32, per-sample shape.
+        value, witness: of the best point, float32, per-sample shape. The value is what onnxruntime says, rounding included.
         questions: decisions and attacks asked.
         time_s: seconds, under `total`.
     """
@@ -76,7 +76,7 @@ def extreme_local(
 
     Raises:
         InputError: another property; as for `decide_local`.
-        ContradictionError: a point was replayed beyond what is proved.
+        ContradictionError: a point lies beyond what is proved, by however little.
     """
     options = options or LocalOptions()
     clock = options.budget(budget)
@@ -134,7 +134,7 @@ class _Search:
         self._most = self.high
         self.witness: Array | None = query.x0
         self.value = float(prop.measure(query, query.x0[None]).quantity[0])
-        self.low = self._sign * self.value
+        self.low = self._sign * float(prop.reached(query, query.x0[None])[0])
         self.floor = self.low
         self.questions = 0
         self.interrupted = False
@@ -143,7 +143,7 @@ class _Search:
     @property
     def bracket(self) -> tuple[float, float]:
         """The two ends of the quantity."""
-        ends = (self.low, max(self.high, self.low))
+        ends = (self.low, self.high)
         return ends if self._sign > 0 else (-ends[1], -ends[0])
 
     @property
@@ -195,8 +195,11 @@ class _Search:
             self.high = min(self.high, threshold)
             self._compare()
         elif verdict.status == "violated":
-            self._take(verdict.witness)
-            self.floor = max(self.floor, self.low)
+            if self._take(verdict.witness):
+                self.floor = max(self.floor, self.low)
+            else:
+                self.floor = max(self.floor, threshold)
+                self.reason = "the points that are found there owe their value to the rounding of float32"
         else:
             self.floor = max(self.floor, threshold)
             self.reason = verdict.reason or "undecided"
@@ -216,8 +219,9 @@ class _Search:
         return True
 
     def _compare(self) -> None:
-        if self.low > self.high + _ROUNDING * max(1.0, abs(self.low)) + self._tol:
+        if self.low > self.high:
+            point, proved = self._sign * self.low, self._sign * self.high
             raise ContradictionError(
-                f"property {self._prop.name}: a point has {self.value:.9g}, but {self._sign * self.high:.9g} is proved; "
+                f"property {self._prop.name}: a point has {point:.17g}, but {proved:.17g} is proved; "
                 "please report this with the model"
             )

@@ -54,14 +54,17 @@ class LipschitzRobustness(LocalProperty):
     def bound(self) -> float:
         return self.lipschitz
 
+    def quantity(self, query: Query, f: Array, start: Array, x: Array) -> Array:
+        return _ratio(np.abs(f.astype(np.float64) - start.astype(np.float64)).max(axis=1), query.radius(x))
+
     def measure(self, query: Query, x: Array) -> Measured:
         change, radius, room = _moved(query, x)
         return Measured(_ratio(change, radius), np.asarray(change > self.lipschitz * radius + room))
 
     def reached(self, query: Query, x: Array) -> Array:
-        """The ratio less the room for rounding: above L where the point violates LR(eps, L)."""
+        """The milder of the ratio over the real numbers and that of onnxruntime less the room for rounding."""
         change, radius, room = _moved(query, x)
-        return _ratio(np.maximum(change - room, 0.0), radius)
+        return np.minimum(super().reached(query, x), _ratio(np.maximum(change - room, 0.0), radius))
 
     def counterexamples(self, query: Query) -> None:
         return None

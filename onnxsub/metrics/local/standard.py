@@ -65,9 +65,11 @@ class StandardRobustness(LocalProperty):
     def bound(self) -> float:
         return self.delta
 
+    def quantity(self, query: Query, f: Array, start: Array, x: Array) -> Array:
+        return np.asarray(np.linalg.norm(f.astype(np.float64) - start.astype(np.float64), ord=NORMS[self.norm], axis=1))
+
     def measure(self, query: Query, x: Array) -> Measured:
-        difference = query.logits(x).astype(np.float64) - query.logits(query.x0[None]).astype(np.float64)
-        value = np.linalg.norm(difference, ord=NORMS[self.norm], axis=1)
+        value = self.quantity(query, query.logits(x), query.logits(query.x0[None])[0], x)
         return Measured(value, np.asarray(value > self.delta))
 
     def linear_clauses(self, query: Query) -> tuple[Clause, ...]:

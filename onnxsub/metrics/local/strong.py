@@ -49,8 +49,11 @@ class StrongClassificationRobustness(LocalProperty):
     def bound(self) -> float:
         return self.eta
 
+    def quantity(self, query: Query, f: Array, start: Array, x: Array) -> Array:
+        return np.asarray(scores(f)[:, query.label])
+
     def measure(self, query: Query, x: Array) -> Measured:
-        own = scores(query.logits(x))[:, query.label]
+        own = self.quantity(query, query.logits(x), query.logits(query.x0[None])[0], x)
         return Measured(own, np.asarray(own < self.eta))
 
     def linear_clauses(self, query: Query) -> tuple[Clause, ...]:

@@ -1,0 +1,43 @@
+"""Whether a file is valid ONNX: the word of onnx's checker, but for one operator that it calls deprecated and onnxruntime runs.
+
+GroupNormalization of opset 18 to 20 has its scale and bias per group. It was withdrawn for the one of opset 21, so the checker
+and shape inference refuse it; files that state it exist, and onnxruntime computes them as opset 18 says.
+"""
+
+from __future__ import annotations
+
+import onnx
+from onnx import ModelProto, NodeProto
+
+__all__ = ["check_valid", "per_group"]
+
+_DEFAULT = ("", "ai.onnx")
+
+
+def per_group(node: NodeProto, opset: int) -> bool:
+    """Whether a node is the GroupNormalization that was withdrawn, in a file of that opset."""
+    return node.op_type == "GroupNormalization" and node.domain in _DEFAULT and 18 <= opset <= 20
+
+
+def check_valid(proto: ModelProto, data: bytes | None = None) -> None:
+    """Checks `proto`, or its bytes where there are some already: the checker makes them of a message.
+
+    Raises:
+        onnx.checker.ValidationError: it is not valid.
+    """
+    opset = max((o.version for o in proto.opset_import if o.domain in _DEFAULT), default=0)
+    if any(per_group(node, opset) for node in proto.graph.node):
+        data = None
+        proto = _without(proto, opset)
+    onnx.checker.check_model(proto if data is None else data)
+
+
+def _without(proto: ModelProto, opset: int) -> ModelProto:
+    """A copy in which each such node is an Identity of what it normalises."""
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    for node in copy.graph.node:
+        if per_group(node, opset):
+            node.op_type = "Identity"
+            del node.input[1:], node.attribute[:]
+    return copy
