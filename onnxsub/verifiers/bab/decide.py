@@ -25,7 +25,8 @@ _BLOCK = 256  # clauses of one tree
 _FIRST_TURN = 64  # nodes of the trees of small networks before any attack
 _TURN = 256  # nodes that the trees go on for between two rounds of the attack, doubled each time
 _FIRST_PASS = 10.0  # seconds that several boxes get each at first where there is no time limit
-_REGIONS, _NODES = (8.0, 2.0), (0.25, 1.0)  # per node of a turn, of trees over few inputs and over more
+_REGIONS, _NODES = (8.0, 2.0), (0.1, 1.0)  # per node of a turn, of trees over few inputs and over more
+_FEWEST = 10  # nodes that are worth the preparation of a tree
 _SHARE = (0.9, 0.4)  # of a turn's time that goes to regions, likewise, where both kinds are left
 
 
@@ -71,8 +72,13 @@ class _Tree:
             except OutOfTime:
                 budget.check()  # the end of its share only
             share = _NODES[kind]
+        if nodes is not None:
+            nodes = int(share * nodes)
+            if nodes < _FEWEST:
+                return
+            budget = budget.with_nodes(nodes)
         if self.open and not self.question.finished and budget.running:
-            self.question.run(budget if nodes is None else budget.with_nodes(int(share * nodes)))
+            self.question.run(budget)
 
 
 def decide(decision: Decision, plan: AttackPlan) -> None:

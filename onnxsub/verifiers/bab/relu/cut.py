@@ -81,6 +81,6 @@ class Halved:
             slope = room.sign_().mul_(self._reach).sum(2) - self._offset
             rises = slope > 0
             value = found - slope * v
-            up = tuple(torch.where(rises, n, o) for n, o in zip((value, slope), up, strict=True))
-            down = tuple(torch.where(rises, o, n) for n, o in zip((value, slope), down, strict=True))
+            up = torch.where(rises, value, up[0]), torch.where(rises, slope, up[1])
+            down = torch.where(rises, down[0], value), torch.where(rises, down[1], slope)
         return best
