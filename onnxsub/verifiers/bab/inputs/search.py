@@ -183,7 +183,7 @@ class InputSearch:
 
     def _close(self) -> None:
         """Tells the clauses of which no region is left."""
-        left = {self._clauses[k] for regions in self._waiting for k in regions.clause.unique().tolist()} | self._stuck
+        left = {self._clauses[k] for regions in self._waiting for k in set(regions.clause.tolist())} | self._stuck
         for k in self._clauses:
             if k not in left and self._decision.is_open(self._number, k):
                 self._decision.prove(self._number, k)
