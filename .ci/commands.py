@@ -42,13 +42,19 @@ EVERY = [
     f"adversarial {TEN} --array x --labels y --eps 0.05 --limit 1 --targets runner-up --timeout 10",
     f"importance {TEN} --array x --labels y --images 1 --binaries relaxed --gap 0.5 -o scored.onnx",
     "compress models/digits.onnx --by magnitude --share 0.2 -o smaller.onnx",
+    f"robustness {TEN} --eps 0.02,0.05 --metric security,accuracy --draws 20 --limit 2 --run grid",
     "report share",
+    "report grid --group depth,sparsity -o groups",
     "demo2d -o plane --methods lin --gammas 0.9",
     "zoo list models",
     "zoo train C --dataset tens --data images.npz --epochs 1 -o tens.onnx",
     "study regimes --dataset tens --data images.npz --regimes sr --decided sr --epochs 1 --images 1 --attacked 5 --run regimes",
-    "study importance --data images.npz --architecture mlp:4x2 --epochs 1 --threshold 0.9 --scored 1 --retrained 1 --draws 1 "
+    "study importance --data images.npz --architecture mlp:4x2 --epochs 1 --threshold 2 --scored 1 --retrained 1 --draws 1 "
     "--images 1 --timeout 5 --run importance",
+    f"robustness {TEN} --eps 0.9 --limit 3 --metric pointwise --distances lbfgs --run points",
+    "zoo finetune models/digits.onnx --examples points --data small.npz --epochs 1 -o tuned.onnx",
+    "study finetune --data images.npz --architecture mlp:4 --epochs 9 --sources lbfgs --measures lbfgs --anchors 10 --images 2 "
+    "--tuned 1 --run tuning",
     "zoo export tens.pt -o again.onnx",
     "zoo prune tens.pt --dataset tens --data images.npz --share 0.5 --epochs 1 -o pruned.onnx",
     "zoo bayes mlp:4 --data images.npz --warm-up 2 --steps 2 --samples 4 --chains 1 --members 2 --run chains -o bayes.onnx",
@@ -56,7 +62,7 @@ EVERY = [
 """A command line of each kind, in an order in which later ones read what earlier ones wrote. All of them take `--json`."""
 
 IMAGES = "import numpy as np; n = np.arange(40) % 10; x = np.tile(n[:, None, None] / 10, (1, 28, 28)).astype('f4'); \
-np.savez('images.npz', x_train=x, y_train=n, x_test=x, y_test=n)"
+np.savez('images.npz', x_train=x, y_train=n, x_test=x, y_test=n); np.savez('small.npz', x_train=x[:, :8, :8], y_train=n)"
 """Forty plain images, for `zoo train`."""
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from onnxsub.files import one_line
 from onnxsub.model import Model, Reading, load_model
 from onnxsub.ops.base import Array
 from onnxsub.runtime import Runtime, one_hot
+from onnxsub.scratch import scratch
 
 if TYPE_CHECKING:
     import torch
@@ -248,8 +248,8 @@ def _plain(error: Exception) -> str:
 
 def _traced(module: nn.Module, row: Tensor, names: list[str]) -> ModelProto:
     axes = {n: {0: "N"} for n in ("input", *names)}
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "module.onnx"
+    with scratch() as folder:
+        file = folder / "module.onnx"
         torch.onnx.export(
             module, (row,), file, dynamo=False, opset_version=_OPSET, input_names=["input"], output_names=names, dynamic_axes=axes
         )

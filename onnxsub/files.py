@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from onnxsub.errors import InputError, OutputError
+from onnxsub.scratch import part_name, sweep_parts
 from onnxsub.visible import visible
 
 __all__ = ["atomic", "make_folder", "one_line", "refuse_links", "write_atomic"]
@@ -42,7 +42,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise OutputError(f"cannot write {str(shown)!r}: there is no folder {str(shown.parent)!r}; create it or choose another one")
     temporary: Path | None = None
     try:
-        name = target.parent / f".onnxsub-{secrets.token_hex(8)}.part"
+        sweep_parts(target.parent)
+        name = target.parent / part_name()
         # an ordinary new file's permissions; mkstemp would give 0600
         handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         temporary = name

@@ -274,6 +274,7 @@ def make_query(
     space.check(data, "the anchor")
     x = np.ascontiguousarray(space.inside(data))
     x.setflags(write=False)
+    network = analysis_network(model, space)  # what is not supported is refused before onnxruntime runs it
     runtime = Runtime(model, threads=threads)
     logits = two_classes(runtime.logits(space.normalise(x[None])))
     if not np.isfinite(logits).all():
@@ -293,7 +294,7 @@ def make_query(
         space = space.measured(x, weights(scale))
         x = np.zeros_like(x)
         x.setflags(write=False)
-    network = analysis_network(model, space)
+        network = analysis_network(model, space)
     return Query(model, space, x, label, predicted, network, runtime, target)
 
 

@@ -16,7 +16,7 @@ import pytest
 from onnxsub.cli.main import run as run_cli
 from onnxsub.evaluate.ledger import Ledger
 from onnxsub.evaluate.run import LEDGER
-from tests.evaluate_tools import UNITS, begun, command, facts, make_files, start
+from tests.evaluate_tools import ROOT, UNITS, begun, command, facts, make_files, start
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='Ray is not installed: pip install "onnxsub[ray]"')
 RAY = ("--engine", "ray", "--jobs", "2", "--json")
@@ -29,6 +29,17 @@ def test_ray_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     out, err = capfd.readouterr()
     assert out == ""
     assert err == 'onnxsub: --engine ray needs Ray; run pip install "onnxsub[ray]"\n'
+
+
+@needs_ray
+def test_the_cluster_file_is_as_ray_wants_it() -> None:
+    yaml = pytest.importorskip("yaml", reason="PyYAML comes with Ray")
+    util = pytest.importorskip("ray.autoscaler._private.util", reason="Ray has moved its check")
+    config = yaml.safe_load((ROOT / "docs" / "cluster.yaml").read_text())
+    util.validate_config(config)
+    assert {config["head_node_type"], "worker"} == set(config["available_node_types"])
+    with pytest.raises(Exception, match="cluster_nam"):
+        util.validate_config({**config, "cluster_nam": config["cluster_name"]})
 
 
 def workers(driver: int) -> list[int]:

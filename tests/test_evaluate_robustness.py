@@ -173,6 +173,13 @@ def test_pointwise_brackets_by_every_way(tmp_path: Path, wrong: tuple[Path, Path
         assert way in ("exact", "substitute") or result.counts.proved == ()
     near = [r.upper or 0.0 for r in exact.values() if (r.upper or 0.0) <= 0.1]
     assert found["exact"].to_json()["estimate"]["severity"]["upper"] == pytest.approx(np.mean(near), abs=1e-5)
+    for way, by in (("exact", "exact"), ("substitute", "lin:0.5"), ("attack", "attack"), ("region", "region")):
+        told = found[way].to_json()["estimate"]["estimated"]
+        taken = [math.inf if (d := r.upper if r.value is None else r.value) is None else d for r in found[way].rows]
+        assert told["by"] == by
+        assert told["frequency"] == np.mean([d <= 0.1 for d in taken])
+        assert told["severity"] == pytest.approx(np.mean([d for d in taken if d <= 0.1]))
+    assert all((r.value is not None) == (r.status != "misclassified") for r in found["substitute"].rows)
 
 
 def test_quantitative_means(tmp_path: Path, wrong: tuple[Path, Path]) -> None:

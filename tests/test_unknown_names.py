@@ -124,7 +124,7 @@ def test_units_of_a_run(query: Query) -> None:
         settings = set_on(RobustnessSettings("satisfaction", 0.1), metric="new")
 
     with pytest.raises(KeyError, match="new"):
-        _ = RobustnessJob(_Plan()).kind  # type: ignore[arg-type]
+        _ = RobustnessJob(_Plan()).kinds  # type: ignore[arg-type]
 
     class _Ledger:
         def units(self) -> list[Any]:

@@ -147,7 +147,7 @@ def test_chains_of_another_kind_and_damaged_ones_are_refused(tmp_path: Path) -> 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     pytest.importorskip("pyro", reason="pyro-ppl is not installed")
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot make folder"):
+    with pytest.raises(OutputError, match="cannot make the folder"):
         sample_chains(replace(SMALL, samples=4, chains=1, warm_up=0), DATA, tmp_path / "file")
 
 

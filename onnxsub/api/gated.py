@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from onnxsub.any_model import AnyModel
@@ -22,6 +21,7 @@ from onnxsub.gate.options import GateOptions
 from onnxsub.gate.outputs import check_outputs, write_outputs
 from onnxsub.gate.result import GateResult
 from onnxsub.gate.run import CACHE, run_gate, samples_of
+from onnxsub.scratch import scratch
 
 __all__ = ["gate"]
 
@@ -82,8 +82,8 @@ def _samples(data: AnyInput, labels: Any, choice: Choice, options: GateOptions, 
     if isinstance(x, str):
         if y is None or isinstance(y, str):
             return samples_of(x, choice, options, array, y, known)
-        with TemporaryDirectory() as folder:
-            samples = samples_of(x, choice, options, array, stored(Path(folder), "labels", y))
+        with scratch() as folder:
+            samples = samples_of(x, choice, options, array, stored(folder, "labels", y))
         return replace(samples, labels="y")  # the folder is gone; a run knows labels by their digest
     if isinstance(y, str):
         if y != PREDICTED:

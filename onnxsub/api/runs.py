@@ -19,6 +19,7 @@ from onnxsub.evaluate.drive import RunOptions
 from onnxsub.evaluate.labels import Classes, read_classes
 from onnxsub.evaluate.plan import Plan
 from onnxsub.evaluate.robustness.choose import choose
+from onnxsub.evaluate.robustness.grid import GridPlan, grid_of, plan_of
 from onnxsub.evaluate.robustness.result import RobustnessResult
 from onnxsub.evaluate.robustness.run import open_robustness
 from onnxsub.evaluate.robustness.run import robustness as drive_robustness
@@ -91,15 +92,21 @@ def evaluate(
 
 
 def robustness(
-    model: AnyModel | None = None, data: AnyInput = None, labels: Any = None, eps: float | None = None, *,
+    model: AnyModel | Sequence[AnyModel] | None = None, data: AnyInput = None, labels: Any = None,
+    eps: float | Sequence[float] | None = None, *,
     run: str | os.PathLike[str], index: Any = None, limit: int | None = None, every: int = 1, array: str | None = None,
-    classes: str | Sequence[str] | None = None, progress: AnyProgress = False, **keywords: Any,
+    classes: str | Sequence[str] | None = None, batch: int | None = None, progress: AnyProgress = False, **keywords: Any,
 ) -> RobustnessResult:
-    """The robustness of a model over a data set: one number with its interval, and what is guaranteed.
+    """The robustness of models over a data set: numbers with their intervals, and what is guaranteed.
+
+        result = robustness(["a.onnx", "b.onnx"], "mnist.npz", eps=(0.01, 0.1), metric=("satisfaction", "security"), run="grid")
+        result.cell_of(model="a", metric="security", eps=0.1).measure.interval
 
     Args:
-        model, data, labels, run, index, limit, every, array, classes, progress: as of `evaluate`.
+        model: one or several; several models, or several values of `eps`, `metric` or `property`, make a grid of figures.
+        data, labels, run, index, limit, every, array, classes, progress: as of `evaluate`.
         eps: radius of the ball round each sample.
+        batch: of `security` in a grid: samples attacked together; 0: each by itself.
         keywords: fields of `RobustnessSettings` (`metric`, `property`, `timeout`, ...), of `RunOptions`, and of the data space.
 
     Raises:
@@ -112,18 +119,26 @@ def robustness(
         refuse_unknown("robustness", given, settings, RUN, SPACE)
         how = build(RunOptions, {k: v for k, v in given.items() if k in RUN})
         own = {k: v for k, v in given.items() if k not in RUN}
+        plan: GridPlan
         if model is None:
-            _nothing_new(data, labels, index, limit, own)
+            _nothing_new(data, labels, index, limit, {"eps": eps, "batch": batch, **own})
             plan = open_robustness(folder, allow_commands=how.allow_commands)
         else:
             if eps is None:
                 raise InputError("eps is missing; a new run needs a radius in un-normalised input units")
-            values = {"metric": "satisfaction", **{k: v for k, v in own.items() if k in settings and k not in SPACE}, "eps": eps}
+            several: list[Any] = list(model) if isinstance(model, list | tuple) else [model]
             asked = build(AskedOptions, {k: v for k, v in own.items() if k in SPACE})
-            done = build(RobustnessSettings, {**values, **space_of_run(asked)})
+            shared = {
+                k: checked(k, v, settings[k].kind) for k, v in own.items() if k in settings and k not in (*SPACE, "metric", "prop")
+            }
+            done = grid_of(
+                len(several), checked("metric", own.get("metric", "satisfaction"), tuple[str, ...]),
+                checked("property", own.get("prop", "cr"), tuple[str, ...]), checked("eps", eps, tuple[float, ...]),
+                checked("batch", batch, int | None), {**shared, **space_of_run(asked)},
+            )  # fmt: skip
             samples = choose(done, *_data(folder, data, labels, (index, limit, every), array), classes_of(classes))
             tell_notes(samples)
-            plan = Plan.of(_files([model], samples.x[:1], asked.reading, folder), samples, done)
+            plan = plan_of(_files(several, samples.x[:1], asked.reading, folder), samples, done)
         with telling(progress) as teller:
             return drive_robustness(plan, folder, how, progress=None if teller is None else teller.share())
 

@@ -171,8 +171,8 @@ def _names(model: str, transfer: str | None) -> tuple[str, ...]:
 
 
 def _rows(result: AdversarialResult) -> list[tuple[str, str]]:
-    from onnxsub.metrics.adversarial_result import objective, verdicts
-    from onnxsub.metrics.tables import spread
+    from onnxsub.metrics.adversarial_result import objective, side_by_side, verdicts
+    from onnxsub.metrics.tables import spread, success_by
 
     rows = [("ball", f"eps {result.options.eps:g}, targets {result.options.targets}")]
     for pairs in result.models:
@@ -185,10 +185,19 @@ def _rows(result: AdversarialResult) -> list[tuple[str, str]]:
         if n["example"]:
             rows.append(("of examples", _spread(objective(pairs, examples=True), "")))
         rows.append(("time", _spread(spread(p.seconds for p in pairs.pairs), " s")))
+        if n["example"] and n["example"] < len(pairs.found):
+            for name, part in side_by_side(pairs).items():
+                rows.append((name, f"{len(part)} pairs: f_y - f_t {_quartiles(spread(p.upper for p in part), '')}"))
+                rows.append(("", f"time {_quartiles(spread(p.seconds for p in part), ' s')}"))
+        for what, key in (("source", "label"), ("target", "target")):
+            shares = [f"{k} {100 * s.examples / s.pairs:.0f} %" for k, s in success_by(pairs.pairs, key).items()]
+            if shares:
+                rows.append((f"by {what}", f"pairs with an example: {', '.join(shares)}"))
     for t in result.transfer:
         if t.made_on != t.tried_on:
             share = f" ({100 * t.rate:.0f} %)" if t.right else ""
             what = f"{t.fooled_right} of {t.right} examples{share} fool it, {t.to_target} of {t.examples} with their target class"
+            what += f"; its accuracy on all of them is {100 * t.accuracy:.0f} %" if t.examples else ""
             rows.append((f"{t.made_on} on {t.tried_on}", what))
     rows += [("written", path) for path in (result.output, result.run) if path]
     rows.append(("total", f"{result.time_s['total']:.1f} s"))
@@ -199,6 +208,11 @@ def _spread(s: Spread, unit: str) -> str:
     if not s.count:
         return "-"
     return f"median {s.median:.4g}{unit}, mean {s.mean:.4g}{unit}, from {s.least:.4g}{unit} to {s.most:.4g}{unit}"
+
+
+def _quartiles(s: Spread, unit: str) -> str:
+    ends = ", ".join(f"{v:.4g}{unit}" for v in (s.least, s.lower, s.median, s.upper, s.most))
+    return f"{ends} (extremes, quartiles), mean {s.mean:.4g}{unit} ± {s.deviation:.4g}{unit}"
 
 
 def _table(pairs: Pairs, *, named: bool) -> list[tuple[str, ...]]:

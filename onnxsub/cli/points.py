@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxsub.cli.reading import pixels
 from onnxsub.errors import InputError, MissingDependencyError, OptionError, OutputError
 from onnxsub.files import write_atomic
+from onnxsub.scratch import part_name
 
 if TYPE_CHECKING:
     from onnxsub.ops.base import Array
@@ -39,8 +39,9 @@ def check_writable(path: str | None, endings: tuple[str, ...]) -> None:
     if not folder.is_dir():
         raise OutputError(f"cannot write {path!r}: there is no folder {str(target.parent)!r}; create it or choose another one")
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".onnxsub-"):
-            pass
+        probe = folder / part_name()
+        probe.touch(exist_ok=False)
+        probe.unlink()
     except OSError as error:
         raise OutputError(f"cannot write {path!r}: {error.strerror or error}; choose a folder that is writable") from error
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from onnxsub.cli.exits import Exit
+from onnxsub.cli.option_types import Numbers
 from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
 
@@ -22,10 +23,19 @@ __all__ = ["command"]
 @click.option(
     "--reference", metavar="FILE.csv", help="Values beside the distances: sample, value.  [default: those of evaluate --reference]"
 )
+@click.option(
+    "--group", metavar="FIELD,..",
+    help="Of a grid of robustness: box plots by depth, width, parameters, sparsity, epochs, training, or a field of the cards.",
+)  # fmt: skip
+@click.option(
+    "--tolerances", type=Numbers(), metavar="E,..",
+    help="Of robustness: at which repeated estimates are shown.  [default: 0.2,0.1,0.05,0.02]",
+)
+@click.option("--compare", metavar="A,B", help="Of a grid of robustness: two networks, sample by sample.")
 @output_options
 def command(
     runs: tuple[str, ...], output: str | None, images: int, samples: str | None, title: str | None, reference: str | None,
-    out: Output,
+    group: str | None, tolerances: tuple[float, ...] | None, compare: str | None, out: Output,
 ) -> int:
     """Tables (Markdown, CSV, LaTeX), figures (SVG, PNG) and one self-contained page of a run folder, finished or not.
 
@@ -34,7 +44,9 @@ def command(
     from onnxsub.evaluate.samples import parse_indices
     from onnxsub.report.report import ReportOptions, report, report_joined
 
-    options = ReportOptions(output, images, None if samples is None else parse_indices(samples), title, reference)
+    fields, pair = ((None if text is None else tuple(map(str.strip, text.split(",")))) for text in (group, compare))
+    chosen = None if samples is None else parse_indices(samples)
+    options = ReportOptions(output, images, chosen, title, reference, fields or (), pair, tolerances)
     with out.progress() as progress:
         if len(runs) == 1:
             result = report(Path(runs[0]), options, progress=progress)

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxsub.cli.data_options import DATA, classes_stated, data_options, feeding_options
+from onnxsub.cli.command import typed
+from onnxsub.cli.data_options import classes_stated, data_options, feeding_options
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.option_types import Names, Numbers
 from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
 from onnxsub.cli.reading import stated
-from onnxsub.cli.robustness_grid import is_grid, refuse_typed, run_grid
+from onnxsub.cli.robustness_shown import grid_rows, grid_tables, single_rows
 
 if TYPE_CHECKING:
-    from onnxsub.evaluate.plan import Plan
+    from onnxsub.evaluate.robustness.grid import GridPlan
     from onnxsub.evaluate.robustness.result import RobustnessResult
-    from onnxsub.evaluate.robustness.settings import RobustnessSettings
 
 __all__ = ["command"]
+
+_OPTIONS = {"property_": "property", "value_range": "range", "input_shape": "input-shape"}
 
 
 @click.command(
@@ -62,7 +65,7 @@ __all__ = ["command"]
 )  # fmt: skip
 @click.option("--attack", type=click.Choice(["fgsm", "pgd"]), help="Of security.  [default: the strongest, as for attack]")
 @click.option(
-    "--distances", type=click.Choice(["exact", "substitute", "attack", "region"]),
+    "--distances", type=click.Choice(["exact", "substitute", "attack", "region", "lbfgs"]),
     help="Of pointwise: how the distance of a sample is found.  [default: exact]",
 )  # fmt: skip
 @click.option("--via", metavar="METHOD:GAMMA", help="Of --distances substitute: which one.  [default: lin:0.99]")
@@ -106,18 +109,20 @@ def command(
     from onnxsub.evaluate.robustness.run import open_robustness, robustness
 
     options = RunOptions(jobs, engine, address, kill_after, retry_failed, allow_commands)
-    if is_grid(models, experiment, Path(folder)):
-        return run_grid(models, Path(folder), options, experiment, out)
     if models:
-        plan = _plan(models[0], experiment)
+        plan = _plan(models, experiment)
         for note in plan.samples.notes:
             out.note(note)
     else:
-        refuse_typed(experiment, folder)
-        plan = open_robustness(Path(folder), allow_commands=allow_commands)
+        _refuse_typed(experiment, folder)
+        plan = open_robustness(Path(folder), allow_commands=options.allow_commands)
     with out.progress() as report:
         result = robustness(plan, Path(folder), options, progress=report)
-    out.result(_Shown(result, out.verbose), _rows(plan, result))
+    shown = _Shown(result, out.verbose)
+    if result.alone:
+        out.result(shown, single_rows(plan, result))
+    else:
+        out.result(shown, grid_rows(plan, result), *grid_tables(result.cells))
     for reason, count in result.failures.items():
         out.note(f"{count} failed, which count as undecided: {reason}")
     if result.interrupted:
@@ -137,57 +142,29 @@ class _Shown:
         return self._result.to_json(indices=self._indices)
 
 
-def _plan(model: str, given: dict[str, Any]) -> Plan[RobustnessSettings]:
-    from onnxsub.evaluate.plan import Plan
+def _refuse_typed(given: dict[str, Any], folder: str) -> None:
+    """Raises a usage error where something is said about a run that is only gone on with."""
+    found = sorted(filter(typed, given))
+    if found:
+        option = _OPTIONS.get(found[0], found[0])
+        raise click.UsageError(f"--{option} is about a new run; name its model too, or go on with {folder!r} by --run alone")
+
+
+def _plan(models: tuple[str, ...], given: dict[str, Any]) -> GridPlan:
     from onnxsub.evaluate.robustness.choose import choose
+    from onnxsub.evaluate.robustness.grid import grid_of, plan_of
     from onnxsub.evaluate.robustness.settings import RobustnessSettings
     from onnxsub.evaluate.samples import Choice
 
     for option in ("data", "eps"):
         if given[option] is None:
             raise click.UsageError(f"a new run needs --{option}; give it, or only --run to go on with one")
-    values: dict[str, Any] = {k: v for k, v in given.items() if k not in (*DATA, "property_", "metric", "eps", "batch")}
-    (metric,), (eps,), prop = given["metric"] or ("satisfaction",), given["eps"], given["property_"]
-    values |= {"prop": None if prop is None else prop[0], "metric": metric, "eps": eps}
-    values["input_shape"] = stated(None, given["input_shape"]).input_shape
-    settings = RobustnessSettings(**{k: v for k, v in values.items() if v is not None})
-    every = 1 if given["every"] is None else given["every"]
-    choice = Choice(given["index"], every, given["limit"])
+    names = {f.name for f in fields(RobustnessSettings)} - {"metric", "prop", "eps"}
+    shared = {k: v for k, v in given.items() if k in names}  # 0 is a value
+    shape = stated(None, given["input_shape"]).input_shape
+    shared |= {} if shape is None else {"input_shape": shape}
+    metrics, props = given["metric"] or ("satisfaction",), given["property_"] or ("cr",)
+    settings = grid_of(len(models), metrics, props, given["eps"], given["batch"], shared)
+    choice = Choice(given["index"], 1 if given["every"] is None else given["every"], given["limit"])
     samples = choose(settings, given["data"], choice, given["array"], given["labels"], classes_stated(given))
-    return Plan.of((model,), samples, settings)
-
-
-def _rows(plan: Plan[RobustnessSettings], result: RobustnessResult) -> list[tuple[str, str]]:
-    from onnxsub.evaluate.robustness.words import title_of
-
-    counts, found = result.counts, result.measure
-    rows = [
-        ("run", str(result.folder)),
-        ("model", plan.models[0].name),
-        ("metric", title_of(plan.settings)),
-        ("samples", f"{found.samples:,} of the {len(plan.samples.index):,} chosen of {plan.samples.source}"),
-        ("proved", f"{len(counts.proved):,}"),
-        ("violated", f"{len(counts.violated):,}"),
-        ("undecided", f"{len(counts.undecided):,}"),
-    ]
-    if plan.settings.needs_label:
-        rows.append(("misclassified", f"{len(counts.misclassified):,}"))
-    if counts.pending:
-        rows.append(("not yet seen", f"{len(counts.pending):,}"))
-    rows += [("estimate", _between(found.lower, found.upper)), ("", found.quantity), ("", found.counted)]
-    if found.interval is not None:
-        i = found.interval
-        rows.append(("interval", f"{_between(i.lower, i.upper)} at {100 * i.confidence:g} % confidence ({i.method})"))
-    if plan.settings.error is not None:
-        reached = "reached" if found.more.get("reached") else "not reached: more samples are needed, or fewer that are undecided"
-        reached = "not reached yet" if not result.finished else reached
-        rows.append(("error", f"{plan.settings.error:g} asked for, {reached}"))
-    rows.append(("guarantee", found.guarantee))
-    rows += [("results", str(result.folder / "samples.csv")), ("time", f"{result.wall_s:.1f} s")]
-    return rows
-
-
-def _between(lower: float | None, upper: float | None) -> str:
-    if lower is None or upper is None:
-        return "-"
-    return f"{lower:.4f}" if lower == upper else f"{lower:.4f} to {upper:.4f}"
+    return plan_of(models, samples, settings)

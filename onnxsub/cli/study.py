@@ -14,6 +14,7 @@ __all__ = ["STUDIES", "command"]
 STUDIES = MappingProxyType(
     {
         "regimes": "Training regimes: accuracy, security over the radius, what holds for sure.",
+        "finetune": "Training on adversarial examples, by who found them: frequency and severity before and after.",
         "importance": "A network and what importance scores leave of it: accuracy, exact adversarial examples of both.",
         "tradeoff": "Accuracy against robustness over a grid: trained, pruned and Bayesian networks.",
     }

@@ -16,6 +16,7 @@ from onnxsub.cli.output import Output
 from onnxsub.cli.points import check_writable
 from onnxsub.cli.suggest import SuggestingGroup
 from onnxsub.cli.zoo_bayes import command as bayes
+from onnxsub.cli.zoo_finetune import finetune
 from onnxsub.cli.zoo_prune import command as prune
 from onnxsub.errors import OptionError
 from onnxsub.results import VERSION
@@ -198,6 +199,9 @@ def train(
     card_file = write_model(proto, card, output)
     _say(card, {"model": output, "card": str(card_file), "checkpoint": checkpoint}, out)
     return Exit.DONE
+
+
+command.add_command(finetune)
 
 
 @command.command(

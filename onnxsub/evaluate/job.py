@@ -10,7 +10,7 @@ from onnxsub.evaluate.ledger import Ledger, Unit, UnitKey
 from onnxsub.evaluate.plan import Plan
 from onnxsub.evaluate.task import Attacked, Outcome
 
-__all__ = ["Job", "Watch"]
+__all__ = ["Job", "Plain", "Watch"]
 
 Summary_co = TypeVar("Summary_co", covariant=True)
 
@@ -80,3 +80,23 @@ class Job(Protocol[Summary_co]):
     def conclude(self, ledger: Ledger, folder: Path) -> Summary_co:
         """Writes the results of the units that are settled, and sums them up."""
         ...
+
+
+class Plain:
+    """What most jobs do not have: units about several samples, units that need others, an end before the last unit."""
+
+    def block(self, unit: Unit) -> tuple[int, ...]:
+        """No unit is about several samples."""
+        return ()
+
+    def attacked(self, unit: Unit, ledger: Ledger, shape: tuple[int, ...]) -> Attacked | None:
+        """No unit needs another one."""
+        return None
+
+    def followers(self, unit: Unit, outcome: Outcome) -> Mapping[str, Mapping[str, Any]]:
+        """No unit is settled by another one."""
+        return {}
+
+    def watch(self, units: Iterable[Unit]) -> Watch | None:
+        """All units are needed."""
+        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from onnxsub.evaluate.able import probe
 from onnxsub.evaluate.by_sample import SampleDistances, by_sample
 from onnxsub.evaluate.drive import DEATHS, GRACE, LEDGER, PLAN, Report, RunOptions, drive, reopen
 from onnxsub.evaluate.engine import Engine
+from onnxsub.evaluate.job import Plain
 from onnxsub.evaluate.ledger import Ledger, Unit, UnitKey
 from onnxsub.evaluate.paper import precision_of
 from onnxsub.evaluate.plan import Plan
@@ -149,7 +150,7 @@ def units_of(plan: Plan[Settings]) -> Iterator[UnitKey]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Distances:
+class _Distances(Plain):
     """The job of `onnxsub evaluate`."""
 
     plan: Plan[Settings]
@@ -179,9 +180,6 @@ class _Distances:
         y = self.plan.samples.y
         return None if y is None else int(y[row])
 
-    def block(self, unit: Unit) -> tuple[int, ...]:
-        return ()
-
     def attacked(self, unit: Unit, ledger: Ledger, shape: tuple[int, ...]) -> Attacked | None:
         if unit.needs is None:
             return None
@@ -198,9 +196,6 @@ class _Distances:
             if outcome.result["status"] == "none-found":
                 return {"substitute": {"status": "none"}}  # no radius to prune for
         return {}
-
-    def watch(self, units: Iterable[Unit]) -> None:
-        return None
 
     def conclude(self, ledger: Ledger, folder: Path) -> tuple[Row, ...]:
         write_results(rows_of(ledger), folder, Row)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
+from onnxsub.checked import checked
 from onnxsub.errors import InputError, OptionError
+from onnxsub.files import one_line
 from onnxsub.reading import Reading
 from onnxsub.region import InputSpace
 from onnxsub.verifiers.registry import check_verifier
@@ -169,9 +172,20 @@ def plain_settings(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]
     """Arguments of a dataclass of settings, from what `asdict` and a TOML file made of them: lists become tuples.
 
     Raises:
-        InputError: the dataclass has no such field.
+        InputError: the dataclass has no such field, or a value is not of its type.
     """
     unknown = sorted(set(values) - {f.name for f in fields(kind)})
     if unknown:
         raise InputError(f"run.toml has the unknown setting {unknown[0]!r}, so another version made it; choose another --run")
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    kinds = typing.get_type_hints(kind)
+    return {name: _plain(name, value, kinds[name]) for name, value in values.items()}
+
+
+def _plain(name: str, value: Any, kind: Any) -> Any:
+    several = any(typing.get_origin(k) is tuple for k in (kind, *typing.get_args(kind)))
+    try:
+        if several and not isinstance(value, list | tuple | None):
+            raise InputError(f"{name} is {value!r}; give a list")
+        return checked(name, value, kind)
+    except InputError as error:
+        raise InputError(f"run.toml is damaged: {one_line(error, 160)}; restore it or choose another --run") from error

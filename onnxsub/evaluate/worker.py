@@ -13,11 +13,11 @@ import pickle
 import struct
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
+from onnxsub.family import until_gone
 from onnxsub.process import leave, taken_output
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["main", "read_message", "write_message"]
 
 _LENGTH = struct.Struct(">Q")
-_WATCH = 0.5  # seconds between two looks at the parent
 
 
 def read_message(stream: IO[bytes]) -> Any:
@@ -80,8 +79,7 @@ def _watch(parent: int) -> None:
     """Ends this process, and what it started, when the parent is gone: a killed run leaves nothing behind that computes."""
     from onnxsub.evaluate.lock import MARK, end_family
 
-    while os.getppid() == parent:
-        time.sleep(_WATCH)
+    until_gone(parent)
     if os.environ.get(MARK):
         end_family(os.environ[MARK])
     os._exit(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxsub.errors import OptionError, SolverError
+from onnxsub.family import until_gone
 from onnxsub.isolation import safe_children
 from onnxsub.metrics.adversarial import AdversarialOptions, Anchor, Pair, work_pair
 from onnxsub.model import Model, load_model
@@ -148,7 +150,7 @@ def _alone(model: Model, todo: list[tuple[Anchor, int]], options: AdversarialOpt
 
 
 def _side_by_side(path: str, todo: list[tuple[Anchor, int]], options: AdversarialOptions, jobs: int) -> Stream:
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_ignore_interrupts)
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_begin_worker)
     waiting: dict[Future[Solved], int] = {}
     rest = iter(enumerate(todo))
     try:
@@ -172,9 +174,15 @@ def _side_by_side(path: str, todo: list[tuple[Anchor, int]], options: Adversaria
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C is for the process that hands out the work."""
+def _begin_worker() -> None:
+    """Ctrl-C is for the process that hands out the work, and where that is killed nobody waits for this one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    until_gone(parent)
+    os._exit(1)
 
 
 @lru_cache(2)

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from onnxsub.metrics.adversarial import AdversarialOptions
+from onnxsub.metrics.adversarial import AdversarialOptions, Pair
 from onnxsub.metrics.adversarial_pairs import Found, Pairs
-from onnxsub.metrics.tables import VERDICTS, Confusion, Spread, Tried, confusion, count_by, spread
+from onnxsub.metrics.tables import VERDICTS, Confusion, Spread, Tried, confusion, count_by, spread, success_by
 from onnxsub.ops.base import Array
 from onnxsub.results import VERSION, jsonable
 
-__all__ = ["SCHEMA", "AdversarialResult", "examples_npz"]
+__all__ = ["SCHEMA", "AdversarialResult", "examples_npz", "side_by_side"]
 
 SCHEMA = "onnxsub.adversarial/1"
 
@@ -85,6 +85,17 @@ def objective(pairs: Pairs, *, examples: bool = False) -> Spread:
     return spread(p.upper for p in pairs.pairs if not examples or p.verdict == "example")
 
 
+_CLASSES = (("by_source", "label"), ("by_target", "target"))
+
+
+def side_by_side(pairs: Pairs) -> dict[str, list[Pair]]:
+    """The pairs with an example (`successful`), and all others (`unsuccessful`: proved, tied or undecided)."""
+    found: dict[str, list[Pair]] = {"successful": [], "unsuccessful": []}
+    for pair in pairs.pairs:
+        found["successful" if pair.verdict == "example" else "unsuccessful"].append(pair)
+    return found
+
+
 def matrix(pairs: Pairs) -> Confusion:
     """The confusion matrices of a model's examples."""
     return confusion(pairs.pairs, pairs.classes)
@@ -98,9 +109,14 @@ def _tables(pairs: Pairs) -> dict[str, Any]:
         "misclassified": pairs.misclassified,
         "by_source": count_by(pairs.pairs, "label"),
         "by_target": count_by(pairs.pairs, "target"),
+        "success": {name: {k: s.to_json() for k, s in success_by(pairs.pairs, key).items()} for name, key in _CLASSES},
         "confusion": matrix(pairs).to_json(),
         "objective": {"all": objective(pairs).to_json(), "examples": objective(pairs, examples=True).to_json()},
         "seconds": spread(p.seconds for p in pairs.pairs).to_json(),
+        "statistics": {
+            name: {"objective": spread(p.upper for p in part).to_json(), "seconds": spread(p.seconds for p in part).to_json()}
+            for name, part in side_by_side(pairs).items()
+        },
         "results": [p.to_json() for p in pairs.pairs],
     }
 

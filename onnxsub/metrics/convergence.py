@@ -1,8 +1,9 @@
 r"""How estimates settle as the tolerance shrinks: the same estimate again and again, from as many samples as each error asks for.
 
-For every error e, `N(e) = hoeffding_samples(e, confidence)` outcomes are drawn with replacement from those at hand, `repeats`
-times. The mean of those is then the truth, so the share of estimates within e of it can be read off: at least `confidence` by
-Hoeffding's bound, and more in practice.
+For every error e, subsets of `N(e) = hoeffding_samples(e, confidence)` outcomes are drawn from those at hand, without replacement,
+`repeats` times. The mean of all that are at hand stands for the truth, so the share of estimates within e of it can be read off: at
+least `confidence` by Hoeffding's bound, which holds without replacement too (Hoeffding 1963, section 6), and more in practice. A
+subset that is nearly everything says nothing: it cannot differ. With replacement the estimates scatter as those of new samples do.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ import numpy as np
 from onnxsub.errors import InputError
 from onnxsub.metrics.intervals import check_range, hoeffding_samples
 
-__all__ = ["ConvergenceRow", "convergence"]
+__all__ = ["REPEATS", "ConvergenceRow", "convergence"]
 
 _BLOCK = 2**22  # numbers drawn at once
+
+REPEATS = 50
+"""Subsets per tolerance, as published."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +56,18 @@ def convergence(
     confidence: float,
     *,
     value_range: tuple[float, float] = (0.0, 1.0),
-    repeats: int = 100,
+    repeats: int = REPEATS,
+    replacement: bool = False,
     seed: int = 0,
 ) -> tuple[ConvergenceRow, ...]:
     """One row per error, in the order given.
 
     Args:
         values: one outcome per sample, within `value_range` (for shares: 0 and 1).
+        replacement: whether an outcome may be drawn again.
 
     Raises:
-        InputError: no values, values outside of their range, fewer than one repeat.
+        InputError: no values, values outside of their range, fewer than one repeat, more samples than there are.
     """
     low, high = check_range(value_range)
     data = np.asarray(values, dtype=np.float64)
@@ -76,7 +82,13 @@ def convergence(
     rows = []
     for error in errors:
         count = hoeffding_samples(error, confidence, high - low)
-        found = np.array([_drawn(data, count, rng) for _ in range(repeats)])
+        if not replacement and count > len(data):
+            raise InputError(
+                f"an error of {error:g} takes {count:,} samples, and there are {len(data):,}; give a larger error, or draw with "
+                "replacement"
+            )
+        draw = _drawn if replacement else _subset
+        found = np.array([draw(data, count, rng) for _ in range(repeats)])
         within = float((np.abs(found - truth) <= error).mean())
         spread = float(found.std(ddof=1)) if repeats > 1 else 0.0
         ends = float(found.min()), float(found.max())
@@ -90,3 +102,8 @@ def _drawn(data: np.ndarray[Any, Any], count: int, rng: np.random.Generator) -> 
     for start in range(0, count, _BLOCK):
         total += float(data[rng.integers(len(data), size=min(_BLOCK, count - start))].sum())
     return total / count
+
+
+def _subset(data: np.ndarray[Any, Any], count: int, rng: np.random.Generator) -> float:
+    """The mean of `count` different outcomes."""
+    return float(rng.choice(data, size=count, replace=False, shuffle=False).mean())

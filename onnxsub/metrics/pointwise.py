@@ -26,7 +26,7 @@ from onnxsub.metrics.intervals import Interval, clopper_pearson, hoeffding_error
 from onnxsub.ops.base import Array
 from onnxsub.verifiers.result import DistanceResult
 
-__all__ = ["CurvePoint", "Rho", "counted", "curve", "frequency", "frequency_interval", "rho_of", "severity"]
+__all__ = ["CurvePoint", "Rho", "counted", "curve", "estimated", "frequency", "frequency_interval", "rho_of", "severity"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,22 @@ def frequency_interval(rhos: Sequence[Rho], eps: float, confidence: float) -> In
     low, high = (round(share * len(rhos)) for share in frequency(rhos, eps))
     one, other = (clopper_pearson(k, len(rhos), confidence) for k in (low, high))
     return Interval(one.lower, other.upper, confidence, "clopper-pearson")
+
+
+def estimated(values: Sequence[float], eps: float) -> tuple[float, float | None]:
+    """Frequency and severity as the values say that are taken for rho (of an attack, a substitute, a linear program), unproved.
+
+    As Bastani et al. 2016 and others report them. The severity is None where no value is at most eps.
+
+    Raises:
+        InputError: no values, one that is no distance, or a negative radius.
+    """
+    _check_radius(eps)
+    found = np.asarray(values, dtype=np.float64)
+    if not len(found) or not (found >= 0).all():  # NaN fails too
+        raise InputError("there are no distances, or one that is negative; give one per sample, infinite where none was found")
+    near = found[found <= eps]
+    return len(near) / len(found), float(near.mean()) if len(near) else None
 
 
 def severity(rhos: Sequence[Rho], eps: float) -> tuple[float, float] | None:

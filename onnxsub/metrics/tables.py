@@ -27,7 +27,10 @@ from onnxsub.runtime import Runtime
 if TYPE_CHECKING:
     from onnxsub.metrics.adversarial_pairs import Found, Pairs
 
-__all__ = ["VERDICTS", "Confusion", "Spread", "Tried", "check_classes", "confusion", "count_by", "spread", "try_examples"]
+__all__ = [
+    "VERDICTS", "Confusion", "Spread", "Success", "Tried", "check_classes", "confusion", "count_by", "spread", "success_by",
+    "try_examples",
+]  # fmt: skip
 
 VERDICTS = ("example", "tie", "none", "undecided")
 
@@ -40,6 +43,30 @@ def count_by(pairs: Iterable[Pair], key: str) -> dict[int, dict[str, int]]:
     for pair in pairs:
         found.setdefault(getattr(pair, key), Counter())[pair.verdict] += 1
     return {k: {v: found[k][v] for v in VERDICTS} for k in sorted(found)}
+
+
+@dataclass(frozen=True)
+class Success:
+    """How often a pair has an example.
+
+    Attributes:
+        examples: pairs that surely have one. undecided: pairs that may. pairs: all.
+    """
+
+    examples: int
+    undecided: int
+    pairs: int
+
+    def to_json(self) -> dict[str, Any]:
+        """`rate` counts what is undecided as unsuccessful, `possible` as successful; null without pairs."""
+        rate, possible = ((n / self.pairs if self.pairs else None) for n in (self.examples, self.examples + self.undecided))
+        return {"examples": self.examples, "pairs": self.pairs, "rate": rate, "possible": possible}
+
+
+def success_by(pairs: Iterable[Pair], key: str) -> dict[int, Success]:
+    """The rate per source class (`label`) or `target` class."""
+    counts = count_by(pairs, key)
+    return {k: Success(n["example"], n["undecided"], sum(n.values())) for k, n in counts.items()}
 
 
 @dataclass(frozen=True)
@@ -79,7 +106,7 @@ def _rows(matrix: Array) -> tuple[tuple[int, ...], ...]:
 
 @dataclass(frozen=True)
 class Spread:
-    """Count, smallest, median, mean, largest, standard deviation (of a sample, n - 1) of some numbers; NaN where there are none."""
+    """Count, extremes, quartiles (linear between values), mean, standard deviation (n - 1) of numbers; NaN where there are none."""
 
     count: int
     least: float
@@ -87,11 +114,13 @@ class Spread:
     mean: float
     most: float
     deviation: float
+    lower: float
+    upper: float
 
     def to_json(self) -> dict[str, Any]:
         return {
             "count": self.count, "min": self.least, "median": self.median, "mean": self.mean, "max": self.most,
-            "std": self.deviation,
+            "std": self.deviation, "q1": self.lower, "q3": self.upper,
         }  # fmt: skip
 
 
@@ -99,8 +128,10 @@ def spread(values: Iterable[float]) -> Spread:
     """The statistics of finite numbers."""
     v = sorted(values)
     if not v:
-        return Spread(0, *(5 * (math.nan,)))
-    return Spread(len(v), v[0], statistics.median(v), statistics.fmean(v), v[-1], statistics.stdev(v) if len(v) > 1 else 0.0)
+        return Spread(0, *(7 * (math.nan,)))
+    lower, _, upper = statistics.quantiles(v, method="inclusive") if len(v) > 1 else 3 * v
+    deviation = statistics.stdev(v) if len(v) > 1 else 0.0
+    return Spread(len(v), v[0], statistics.median(v), statistics.fmean(v), v[-1], deviation, lower, upper)
 
 
 @dataclass(frozen=True)
@@ -131,9 +162,14 @@ class Tried:
         """Share of the examples with a right anchor that fool the model; NaN where there is none."""
         return self.fooled_right / self.right if self.right else math.nan
 
+    @property
+    def accuracy(self) -> float:
+        """Share of all examples that the model gives the label of their anchor; NaN where there is none."""
+        return (self.examples - self.fooled) / self.examples if self.examples else math.nan
+
     def to_json(self) -> dict[str, Any]:
         names = ("made_on", "tried_on", "examples", "fooled", "to_target", "beyond", "right", "fooled_right")
-        return {**{n: getattr(self, n) for n in names}, "rate": self.rate}
+        return {**{n: getattr(self, n) for n in names}, "rate": self.rate, "accuracy": self.accuracy}
 
 
 def try_examples(source: Pairs, path: str, anchors: Sequence[Anchor], space: InputSpace, name: str) -> Tried:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from onnxsub.evaluate.drive import PLAN
+from onnxsub.evaluate.many.settings import ManySettings
 from onnxsub.evaluate.numbers import NONE, Digits
 from onnxsub.evaluate.pairs.settings import PairSettings
 from onnxsub.evaluate.plan import read_plan, schema_of
 from onnxsub.evaluate.reference import kept_reference
-from onnxsub.evaluate.robustness.run import sum_up
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.robustness.tally import verdict_of
 from onnxsub.evaluate.robustness.words import title_of
@@ -35,7 +35,8 @@ from onnxsub.report.page import Facts
 from onnxsub.report.pairs_report import read_pairs
 from onnxsub.report.pairs_tables import PairsLine, verdict_table
 from onnxsub.report.picture import Picture
-from onnxsub.report.robustness_report import read_samples
+from onnxsub.report.robustness_grid import grid_parts
+from onnxsub.report.robustness_run import read_robustness
 from onnxsub.report.robustness_tables import Figures
 from onnxsub.report.table import Table, distances, records_csv
 from onnxsub.results import Result
@@ -76,10 +77,16 @@ def joined_report(runs: Sequence[Path], options: ReportOptions, progress: Report
     """
     options.check_joined()
     folders = _names(runs)
-    schema = str(schema_of(runs[0] / PLAN))
-    plans = {name: read_plan(run / PLAN, schema) for name, run in folders.items()}
+    plans = {name: read_plan(run / PLAN, schema_of(run / PLAN) or "") for name, run in folders.items()}
+    schemas = {plan["schema"] for plan in plans.values()}
     page = _Page([], [], [], [], [], {}, {}, [])
-    {Settings.SCHEMA: _distances, RobustnessSettings.SCHEMA: _robustness, PairSettings.SCHEMA: _pairs}[schema](page, folders, plans)
+    if ManySettings.SCHEMA in schemas:
+        _grids(page, folders, options)
+    else:
+        options.refuse_of_grids()
+        (schema,) = schemas
+        parts = {Settings.SCHEMA: _distances, RobustnessSettings.SCHEMA: _robustness, PairSettings.SCHEMA: _pairs}
+        parts[schema](page, folders, plans)
     if progress is not None:
         progress(0.9, "the page")
     facts = [(name, f"{', '.join(m['name'] for m in plan['model'])}; {data_words(plan['data'])}") for name, plan in plans.items()]
@@ -158,16 +165,29 @@ def _middle(member: Member, digits: Digits) -> str:
     return f"half of {upper.counted:,} samples lie at most {middle} from a boundary; {exact:,} distances are exact."
 
 
+def _grids(page: _Page, folders: Mapping[str, Path], options: ReportOptions) -> None:
+    """Runs of which one at least is a grid: all of their figures together."""
+    runs = {name: read_robustness(run) for name, run in folders.items()}
+    for name, run in runs.items():
+        page.count(name, run.units)
+    parts = grid_parts(runs, options)
+    page.lead += parts.lead
+    page.tables += parts.tables
+    page.pictures += parts.pictures
+    page.lines += parts.lines
+    page.texts |= parts.texts
+
+
 def _robustness(page: _Page, folders: Mapping[str, Path], plans: Mapping[str, Mapping[str, Any]]) -> None:
     verdicts: dict[str, dict[int, str]] = {}
     rows: list[Figures] = []
     for name, run in folders.items():
-        plan, s, everything, used, units = read_samples(run)
-        page.count(name, units)
-        _, counts, found = sum_up(everything, s)
-        rows.append(Figures.of(name, s, counts, found))
-        verdicts[name] = {r.index: verdict_of(r, s) for r in everything[:used] if r.status != "pending"}
-        page.lead.append(f"{name}: {title_of(s)}, {plan['model'][0]['name']}. {_estimate(rows[-1])}")
+        found = read_robustness(run)
+        (cell,) = found.cells
+        page.count(name, found.units)
+        rows.append(Figures.of(cell, name))
+        verdicts[name] = {r.index: verdict_of(r, cell.settings) for r in cell.seen}
+        page.lead.append(f"{name}: {title_of(cell.settings)}, {cell.model}. {_estimate(rows[-1])}")
     page.lines += rows
     page.tables.append(verdicts_table(rows))
     verdicts_of = ("proved", "undecided", "violated", "misclassified")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,10 @@ class ReportOptions:
         images: how many samples are shown as images, per network. samples: which ones; None: spread over their distances.
         title: of the page; None: made of the networks' names.
         reference: CSV file of values to stand beside the distances; None: what the run folder keeps.
+        group: of a grid: fields of the networks and of their cards by which they are grouped.
+        tolerances: of a robustness run: at which estimates are drawn again, in units of the value; None: 0.2, 0.1, 0.05 and 0.02
+            of its range, as far as there are samples.
+        compare: of a grid: two networks that are compared sample by sample.
     """
 
     output: str | None = None
@@ -30,14 +35,32 @@ class ReportOptions:
     samples: tuple[int, ...] | None = None
     title: str | None = None
     reference: str | None = None
+    group: tuple[str, ...] = ()
+    compare: tuple[str, ...] | None = None
+    tolerances: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.images < 0:
             raise OptionError(f"--images {self.images} is negative; give 0 or more")
+        if self.compare is not None and (len(self.compare) != 2 or self.compare[0] == self.compare[1]):
+            raise OptionError(f"--compare {','.join(self.compare)} is not two networks; give two names, as the report has them")
+
+        for error in self.tolerances or ():
+            if not (math.isfinite(error) and error > 0):
+                raise OptionError(f"--tolerances {error:g} is not possible; give positive numbers")
+
+    def refuse_of_grids(self) -> None:
+        """Raises OptionError for what is of several models, metrics, properties or radii only."""
+        for option, given in (("--group", bool(self.group)), ("--compare", self.compare is not None)):
+            if given:
+                raise OptionError(f"{option} is of a robustness run of several models, or of several such runs; leave it out")
 
     def check_joined(self) -> None:
         """Raises OptionError for what is of one run only."""
-        for option, given in (("--samples", self.samples is not None), ("--reference", self.reference is not None)):
+        for option, given in (
+            ("--samples", self.samples is not None), ("--reference", self.reference is not None),
+            ("--tolerances", self.tolerances is not None),
+        ):  # fmt: skip
             if given:
                 raise OptionError(f"{option} is of one run; leave it out, or give a single RUN")
 

@@ -52,14 +52,22 @@ def verdict_table(lines: Sequence[PairsLine]) -> Table:
 
 def spread_table(name: str, part: Mapping[str, Any]) -> Table:
     """Objective and time of a network."""
-    rows = (("f_y - f_t, all pairs", part["objective"]["all"]), ("f_y - f_t, examples", part["objective"]["examples"]))
+    rows = [("f_y - f_t, all pairs", part["objective"]["all"]), ("f_y - f_t, examples", part["objective"]["examples"])]
+    rows.append(("time, s", part["seconds"]))
+    if "statistics" in part:  # not of older runs
+        named = (("f_y - f_t", "objective"), ("time, s", "seconds"))
+        sides = ("successful", "unsuccessful")
+        rows = [(f"{what}, {side}", part["statistics"][side][key]) for what, key in named for side in sides]
+    keys = ("min", "q1", "median", "q3", "max", "mean", "std")
     cells = tuple(
-        (what, f"{v['count']:,}", *("-" if v[k] is None else f"{v[k]:.4g}" for k in ("min", "median", "mean", "max", "std")))
-        for what, v in (*rows, ("time, s", part["seconds"]))
+        (what, f"{v['count']:,}", *("-" if v.get(k) is None else f"{v[k]:.4g}" for k in keys)) for what, v in rows
     )
-    heads = ("figure", "count", "smallest", "median", "mean", "largest", "deviation")
-    note = "f_y - f_t: lead of the class of the sample over the target class, in units of the logits, at the best point."
-    return Table(f"{name}: objective and time", note, heads, (False,) + (True,) * 6, cells, group=name)
+    heads = ("figure", "pairs", "smallest", "first quartile", "median", "third quartile", "largest", "mean", "deviation")
+    note = (
+        "f_y - f_t: lead of the class of the sample over the target class, in units of the logits, at the best point. Successful: "
+        "pairs with an example. Unsuccessful: all others, proved, tied or undecided."
+    )
+    return Table(f"{name}: objective and time", note, heads, (False,) + (True,) * 8, cells, group=name)
 
 
 def class_table(name: str, part: Mapping[str, Any], key: str, what: str) -> Table:
@@ -69,8 +77,11 @@ def class_table(name: str, part: Mapping[str, Any], key: str, what: str) -> Tabl
         for k, counts in part[key].items()
         for total in [sum(counts[v] for v in _VERDICTS)]
     )
-    heads = (what, *_VERDICTS, "pairs", "share of examples")
-    note = "How many pairs came to which verdict. None: it is proved that there is no example."
+    heads = (what, *_VERDICTS, "pairs", "success rate")
+    note = (
+        "How many pairs came to which verdict. None: it is proved that there is no example. Success rate: the share with an "
+        "example, what is undecided taken as without."
+    )
     return Table(f"{name}: pairs by {what}", note, heads, (False, *[True] * (len(heads) - 1)), cells, group=name)
 
 
@@ -122,15 +133,16 @@ def transfer_table(transfer: Sequence[Mapping[str, Any]]) -> Table:
         (
             t["made_on"], t["tried_on"], f"{t['examples']:,}", f"{t['fooled']:,}", f"{t['to_target']:,}",
             f"{t['fooled_right']:,} of {t['right']:,}", "-" if t["rate"] is None else f"{100 * t['rate']:.1f} %",
+            "-" if not t["examples"] else f"{100 * (t['examples'] - t['fooled']) / t['examples']:.1f} %",
         )
         for t in transfer
     )  # fmt: skip
-    heads = ("made on", "tried on", "examples", "another class", "target class", "of anchors it gets right", "rate")
+    heads = ("made on", "tried on", "examples", "another class", "target class", "of anchors it gets right", "rate", "accuracy")
     note = (
         "Every example run on each network by onnxruntime. Rate: of the examples whose sample the network gets right, those that "
-        "fool it."
+        "fool it. Accuracy: of all examples, those that it gives the class of their sample."
     )
-    return Table("Transfer", note, heads, (False,) * 2 + (True,) * 5, cells)
+    return Table("Transfer", note, heads, (False,) * 2 + (True,) * 6, cells)
 
 
 def pairs_csv(named: Sequence[tuple[str, Any]]) -> str:

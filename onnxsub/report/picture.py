@@ -52,6 +52,7 @@ MARK_ALL = 400
 _STYLE: Any = MappingProxyType(
     {
         "font.size": 11.0,
+        "text.parse_math": False,  # a dollar in a name is a dollar
         "axes.titlesize": 11.5,
         "axes.spines.top": False,
         "axes.spines.right": False,

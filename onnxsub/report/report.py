@@ -17,7 +17,6 @@ from onnxsub.evaluate.settings import Settings
 from onnxsub.files import make_folder, refuse_links, write_atomic
 from onnxsub.report.evaluation_report import evaluation_report
 from onnxsub.report.joined_report import joined_report
-from onnxsub.report.many_report import many_report
 from onnxsub.report.options import Contents, ReportOptions
 from onnxsub.report.pairs_report import pairs_report
 from onnxsub.report.picture import check_matplotlib
@@ -33,7 +32,7 @@ _REPORTS: Mapping[str, Callable[[Path, ReportOptions, Report | None], Contents]]
     Settings.SCHEMA: evaluation_report,
     RobustnessSettings.SCHEMA: robustness_report,
     PairSettings.SCHEMA: pairs_report,
-    ManySettings.SCHEMA: many_report,
+    ManySettings.SCHEMA: robustness_report,
 }
 
 
@@ -110,7 +109,8 @@ def report_joined(runs: Sequence[Path], options: ReportOptions | None = None, *,
     schemas = {str(run): _schema(run) for run in runs}
     if len(schemas) < len(runs):
         raise OptionError("a run is named twice; give each once")
-    if len(set(schemas.values())) > 1:
+    made = {_REPORTS.get(schema) for schema in schemas.values()}
+    if len(made) > 1 or None in made:
         words = ", ".join(f"{run!r} of {schema}" for run, schema in schemas.items())
         raise InputError(f"runs of different commands cannot stand side by side: {words}; give runs of one command")
     contents = joined_report(runs, options, progress)

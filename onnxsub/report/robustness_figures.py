@@ -173,28 +173,35 @@ def _convergence(model: str, settled: Sequence[ConvergenceRow], truth: float, s:
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        low, high = ([min(max(truth + side * e, s.values[0]), s.values[1]) for e in errors] for side in (-1, 1))
-        axes.fill_between(errors, low, high, color=GREY, alpha=0.15, linewidth=0, label="within the tolerance")
+        wide = [1.25 * errors[0], *errors, errors[-1] / 1.25]
+        low, high = ([min(max(truth + side * e, s.values[0]), s.values[1]) for e in wide] for side in (-1, 1))
+        axes.fill_between(wide, low, high, color=GREY, alpha=0.15, linewidth=0, label="within the tolerance")
+        axes.axhline(truth, color=GREY, linestyle="--", linewidth=1, label="all samples at hand")
         axes.errorbar(
             errors, [r.mean for r in settled], yerr=[[r.mean - r.smallest for r in settled], [r.largest - r.mean for r in settled]],
-            fmt="o", color=_BLUE, capsize=4, label=f"smallest, mean, largest of {settled[0].repeats} estimates",
+            fmt="o", color=_BLUE, capsize=4, label=f"smallest, mean, largest of {settled[0].repeats} subsets",
         )
         axes.set_xscale("log")
-        axes.set_xticks(errors, [f"{r.error:g}\nN = {r.samples:,}" for r in settled])
+        axes.set_xlim(wide[0], wide[-1])
+        axes.set_xticks(errors, [f"{e:g}" for e in errors])
         axes.minorticks_off()
-        axes.invert_xaxis()
-        axes.set(xlabel="tolerance, and the samples that it takes", ylabel=_ylabel(s))
-        axes.tick_params(axis="x", labelsize=8.5)
+        axes.set(xlabel="tolerance", ylabel=_ylabel(s))
+        above = axes.secondary_xaxis("top")
+        above.set_xticks(errors, [f"{r.samples:,}" for r in settled])
+        above.minorticks_off()
+        above.set_xlabel("samples in a subset")
+        for axis in (axes, above):
+            axis.tick_params(axis="x", labelsize=8.5, rotation=45 if len(errors) > 6 else 0)
         legend_below(figure)
 
     worst = min(r.within for r in settled)
     return draw(
         "convergence", "How repeated estimates settle",
-        f"Estimates at {len(settled)} tolerances, each repeated {settled[0].repeats} times; at least {100 * worst:.3g} percent of "
+        f"Estimates at {len(settled)} tolerances, each by {settled[0].repeats} subsets; at least {100 * worst:.3g} percent of "
         f"them are within the tolerance of {truth:.4g}.",
-        "The samples at hand are drawn again and again, with replacement, as many as each tolerance asks for. The smaller the "
-        "tolerance, the closer the repeated estimates lie.",
-        paint, size=(5.6, 4.2), group=model,
+        f"For each tolerance {settled[0].repeats} subsets of as many samples as it asks for (upper axis) are drawn without "
+        "replacement. A subset of nearly all samples cannot differ from them.",
+        paint, size=(5.6, 4.4), group=model,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from onnxsub.evaluate.numbers import NONE, Digits
-from onnxsub.evaluate.robustness.measure import Measure
+from onnxsub.evaluate.robustness.cell import Cell
 from onnxsub.evaluate.robustness.row import SampleRow
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.robustness.tally import Tally, verdict_of
@@ -65,13 +65,14 @@ class Figures:
     method: str | None
 
     @staticmethod
-    def of(model: str, s: RobustnessSettings, counts: Tally, found: Measure) -> Figures:
-        """From the results of a run."""
+    def of(cell: Cell, label: str | None = None) -> Figures:
+        """From a figure of a run; `label` in place of the model's name."""
+        s, counts, found = cell.settings, cell.counts, cell.measure
         i = found.interval
         return Figures(
-            model, s.metric, s.prop, s.eps, found.samples, len(counts.proved), len(counts.violated), len(counts.undecided),
-            len(counts.misclassified), len(counts.pending), found.lower, found.upper, None if i is None else i.lower,
-            None if i is None else i.upper, s.confidence, None if i is None else i.method,
+            label or cell.model, s.metric, s.prop, s.eps, found.samples, len(counts.proved), len(counts.violated),
+            len(counts.undecided), len(counts.misclassified), len(counts.pending), found.lower, found.upper,
+            None if i is None else i.lower, None if i is None else i.upper, s.confidence, None if i is None else i.method,
         )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
@@ -182,7 +183,7 @@ def convergence_table(settled: Sequence[ConvergenceRow], s: RobustnessSettings) 
     )  # fmt: skip
     heads = ("tolerance", "samples", "mean", "deviation", "estimates", "within tolerance")
     note = (
-        f"{settled[0].repeats} estimates per tolerance from the samples at hand, drawn with replacement. Within tolerance: of the "
+        f"{settled[0].repeats} subsets of the samples at hand per tolerance, without replacement. Within tolerance: of the "
         f"mean of all samples at hand; the bound promises {100 * s.confidence:g} %. What is not decided counts as violated here."
     )
     return Table("How repeated estimates settle", note, heads, (True,) * 6, cells)

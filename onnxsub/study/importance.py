@@ -16,6 +16,7 @@ from onnxsub.compress.choose import magnitudes, randomly, smallest
 from onnxsub.compress.remove import remove_units
 from onnxsub.errors import InputError, OptionError
 from onnxsub.evaluate.drive import RunOptions
+from onnxsub.evaluate.engine import Engine
 from onnxsub.evaluate.pairs.run import anchors_for, run_pairs
 from onnxsub.evaluate.samples import Samples
 from onnxsub.lower import lower
@@ -111,12 +112,13 @@ class StudyResult:
 
 def study_importance(
     data: ImageSet, samples: Samples, options: StudyOptions, folder: Path, run: RunOptions | None = None, *,
-    progress: Report | None = None,
+    engine: Engine | None = None, progress: Report | None = None,
 ) -> StudyResult:  # fmt: skip
     """Train, score, remove, retrain, find the examples of both networks; what `folder` holds of it is not done again.
 
     Args:
-        data: trained and measured on. samples: images that the pairs are of.
+        data: trained and measured on. samples: images that the pairs are of. engine: in place of the one that
+            `run` names.
 
     Raises:
         InputError: no test images; the folder is of another study; a training diverged; no unit was removed. OptionError,
@@ -155,7 +157,7 @@ def study_importance(
            for i in range(options.draws)},
     }  # fmt: skip
     paths = tuple(str(file) for file in files.values())
-    driven = run_pairs(paths, samples, options.pairs, folder / "pairs", run, progress=say(0.2, 1.0, "pairs"))
+    driven = run_pairs(paths, samples, options.pairs, folder / "pairs", run, engine=engine, progress=say(0.2, 1.0, "pairs"))
     models = {}
     for (name, file), pairs in zip(files.items(), driven.summary, strict=True):
         accuracy = steps.once(f"accuracy/{name}", partial(accuracy_of, load_model(file), data.test))

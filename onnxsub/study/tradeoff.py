@@ -25,9 +25,9 @@ import torch
 
 from onnxsub.errors import DivergedError, InputError, OptionError
 from onnxsub.evaluate.drive import RunOptions
-from onnxsub.evaluate.many.run import robustness_many
 from onnxsub.evaluate.many.settings import ManySettings
 from onnxsub.evaluate.plan import Plan
+from onnxsub.evaluate.robustness.run import robustness
 from onnxsub.evaluate.samples import PREDICTED, Choice, read_samples
 from onnxsub.files import write_atomic
 from onnxsub.lower import lower
@@ -213,7 +213,7 @@ def _attacked(
     settings = ManySettings(("security",), ("cr", prop), (grid.eps,), shared=shared)
     samples = read_samples(file, Choice(), None, PREDICTED)
     plan = Plan.of(tuple(str(folder / f"{name}.onnx") for name in names), samples, settings)
-    run = robustness_many(plan, folder / "runs" / group, options, progress=say)
+    run = robustness(plan, folder / "runs" / group, options, progress=say)
     if run.interrupted:
         raise KeyboardInterrupt
     if not run.finished:

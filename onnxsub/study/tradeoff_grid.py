@@ -7,6 +7,7 @@ points at random (without replacement, by the seed), so that a small study is a 
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxsub.checked import checked
 from onnxsub.errors import InputError
 from onnxsub.files import one_line
 from onnxsub.metrics.intervals import check_confidence, hoeffding_samples
@@ -211,8 +213,7 @@ def _axis(value: Any, key: str, what: str) -> tuple[Any, ...]:
 
 def _checked(value: Any, kind: type, what: str) -> Any:
     """The value as a number or text of the kind."""
-    words = {int: "a whole number", float: "a number", str: "a text"}[kind]
-    right = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
-    if not right or (kind is float and not np.isfinite(value)):
-        raise InputError(f"{what} is {value!r}, and must be {words}; correct it")
-    return kind(value)
+    found = checked(what, value, kind)
+    if kind is float and not math.isfinite(found):
+        raise InputError(f"{what} is {found:g}; give a finite number")
+    return found

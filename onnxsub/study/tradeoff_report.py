@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxsub.files import write_atomic
-from onnxsub.report.correlation import Correlation, spearman
+from onnxsub.metrics.correlation import Correlation, spearman
 from onnxsub.report.picture import BLACK, COLOURS, REFERENCE, Picture, draw, legend_below, mark_size
 from onnxsub.report.table import Table, to_markdown
 from onnxsub.study.tradeoff import MEASURES, TradeoffResult
@@ -32,9 +32,9 @@ _AXES: Mapping[str, tuple[tuple[str, str, str], ...]] = {
 Network = Mapping[str, Any]
 
 
-def correlations(found: TradeoffResult, kind: str, *, all_of_them: bool = False) -> dict[str, Correlation]:
+def correlations(found: TradeoffResult, kind: str, *, all_of_them: bool = False) -> dict[str, Correlation | None]:
     """Measure -> rank correlation with accuracy, over the networks of a kind that are accurate enough, or over all."""
-    chosen = [n for n in _of(found, kind) if all_of_them or n["accuracy"] >= found.grid.least]
+    chosen = _chosen(found, kind, all_of_them=all_of_them)
     accuracy = [n["accuracy"] for n in chosen]
     return {m: spearman(accuracy, [n[m]["value"] for n in chosen], found.grid.confidence) for m in MEASURES}
 
@@ -48,8 +48,8 @@ def tables(found: TradeoffResult) -> list[Table]:
         cells = []
         for key, words in (("share", "share taken away"), ("rounds", "rounds")):
             values = [n[key] for n in pruned]
-            by = [spearman(values, [n[m]["value"] for n in pruned], grid.confidence).text for m in MEASURES]
-            cells.append((words, *by, spearman(values, [n["accuracy"] for n in pruned], grid.confidence).text))
+            others = [[n[m]["value"] for n in pruned] for m in MEASURES] + [[n["accuracy"] for n in pruned]]
+            cells.append((words, *(_rho(spearman(values, other, grid.confidence)) for other in others)))
         note = f"Spearman's rho over {len(pruned)} pruned networks and its {100 * grid.confidence:g} % interval."
         made.append(Table("Pruning", note, ("of", *MEASURES, "accuracy"), (False,) * 5, tuple(cells)))
     bayes = _of(found, "bayes")
@@ -101,6 +101,15 @@ def _of(found: TradeoffResult, kind: str) -> list[Network]:
     return [n for n in found.networks if n["kind"] == kind]
 
 
+def _chosen(found: TradeoffResult, kind: str, *, all_of_them: bool) -> list[Network]:
+    return [n for n in _of(found, kind) if all_of_them or n["accuracy"] >= found.grid.least]
+
+
+def _rho(found: Correlation | None) -> str:
+    """`-0.62 [-0.77, -0.41]`."""
+    return "-" if found is None else f"{found.rho:.2f} [{found.interval.lower:.2f}, {found.interval.upper:.2f}]"
+
+
 def _kinds(found: TradeoffResult) -> list[str]:
     return [kind for kind in KINDS if _of(found, kind)]
 
@@ -109,7 +118,8 @@ def _correlated(found: TradeoffResult, *, all_of_them: bool) -> Table:
     rows = []
     for kind in _kinds(found):
         by = correlations(found, kind, all_of_them=all_of_them)
-        rows.append((_WORDS[kind], str(next(iter(by.values())).count), *(c.text for c in by.values()), _PUBLISHED[kind]))
+        count = len(_chosen(found, kind, all_of_them=all_of_them))
+        rows.append((_WORDS[kind], str(count), *map(_rho, by.values()), _PUBLISHED[kind]))
     which = "all networks" if all_of_them else f"networks with an accuracy of at least {100 * found.grid.least:g} %"
     note = (
         f"Spearman's rho of accuracy and robustness over {which}, and its {100 * found.grid.confidence:g} % interval "
@@ -157,7 +167,7 @@ def _scatter(found: TradeoffResult) -> Picture:
         legend_below(figure)
 
     told = "; ".join(
-        f"{_WORDS[kind]}: " + ", ".join(f"{m} {c.text}" for m, c in correlations(found, kind).items()) for kind in _kinds(found)
+        f"{_WORDS[kind]}: " + ", ".join(f"{m} {_rho(c)}" for m, c in correlations(found, kind).items()) for kind in _kinds(found)
     )
     return draw(
         "tradeoff-scatter", f"Accuracy and robustness at radius {found.grid.eps:g}",

@@ -64,6 +64,7 @@ def property_spec(model: Model, question: Property) -> Spec:
     Raises:
         UnsupportedOperatorError: an operator is not in the table.
     """
+    network = lower(model)  # what is not supported is refused before onnxruntime runs it
     runtime = Runtime(model, threads=1)
     boxes = []
     for number, case in enumerate(question.cases):
@@ -72,4 +73,4 @@ def property_spec(model: Model, question: Property) -> Spec:
         judge = CaseJudge(runtime, case, number)
         boxes.append(SpecBox(lower_end, upper_end, rows, judge, judge.margins))
     low, high = np.minimum.reduce([b.lower for b in boxes]), np.maximum.reduce([b.upper for b in boxes])
-    return Spec(with_room(lower(model), low, high), tuple(boxes))
+    return Spec(with_room(network, low, high), tuple(boxes))

@@ -30,7 +30,7 @@ from onnxsub.runtime import Runtime
 from onnxsub.surgery import edit
 from onnxsub.zoo.export import TOLERANCE
 
-__all__ = ["as_module", "images_for", "with_weights"]
+__all__ = ["as_module", "images_for", "images_from", "with_weights"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +63,11 @@ class _Feed(nn.Module):
         self._order = None if (order == numbers.reshape(-1)).all() else torch.from_numpy(order.copy())
         self._wanted = wanted
         self._low, self._high = interval
+
+    def back(self, x: Tensor) -> Tensor:
+        """The inverse: inputs `(N, ...)` as flat images `(N, C * H * W)`."""
+        flat = (x.flatten(1) - self._low) / (self._high - self._low)
+        return flat if self._order is None else flat[:, self._order.argsort()]
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(1)
@@ -115,6 +120,12 @@ def images_for(model: Model, space: InputSpace, x: Array) -> Array:
     """What the file itself is fed for images `x` `(N, C, H, W)` in [0, 1]: float32, `(N, *input_shape)`."""
     fed: Array = _Feed(x.shape[1:], model.input_shape, space.interval)(torch.from_numpy(x)).numpy()
     return space.normalise(fed)
+
+
+def images_from(model: Model, space: InputSpace, x: Array, shape: Shape) -> Array:
+    """The inverse of what comes before the normalisation in `images_for`: inputs `(N, ...)` as images `(N, *shape)` in [0, 1]."""
+    back = _Feed(shape, model.input_shape, space.interval).back(torch.from_numpy(x)).clamp(0, 1)
+    return np.ascontiguousarray(back.numpy().reshape(-1, *shape), dtype=np.float32)
 
 
 def with_weights(model: Model, net: nn.Sequential, space: InputSpace, shape: Shape) -> ModelProto:

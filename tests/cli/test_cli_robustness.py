@@ -61,9 +61,12 @@ def test_an_approximation_is_labelled_and_fgsm_is_an_attack(files: tuple[Path, P
     said = " ".join(shown.out.split())
     assert "by fgsm alone: a bound from below" in said
     assert "nothing is proved" in said
+    assert onnxsub("report", tmp_path / "d", "--quiet").code == 0
+    assert "by fgsm alone: a bound from below" in (tmp_path / "d/report/index.html").read_text()
     attack = ("--labels", "predicted", "--limit", 2, "--metric", "security", "--attack", "fgsm", "--json")
     ran = onnxsub(*begin(files, tmp_path / "s", *attack))
     assert (ran.code, ran.json["proved"], ran.json["settings"]["attack"]) == (0, 0, "fgsm")
+    assert "the attack (fgsm) could not refute" in ran.json["estimate"]["quantity"]
     several = begin(files, tmp_path / "g", *attack)
     several[several.index("--eps") + 1] = "0.05,0.3"
     ran = onnxsub(*several)
@@ -143,8 +146,12 @@ def test_several_radii_and_metrics_are_one_table(files: tuple[Path, Path], tmp_p
     assert all(b["interval"]["lower"] <= b["estimate"]["lower"] <= b["interval"]["upper"] for b in d["blocks"])
     shown = onnxsub("robustness", "--run", tmp_path / "run")
     assert shown.code == 0
-    assert "satisfaction" in shown.out
-    assert "security" in shown.out
+    lines = [line.split() for line in shown.out.splitlines()]
+    heads = [line for line in lines if "radius" in line]
+    assert [line[0] for line in heads] == ["satisfaction", "security"]
+    assert sum(line[:2] in (["net", "0.02"], ["net", "0.1"]) for line in lines) == 4
+    indices = onnxsub("robustness", "--run", tmp_path / "run", "--json", "-v").json["blocks"]
+    assert all(sum(map(len, b["index"].values())) == 3 for b in indices)
     wrong = onnxsub(*argv[:-1], "satisfaction,securty", *more)
     assert wrong.code == 2
     assert "security" in wrong.err

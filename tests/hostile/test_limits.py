@@ -95,6 +95,24 @@ def test_what_leads_to_another_output_is_not_gone_through() -> None:
     np.testing.assert_allclose(found, np.full((2, 4), 0.5) @ weight, rtol=1e-6)
 
 
+def test_an_unknown_operator_is_refused_before_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    from onnxsub.verifiers.property import property_spec
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("onnxruntime was given it")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", never)
+    model = load_model(model_of([helper.make_node("CumSum", ["x", "axis"], ["h"])], {"axis": np.array(1, dtype=np.int32)}, "h"))
+    with pytest.raises(UnsupportedOperatorError, match="CumSum"):
+        make_query(model, np.full((1, 4), 0.5, dtype=np.float32))
+    inputs = "\n".join(f"(declare-const X_{i} Real)\n(assert (>= X_{i} 0))\n(assert (<= X_{i} 1))" for i in range(4))
+    outputs = "\n".join(f"(declare-const Y_{i} Real)" for i in range(3))
+    with pytest.raises(UnsupportedOperatorError, match="CumSum"):
+        property_spec(model, parse_property(f"{inputs}\n{outputs}\n(assert (<= Y_0 Y_1))"))
+
+
 def test_an_inference_that_lasts_is_told_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     wide = [node("Pad", ["x", "p"], "t0"), *(node("Softplus", [f"t{i}"], f"t{i + 1}") for i in range(40))]
     constants = {"p": ints(0, 0, 0, 2**20), "z": ints(0), "f": ints(4), "o": ints(1)}

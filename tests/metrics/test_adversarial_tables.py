@@ -15,9 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxsub.errors import InputError
 from onnxsub.metrics.adversarial import AdversarialOptions, Anchor, Pair
 from onnxsub.metrics.adversarial_pairs import Found, Pairs
-from onnxsub.metrics.adversarial_result import AdversarialResult, examples_npz
-from onnxsub.metrics.tables import confusion, count_by, spread, try_examples
+from onnxsub.metrics.adversarial_result import AdversarialResult, examples_npz, side_by_side
+from onnxsub.metrics.tables import confusion, count_by, spread, success_by, try_examples
 from onnxsub.region import InputSpace
+from onnxsub.report.pairs_tables import spread_table
 from onnxsub.results import dumps
 
 
@@ -58,9 +59,31 @@ def test_spread() -> None:
     s = spread([3.0, 1.0, 2.0, 6.0])
     assert (s.count, s.least, s.median, s.mean, s.most) == (4, 1.0, 2.5, 3.0, 6.0)
     assert s.deviation == pytest.approx(np.std([3, 1, 2, 6], ddof=1))
+    assert (s.lower, s.upper) == tuple(np.quantile([3, 1, 2, 6], (0.25, 0.75)))
     assert spread([2.0]).deviation == 0.0
+    assert (spread([2.0]).lower, spread([2.0]).upper) == (2.0, 2.0)
     assert spread([]).count == 0
     assert math.isnan(spread([]).mean)
+
+
+def test_successful_and_unsuccessful_side_by_side() -> None:
+    pairs = bundle([(p, [0.0, 0.0]) for p in PAIRS])
+    sides = {k: [p.upper for p in v] for k, v in side_by_side(pairs).items()}
+    assert sides == {"successful": [-2.0, -1.0, -0.5], "unsuccessful": [1.0, 0.0, 0.5]}
+    success = success_by(PAIRS, "target")[1]
+    assert success.to_json() == {"examples": 2, "pairs": 3, "rate": pytest.approx(2 / 3), "possible": 1.0}
+    result = AdversarialResult(pairs, None, (), AdversarialOptions(0.1), {}, {"total": 0.0})
+    d = json.loads(dumps(result))
+    assert d["statistics"]["successful"]["objective"]["median"] == -1.0
+    assert d["statistics"]["unsuccessful"]["objective"]["q3"] == 0.75
+    assert d["statistics"]["unsuccessful"]["seconds"]["count"] == 3
+    assert d["success"]["by_source"]["0"] == {"examples": 2, "pairs": 4, "rate": 0.5, "possible": 0.5}
+    table = spread_table("net", d)
+    figures = [f"{what}, {side}" for what in ("f_y - f_t", "time, s") for side in ("successful", "unsuccessful")]
+    assert [line[:2] for line in table.cells] == [(figure, "3") for figure in figures]
+    old = {k: v for k, v in d.items() if k not in ("statistics", "success")}
+    old["objective"] = {name: {k: v for k, v in part.items() if k[0] != "q"} for name, part in d["objective"].items()}
+    assert [line[0] for line in spread_table("net", old).cells] == ["f_y - f_t, all pairs", "f_y - f_t, examples", "time, s"]
 
 
 def chooser(folder: Path, name: str, weight: list[list[float]]) -> str:

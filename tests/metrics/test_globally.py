@@ -162,7 +162,7 @@ def test_bad_input() -> None:
 
 def test_convergence() -> None:
     values = [1.0] * 30 + [0.0] * 10
-    rows = convergence(values, [0.1, 0.05, 0.02], 0.95, repeats=60, seed=1)
+    rows = convergence(values, [0.1, 0.05, 0.02], 0.95, repeats=60, replacement=True, seed=1)
     assert [r.samples for r in rows] == [hoeffding_samples(e, 0.95) for e in (0.1, 0.05, 0.02)]
     assert [r.deviation for r in rows] == sorted((r.deviation for r in rows), reverse=True)
     for row in rows:
@@ -170,8 +170,20 @@ def test_convergence() -> None:
         assert row.smallest <= row.mean <= row.largest
         # the standard deviation of a mean of that many
         assert row.deviation == pytest.approx(math.sqrt(0.75 * 0.25 / row.samples), rel=0.5)
-    assert rows == convergence(values, [0.1, 0.05, 0.02], 0.95, repeats=60, seed=1)
+    assert rows == convergence(values, [0.1, 0.05, 0.02], 0.95, repeats=60, replacement=True, seed=1)
     assert rows[0].to_json()["error"] == 0.1
+
+
+def test_convergence_of_subsets() -> None:
+    values = [1.0] * 150 + [0.0] * 50
+    rows = convergence(values, [0.2, 0.12, 0.0961], 0.95)
+    assert [(r.samples, r.repeats) for r in rows] == [(47, 50), (129, 50), (200, 50)]
+    # of n out of N without replacement
+    for row in rows[:2]:
+        assert row.deviation == pytest.approx(math.sqrt(0.75 * 0.25 / row.samples * (200 - row.samples) / 199), rel=0.35)
+    assert (rows[2].deviation, rows[2].mean, rows[2].within) == (0.0, 0.75, 1.0)
+    with pytest.raises(InputError, match="takes 738 samples, and there are 200"):
+        convergence(values, [0.05], 0.95)
 
 
 def test_convergence_bad_input() -> None:

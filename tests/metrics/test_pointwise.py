@@ -10,7 +10,7 @@ import pytest
 
 from onnxsub.errors import InputError
 from onnxsub.metrics.intervals import clopper_pearson
-from onnxsub.metrics.pointwise import Rho, counted, curve, frequency, frequency_interval, rho_of, severity
+from onnxsub.metrics.pointwise import Rho, counted, curve, estimated, frequency, frequency_interval, rho_of, severity
 from onnxsub.verifiers.result import DistanceResult, Original
 
 
@@ -127,3 +127,12 @@ def test_bad_input() -> None:
         severity([Rho(0.0, 0.0)], -0.1)
     with pytest.raises(InputError, match="--eps"):
         frequency([Rho(0.0, 0.0)], math.nan)
+
+
+def test_estimates_take_what_was_found() -> None:
+    assert estimated([0.0, 0.1, 0.3, math.inf], 0.2) == (0.5, pytest.approx(0.05))
+    assert estimated([0.3, math.inf], 0.2) == (0.0, None)
+    assert estimated([0.2], 0.2) == (1.0, 0.2)
+    for values, eps in (([], 0.1), ([math.nan], 0.1), ([-0.1], 0.1), ([0.1], -0.1)):
+        with pytest.raises(InputError):
+            estimated(values, eps)

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar
 
 from onnxsub.errors import InputError, OptionError
-from onnxsub.evaluate.robustness.job import KIND_OF
+from onnxsub.evaluate.robustness.kinds import BATCH, KIND_OF
 from onnxsub.evaluate.robustness.settings import RobustnessSettings, heeding, option_name
 from onnxsub.evaluate.settings import plain_settings
 from onnxsub.metrics.local.make import PARAMETERS
 from onnxsub.reading import Reading
 from onnxsub.region import InputSpace
 
-__all__ = ["BATCH", "GRID", "METRICS", "ManySettings", "Place"]
+__all__ = ["GRID", "METRICS", "ManySettings", "Place"]
 
 METRICS = ("satisfaction", "security", "accuracy", "pointwise")
 """Metrics that a grid may have: those that are defined at one radius without choosing the samples."""
-
-BATCH = "resist_batch"
-"""Kind of the units of `security` that are about several samples and all radii."""
 
 GRID = ("metric", "prop", "eps")
 """Fields of `RobustnessSettings` that a place in the grid has of its own."""
@@ -45,6 +42,8 @@ class ManySettings:
 
     SCHEMA: ClassVar[str] = "onnxsub.run-robustness-many/1"
     COMMAND: ClassVar[str] = "robustness"
+    alone: ClassVar[bool] = False
+    sequential: ClassVar[bool] = False
 
     metrics: tuple[str, ...]
     props: tuple[str, ...]
@@ -104,13 +103,20 @@ class ManySettings:
             if metric in (heeding(name) or METRICS) and PARAMETERS.get(name, prop) == prop
         }  # fmt: skip
 
-    def __iter__(self) -> Iterator[tuple[Place, RobustnessSettings]]:
-        return iter(self.places.items())
-
     def of(self, kind: str, prop: str, eps: float | None) -> RobustnessSettings:
         """The settings of a unit of work; of units that serve all radii those of the largest."""
         metric = "security" if kind == BATCH else next(m for m in METRICS if KIND_OF[m] == kind)
         return self.places[metric, prop, self.eps[-1] if eps is None else eps]
+
+    @property
+    def radii(self) -> tuple[float, ...]:
+        """In ascending order."""
+        return self.eps
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds per sample; None for none."""
+        return self.shared.get("timeout")
 
     @property
     def any(self) -> RobustnessSettings:
@@ -153,9 +159,8 @@ class ManySettings:
         """What `to_json` gave; lists become tuples and what is missing is None. Raises InputError."""
         own = {f.name for f in fields(ManySettings)} - {"shared"}
         shared = plain_settings(RobustnessSettings, {k: v for k, v in values.items() if k not in own})
-        grid: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in own}
-        lists = (grid.get(k) for k in ("metrics", "props", "eps"))
-        if not all(isinstance(v, tuple) for v in lists) or type(grid.get("batch", 0)) is not int:
-            raise InputError("run.toml is damaged: metrics, props and eps are lists, and batch is a whole number; restore it")
+        grid = plain_settings(ManySettings, {k: v for k, v in values.items() if k in own})
+        lacking = [name for name in ("metrics", "props", "eps") if name not in grid]
+        if lacking:
+            raise InputError(f"run.toml is damaged: it lacks {lacking[0]}; restore it or choose another --run")
         return ManySettings(**grid, shared=shared)
-

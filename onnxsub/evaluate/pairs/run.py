@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +13,12 @@ from typing import Any
 from onnxsub.evaluate.able import probe
 from onnxsub.evaluate.drive import GRACE, Driven, Report, RunOptions, drive
 from onnxsub.evaluate.engine import Engine
+from onnxsub.evaluate.job import Plain
 from onnxsub.evaluate.ledger import Ledger, Unit, UnitKey
 from onnxsub.evaluate.pairs.settings import PairSettings
 from onnxsub.evaluate.plan import Plan
 from onnxsub.evaluate.samples import Samples, anchor_of
 from onnxsub.evaluate.tables import write_results
-from onnxsub.evaluate.task import Attacked, Outcome
 from onnxsub.metrics.adversarial import AdversarialOptions, Anchor, Pair
 from onnxsub.metrics.adversarial_pairs import Found, Pairs
 from onnxsub.model import load_model
@@ -76,7 +76,7 @@ class _Census:
 
 
 @dataclass(frozen=True, eq=False)
-class PairJob:
+class PairJob(Plain):
     """One unit per model, sample that it classifies rightly, and target class."""
 
     plan: Plan[PairSettings]
@@ -127,18 +127,6 @@ class PairJob:
     def label(self, row: int) -> int | None:
         y = self.plan.samples.y
         return None if y is None else int(y[row])
-
-    def block(self, unit: Unit) -> tuple[int, ...]:
-        return ()
-
-    def attacked(self, unit: Unit, ledger: Ledger, shape: tuple[int, ...]) -> Attacked | None:
-        return None
-
-    def followers(self, unit: Unit, outcome: Outcome) -> Mapping[str, Mapping[str, Any]]:
-        return {}
-
-    def watch(self, units: Iterable[Unit]) -> None:
-        return None
 
     def conclude(self, ledger: Ledger, folder: Path) -> tuple[Pairs, ...]:
         done: dict[str, list[tuple[Unit, Pair]]] = {entry.name: [] for entry in self.plan.models}

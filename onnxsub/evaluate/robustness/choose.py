@@ -1,4 +1,4 @@
-"""Which samples a metric takes."""
+"""Which samples a run takes: the same for every model and place."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 from onnxsub.errors import OptionError
 from onnxsub.evaluate.labels import Classes
-from onnxsub.evaluate.robustness.settings import RobustnessSettings
+from onnxsub.evaluate.robustness.grid import Grid
 from onnxsub.evaluate.samples import PREDICTED, Choice, Samples, read_samples
 from onnxsub.metrics.globally import shuffled
 from onnxsub.metrics.intervals import require_samples
@@ -15,7 +15,7 @@ __all__ = ["choose"]
 
 
 def choose(
-    settings: RobustnessSettings,
+    settings: Grid,
     source: str | os.PathLike[str],
     choice: Choice,
     array: str | None = None,
@@ -32,13 +32,15 @@ def choose(
     """
     if not settings.needs_label:
         if labels not in (None, PREDICTED):
-            raise OptionError(f"--labels: property {settings.prop} does not speak of classes; leave it out")
+            named = " and ".join(dict.fromkeys(prop for _, prop, _ in settings.places))
+            raise OptionError(f"--labels: property {named} does not speak of classes; leave it out")
         labels = PREDICTED
     samples = read_samples(source, choice, array, labels, classes)
-    if settings.error is None or settings.sequential:
+    (place, *_) = settings.places.values()
+    if place.error is None or place.sequential:
         return samples
-    low, high = settings.values
-    needed = require_samples(len(samples.index), settings.error, settings.confidence, high - low)
+    low, high = place.values
+    needed = require_samples(len(samples.index), place.error, place.confidence, high - low)
     # a data set may be sorted by class: the first rows of it are no random sample
-    rows = sorted(shuffled(len(samples.index), settings.seed)[:needed])
+    rows = sorted(shuffled(len(samples.index), place.seed)[:needed])
     return read_samples(source, Choice(tuple(samples.index[i] for i in rows)), array, labels, classes)

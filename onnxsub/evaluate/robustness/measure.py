@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from onnxsub.evaluate.robustness.holds import holds
 from onnxsub.evaluate.robustness.row import SampleRow
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.robustness.tally import Tally, verdict_of
@@ -14,7 +15,7 @@ from onnxsub.evaluate.robustness.values import bracket_of
 from onnxsub.evaluate.robustness.words import near_words, point_words, proof_words, property_words, value_words
 from onnxsub.metrics.globally import GlobalEstimate, estimate_sequential, estimate_share, estimate_values
 from onnxsub.metrics.intervals import Interval, clopper_pearson, hoeffding_interval
-from onnxsub.metrics.pointwise import Rho, frequency, frequency_interval, severity
+from onnxsub.metrics.pointwise import Rho, estimated, frequency, frequency_interval, severity
 
 __all__ = ["Measure", "measure", "rhos_of"]
 
@@ -76,14 +77,15 @@ def _satisfaction(rows: Sequence[SampleRow], counts: Tally, s: RobustnessSetting
 
 def _security(rows: Sequence[SampleRow], counts: Tally, s: RobustnessSettings) -> Measure:
     n, stood = len(rows), len(counts.undecided)
-    sure = stood - sum(r.status == "failed" for r in rows)  # a unit that broke off is no attack that failed
+    sure = sum(holds(r, s) is True for r in rows)  # a unit that broke off, or that time ended, is no attack that failed
     guarantee = (
         "Every violated sample has a counterexample that onnxruntime confirmed, so at most this share is robust. That the attack "
         "failed proves nothing: the share that is robust may be smaller, down to zero. "
         f"{_POPULATION}, and of this attack only ({_percent(s.confidence)} confidence)."
     )
-    quantity = f"constraint security: share of samples of which the attack could not refute that {property_words(s)}"
-    counted = _counted(s, "undecided means that the attack failed")
+    attack = "the attack" if s.attack is None else f"the attack ({s.attack})"
+    quantity = f"constraint security: share of samples of which {attack} could not refute that {property_words(s)}"
+    counted = _counted(s, "undecided means that the attack failed; where a limit ended it, it counts in the upper end only")
     return Measure(quantity, sure / n, stood / n, counted, _between(sure, stood, n, s.confidence), n, guarantee)
 
 
@@ -120,7 +122,17 @@ def _pointwise(rows: Sequence[SampleRow], counts: Tally, s: RobustnessSettings) 
     counted = "a misclassified sample has the distance 0; one of which a bracket is known may or may not lie within the radius"
     near = None if mean is None else {"lower": mean[0], "upper": mean[1]}
     interval = frequency_interval(rhos, s.eps, s.confidence)
-    return Measure(quantity, low, high, counted, interval, len(rhos), guarantee, {"severity": near})
+    often, far = estimated([_taken(r) for r in rows], s.eps)
+    told = {"frequency": often, "severity": far, "by": s.via or s.distances}
+    return Measure(quantity, low, high, counted, interval, len(rhos), guarantee, {"severity": near, "estimated": told})
+
+
+def _taken(row: SampleRow) -> float:
+    """What is taken for the distance of a sample: of a substitute its own, else the nearest point that is known."""
+    if row.status == "misclassified":
+        return 0.0
+    found = row.upper if row.value is None else row.value
+    return math.inf if found is None else found
 
 
 def _global(rows: Sequence[SampleRow], counts: Tally, s: RobustnessSettings) -> Measure:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onnxsub.errors import InputError
+from onnxsub.evaluate.robustness.cell import Cell
 from onnxsub.evaluate.robustness.measure import Measure
 from onnxsub.evaluate.robustness.row import SampleRow
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
-from onnxsub.evaluate.robustness.tally import Tally, verdict_of
+from onnxsub.evaluate.robustness.tally import Tally
 from onnxsub.evaluate.tables import results_of
 from onnxsub.results import VERSION
 from onnxsub.shown import Shown, number
@@ -24,18 +26,14 @@ class RobustnessResult(Shown):
 
     Attributes:
         folder: of the run. plan: content of its `run.toml`.
-        rows: one per sample, in the order of the units. used: how many of them, from the first on, the measure is made of.
-        counts: of those rows. measure: estimate, interval and guarantee.
+        cells: every model at every place of the grid; one model, metric, property and radius have one.
         units: number of units by state. finished: no unit is left, or enough are done. interrupted: ended by Ctrl-C.
         failures: reason -> how often. done_now, wall_s, busy_s: see `onnxsub.evaluate.drive.Driven`.
     """
 
     folder: Path
     plan: Mapping[str, Any]
-    rows: tuple[SampleRow, ...]
-    used: int
-    counts: Tally
-    measure: Measure
+    cells: tuple[Cell, ...]
     units: Mapping[str, int]
     finished: bool
     interrupted: bool
@@ -45,47 +43,75 @@ class RobustnessResult(Shown):
     busy_s: float
 
     @property
+    def alone(self) -> bool:
+        """Whether the run is about one model, metric, property and radius."""
+        return bool(self.plan["schema"] == RobustnessSettings.SCHEMA)
+
+    @property
+    def cell(self) -> Cell:
+        """The only one. Raises InputError where there are several."""
+        if len(self.cells) != 1:
+            raise InputError(f"this run has {len(self.cells)} figures; take one of its cells, or cell_of(model=..., eps=...)")
+        return self.cells[0]
+
+    def cell_of(self, **where: Any) -> Cell:
+        """The cell of a `model`, `metric`, `prop` and `eps`, as far as they are needed. Raises InputError where it is not one."""
+        found = [c for c in self.cells if all(_place(c).get(k) == v for k, v in where.items())]
+        if len(found) != 1:
+            raise InputError(f"{len(found)} of {len(self.cells)} figures are of {where}; name model, metric, prop and eps of one")
+        return found[0]
+
+    @property
+    def rows(self) -> tuple[SampleRow, ...]:
+        """One per sample, of the only cell, in the order of the units."""
+        return self.cell.rows
+
+    @property
+    def used(self) -> int:
+        """How many of the rows, from the first on, the measure is made of."""
+        return self.cell.used
+
+    @property
+    def counts(self) -> Tally:
+        """Of those rows."""
+        return self.cell.counts
+
+    @property
+    def measure(self) -> Measure:
+        """Estimate, interval and guarantee of the only cell."""
+        return self.cell.measure
+
+    @property
     def line(self) -> str:
+        if not self.alone:
+            return f"{str(self.folder)!r}: {len(self.plan['model']):,} models, {len(self.cells):,} figures"
         m = self.measure
         ends = number(m.lower) if m.lower == m.upper else f"{number(m.lower)} to {number(m.upper)}"
         return f"{str(self.folder)!r}: {self.plan['settings']['metric']} {ends} of {m.samples:,} samples"
 
     @property
     def nothing_decided(self) -> bool:
-        """Whether every sample that the measure is made of failed or stayed undecided.
-
-        An attack that fails and points that all satisfy are the answers of `security` and `accuracy`, and what an attack comes to
-        that of `approximate`: there only failures count.
-        """
-        settings = RobustnessSettings.from_json(self.plan["settings"])
-        answers = settings.metric in ("security", "accuracy") or settings.approximate is not None
-        seen = [row for row in self.rows[: self.used] if row.status != "pending"]
-        open_ = [row.status == "failed" or (not answers and verdict_of(row, settings) == "undecided") for row in seen]
-        return bool(seen) and all(open_)
+        """Whether no sample is decided at any place, though some were looked at."""
+        return any(cell.counts.seen for cell in self.cells) and all(cell.nothing_decided for cell in self.cells)
 
     def to_json(self, *, indices: bool = False) -> dict[str, Any]:
-        """The document `onnxsub.robustness/1`.
+        """The document `onnxsub.robustness/1`, of several models or places `onnxsub.robustness-many/1`.
 
         Args:
             indices: also the positions of the samples behind each count.
         """
-        counts = asdict(self.counts)
-        (model,) = self.plan["model"]
-        interval = self.measure.interval
         table, parquet = results_of(self.folder)
+        models = [{k: model[k] for k in ("name", "path", "sha256")} for model in self.plan["model"]]
+        about = {"data": self.plan["data"], "settings": self.plan["settings"]}
+        if self.alone:
+            what = {"model": models[0], **about, **self.cell.figures(indices=indices)}
+        else:
+            what = {"models": models, **about, "blocks": [cell.to_json(indices=indices) for cell in self.cells]}
         return {
-            "schema": "onnxsub.robustness/1",
+            "schema": "onnxsub.robustness/1" if self.alone else "onnxsub.robustness-many/1",
             "version": VERSION,
             "run": str(self.folder),
-            "model": {k: model[k] for k in ("name", "path", "sha256")},
-            "data": self.plan["data"],
-            "settings": self.plan["settings"],
-            **{name: len(found) for name, found in counts.items()},
-            **({"index": {name: list(found) for name, found in counts.items()}} if indices else {}),
-            "estimate": self.measure.estimate(),
-            "interval": None if interval is None else interval.to_json(),
-            "samples": self.measure.samples,
-            "guarantee": self.measure.guarantee,
+            **what,
             "units": dict(self.units),
             "finished": self.finished,
             "interrupted": self.interrupted,
@@ -95,3 +121,8 @@ class RobustnessResult(Shown):
             "done_now": self.done_now,
             "time_s": {"total": self.wall_s, "busy": self.busy_s},
         }
+
+
+def _place(cell: Cell) -> dict[str, Any]:
+    s = cell.settings
+    return {"model": cell.model, "metric": s.metric, "prop": s.prop, "eps": s.eps}

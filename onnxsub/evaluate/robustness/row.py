@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from onnxsub.evaluate.ledger import Ledger, Unit
+from onnxsub.evaluate.ledger import Unit
+from onnxsub.evaluate.robustness.grid import Grid, Place
+from onnxsub.evaluate.robustness.kinds import BATCH, kind_of
 
-__all__ = ["SampleRow", "row_of", "sample_rows"]
+__all__ = ["CellRow", "SampleRow", "placed_rows", "row_of"]
+
 
 @dataclass(frozen=True)
 class SampleRow:
@@ -23,7 +27,7 @@ class SampleRow:
         reason: one line.
         lower, upper: of a distance: the bracket of `rho`, `inf` where nothing bounds it. Of a verdict: what is known of the extreme
             of the property's quantity. Of uniform points: the Clopper-Pearson interval of the share that satisfies.
-        value: that quantity at the witness. distance: of the witness.
+        value: that quantity at the witness; of a distance by a substitute, that of the substitute. distance: of the witness.
         satisfied, drawn: uniform points.
         time_total: seconds of the unit. time_attack: of them, of the attack.
     """
@@ -73,7 +77,61 @@ def row_of(unit: Unit) -> SampleRow:
     )
 
 
-def sample_rows(ledger: Ledger | Iterable[Unit]) -> Iterator[SampleRow]:
-    """All rows, in the order of the units."""
-    for unit in ledger.units() if isinstance(ledger, Ledger) else ledger:
-        yield row_of(unit)
+@dataclass(frozen=True)
+class CellRow(SampleRow):
+    """What is known of one sample at one place of a grid.
+
+    Attributes:
+        model, metric, prop, eps: the place. The others: see `SampleRow`.
+    """
+
+    model: str
+    metric: str
+    prop: str
+    eps: float
+
+    @staticmethod
+    def of(model: str, place: Place, row: SampleRow) -> CellRow:
+        """A row with its place."""
+        return CellRow(**vars(row), model=model, metric=place[0], prop=place[1], eps=place[2])
+
+
+def placed_rows(units: Iterable[Unit], grid: Grid, index: Sequence[int]) -> Iterator[tuple[str, Place, SampleRow]]:
+    """All rows with their model and place, in the order of the units.
+
+    Args:
+        index: positions of all samples of the run.
+    """
+    places: dict[tuple[str, str], list[Place]] = {}
+    for place, settings in grid.places.items():
+        places.setdefault((kind_of(settings, grid.batch), "" if grid.alone else place[1]), []).append(place)
+    at = {i: number for number, i in enumerate(index)}
+    for unit in units:
+        own = places[unit.kind, unit.method or ""]
+        if unit.kind == BATCH:
+            first = at[unit.sample]
+            for place, rows in zip(own, batch_rows(unit, index[first : first + grid.batch], len(own)), strict=True):
+                yield from ((unit.model, place, row) for row in rows)
+            continue
+        row = row_of(unit)
+        yield from ((unit.model, place, row) for place in own if unit.gamma is None or place[2] == unit.gamma)
+
+
+def batch_rows(unit: Unit, index: Sequence[int], radii: int) -> Iterator[list[SampleRow]]:
+    """The rows of a batch, radius by radius, in any state of its unit."""
+    empty = row_of(replace(unit, state="pending", result=None)) if unit.state == "done" else row_of(unit)
+    result = unit.result or {}
+    seconds = None if unit.seconds is None else unit.seconds / max(len(index) * radii, 1)
+    for number in range(radii):
+        if unit.state != "done":
+            yield [replace(empty, index=i, time_total=seconds) for i in index]
+            continue
+        columns: dict[str, Any] = result["radii"][number]
+        yield [
+            replace(
+                empty, index=i, label=result["label"][k], predicted=result["predicted"][k], status=columns["status"][k],
+                reason=columns["reason"][k], value=columns["value"][k], distance=columns["distance"][k], verifier="attack",
+                lower=columns["lower"][k], upper=columns["upper"][k], time_total=seconds, time_attack=seconds,
+            )
+            for k, i in enumerate(index)
+        ]  # fmt: skip

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from onnxsub.errors import OptionError
+from onnxsub.evaluate.robustness.one_place import OnePlace
 from onnxsub.evaluate.settings import plain_settings
 from onnxsub.metrics.intervals import check_confidence, hoeffding_samples
 from onnxsub.reading import Reading
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["DISTANCES", "METRICS", "RobustnessSettings", "heeding", "option_name"]
 
 METRICS = ("satisfaction", "security", "accuracy", "pointwise", "global")
-DISTANCES = ("exact", "substitute", "attack", "region")
+DISTANCES = ("exact", "substitute", "attack", "region", "lbfgs")
 
 _BELONGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -44,7 +45,7 @@ _BELONGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 _FILL: Mapping[str, Any] = MappingProxyType({"verifier": "bab", "solver": "highs", "draws": 1000})
 _PROVING = ("verifier", "solver", "nodes")
-_UNPROVED = ("attack", "region")
+_UNPROVED = ("attack", "region", "lbfgs")
 _OPTION = MappingProxyType({"value_range": "--range"})
 
 
@@ -59,7 +60,7 @@ def heeding(field: str) -> tuple[str, ...] | None:
 
 
 @dataclass(frozen=True)
-class RobustnessSettings:
+class RobustnessSettings(OnePlace):
     """One metric of one property. None for what the metric does not heed, and for defaults; both are filled in when made.
 
     Attributes:

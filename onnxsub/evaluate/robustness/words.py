@@ -87,6 +87,11 @@ def proof_words(s: RobustnessSettings) -> str:
             "The distances are those within the linear region of each sample, so they bound the true ones from above only; "
             f"{confirmed}, nothing is proved robust."
         )
+    if s.distances == "lbfgs":
+        return (
+            "The distances are those of the L-BFGS attack of Szegedy et al. 2014, a baseline, so they bound the true ones from "
+            f"above only; {confirmed}, nothing is proved robust."
+        )
     if s.distances not in (None, "exact", "substitute"):
         raise ValueError(f"nothing says what distances by {s.distances!r} prove; choose one of {', '.join(DISTANCES)}")
     if s.verifier not in (None, "bab", "milp"):

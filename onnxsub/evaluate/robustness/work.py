@@ -25,6 +25,7 @@ from onnxsub.metrics.local import (
 )
 from onnxsub.metrics.region import RegionOptions, region_distance
 from onnxsub.passes.attack import attack
+from onnxsub.passes.attack.lbfgs import lbfgs_attack
 from onnxsub.query import Query
 from onnxsub.verifiers.distance import distance
 from onnxsub.verifiers.result import DistanceResult
@@ -97,6 +98,13 @@ def locate(task: Task, query: Query) -> Done:
             status = "attacked" if found.found else "none-found"
             result = {"status": status, "lower": 0.0, "upper": found.d_adv if found.found else math.inf}
             return Done({**facts, **result, **_times(found.time_s)}, found.x_adv)
+        case "lbfgs":
+            start = time.perf_counter()
+            point = lbfgs_attack(query, budget=budget)
+            status = "none-found" if point is None else "attacked"
+            result = {"status": status, "lower": 0.0, "upper": math.inf if point is None else point.radius}
+            seconds = {"total": time.perf_counter() - start}
+            return Done({**facts, **result, **_times(seconds)}, None if point is None else point.x)
         case "region":
             region = region_distance(query, RegionOptions(nearest_only=True, timeout=s.timeout), budget=budget)
             result = {"status": f"region-{region.status}", "lower": 0.0, "upper": region.distance}
@@ -105,7 +113,9 @@ def locate(task: Task, query: Query) -> Done:
             answer = distance(query, options)
             _check_whole(answer.interrupted)
             witness = answer.witness if answer.original is None else answer.original.witness
-            return Done({**facts, **_bracket(answer, options.limits.tol), **_times(answer.time_s)}, _confirmed(witness))
+            # of a substitute its own distance, which is taken for that of the network where nothing is to be proved
+            own = {} if answer.original is None else {"value": answer.upper}
+            return Done({**facts, **_bracket(answer, options.limits.tol), **own, **_times(answer.time_s)}, _confirmed(witness))
         case other:
             raise ValueError(f"no unit finds distances by {other!r}; choose one of {', '.join(DISTANCES)}")
 
@@ -147,7 +157,6 @@ def _confirmed(witness: Witness | None) -> Any:
 
 
 def _settings(task: Task) -> RobustnessSettings:
-    if isinstance(task.settings, ManySettings):
-        return task.settings.of(task.kind, task.method or "", task.gamma)
-    assert isinstance(task.settings, RobustnessSettings)
-    return task.settings
+    grid = task.settings
+    assert isinstance(grid, RobustnessSettings | ManySettings)
+    return grid.of(task.kind, task.method or "", task.gamma)

@@ -31,7 +31,7 @@ from onnxsub.metrics.local.lipschitz import LipschitzRobustness
 from onnxsub.metrics.local.search import BallJudge
 from onnxsub.metrics.local.standard import NORMS, StandardRobustness
 from onnxsub.metrics.local.strong import StrongClassificationRobustness
-from onnxsub.metrics.local.verdict import LocalVerdict
+from onnxsub.metrics.local.verdict import STOOD, LocalVerdict
 from onnxsub.ops.base import Array
 from onnxsub.query import Query, own_scores, two_classes
 
@@ -105,7 +105,7 @@ def attack_batch(
         left = [i for i in range(len(queries)) if i not in known]
         if left and prop.eps > 0 and not budget.over:
             known |= search.run(prop, left, budget)
-        why = budget.why if budget.over else "the attack found no point; nothing is proved"
+        why = budget.why if budget.over else STOOD
         rows.append([
             replace(known[i], prop=prop) if i in known
             else LocalVerdict.of(query, prop, "undecided", why, verifier="attack", time_s={"total": 0.0})

@@ -16,7 +16,7 @@ from onnxsub.metrics.local.lipschitz import LipschitzRobustness
 from onnxsub.metrics.local.lipschitz_attack import attack_ratio
 from onnxsub.metrics.local.lipschitz_decide import decide_lipschitz
 from onnxsub.metrics.local.search import BallJudge, Found, hunt, search
-from onnxsub.metrics.local.verdict import LocalOptions, LocalVerdict
+from onnxsub.metrics.local.verdict import STOOD, LocalOptions, LocalVerdict
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack import attack
 from onnxsub.query import Query
@@ -98,7 +98,7 @@ def _attack(query: Query, prop: LocalProperty, options: LocalOptions, clock: Bud
             what = prop.counterexamples(query)
             assert what is not None
             point = hunt(query, prop, what, options, clock).witness
-        missed = clock.why if clock.over else "the attack found no point; nothing is proved"
+        missed = clock.why if clock.over else STOOD
         reason = missed if point is None else "a point of the ball that the attack found"
         return Found(False, point, reason, False, {"attack": time.perf_counter() - began})
 

@@ -32,7 +32,7 @@ from onnxsub.metrics.local.lipschitz import LipschitzRobustness
 from onnxsub.metrics.local.search import BallJudge
 from onnxsub.metrics.local.standard import StandardRobustness
 from onnxsub.metrics.local.strong import StrongClassificationRobustness
-from onnxsub.metrics.local.verdict import LocalVerdict
+from onnxsub.metrics.local.verdict import STOOD, LocalVerdict
 from onnxsub.ops.base import Array
 from onnxsub.query import Query
 
@@ -75,7 +75,7 @@ def gradient_attack(
     began = time.perf_counter()
     best = BallJudge(query, near).best(_points(query, near, method, seed, clock))
     confirmed = best.confirmed
-    why = "a point of the ball that the attack found" if confirmed else "the attack found no point; nothing is proved"
+    why = "a point of the ball that the attack found" if confirmed else STOOD
     if not confirmed and clock.over:
         why = clock.why
     witness = best.x.reshape(query.x0.shape).astype(np.float32) if confirmed else None

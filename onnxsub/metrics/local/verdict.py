@@ -18,7 +18,10 @@ from onnxsub.verifiers.ascend import AttackPlan
 from onnxsub.verifiers.options import BabOptions, ExactOptions, Limits, MilpOptions
 from onnxsub.verifiers.registry import check_verifier
 
-__all__ = ["LocalOptions", "LocalVerdict"]
+__all__ = ["STOOD", "LocalOptions", "LocalVerdict"]
+
+STOOD = "the attack found no point; nothing is proved"
+"""The reason of `undecided` where an attack did all that it was asked for."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from onnxsub.ops.base import Array
 from onnxsub.passes.attack.walk import walk_back
 from onnxsub.properties import Property, robustness_property
 from onnxsub.query import Query, make_query
+from onnxsub.scratch import scratch
 from onnxsub.verifiers.external.reader import check_readable
 from onnxsub.verifiers.external.tool import SAT, UNKNOWN, UNSAT, Job, Tool
 from onnxsub.verifiers.referee import Referee
@@ -138,8 +138,8 @@ def inquire(file: Model | str | Path, query: Query, tool: Tool) -> Iterator[Inqu
     model = file if isinstance(file, Model) else load_model(file)
     check_readable(model, tool.reader)
     asked = query_of(model, query)
-    with tempfile.TemporaryDirectory(prefix="onnxsub-", ignore_cleanup_errors=True) as folder:
-        yield Inquiry(asked, tool, Path(folder))
+    with scratch() as folder:
+        yield Inquiry(asked, tool, folder)
 
 
 def query_of(model: Model, query: Query) -> Query:

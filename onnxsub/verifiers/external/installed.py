@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import subprocess
+from pathlib import Path
 
 from onnxsub.errors import MissingDependencyError
 from onnxsub.isolation import python_environment
 from onnxsub.verifiers.external.command import CommandTool
 from onnxsub.verifiers.external.marabou import Marabou
+from onnxsub.verifiers.external.process import run_child
 from onnxsub.verifiers.external.tool import Tool
 
 __all__ = ["check_interpreter", "program_of"]
@@ -31,21 +31,18 @@ def check_interpreter(tool: Tool) -> None:
         return
     try:
         # from the root: a file in the working folder must not stand for a module
-        done = subprocess.run(
-            [tool.python, "-c", _LOOK], cwd="/", capture_output=True, timeout=_LIMIT, check=False,
-            env={**os.environ, **python_environment()},
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
+        done = run_child([tool.python, "-c", _LOOK], cwd=Path("/"), limit=_LIMIT, env=python_environment())
+    except OSError as error:
         raise MissingDependencyError(
             f"--verifier marabou: {tool.python!r} is no interpreter that can be started ({type(error).__name__}); "
             "name another one: --verifier marabou:PYTHON"
         ) from error
-    if done.returncode == 3:
+    if done.code == 3:
         raise MissingDependencyError(
             f"--verifier marabou: {tool.python!r} has no maraboupy; run `pip install maraboupy==2.0.0` there, "
             "or name another interpreter"
         )
-    if done.returncode != 0:
+    if done.code != 0:
         raise MissingDependencyError(
-            f"--verifier marabou: {tool.python!r} is no Python interpreter (exit code {done.returncode}); name one: marabou:PYTHON"
+            f"--verifier marabou: {tool.python!r} is no Python interpreter (exit code {done.code}); name one: marabou:PYTHON"
         )

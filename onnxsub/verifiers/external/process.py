@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import secrets
@@ -16,11 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from onnxsub import family
+
 __all__ = ["Finished", "run_child"]
 
 _CAP = 64 * 2**20
 _PIECE = 2**16
-_SWEEPS = 200
+_LAST = 5.0
+"""Seconds for what has been told to end."""
 _MARK = "ONNXSUB_CHILD"
 """Environment variable by which descendants are known again, also those that left the session."""
 
@@ -65,7 +69,7 @@ def run_child(
     env: Mapping[str, str] | None = None,
     cap: int = _CAP,
 ) -> Finished:
-    """Runs a command to its end or to its limit. No process that it started is left behind, also after Ctrl-C.
+    """Runs a command to its end or to its limit. No process that it started is left behind, also where this one is killed.
 
     Args:
         cwd: folder that it runs in.
@@ -77,15 +81,18 @@ def run_child(
     Raises:
         OSError: it cannot be started.
     """
-    mark = secrets.token_hex(16)
+    mark = _Guardian.mark()
+    (word,) = ("=".join(pair) for pair in mark.items())
+    _Guardian.start()
     began = time.perf_counter()
     with tempfile.TemporaryFile() as source:
         source.write(stdin)
         source.seek(0)
         child = subprocess.Popen(
             list(command), stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd,
-            env={**os.environ, **(env or {}), _MARK: mark}, start_new_session=True,
+            env={**os.environ, **(env or {}), **mark}, start_new_session=True,
         )  # fmt: skip
+        _Guardian.told("+", child.pid)
     assert child.stdout is not None
     assert child.stderr is not None
     readers = [_Reader(child.stdout, cap), _Reader(child.stderr, cap)]
@@ -95,8 +102,9 @@ def run_child(
             code = child.wait(None if limit is None else max(limit, 0.0))
     finally:
         # also after a good end: a helper that is still there would hold the pipes and the processor
-        _end_family(child, mark)
+        _end_family(child, word)
         child.wait()
+        _Guardian.told("-", child.pid)
         out, err = (reader.end() for reader in readers)
     return Finished(code, out, err, any(r.truncated for r in readers), time.perf_counter() - began)
 
@@ -120,45 +128,63 @@ class _Reader(threading.Thread):
                 self.truncated = self.truncated or len(piece) > room
 
     def end(self) -> bytes:
-        """What was kept. Returns once the writers of the pipe are gone."""
-        self.join()
+        """What was kept. The writers of the pipe are gone; one that could not be killed is not waited for."""
+        self.join(_LAST)
         return bytes(self._kept)
 
 
-def _end_family(child: subprocess.Popen[bytes], mark: str) -> None:
-    """Kills the child and its descendants, again and again until none is left: one may be forking at that moment."""
+class _Guardian:
+    """A process that outlives this one, whatever ends it, and then ends the tools that it was running."""
+
+    word = f"{_MARK}={secrets.token_hex(16)}"
+    owner = 0
+    stdin: IO[bytes] | None = None
+
+    @classmethod
+    def mark(cls) -> dict[str, str]:
+        """The variable that a child is known by."""
+        name, _, token = cls.word.partition("=")
+        return {name: f"{token}.{secrets.token_hex(8)}."}
+
+    @classmethod
+    def start(cls) -> None:
+        """Starts it, once."""
+        if sys.platform == "win32" or not sys.executable or cls.owner == os.getpid():
+            return
+        cls.owner = os.getpid()  # after a fork every process has its own
+        with contextlib.suppress(OSError):
+            child = subprocess.Popen(
+                [sys.executable, "-I", "-S", family.__file__, cls.word], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL, cwd="/", env={}, start_new_session=True,
+            )  # fmt: skip
+            cls.stdin = child.stdin
+            atexit.register(cls.leave, child)
+
+    @classmethod
+    def told(cls, sign: str, leader: int) -> None:
+        """`+`: the session of this child belongs to us from now on; `-`: no longer."""
+        with contextlib.suppress(OSError, ValueError):
+            if cls.stdin is not None:
+                cls.stdin.write(f"{sign}{leader}\n".encode())
+                cls.stdin.flush()
+
+    @classmethod
+    def leave(cls, child: subprocess.Popen[bytes]) -> None:
+        """Lets it end."""
+        if cls.owner != os.getpid() or cls.stdin is None:
+            return
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            cls.stdin.close()
+            child.wait(_LAST)
+
+
+def _end_family(child: subprocess.Popen[bytes], word: str) -> None:
+    """Kills the child and its descendants."""
     if sys.platform == "win32":
         if child.poll() is None:
             subprocess.run(["taskkill", "/T", "/F", "/PID", str(child.pid)], capture_output=True, check=False)
-        return
-    if not Path("/proc/self/stat").exists():
+    elif Path("/proc/self/environ").exists():
+        family.end_family(word, (child.pid,))
+    else:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
-        return
-    for _ in range(_SWEEPS):
-        members = _members(child.pid, mark)
-        if not members:
-            return
-        for pid in members:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.01)
-
-
-def _members(leader: int, mark: str) -> list[int]:
-    """Living processes of the leader's session, or with the mark in their environment."""
-    wanted = f"{_MARK}={mark}".encode()
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            # state, parent, group, session follow the name, which may hold blanks and parentheses
-            state, _, _, session = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:4]
-            if state in "ZX":
-                continue
-            if int(session) == leader or wanted in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-        except (OSError, ValueError):  # it ended meanwhile, or is another user's
-            continue
-    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from onnxsub.properties.fit import logit_clause
 from onnxsub.properties.property import Case, Property
 from onnxsub.properties.rows import as_margin_network, row_set
 from onnxsub.runtime import Runtime
+from onnxsub.scratch import scratch
 from onnxsub.verifiers.ascend import AttackPlan, ascend
 from onnxsub.verifiers.external.reader import check_readable
 from onnxsub.verifiers.external.tool import SAT, UNSAT, Job, Tool
@@ -57,8 +57,7 @@ class _Boxes:
 
     def run(self) -> None:
         runtime = Runtime(self._model, threads=1)
-        with tempfile.TemporaryDirectory(prefix="onnxsub-", ignore_cleanup_errors=True) as name:
-            folder = Path(name)
+        with scratch() as folder:
             path = folder / "model.onnx"
             # a copy, so that what is read is what was checked
             save_model(self._model.form, path)
