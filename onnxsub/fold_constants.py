@@ -178,6 +178,8 @@ class _Folder:
             inputs = [n for n in inputs if 0 not in self.shapes.get(n, ())] or inputs
             if len(inputs) == 1 < len(node.input):
                 op_type = "Identity"
+        if op_type == "Cast" and not node.domain and self.casts_to_its_type(node):
+            op_type = "Identity"  # a truth stays one: as a test of a number it would jump there
         names = [n for n in (*inputs, *outputs) if n]
         if node.op_type == "Reshape" and not node.domain and node.input[0] in self.shapes and node.output[0] in self.shapes:
             before, after = self.shapes[node.input[0]], self.shapes[node.output[0]]
@@ -196,6 +198,10 @@ class _Folder:
             constants={n: self.constants[n] for n in inputs if n in self.constants},
             shapes={n: self.shapes[n] for n in names if n in self.shapes},
         )
+
+    def casts_to_its_type(self, node: NodeProto) -> bool:
+        kind = self.types.get(node.input[0])
+        return kind is not None and kind.tensor_type.elem_type == next(a.i for a in node.attribute if a.name == "to")
 
     def infer(self, node: NodeProto) -> None:
         """Record the outputs' types, as far as ONNX knows the operator and its inputs' types are known."""

@@ -106,6 +106,23 @@ def test_graphs_with_jumps(spell: Callable[[Graph], str], eps: float) -> None:
             assert ((f >= least - 1e-5) & (f <= most + 1e-5)).all(), method
 
 
+def shrunk(g: Graph) -> str:
+    """Hardshrink, as PyTorch's tracing exporter writes it: truths are cast to BOOL again."""
+    tests = [g("Cast", g(kind, "x", at), to=TensorProto.BOOL) for kind, at in (("Greater", 0.5), ("Less", -0.5))]
+    return g("Where", g("Or", *tests), "x", 0.0)
+
+
+def test_a_truth_that_is_cast_to_a_truth_stays_one() -> None:
+    model = load_model(classifier(shrunk))
+    assert [n.op_type for n in model.nodes].count("Cast") == 0
+    network = with_room(lower(model), -1.0, 1.0)
+    x = np.random.default_rng(1).uniform(-1, 1, (3, 5)).astype(F32)
+    (want,) = run(model.source, {"x": x[None]})
+    low, high = (t.numpy() for t in compute_bounds(network, x - 1e-6, x + 1e-6, "crown").output)
+    assert ((want >= low - 1e-5) & (want <= high + 1e-5)).all()
+    assert (high - low <= 1e-3).all()  # no element is beside a jump
+
+
 def test_the_room_of_a_jump_is_what_float32_rounds() -> None:
     network = with_room(lower(load_model(classifier(has_its_threshold))), -1.0, 1.0)
     (jump,) = [op for op in network.ops if isinstance(op, Jump)]

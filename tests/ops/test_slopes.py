@@ -154,3 +154,23 @@ def test_a_maximum_of_what_is_no_number_has_all_slopes() -> None:
     ((centre, radius),) = op.transpose_slopes((one, torch.zeros_like(one)), (low, high))
     assert ((centre - radius).isnan() | (centre - radius <= 0)).all()
     assert ((centre + radius).isnan() | (centre + radius >= 1)).all()
+
+
+@pytest.mark.parametrize(("op", "opset"), [
+    ("Gelu", 20), ("Mish", 18), ("HardSwish", 14), ("Swish", 24), ("Elu", 7), ("Selu", 7), ("Celu", 12), ("Softplus", 7),
+    ("Softsign", 7), ("Sigmoid", 7), ("Tanh", 7), ("Erf", 13),
+])  # fmt: skip
+def test_an_interval_without_an_end_has_the_slopes_of_its_limit(op: str, opset: int) -> None:
+    """From a number far out to infinity the slope is what it is there, to 1e-5; Softsign gets there slowly."""
+    function = Case(op, ((1,),), opsets=(opset,)).op1()
+    assert isinstance(function, Activation)
+    inf, far = torch.full((1, 1), math.inf, dtype=torch.float64), torch.full((1, 1), 1e4, dtype=torch.float64)
+    for ends, near in (((far, inf), far), ((-inf, -far), -far)):
+        low, high = function.slopes(*ends)
+        at_low, at_high = function.slopes(near, near)
+        assert low.isfinite().all()
+        assert high.isfinite().all()
+        assert (high - low <= 1e-5).all()
+        assert ((low <= at_low + 1e-12) & (high >= at_high - 1e-12)).all()
+    low, high = function.slopes(-inf, inf)
+    assert (high - low <= 2.01).all()  # of HardSwish, whose slopes are the farthest apart
