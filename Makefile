@@ -4,6 +4,10 @@
 # make plain  source distribution and wheel, the wheel with the newest versions of everything, without constraints (but for torch), and
 #             in that environment the README's commands and every command with --json
 # make docs   the documentation as a site, built strictly, notebooks executed: site/index.html
+# make fuzz   malformed inputs for HOURS (1), in processes that are watched
+# make sbom   sbom.json (CycloneDX): the package with every extra, in the versions of constraints.txt
+# make hashes compares what pip would install with the hashes in constraints.txt
+# make notices  THIRD_PARTY_NOTICES.md anew
 # make clean  removes what the others made, except the environment
 #
 # PYTHON  the interpreter that makes the environment, 3.11 or newer
@@ -14,11 +18,12 @@ PYTHON ?= python3
 VENV   ?= .venv
 ARGS   ?=
 JOBS   ?= auto
+HOURS  ?= 1
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint docs plain clean
+.PHONY: demo test lint docs plain fuzz sbom hashes notices clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -44,8 +49,29 @@ plain: $(BIN)/pip
 		"$$(ls $(VENV)/dist/*.whl)[cpu,report]" $$(grep '^torch==' constraints.txt)
 	$(BIN)/python .ci/commands.py $(BIN)
 
+fuzz: $(VENV)/.test
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --hours $(HOURS) $(ARGS)
+
+# an environment of what a user has, and one of the tool, so that neither the tool nor the tests are listed
+sbom:
+	rm -rf $(VENV)-sbom
+	$(PYTHON) -m venv $(VENV)-sbom/user
+	$(PYTHON) -m venv $(VENV)-sbom/tool
+	$(VENV)-sbom/user/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt ".[cpu,all]"
+	$(VENV)-sbom/user/bin/python -m pip uninstall --quiet --yes pip
+	$(VENV)-sbom/tool/bin/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0
+	$(VENV)-sbom/tool/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible --of JSON \
+		-o sbom.json $(VENV)-sbom/user/bin/python
+	rm -rf $(VENV)-sbom
+
+hashes: $(BIN)/pip
+	$(BIN)/python scripts/supply/hashes.py check $(ARGS)
+
+notices: $(VENV)/.test
+	$(BIN)/python scripts/supply/notices.py > THIRD_PARTY_NOTICES.md
+
 clean:
-	rm -rf demo-out build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo-out build dist site sbom.json .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # bin/pip comes last, so an environment whose making was interrupted is made again
 $(BIN)/pip:

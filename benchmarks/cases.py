@@ -1,4 +1,4 @@
-"""Inputs built to hurt, kinds 01 to 10: is every answer of the command line the right one?
+"""Inputs built to hurt, kinds 01 to 14: is every answer of the command line the right one?
 
     python -m benchmarks.cases [--cases DIR] [--kinds 01,02] [--no-stored] [--no-variants] [--in-process] [--only TEXT] [--all]
 
@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from benchmarks.case_hostile import hostile
 from benchmarks.case_judges import (
     Question,
     anchored,
@@ -175,7 +176,7 @@ def main() -> int:
     if not args.no_stored:
         if not args.cases.is_dir():
             sys.exit(f"no examples in {args.cases}; name the folder with --cases, or give --no-stored")
-        questions += stored(args.cases)
+        questions += [*stored(args.cases), *hostile(args.cases)]
     if not args.no_variants:
         makers = NUMBERS | SHAPES
         questions += [q for kind in sorted(makers) if not kinds or kind in kinds for q in makers[kind]()]

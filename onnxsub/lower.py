@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from onnxsub.errors import UnsupportedOperatorError
+from onnxsub.errors import OnnxsubError, UnsupportedOperatorError
+from onnxsub.files import one_line
 from onnxsub.network import Network
 from onnxsub.ops import READERS
 from onnxsub.ops.base import Operator, Shape
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from onnxsub.model import Model
 
 __all__ = ["lower", "lower_nodes", "unsupported"]
+
+_MISFITS = (ValueError, IndexError, KeyError, TypeError, OverflowError, ZeroDivisionError)
 
 
 def lower(model: Model) -> Network:
@@ -67,4 +70,9 @@ def _read(node: Node) -> tuple[Operator, ...]:
         raise node.refuse(WHY.get(node.op_type, "it is not in the operator table (docs/adding_an_op.md says how to add it)"))
     if not node.variables:
         raise node.refuse("it does not depend on the network's input; fold its value into a constant")
-    return read_moved(node, READERS) if moved(node) else reader(node)
+    try:
+        return read_moved(node, READERS) if moved(node) else reader(node)
+    except OnnxsubError:
+        raise
+    except _MISFITS as error:  # what the checker of onnx lets pass: a slope of two numbers for three channels, a bound of none
+        raise node.refuse(f"its inputs or attributes do not fit each other ({one_line(error, 120)})") from error

@@ -29,6 +29,7 @@ OUTSIDE = {
     "CHANGELOG.md": "project/changelog.md",
     "PERFORMANCE.md": "project/performance.md",
     "SECURITY.md": "project/security.md",
+    "THIRD_PARTY_NOTICES.md": "project/third-party.md",
     "benchmarks/RESULTS.md": "project/results.md",
     "models/README.md": "project/models.md",
 }

@@ -20,6 +20,7 @@ from onnxsub.errors import InputError, ModelError, OptionError, OutputError, Uns
 from onnxsub.evaluate.arrays import read_arrays
 from onnxsub.files import write_atomic
 from onnxsub.limits import VARIABLE, Limits, limits, parse_limits
+from onnxsub.lower import lower
 from onnxsub.model import load_model
 from onnxsub.properties import load_property, parse_property
 from onnxsub.query import make_query
@@ -111,6 +112,22 @@ def test_an_unknown_operator_is_refused_before_it_runs(monkeypatch: pytest.Monke
     outputs = "\n".join(f"(declare-const Y_{i} Real)" for i in range(3))
     with pytest.raises(UnsupportedOperatorError, match="CumSum"):
         property_spec(model, parse_property(f"{inputs}\n{outputs}\n(assert (<= Y_0 Y_1))"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("PRelu", {"s": np.ones(3, dtype=np.float32)}),
+        ("Clip", {"low": np.zeros(0, dtype=np.float32)}),
+        ("BatchNormalization", {"a": np.ones(4), "b": np.ones(4), "c": np.ones(3), "d": np.ones(3)}),
+    ],
+)
+def test_inputs_that_do_not_fit_each_other(kind: str, more: dict[str, np.ndarray]) -> None:
+    """Found by tests/fuzz: the checker of onnx lets them pass."""
+    constants = {name: value.astype(np.float32) for name, value in more.items()}
+    model = load_model(model_of([helper.make_node(kind, ["x", *constants], ["h"])], constants, "h"))
+    with pytest.raises(UnsupportedOperatorError, match="do not fit"):
+        lower(model)
 
 
 def test_an_inference_that_lasts_is_told_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
