@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 
+from onnxsub.cli.main import run as run_cli
 from onnxsub.errors import OnnxsubError
 from onnxsub.evaluate.ledger import Ledger
+from onnxsub.evaluate.plan import Plan
 from onnxsub.evaluate.row import Row, rows_of
 from onnxsub.evaluate.run import LEDGER, PLAN
+from onnxsub.evaluate.samples import Choice, read_samples
 from onnxsub.evaluate.seals import SEALED, plan_checksum
+from onnxsub.evaluate.settings import Settings
 from tests.random_models import random_model
 
 __all__ = [
-    "OPTIONS", "ROOT", "SAMPLES", "UNITS", "begun", "command", "done_units", "facts", "make_files", "rewrite", "rows", "start",
+    "OPTIONS", "ROOT", "SAMPLES", "UNITS", "Call", "begun", "called", "command", "done_units", "facts", "make_files", "rewrite",
+    "rows", "small_plan", "start", "undisturbed",
 ]  # fmt: skip
 
 ROOT = Path(__file__).parents[1]
@@ -81,6 +89,40 @@ def done_units(run: Path) -> int:
         return 0
     with Ledger(run / LEDGER, readonly=True) as ledger:
         return ledger.counts()["done"]
+
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+def called(capfd: pytest.CaptureFixture[str]) -> Call:
+    """`onnxsub ...` in this process."""
+
+    def run(*args: Any) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = run_cli([str(a) for a in args])
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def undisturbed(folder: Path, files: tuple[Path, Path]) -> Path:
+    """A run that nothing disturbed."""
+    run = folder / "undisturbed"
+    with start(command(*files, run, "--json", "--jobs", "2")) as process:
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    document = json.loads(out)
+    assert document["schema"] == "onnxsub.evaluate/2"
+    assert document["units"] == {"pending": 0, "running": 0, "done": UNITS, "failed": 0}
+    assert document["finished"] is True
+    assert [line["samples"] for line in document["table"]] == [SAMPLES] * 4
+    return run
+
+
+def small_plan(files: tuple[Path, Path], labels: str = "predicted", limit: int = 2, **settings: Any) -> Plan:
+    samples = read_samples(files[1], Choice(limit=limit), labels=labels)
+    return Plan.of((str(files[0]),), samples, Settings(gammas=(0.5,), **settings))
 
 
 def rewrite(run: Path, *statements: str) -> None:

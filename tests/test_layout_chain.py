@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, numpy_helper
 
+from onnxsub.budget import Budget
 from onnxsub.errors import InputError, ModelError, UnsupportedOperatorError
-from onnxsub.layouts import LAYOUTS, LayoutContext
+from onnxsub.layouts import LAYOUTS, LayoutContext, folded
 from onnxsub.layouts import chain as layout
 from onnxsub.layouts.chain import chain, chain_network
 from onnxsub.layouts.chain_cover import carry, cover
@@ -31,6 +33,7 @@ from onnxsub.ops.base import Nonlinear
 from onnxsub.ops.relu import Relu
 from onnxsub.ops.substituted import Substituted
 from onnxsub.passes.attack import AttackOptions
+from onnxsub.passes.fold import fold
 from onnxsub.passes.select import SelectOptions
 from onnxsub.passes.substitute import METHODS, Lines, lines, substitute
 from onnxsub.pruning.prune import PruneOptions, prune
@@ -290,7 +293,17 @@ def test_a_chain_that_float32_cannot_hold_on_the_domain_holds_on_the_ball_or_com
     with pytest.raises(ModelError, match="cannot hold layout chain, too far"):
         prune(query, replace(options, exact_on="domain", layout="chain"))
     monkeypatch.setattr(layout, "_complaint", lambda *_: "too far")
+    folds: list[int] = []
+
+    def counted(network: Network, budget: Budget | None = None) -> Network:
+        folds.append(1)
+        return fold(network, budget=budget)
+
+    monkeypatch.setattr(folded, "fold", counted)
     found = prune(query, options)
+    assert len(folds) == 1  # for the chain and for compact
+    gc.collect()
+    assert not folded._FOUND  # nothing is kept
     assert (found.layout, found.exact_on) == ("compact", "everywhere")
     assert "float32 cannot hold layout chain, too far: layout compact was written" in found.notes
     assert max(found.preserves.values()) < 1e-5

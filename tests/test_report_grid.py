@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,20 @@ def test_two_models_are_compared_sample_by_sample() -> None:
     assert table.cells[0][2:6] == ("0", "0", "1", "+0.000 to +0.333")  # a unit that broke off is open
 
 
+def test_shares_of_points_are_compared_by_their_means() -> None:
+    def drawn(model: str, satisfied: Sequence[int]) -> Cell:
+        rows = [replace(row(i, "drawn"), satisfied=n, drawn=10) for i, n in enumerate(satisfied)]
+        return Cell.of(model, RobustnessSettings("accuracy", 0.1, draws=10), rows)
+
+    table = compared_table(Group("accuracy", "cr", (drawn("a", (10, 8, 9, 10)), drawn("b", (10, 6, 9, 9)))), ("a", "b"))
+    assert table is not None
+    assert table.cells[0][5] == "+0.075"
+    same = compared_table(Group("accuracy", "cr", (drawn("a", (10,) * 20), drawn("b", (10,) * 20))), ("a", "b"))
+    assert same is not None
+    ends = [float(text) for text in same.cells[0][6].split(" to ")]
+    assert ends[0] == -ends[1] < -0.1  # twenty samples that agree do not say that all do
+
+
 def test_an_attack_that_time_ended_is_not_one_that_failed() -> None:
     s = RobustnessSettings(metric="security", eps=0.1, timeout=1.0)
     late = "the time limit ended it; give more time (--timeout)"
@@ -141,7 +156,7 @@ def test_the_page_has_tables_and_pictures_of_all(models: tuple[Path, ...], tmp_p
     assert names <= set(written.files)
     page = written.page.read_text()
     compared, by = "Satisfaction of cr: a against e", "Satisfaction of cr by depth"
-    for text in ("Accuracy against satisfaction of cr", by, compared, "not known"):
+    for text in ("Clean accuracy against satisfaction of cr", by, compared, "not known"):
         assert text in page
     with pytest.raises(OptionError, match=r"no network has it; of these networks are known: .*depth"):
         report(run, ReportOptions(group=("colour",)))

@@ -125,11 +125,16 @@ class Ledger:
         """
         with self._guard(), self._transaction():
             (first,) = self._db.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM units").fetchone()
-            # one statement for all of them: a grid has a million
+            # a grid has a million: one statement for all of them, and the indices of a new ledger at once afterwards
+            indices = [s for s in _TABLES.strip().split(";\n") if s.startswith("CREATE INDEX")] if first == 1 else []
+            for statement in indices:
+                self._db.execute(f"DROP INDEX IF EXISTS {statement.split()[2]}")
             self._db.executemany(
                 "INSERT INTO units (id, model, sample, kind, method, gamma, verifier, needs) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 numbered(units, first),
             )
+            for statement in indices:
+                self._db.execute(statement.rstrip(";"))
 
     def recover(self, *, retry_failed: bool = False) -> None:
         """What was running when the last process ended is pending again, with `retry_failed` also what failed."""

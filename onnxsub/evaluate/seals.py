@@ -82,6 +82,7 @@ class Seals:
             InputError: the ledger is of another plan.
         """
         with self._guard():
+            self._sound()  # before anything else is read, and before a million units are written
             old, known = self._meta("schema") == OLD, self._meta("plan")
             if plan is None and known is None:
                 plan = renew()
@@ -128,7 +129,6 @@ class Seals:
             redo: rows that were altered are done again, and so is what builds on them.
         """
         with self._guard():
-            self._sound()
             self._set("units", self._units())
             altered = self._altered()
             if not redo:
@@ -154,7 +154,6 @@ class Seals:
     def _upgrade(self, plan: str) -> None:
         """Seals the rows of a ledger that is older than checksums, as they are."""
         warnings.warn(f"{self._old}; it has checksums from now on", OnnxsubWarning, stacklevel=5)
-        self._sound()
         self._plan = plan.encode()
         self._db.execute("BEGIN IMMEDIATE")
         try:

@@ -24,13 +24,13 @@ from onnxsub.layouts.chain_stages import Stage, stages
 from onnxsub.layouts.compact import OPSET, write
 from onnxsub.layouts.context import LayoutContext, PrecisionError
 from onnxsub.layouts.emit import Writer
+from onnxsub.layouts.folded import folded
 from onnxsub.model import Model, load_model
 from onnxsub.network import Network
 from onnxsub.ops.base import Array, Operator
 from onnxsub.ops.dense import Dense
 from onnxsub.ops.movement import flatten
 from onnxsub.ops.relu import Relu
-from onnxsub.passes.fold import fold
 from onnxsub.results import VERSION
 from onnxsub.runtime import Runtime
 from onnxsub.surgery import annotate
@@ -57,15 +57,15 @@ def chain(model: Model, network: Network, context: LayoutContext, *, budget: Bud
     budget = budget or Budget()
     check_relu_forms(network)  # before the fold, which may take minutes
     context.exact_box(network.input_shape)
-    folded = fold(network, budget=budget)
-    reference = Runtime(load_model(write(model, folded, budget=budget)), threads=1)
+    form = folded(network, budget)
+    reference = Runtime(load_model(write(model, form, budget=budget)), threads=1)
     room, most = math.inf, None
     if network.windows and context.fallback is not None:
         # a form that travels and a unit have a row each, so the first Gemm alone has as many weights as rows times inputs
         room = max(_GROWTH * model.source.ByteSize(), _SMALL)
         most = min(network.units_and_windows, room // model.input_dtype.itemsize // network.input_size)
     try:
-        proto = _on_box(model, folded, reference, context, budget, most)
+        proto = _on_box(model, form, reference, context, budget, most)
     except TooManyError:
         proto = None
     except PrecisionError:
@@ -75,7 +75,7 @@ def chain(model: Model, network: Network, context: LayoutContext, *, budget: Bud
     if proto is not None and proto.ByteSize() <= room:
         return proto
     assert context.fallback is not None  # else there is no limit
-    return _on_box(model, folded, reference, context.on_ball(context.fallback), budget, None)
+    return _on_box(model, form, reference, context.on_ball(context.fallback), budget, None)
 
 
 def _on_box(

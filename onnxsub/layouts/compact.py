@@ -13,9 +13,9 @@ from onnx import ModelProto, ValueInfoProto, helper
 
 from onnxsub.budget import Budget
 from onnxsub.layouts.emit import Writer
+from onnxsub.layouts.folded import folded
 from onnxsub.model import Model
 from onnxsub.network import Network
-from onnxsub.passes.fold import fold
 from onnxsub.results import VERSION
 
 __all__ = ["OPSET", "compact", "write"]
@@ -26,10 +26,10 @@ _IR = 8
 
 def compact(model: Model, network: Network, *, budget: Budget | None = None) -> ModelProto:
     """The folded form of `network` as a file. Raises OutOfTime where the budget ends."""
-    return write(model, fold(network, budget=budget), budget=budget)
+    return write(model, folded(network, budget), budget=budget)
 
 
-def write(model: Model, folded: Network, *, budget: Budget | None = None) -> ModelProto:
+def write(model: Model, form: Network, *, budget: Budget | None = None) -> ModelProto:
     """A network of `Dense`, `Concat`, reshaping, activation and pooling operators as a file with the model's input and output.
 
     Raises:
@@ -40,17 +40,17 @@ def write(model: Model, folded: Network, *, budget: Budget | None = None) -> Mod
     dtype = model.input_dtype if declared == np.float16 else declared
     target = model.raw_output
     writer = Writer(dtype, (model.input, target))
-    rename = {folded.input: model.input}
+    rename = {form.input: model.input}
     if dtype != model.input_dtype:
-        rename[folded.input] = writer.fresh("folded:input")
-        writer.cast(model.input, rename[folded.input], dtype)
-    flat = model.output_shape == folded.output_shape
-    for op in folded.ops:
+        rename[form.input] = writer.fresh("folded:input")
+        writer.cast(model.input, rename[form.input], dtype)
+    flat = model.output_shape == form.output_shape
+    for op in form.ops:
         budget.check()
-        last = op.output == folded.output and flat and dtype == declared
+        last = op.output == form.output and flat and dtype == declared
         rename[op.output] = target if last else writer.fresh(op.output)
         writer.add(op, tuple(rename[n] for n in op.inputs), rename[op.output])
-    logits = rename[folded.output]
+    logits = rename[form.output]
     if not flat:
         source, logits = logits, target if dtype == declared else writer.fresh("folded:shaped")
         writer.reshape(source, logits, model.output_shape)

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from onnxsub.ops.base import Array, Operator, Shape
-from onnxsub.ops.broadcast import only_variable, required
-from onnxsub.ops.movement import Reshape
+from onnxsub.ops.broadcast import only_variable
+from onnxsub.ops.movement import Permute, Reshape
 from onnxsub.ops.node import Node
+from onnxsub.ops.split_products import as_matrices, gemm_parts
 
 __all__ = ["moved", "read_moved", "sample_of", "view"]
 
@@ -76,6 +77,8 @@ def moved(node: Node) -> bool:
     if node.op_type == "Transpose" and int((node.attributes.get("perm") or [-1])[0]) != 0:
         return True
     tensors = node.variables
+    if node.op_type == "Gemm" and tensors != node.inputs[:1]:
+        return True
     if node.op_type == "Concat" and int(node.attributes.get("axis", 0)) in (0, -len(node.shapes[tensors[0]])):
         return True
     return any(node.shapes[n][:1] != (1,) for n in tensors)
@@ -90,14 +93,16 @@ def read_moved(node: Node, readers: Readers) -> tuple[Operator, ...]:
     if any(n not in node.shapes for n in (*node.variables, *node.outputs) if n):
         raise node.refuse("the shapes of its tensors are not known")
     if node.op_type == "Gemm":
-        return _gemm(node, readers)
+        return _split(gemm_parts(node), readers)
+    if node.op_type == "LRN":
+        return _neighbours(node, readers)
+    if node.op_type == "MatMul" and (found := _of_vectors(node, readers)) is not None:
+        return found
     if node.op_type in _ROWS:
         return _rows(node, readers)
     rank = 0
     if node.op_type in _BROADCAST:
         rank = max(len(node.shapes[n]) for n in (*node.inputs, *node.outputs) if n)
-        if node.op_type == "MatMul" and min(len(node.shapes[n]) for n in node.variables) < 2:
-            raise node.refuse("one of its tensors has no batch axis and no rows")
     lift = _Lift.of(node, rank)
     return lift.around(readers[node.op_type](lift.node))
 
@@ -224,39 +229,40 @@ def _axes(node: Node, i: int, default: Sequence[int] | None) -> tuple[Mapping[st
         value = node.constant(i)
         if value is None:
             return given, {}
-        if value.size:
-            return given, {i: np.array([_on(a) for a in value.reshape(-1)], dtype=np.int64)}
+        listed = value.reshape(-1) if value.size else default
+        if listed is not None:
+            return given, {i: np.array([_on(a) for a in listed], dtype=np.int64)}
     axes = given.get("axes") or default
     return (given if axes is None else given | {"axes": [_on(a) for a in axes]}), {}
 
 
-def _gemm(node: Node, readers: Readers) -> tuple[Operator, ...]:
-    """`alpha A' B' + beta C` row by row: a MatMul and an Add, B and C constant."""
-    a, c = only_variable(node), node.constant(2)
-    weight = required(node, 1, "the matrix B").astype(np.float64) * float(node.attributes.get("alpha", 1.0))
-    weight = weight.T if node.attributes.get("transB", 0) else weight
-    output, shapes = node.outputs[0], {a: node.shapes[a]}
-    parts: list[tuple[str, tuple[str, ...], str, Mapping[str, Any], Mapping[str, Array]]] = []
-    if node.attributes.get("transA", 0):
-        turned = f"{output}:turned"
-        shapes[turned] = tuple(reversed(node.shapes[a]))
-        parts.append(("Transpose", (a,), turned, {"perm": [1, 0]}, {}))
-        a = turned
-    rows = output if c is None else f"{output}:rows"
-    shapes |= {rows: node.shapes[output], output: node.shapes[output]}
-    parts.append(("MatMul", (a, f"{output}:B"), rows, {}, {f"{output}:B": weight}))
-    if c is not None:
-        bias = c.astype(np.float64) * float(node.attributes.get("beta", 1.0))
-        parts.append(("Add", (rows, f"{output}:C"), output, {}, {f"{output}:C": bias}))
-    found: list[Operator] = []
-    for kind, inputs, target, attributes, constants in parts:
-        known = shapes | {n: v.shape for n, v in constants.items()}
-        part = replace(
-            node, op_type=kind, inputs=inputs, outputs=(target,), attributes=attributes, constants=constants,
-            shapes={n: known[n] for n in (*inputs, target)},
-        )  # fmt: skip
-        found.extend(read_moved(part, readers) if moved(part) else readers[kind](part))
-    return tuple(found)
+def _split(parts: tuple[Node, ...], readers: Readers) -> tuple[Operator, ...]:
+    return tuple(op for part in parts for op in (read_moved(part, readers) if moved(part) else readers[part.op_type](part)))
+
+
+def _of_vectors(node: Node, readers: Readers) -> tuple[Operator, ...] | None:
+    """A MatMul of vectors between views; None where it has none."""
+    found = as_matrices(node)
+    if found is None:
+        return None
+    views, part, written = found
+    before = [view(node, name, made, sample_of(node.shapes[name]), sample_of(full)) for made, (name, full) in views.items()]
+    output = node.outputs[0]
+    after = view(node, part.outputs[0], output, sample_of(written), sample_of(node.shapes[output]))
+    return *before, *_split((part,), readers), after
+
+
+def _neighbours(node: Node, readers: Readers) -> tuple[Operator, ...]:
+    """LRN of rows `(T, C, *spatial)`: as `(C, T, *spatial)`, places of one sample, and back."""
+    x, output, perm = only_variable(node), _first(node), (1, 0, *range(2, len(node.shapes[node.inputs[0]])))
+    shape = node.shapes[x]
+    turned = tuple(shape[i] for i in perm)
+    inner, written = f"{output}:channels", f"{output}:normalised"
+    part = replace(node, inputs=(inner,), outputs=(written,), shapes={inner: (1, *turned), written: (1, *turned)})
+    common: dict[str, Any] = {"op_type": node.op_type, "node": node.name, "order": perm}
+    before = Permute(**common, inputs=(x,), output=inner, in_shapes=(shape,), out_shape=turned)
+    after = Permute(**common, inputs=(written,), output=output, in_shapes=(turned,), out_shape=shape)
+    return before, *readers[node.op_type](part), after
 
 
 def _rows(node: Node, readers: Readers) -> tuple[Operator, ...]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 else:
     from onnxsub.lazy import torch
 
-__all__ = ["MODES", "Elementwise", "Relaxation", "Window", "check_mode", "cropped"]
+__all__ = ["MODES", "Elementwise", "Relaxation", "Window", "check_mode", "cropped", "inside"]
 
 MODES = ("fastlin", "crown")
 """How lines are chosen: parallel ones (Weng et al. 2018), or the tighter lower line for every unit (Zhang et al. 2018)."""
@@ -29,6 +29,18 @@ def cropped(t: Tensor, window: Window) -> Tensor:
     """`t` cut to `window` in its last axes."""
     index: tuple[Any, ...] = (..., *window)
     return t[index]
+
+
+def inside(lower: Tensor, upper: Tensor) -> Tensor:
+    """A number within each interval and, where that is longer than a point, not at an end: the middle, where there is one.
+
+    It is finite wherever an end is finite, or neither is.
+    """
+    below, above = torch.isinf(lower), torch.isinf(upper)
+    found = torch.where(below | above, torch.zeros_like(lower), lower / 2 + upper / 2)
+    found = torch.where(above & ~below, lower + 1 + lower.abs(), found)
+    found = torch.where(below & ~above, upper - 1 - upper.abs(), found)
+    return found.clamp(min=lower, max=upper)
 
 
 def check_mode(mode: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from onnxsub.budget import Budget
 from onnxsub.errors import OptionError
 from onnxsub.ops.base import Array
+from onnxsub.ops.relaxation import inside
 from onnxsub.propagate import METHODS, compute_bounds
 from onnxsub.propagate.chunks import MEMORY
 from onnxsub.query import Query
@@ -163,7 +164,7 @@ def bounds(query: Query, options: BoundsOptions, *, budget: Budget | None = None
         budget.check()
         l, u = found.pre[op.output]
         stable = op.affine_on(l, u)
-        slope, _ = op.tangent((l + u) / 2)
+        slope, _ = op.tangent(inside(l, u))
         on = int((stable & (slope > 0)).sum())
         layers.append(LayerBounds(op.output, op.op_type, l[0].numpy(), u[0].numpy(), on, int(stable.sum()) - on))
     output = (found.output[0][0].numpy(), found.output[1][0].numpy())

@@ -24,7 +24,7 @@ from onnxsub.ops.base import Activation, Array, Nonlinear, Operator
 from onnxsub.ops.combine import Concat
 from onnxsub.ops.dense import Dense
 from onnxsub.ops.movement import Reshape, flatten
-from onnxsub.ops.relaxation import Relaxation, Window
+from onnxsub.ops.relaxation import Relaxation, Window, inside
 from onnxsub.ops.substituted import Substituted
 from onnxsub.ops.substituted_max import SubstitutedMax
 from onnxsub.ops.windows import WindowMax, Windows
@@ -52,7 +52,7 @@ def stabilise(network: Network, bounds: Bounds) -> Network:
     for op in network.activations:
         l, u = (t[0].double() for t in bounds.pre[op.output])
         stable = op.affine_on(l, u)
-        slope, offset = op.tangent((l + u) / 2)
+        slope, offset = op.tangent(inside(l, u))
         if isinstance(op, Substituted):
             slope = torch.where(torch.from_numpy(op.kept), slope, torch.from_numpy(op.slope))
             offset = torch.where(torch.from_numpy(op.kept), offset, torch.from_numpy(op.offset))

@@ -26,6 +26,17 @@ class Adam:
         self._count = 0
         self._pace = pace
 
+    def taken(self, parameters: Sequence[Tensor], rows: Tensor) -> Adam:
+        """What goes on for some of the rows of the parameters' first axis.
+
+        Args:
+            parameters: these rows of them.
+        """
+        other = Adam(parameters, self._rates, None if self._pace is None else self._pace[rows], self._decay)
+        other._first, other._second = [m[rows] for m in self._first], [v[rows] for v in self._second]
+        other._count = self._count
+        return other
+
     def step(self, gradients: Sequence[Tensor | None]) -> None:
         """One descent step."""
         self._count += 1

@@ -119,6 +119,7 @@ def compute_bounds(
     output: bool = True,
     memory: int = MEMORY,
     steps: int = 20,
+    within: Mapping[str, Box] | None = None,
     budget: Budget | None = None,
 ) -> Bounds:
     """Intervals of all pre-activations and of the output over boxes of inputs.
@@ -132,6 +133,8 @@ def compute_bounds(
         output: whether the output is bounded linearly too.
         memory: bytes for the coefficients of one chunk of rows.
         steps: gradient steps per layer of `alpha-crown`.
+        within: intervals of pre-activations that hold already, by the tensor that the operator writes, `(B, *in_shape)`; not for
+            `alpha-crown`.
         budget: looked at per operator, per chunk of rows and per gradient step.
 
     Raises:
@@ -150,7 +153,7 @@ def compute_bounds(
                 network, lo, hi, units=units, only_unstable=only_unstable, memory=memory, steps=steps, budget=budget
             )
     with torch.no_grad(), ieee_float32(lo.device):
-        return _propagate(network, lo, hi, method, kind, units, only_unstable, output, memory, budget)
+        return _propagate(network, lo, hi, method, kind, units, only_unstable, output, memory, within or {}, budget)
 
 
 def _boxes(network: Network, x: Array | Tensor, dtype: torch.dtype) -> Tensor:
@@ -168,6 +171,7 @@ def _propagate(
     only_unstable: bool,
     output: bool,
     memory: int,
+    within: Mapping[str, Box],
     budget: Budget | None,
 ) -> Bounds:
     boxes: dict[str, Box] = {network.input: (lower, upper)}
@@ -182,6 +186,9 @@ def _propagate(
             budget.check()
         if isinstance(op, Nonlinear):
             name = op.inputs[0]
+            if op.output in within:
+                (l, u), (low, high) = boxes[name], within[op.output]
+                boxes[name] = torch.maximum(l, low), torch.minimum(u, high)
             if kind.mode is not None:
                 wanted = known.left(name, _wanted(op, boxes[name], units, only_unstable))
                 if len(wanted):

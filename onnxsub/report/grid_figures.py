@@ -9,6 +9,7 @@ from onnxsub.metrics.correlation import FEWEST
 from onnxsub.report.grid_group import Group
 from onnxsub.report.grid_tables import correlation_at
 from onnxsub.report.picture import BLACK, GREY, LINES, Picture, draw, legend_below, slug
+from onnxsub.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,7 +23,8 @@ _LONGEST = 34
 
 def _short(name: str) -> str:
     """A name that leaves room for a figure."""
-    return name if len(name) <= _LONGEST else f"{name[:16]}…{name[-17:]}"
+    shown = visible(name)
+    return shown if len(shown) <= _LONGEST else f"{shown[:16]}…{shown[-17:]}"
 
 
 def curves_picture(group: Group) -> Picture:
@@ -72,7 +74,7 @@ def accuracy_picture(group: Group) -> Picture | None:
             axes.vlines(right, *ends, color=colour, alpha=0.45, linewidth=1.1)
             mark = _MARKS[k % len(_MARKS)]
             axes.plot([right], [low], color=colour, marker=mark, linestyle="none", markersize=6, label=_short(model))
-        axes.set(xlabel="accuracy on the samples", ylabel=f"{group.what}, radius {eps:g}")
+        axes.set(xlabel="clean accuracy on the samples", ylabel=f"{group.what}, radius {eps:g}")
         if len(known) <= _NAMED:
             legend_below(figure)
 
@@ -81,7 +83,7 @@ def accuracy_picture(group: Group) -> Picture | None:
         f"Spearman's correlation is {found.rho:+.2f}, interval {found.interval.lower:+.2f} to {found.interval.upper:+.2f}"
     )
     return draw(
-        f"accuracy-{group.file}", f"Accuracy against {group.name}", f"One point for each of {len(known)} networks. {said}.",
+        f"accuracy-{group.file}", f"Clean accuracy against {group.name}", f"One point for each of {len(known)} networks. {said}.",
         f"{said}, over {len(known)} networks. Bars are the intervals of each figure; the point is the lower end of the estimate at "
         "the radius at which the networks differ most.",
         paint, size=(5.2, 4.0 + (0.2 * len(known) if len(known) <= _NAMED else 0.0)),

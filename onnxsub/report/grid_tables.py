@@ -9,7 +9,7 @@ import numpy as np
 from onnxsub.evaluate.robustness.cell import Cell
 from onnxsub.evaluate.robustness.holds import holds
 from onnxsub.metrics.correlation import FEWEST, Correlation, spearman
-from onnxsub.metrics.paired import mean_interval
+from onnxsub.metrics.paired import mean_interval, paired_interval
 from onnxsub.metrics.paired_readings import paired_shares
 from onnxsub.report.grid_group import Group
 from onnxsub.report.table import Table
@@ -34,7 +34,7 @@ def models_table(group: Group) -> Table:
         f"Estimate on {samples} samples, two numbers where some are undecided, and in brackets its interval for all inputs of "
         f"this kind. Best first at radius {group.telling:g}, where the networks differ most. Every count is in table.csv."
     )
-    heads = ("network", *(("accuracy",) if some else ()), *(f"radius {eps:g}" for eps in group.radii))
+    heads = ("network", *(("clean accuracy",) if some else ()), *(f"radius {eps:g}" for eps in group.radii))
     return Table(group.name.capitalize(), note, heads, (False, *[True] * (len(heads) - 1)), tuple(cells))
 
 
@@ -63,7 +63,7 @@ def accuracy_table(group: Group) -> Table | None:
         "the networks; interval by Bonett and Wright, approximate. It speaks of networks like these, and says nothing of causes."
     )
     heads = ("radius", "networks", "correlation", f"interval ({100 * confidence:g} %)")
-    return Table(f"Accuracy against {group.name}", note, heads, (True,) * 4, tuple(cells))
+    return Table(f"Clean accuracy against {group.name}", note, heads, (True,) * 4, tuple(cells))
 
 
 def group_table(group: Group, field: str, parts: Mapping[str, Sequence[str]]) -> Table:
@@ -109,6 +109,9 @@ def compared_table(group: Group, pair: tuple[str, ...]) -> Table | None:
     if group.metric == "pointwise":
         what = "the distance is larger than the radius"
     note = (
+        f"On the samples that both have seen. Difference: {pair[0]} less {pair[1]}, the mean of the shares of points over the "
+        "samples; interval by Student's t, approximate."
+    ) if group.metric == "accuracy" else (
         f"On the samples that both have seen. Only: {what}, of that network alone. Difference: {pair[0]} less {pair[1]}, as a "
         "share; two numbers where samples are undecided. p: exact McNemar test, the larger of the readings of what is undecided."
     )
@@ -131,8 +134,9 @@ def _shares(first: Cell, second: Cell, shared: Sequence[int]) -> tuple[str, str,
         ends.append([own[i] for i in shared])
     low = [a[0] - b[1] for a, b in zip(*ends, strict=True)]
     high = [a[1] - b[0] for a, b in zip(*ends, strict=True)]
-    interval = mean_interval(low, high, first.settings.confidence)
-    n = len(shared)
+    n, confidence = len(shared), first.settings.confidence
+    # where no sample differs there is no variance, and how many might differ is all that can be said
+    interval = mean_interval(low, high, confidence) if any(low) or any(high) else paired_interval(0, 0, n, confidence)
     return _between(sum(low) / n, sum(high) / n), f"{interval.lower:+.3f} to {interval.upper:+.3f}", "-"
 
 

@@ -113,7 +113,8 @@ def _lead(groups: Sequence[Group], runs: Mapping[str, RobustnessRun]) -> list[st
     lead = []
     for group in groups:
         m = group.cells[-1].measure
-        lead.append(f"{group.name.capitalize()}: {m.quantity.partition(': ')[2] or m.quantity}. {m.guarantee}")
+        at = f" (radius {group.radii[-1]:g}; others likewise)" if len(group.radii) > 1 else ""
+        lead.append(f"{group.name.capitalize()}{at}: {m.quantity.partition(': ')[2] or m.quantity}. {m.guarantee}")
     confidences = sorted({c.settings.confidence for group in groups for c in group.cells})
     said = " or ".join(f"{100 * c:g}" for c in confidences)
     data = {(run.plan["data"]["sha256"], run.plan["data"]["index"]) for run in runs.values()}

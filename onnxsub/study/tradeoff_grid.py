@@ -26,10 +26,13 @@ from onnxsub.zoo.bayes import BayesRecipe
 from onnxsub.zoo.iterative import Pruning
 from onnxsub.zoo.recipe import Phase, Recipe
 
-__all__ = ["KINDS", "Grid", "Member", "read_grid"]
+__all__ = ["ATTACKS", "KINDS", "Grid", "Member", "read_grid"]
 
 KINDS = ("sgd", "pruned", "bayes")
 """Networks by stochastic gradients; such networks with weights taken away; means of samples of a posterior."""
+
+ATTACKS = ("batch", "fast")
+"""How shares are found: a run of `robustness`, or some ascents."""
 
 _SHAPE = ("width", "filters", "kernel", "depth", "activation")
 _TRAINING = ("rate", "epochs")
@@ -108,7 +111,7 @@ class Grid:
     Attributes:
         members: in the order of the file, each once. eps: radius of the attacks. error, confidence: of every share that is
             reported, which say how many test images are attacked. train: training images, the first ones; None: all. seed: of
-            everything random. least: accuracy from which on a network counts in a correlation.
+            everything random. least: accuracy from which on a network counts in a correlation. attack: one of `ATTACKS`.
     """
 
     members: tuple[Member, ...]
@@ -118,6 +121,7 @@ class Grid:
     train: int | None = None
     seed: int = 0
     least: float = 0.5
+    attack: str = "batch"
 
     @property
     def images(self) -> int:
@@ -147,7 +151,7 @@ def read_grid(path: str | os.PathLike[str]) -> Grid:
     for key in keys:
         if key not in plain and key not in KINDS:
             raise InputError(f"{what} has an unknown key {key}; it may have {', '.join((*plain, *KINDS))}")
-    kinds = {key: int if "int" in str(kind) else float for key, kind in plain.items()}
+    kinds = {key: {"s": str, "i": int}.get(str(kind)[0], float) for key, kind in plain.items()}
     chosen = {key: _checked(keys[key], kinds[key], f"{what}: {key}") for key in plain if key in keys}
     seed = chosen.get("seed", 0)
     if seed < 0 or chosen.get("train", 1) < 1:
@@ -165,6 +169,8 @@ def read_grid(path: str | os.PathLike[str]) -> Grid:
     grid = Grid(tuple(found.values()), **chosen)
     check_confidence(grid.confidence)
     _ = grid.images
+    if grid.attack not in ATTACKS:
+        raise InputError(f"{what}: attack is {grid.attack!r}; choose {' or '.join(ATTACKS)}")
     if not 0 < grid.eps <= 1 or not 0 <= grid.least <= 1:
         raise InputError(f"{what}: eps must lie in (0, 1] and least in [0, 1]; change it")
     return grid

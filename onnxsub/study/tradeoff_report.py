@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxsub.files import write_atomic
 from onnxsub.metrics.correlation import Correlation, spearman
 from onnxsub.report.picture import BLACK, COLOURS, REFERENCE, Picture, draw, legend_below, mark_size
-from onnxsub.report.table import Table, to_markdown
+from onnxsub.report.table import Table
 from onnxsub.study.tradeoff import MEASURES, TradeoffResult
 from onnxsub.study.tradeoff_grid import KINDS
+from onnxsub.study.written import write_all
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ __all__ = ["correlations", "pictures", "tables", "write_report"]
 
 _WORDS = {"sgd": "stochastic gradients", "pruned": "pruned", "bayes": "Bayesian"}
 _LOOKS = {"sgd": (COLOURS["lin"], "o"), "pruned": (COLOURS["con"], "s"), "bayes": (COLOURS["act"], "^")}
-_PUBLISHED = {"sgd": "negative", "pruned": "none by pruning", "bayes": "positive"}
+_PUBLISHED = {"sgd": "negative", "pruned": "", "bayes": "positive"}
 _AXES: Mapping[str, tuple[tuple[str, str, str], ...]] = {
     # figure: panels of (kind, key of the networks, words)
     "capacity": (("sgd", "size", "units or filters x layers"), ("bayes", "size", "units or filters x layers")),
@@ -50,7 +50,7 @@ def tables(found: TradeoffResult) -> list[Table]:
             values = [n[key] for n in pruned]
             others = [[n[m]["value"] for n in pruned] for m in MEASURES] + [[n["accuracy"] for n in pruned]]
             cells.append((words, *(_rho(spearman(values, other, grid.confidence)) for other in others)))
-        note = f"Spearman's rho over {len(pruned)} pruned networks and its {100 * grid.confidence:g} % interval."
+        note = f"Spearman's rho over {len(pruned)} networks and its {100 * grid.confidence:g} % interval. Published: no effect."
         made.append(Table("Pruning", note, ("of", *MEASURES, "accuracy"), (False,) * 5, tuple(cells)))
     bayes = _of(found, "bayes")
     if bayes:
@@ -88,13 +88,7 @@ def pictures(found: TradeoffResult) -> list[Picture]:
 
 def write_report(found: TradeoffResult, folder: Path) -> list[Path]:
     """`tables.md` and the figures, beside the networks. Raises OutputError, MissingDependencyError."""
-    written = [folder / "tables.md"]
-    write_atomic(written[0], to_markdown(tables(found)).encode())
-    for picture in pictures(found):
-        for ending, content in (("svg", picture.svg), ("png", picture.png)):
-            written.append(folder / f"{picture.name}.{ending}")
-            write_atomic(written[-1], content)
-    return written
+    return write_all(tables(found), pictures(found), folder)
 
 
 def _of(found: TradeoffResult, kind: str) -> list[Network]:

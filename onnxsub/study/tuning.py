@@ -83,8 +83,9 @@ class TuningResult:
     Attributes:
         accuracy: network -> on the test images; `original`, and one network per source.
         sources: source -> `samples`, `points`, `examples`, `fooled` (see `Finetuned`), `found` (samples with a point), `seconds`.
-        measured: way -> network -> `frequency` [lower, upper] within eps, `severity` [lower, upper] or None, `samples`,
-            `misclassified`, `failed`, `seconds`. interrupted: something is missing.
+        measured: way -> network -> `frequency` [lower, upper] within eps, `severity` [lower, upper] or None, `found` {`frequency`,
+            `severity`}: the same with every distance at its upper end, which is what Bastani et al. report; `samples`,
+            `misclassified`, `failed`, `seconds`.
     """
 
     data: str
@@ -158,7 +159,7 @@ def study_tuning(
     for how in options.measures:
         for name, file in files.items():
             found = go(file, tests, options.settings(how), folder / "measured" / f"{how}-{name}", say(f"{name} by {how}"))
-            measured.setdefault(how, {})[name] = _measured(found)
+            measured.setdefault(how, {})[name] = _measured(found, options.eps)
     return TuningResult(data.name, options, accuracy, sources, measured)
 
 
@@ -182,11 +183,15 @@ def _tuned(
     return {"points": found.points, "examples": found.examples, "fooled": found.fooled, "accuracy": found.accuracy[1]}
 
 
-def _measured(found: RobustnessResult) -> dict[str, Any]:
+def _measured(found: RobustnessResult, eps: float) -> dict[str, Any]:
     measure, near = found.measure, found.measure.more["severity"]
+    within = [r.upper for r in found.rows if r.upper is not None and r.upper <= eps]
     return {
         "frequency": [measure.lower, measure.upper],
         "severity": None if near is None else [near["lower"], near["upper"]],
+        "found": {
+            "frequency": len(within) / len(found.rows), "severity": sum(within) / len(within) if within else None,
+        },
         "samples": len(found.rows),
         "misclassified": sum(r.status == "misclassified" for r in found.rows),
         "failed": sum(r.status == "failed" for r in found.rows),

@@ -12,6 +12,7 @@ from onnxsub.study.written import write_all
 
 __all__ = ["tables", "write_report"]
 
+_COUNTED = ("images", "wrong", "failed", "seconds")
 GREY = 255
 """Severity is told in grey levels, as published."""
 
@@ -26,15 +27,17 @@ def tables(found: TuningResult) -> list[Table]:
     made = [Table("Examples", "Points found beside training images, and those trained on.", heads, (False,) + (True,) * 5, rows)]
     for how, networks in found.measured.items():
         cells = tuple(
-            (name, f"{100 * found.accuracy[name]:.2f}", _ends(m["frequency"], 100, 2), _ends(m["severity"], GREY, 1), *_counts(m))
+            (name, f"{100 * found.accuracy[name]:.2f}", *_found(m["found"]), _ends(m["frequency"], 100, 2),
+             _ends(m["severity"], GREY, 1), *_counts(m))
             for name, m in networks.items()
         )
         note = (
             f"Frequency (percent of the test images with another class within {found.options.eps:.4g}) and severity (mean distance "
-            "of these, in grey levels of 255); a misclassified image has the distance 0."
+            "of these, in grey levels of 255) by the points found, as published, and what is proved of both; a misclassified image "
+            "has the distance 0."
         )
-        columns = ("trained on examples by", "accuracy, %", "frequency, %", "severity", "images", "wrong", "failed", "seconds")
-        made.append(Table(f"Measured by {how}", note, columns, (False,) + (True,) * 7, cells))
+        columns = ("trained on examples by", "accuracy, %", "frequency, %", "severity", "proved frequency", "severity", *_COUNTED)
+        made.append(Table(f"Measured by {how}", note, columns, (False,) + (True,) * 9, cells))
     return made
 
 
@@ -48,6 +51,10 @@ def _ends(ends: Sequence[float] | None, scale: float, digits: int) -> str:
         return "-"
     low, high = (f"{scale * end:.{digits}f}" for end in ends)
     return low if low == high else f"{low} to {high}"
+
+
+def _found(m: Mapping[str, Any]) -> tuple[str, str]:
+    return f"{100 * m['frequency']:.2f}", "-" if m["severity"] is None else f"{GREY * m['severity']:.1f}"
 
 
 def _counts(m: Mapping[str, Any]) -> tuple[str, ...]:

@@ -111,6 +111,7 @@ class BabOptions:
         leaf: most open units of a node that is handed to the solver; 0: only nodes with nothing left to split are.
         pairs: most pairs of units of a target that cuts are made for, by each of two sources (`cuts/pairs.py`); 0: none are.
         hard: nodes of a tree after which cuts are made.
+        inputs: most inputs that vary of a box that is itself split by decisions, beside the signs of units; 0: none is.
         device: where bounds and nodes are computed, `cpu`, `cuda` or `cuda:N`; programs and waiting nodes stay on the processor.
     """
 
@@ -128,6 +129,7 @@ class BabOptions:
     leaf: int = 150
     pairs: int = 3000
     hard: int = 200
+    inputs: int = 30
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -136,8 +138,8 @@ class BabOptions:
         for name in ("batch", "steps", "root_steps", "look", "hard"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} {getattr(self, name)} must be at least 1")
-        if min(self.narrow, self.dive, self.leaf, self.pairs) < 0:
-            raise InputError("narrow, dive and leaf are numbers of units, pairs one of pairs, none of them negative")
+        if min(self.narrow, self.dive, self.leaf, self.pairs, self.inputs) < 0:
+            raise InputError("narrow, dive, leaf, pairs and inputs are counts, none of them negative")
         if not 0 < self.rate <= 1:
             raise InputError(f"rate {self.rate} must lie in (0, 1]")
         check_device(self.device, "branch and bound")

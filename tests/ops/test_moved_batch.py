@@ -303,9 +303,65 @@ def test_substitutes_behind_a_moved_batch_axis(merged: bool, batch: int | str) -
 
 def test_what_has_no_rule_behind_a_moved_batch_axis_is_refused() -> None:
     make = helper.make_node
-    nodes = [make("Transpose", ["x"], ["a"], perm=[1, 0, 2, 3]), make("LRN", ["a"], ["b"], size=1),
-             make("Reshape", ["b", "flat"], ["c"]), make("Gemm", ["c", "v"], ["y"])]  # fmt: skip
+    nodes = [make("Transpose", ["x"], ["a"], perm=[1, 0, 2]), make("DynamicQuantizeLinear", ["a"], ["q", "s", "z"]),
+             make("DequantizeLinear", ["q", "s", "z"], ["b"]), make("Reshape", ["b", "flat"], ["c"]),
+             make("Gemm", ["c", "v"], ["y"])]  # fmt: skip
     number = onnx.numpy_helper.from_array
-    model = _behind(nodes, (5, 2, 3), (3,), 1, [number(ints(1, 30), "flat"), number(random((30, 3)), "v")])
-    with pytest.raises(UnsupportedOperatorError, match=r"LRN .* moves the batch axis, and its meaning there is not known"):
+    model = _behind(nodes, (5, 3), (3,), 1, [number(ints(1, 15), "flat"), number(random((15, 3)), "v")])
+    with pytest.raises(UnsupportedOperatorError, match=r"DynamicQuantizeLinear .* and its meaning there is not known"):
         lower_nodes(model.nodes, model.input, model.input_shape, model.output)
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 3), (5, 4, 3, 2)])
+def test_neighbouring_channels_behind_a_moved_batch_axis(shape: Shape) -> None:
+    make, number = helper.make_node, onnx.numpy_helper.from_array
+    perm = [1, 0, *range(2, len(shape) + 1)]
+    size = math.prod(shape)
+    nodes = [make("Transpose", ["x"], ["a"], perm=perm), make("LRN", ["a"], ["b"], size=3, alpha=0.4),
+             make("Reshape", ["b", "flat"], ["c"]), make("Gemm", ["c", "v"], ["y"])]  # fmt: skip
+    # channels of the file are axis 1: the batch axis, which has one
+    nodes = nodes if len(shape) == 3 else [make("Reshape", ["x", "rows"], ["a"]), *nodes[1:]]
+    weights = [number(ints(1, size), "flat"), number(random((size, 3)), "v"), number(ints(*shape), "rows")]
+    _check(_behind(nodes, shape, (3,), 1, weights), 3)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.7])
+@pytest.mark.parametrize("variable", ["B", "C", "AB", "AC", "BC", "ABC"])
+@pytest.mark.parametrize("turned", [(0, 0), (1, 0), (0, 1), (1, 1)])
+def test_gemm_of_any_of_its_inputs(variable: str, alpha: float, turned: tuple[int, int]) -> None:
+    """A, B and C are of the input or constants."""
+    make, number = helper.make_node, onnx.numpy_helper.from_array
+    shapes = {"A": (4, 3) if turned[0] else (3, 4), "B": (2, 4) if turned[1] else (4, 2), "C": (3, 2)}
+    weights = [number(ints(1, 6), "flat"), number(random((6, 3)), "v")]
+    nodes = []
+    for name, shape in shapes.items():
+        if name in variable:
+            size = math.prod(shape)
+            weights += [number(random((12, size), size, 0.5), f"w{name}"), number(ints(*shape), f"s{name}")]
+            nodes += [make("MatMul", ["x", f"w{name}"], [f"r{name}"]), make("Reshape", [f"r{name}", f"s{name}"], [name])]
+        else:
+            weights.append(number(random(shape, 4), name))
+    nodes += [make("Gemm", ["A", "B", "C"], ["g"], transA=turned[0], transB=turned[1], alpha=alpha, beta=2 * alpha),
+              make("Reshape", ["g", "flat"], ["c"]), make("Gemm", ["c", "v"], ["y"])]  # fmt: skip
+    _check(_behind(nodes, (12,), (3,), 1, weights), 5)
+
+
+@pytest.mark.parametrize("batch", ["N", 1])
+def test_gemm_adds_another_tensor(batch: int | str) -> None:
+    """A residual connection, as optimisers join it with the product before."""
+    make, number = helper.make_node, onnx.numpy_helper.from_array
+    nodes = [make("Gemm", ["x", "w"], ["a"]), make("Relu", ["a"], ["r"]), make("Gemm", ["r", "v", "x"], ["b"], beta=0.5),
+             make("Gemm", ["b", "u"], ["y"])]  # fmt: skip
+    weights = [number(random(shape), name) for name, shape in (("w", (4, 5)), ("v", (5, 4)), ("u", (4, 3)))]
+    _check(_behind(nodes, (4,), (3,), batch, weights), 2)
+
+
+@pytest.mark.parametrize("kind", ["left", "right", "both"])
+def test_products_of_vectors(kind: str) -> None:
+    """Without rows: a sample as a vector, as a Squeeze of the batch axis leaves it."""
+    make, number = helper.make_node, onnx.numpy_helper.from_array
+    weights = [number(random((4, 4)), "w"), number(ints(0), "zero"), number(ints(1, -1), "flat")]
+    product = {"left": ["a", "w"], "right": ["w", "a"], "both": ["a", "a"]}[kind]
+    nodes = [make("Squeeze", ["x", "zero"], ["a"]), make("MatMul", product, ["b"]), make("Reshape", ["b", "flat"], ["c"]),
+             make("MatMul", ["c", "v"], ["y"])]  # fmt: skip
+    _check(_behind(nodes, (4,), (3,), 1, [*weights, number(random((1 if kind == "both" else 4, 3), 8), "v")]), 7)

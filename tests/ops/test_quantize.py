@@ -18,11 +18,10 @@ from onnxsub.lower import lower_nodes
 from onnxsub.ops.base import Array
 from onnxsub.ops.quantize import Quantise
 from onnxsub.ops.stairs import Stairs
-from tests.ops.test_encode import encoded
+from tests.ops.jumping_checks import SHAPE, common, lines_hold, rows_are_the_relation, some_units
 from tests.ops.tools import Case, nodes_of, normal, random, run
 
 F32 = np.float32
-SHAPE = (2, 3, 4)
 
 
 def pair(step: Array, zero: Array | None, opset: int = 13, shape: tuple[int, ...] = SHAPE, **attributes: Any) -> ModelProto:
@@ -79,9 +78,8 @@ OPS = {name: quantiser(made(name)[0]) for name in PAIRS}
 OPS["Round"] = Case("Round", (SHAPE,), opsets=(11,)).op1()  # type: ignore[assignment]
 OPS["stored"] = replace(OPS["per axis"], stored=True)
 OPS["with room"] = replace(OPS["coarse"], room=np.array(0.1))
-_common = {"op_type": "Made", "node": "made", "inputs": ("x0",), "output": "y0", "in_shapes": (SHAPE,), "out_shape": SHAPE}
 _steps = {"zero": np.zeros(()), "low": -math.inf, "high": math.inf, "stored": False, "room": np.zeros(())}
-OPS["stairs"] = Stairs(**_common, **_steps, step=np.array([0.3, 1.0, 2.0, 0.7]))  # type: ignore[arg-type]
+OPS["stairs"] = Stairs(**common(), **_steps, step=np.array([0.3, 1.0, 2.0, 0.7]))  # type: ignore[arg-type]
 OPS["roomy stairs"] = replace(OPS["stairs"], room=np.array(0.1))
 ALL = pytest.mark.parametrize("op", OPS.values(), ids=OPS.keys())
 
@@ -139,21 +137,7 @@ SCALES = (0.05, 0.6, 3.0, 200.0)
 def test_bounds_hold_for_every_execution(op: Quantise, scale: float) -> None:
     lower, upper = intervals(op, scale)
     z, y = executions(op, lower, upper)
-    low, high = op.interval((lower, upper))
-    assert ((y >= low) & (y <= high)).all()
-    size = 1e-12 * (1 + y.abs())
-    alphas = (None, torch.zeros_like(lower), torch.ones_like(lower), torch.rand_like(lower))
-    lines = [op.relax(lower, upper, "fastlin"), *(op.relax(lower, upper, "crown", a) for a in alphas)]
-    assert lines[0].parallel
-    for line in lines:
-        assert (line.lower_slope * z + line.lower_offset <= y + size).all()
-        assert (line.upper_slope * z + line.upper_offset >= y - size).all()
-        stable = op.affine_on(lower, upper)
-        assert (line.upper_offset == line.lower_offset)[stable].all()
-    slope, offset = normal(tuple(lower.shape), 5), normal(tuple(lower.shape), 6)
-    slope[::3] = 0.0
-    least, most = op.line_error(lower, upper, slope, offset)
-    error = y - slope * z - offset
+    least, most, error = lines_hold(op, lower, upper, z, y, 1e-12 * (1 + y.abs()))
     room = 1e-9 * (1 + error.abs())
     assert ((error >= least - room) & (error <= most + room)).all()
     assert (op.interval((lower, upper))[0] == op.interval((lower, upper))[1])[op.affine_on(lower, upper)].all()
@@ -214,13 +198,7 @@ def test_splits_make_progress(op: Quantise) -> None:
 
 @ALL
 def test_some_units_of_it(op: Quantise) -> None:
-    index = np.array([3, 17, 4, 23, 0])
-    part = op.take(index, node="part", inputs=("a",), output="b")
-    z = normal((7, *SHAPE)) * 3
-    assert torch.equal(part.forward(z.reshape(7, -1)[:, index]), op.forward(z).reshape(7, -1)[:, index])
-    lower, upper = intervals(op, 2.0)
-    found = part.relax(*(t.reshape(40, -1)[:, index] for t in (lower, upper)), "crown")
-    assert torch.equal(found.upper_offset, op.relax(lower, upper, "crown").upper_offset.reshape(40, -1)[:, index])
+    some_units(op, *intervals(op, 2.0))
 
 
 @pytest.mark.parametrize("name", ["int8", "a Relu", "per axis", "coarse", "with room", "stored", "Round", "stairs", "roomy stairs"])
@@ -230,27 +208,12 @@ def test_rows_are_the_relation(name: str, seed: int) -> None:
     step = torch.as_tensor(np.array(op.step))
     limit = 40.0 if name == "a Relu" else 4.0
     ends = torch.sort(normal((2, 1, 4), seed) * limit * step, dim=0).values
-    box = ends[0], ends[1]
-    low, high = op.interval(box)
-    recorder, result = encoded(op, box, None)
-    lines = op.relax(*box, "crown")
-    for i in range(4):
-        row = result.take(np.array([i]))
-        assert recorder.optimum(row, 1)[0] == pytest.approx(float(low[0, i]), abs=1e-6)
-        assert recorder.optimum(row, -1)[0] == pytest.approx(float(high[0, i]), abs=1e-6)
-    x = box[0] + 0.37 * (box[1] - box[0])
-    t = x / step
-    clear = ((t - op.ahead - torch.floor(t - op.ahead) - 0.5).abs() > 0.11)[0]
-    fixed, value = encoded(op, box, x)
-    for i in np.flatnonzero(clear.numpy()):
-        row = value.take(np.array([i]))
-        for sense in (1, -1):
-            assert fixed.optimum(row, sense)[0] == pytest.approx(float(op.forward(x)[0, i]), abs=1e-6)
-    loose, free = encoded(op, box, x)
-    total = float((lines.upper_slope * x + lines.upper_offset).sum())
-    assert loose.optimum(free, -1, integer=False)[0] <= total + 1e-6
-    total = float((lines.lower_slope * x + lines.lower_offset).sum())
-    assert loose.optimum(free, 1, integer=False)[0] >= total - 1e-6
+
+    def clear(x: Tensor) -> Tensor:
+        t = x / step - op.ahead
+        return (t - torch.floor(t) - 0.5).abs() > 0.11
+
+    rows_are_the_relation(op, (ends[0], ends[1]), clear)
 
 
 @ALL

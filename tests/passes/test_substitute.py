@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnxsub.errors import InputError
 from onnxsub.layouts.compact import compact
@@ -179,3 +180,25 @@ def test_inplace_keeps_names_shapes_and_a_dynamic_batch() -> None:
             assert proto.graph.output[0].name == model.source.graph.output[0].name
             one = np.concatenate([run(proto, x[None]) for x in xs])
             np.testing.assert_allclose(run(proto, xs), one, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["ThresholdedRelu", "Relu", "LeakyRelu", "Elu", "HardSwish", "HardSigmoid", "Sign", "Abs"])
+def test_stable_units_without_an_end(kind: str) -> None:
+    """What a unit is beyond 7, below -7, or at 7 is known also where its interval has one end only."""
+    make = helper.make_node
+    nodes = [make("Gemm", ["x", "W"], ["z"]), make(kind, ["z"], ["s"]), make("Gemm", ["s", "V"], ["y"])]
+    rng = np.random.default_rng(0)
+    weights = [numpy_helper.from_array(rng.normal(size=(3, 3)).astype(np.float32), name) for name in "WV"]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], weights)
+    network = lower(load_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)))
+    (op,) = network.activations
+    l, u = torch.tensor([[7.0, -np.inf, 7.0]]).double(), torch.tensor([[np.inf, -7.0, 7.0]]).double()
+    found = compute_bounds(network, np.zeros(3), np.ones(3), "ibp")
+    same = stabilise(network, replace(found, pre={op.output: (l, u)}))
+    (part,) = same.activations
+    z = torch.tensor([[7.0, -7.0, 7.0], [9.0, -1e3, 7.0]]).double()
+    expected = op.forward(z)
+    smooth = ~op.affine_on(l, u)
+    assert bool((smooth == torch.tensor([[False, kind == "Elu", False]])).all())
+    torch.testing.assert_close(part.forward(z), expected, rtol=1e-12, atol=1e-12)

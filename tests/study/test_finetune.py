@@ -218,6 +218,8 @@ def test_three_kills_change_no_figure_of_the_study(folder: Path, tmp_path: Path)
             assert m["samples"] == 3
             assert m["failed"] == 0
             assert 0 <= m["frequency"][0] <= m["frequency"][1] <= 1
+            assert m["found"]["frequency"] == m["frequency"][0]
+            assert m["found"]["severity"] is None or 0 <= m["found"]["severity"] <= TUNING.eps
     for name in whole.accuracy:  # the program of one region is never below what is proved
         assert whole.measured["region"][name]["frequency"][0] <= whole.measured["exact"][name]["frequency"][1]
     (written,) = write_report(again, tmp_path / "cut")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from onnxsub.verifiers.bab.cuts.planes import Cuts
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.frontier import Frontier
 from onnxsub.verifiers.bab.order import ByValue
+from onnxsub.verifiers.bab.relu import ascent
 from onnxsub.verifiers.options import BabOptions, Limits, MilpOptions
 from onnxsub.verifiers.property import decide_property
 from onnxsub.verifiers.verify import VerifyOptions
@@ -270,17 +272,20 @@ def test_a_step_with_cuts_takes_twice_as_many_nodes_as_far_as_memory_allows() ->
     assert 2**33 / (16 * 20_000 * 160) * 0.99 < counts[2**34][1] + 1 < 2**33 / (16 * 20_000 * 160) + 1
 
 
-def test_products_are_whole_float32(monkeypatch: pytest.MonkeyPatch, device: AbstractContextManager[PretendDevice | None]) -> None:
-    """Every pass of the engine runs without TF32, and what was set before is set again."""
+@pytest.mark.parametrize(("module", "name"), [(bound, "pull_back"), (ascent, "pulled")])
+def test_products_are_whole_float32(
+    module: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch, device: AbstractContextManager[PretendDevice | None]
+) -> None:
+    """Every pass of the engine runs without TF32, by operators and by matrices, and what was set before is set again."""
     seen = []
-    real = bound.pull_back
+    real = getattr(module, name)
 
     def watched(*args: Any, **kwargs: Any) -> Any:
         seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(bound, "pull_back", watched)
-    network = random_dense(1, 6, 12, 10, 3)
+    monkeypatch.setattr(module, name, watched)
+    network = random_dense(1, 6, 12, 10, 3) if module is ascent else network_of("conv")
     x0, label = anchor(network, 1)
     before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
     assert before == (True, "highest")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from onnxsub.network import Network
 from onnxsub.ops.base import Array, Operator
@@ -10,7 +11,7 @@ from onnxsub.ops.dense import Dense
 from onnxsub.ops.relu import Relu
 from onnxsub.ops.windows import WindowMax
 
-__all__ = ["random_windowed", "table"]
+__all__ = ["random_windowed", "table", "tied_windows"]
 
 
 def table(rng: np.random.Generator, size: int, count: int, most: int) -> Array:
@@ -62,3 +63,39 @@ def random_windowed(seed: int) -> Network:
             b.relu()
     b.dense(int(rng.integers(2, 5)))
     return Network("x", (b.inputs,), b.name, tuple(b.ops))
+
+
+def tied_windows(seed: int) -> tuple[Network, Array, int]:
+    """Filters slid over a row of pixels that are black but for a few, windows over neighbouring outputs, classes; anchor and label.
+
+    All elements of most windows are equal at the anchor, and neighbouring windows share pixels, as with images of digits.
+    """
+    rng = np.random.default_rng(20_000 + seed)
+    b = _Builder(seed, int(rng.integers(8, 12)))
+    filters, width, pixels = int(rng.integers(1, 4)), 3, b.size
+    places = pixels - width + 1
+    weight = np.zeros((filters, places, pixels))
+    for one in weight:
+        taps = rng.normal(size=width)
+        for place in range(places):
+            one[place, place : place + width] = taps
+    bias = np.repeat(0.2 * rng.normal(size=filters), places)
+    b.add(Dense, filters * places, weight=weight.reshape(-1, pixels), bias=bias)
+    if rng.random() < 0.5:
+        b.relu()
+    first = np.arange(0, places - 1, 2 if rng.random() < 0.5 else 1)
+    most = int(rng.integers(2, 4))
+    one = np.minimum(first[:, None] + np.arange(most), places - 1)
+    # an element behind the last one is there twice
+    windows = (places * np.arange(filters)[:, None, None] + one).reshape(-1, most)
+    b.add(WindowMax, len(windows), windows=windows)
+    if rng.random() < 0.3:
+        b.dense(6)
+        b.relu()
+    b.dense(3)
+    network = Network("x", (b.inputs,), b.name, tuple(b.ops))
+    x0 = np.zeros(pixels, dtype=np.float32)
+    x0[rng.choice(pixels, 2, replace=False)] = rng.uniform(0.3, 1.0, 2)
+    with torch.no_grad():
+        label = int(network.forward(torch.as_tensor(x0[None].astype(np.float64))).argmax())
+    return network, x0, label

@@ -36,11 +36,23 @@ from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.nodes import Nodes
 from onnxsub.verifiers.bab.pushed import Pushed, split_push
 
-__all__ = ["Bounded", "Bounder", "Line", "box_radius", "farthest"]
+__all__ = ["Bounded", "Bounder", "Line", "Rates", "box_radius", "farthest"]
 
-_CUT_RATE = 12.0  # step size of the multipliers of cuts, as a multiple of that of slopes
-_GAIN, _SLOW = 1e-4, 6  # as many steps in a row without such a relative gain for any node end the search for multipliers
-_PACE, _SLOWEST = 20.0, 0.05  # step size as a multiple of the gap that is left, and its smallest share
+
+class Rates:
+    """How multipliers are searched for."""
+
+    split, cut = 0.2, 12.0  # step size of the multipliers of splits and of cuts, as multiples of that of slopes
+    gain, slow = 1e-4, 6  # as many steps in a row without such a relative gain for any node end the search
+
+    @staticmethod
+    def pace(gap: Tensor) -> Tensor:
+        """Factor of the step size: multipliers of nodes that are nearly closed move by small steps, others would only jump about.
+
+        Args:
+            gap: that is left, as a share of the closing radius.
+        """
+        return (20.0 * gap).clamp(0.05, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +139,10 @@ class Bounder:
         rows[:, frame.label] = 1.0
         rows[torch.arange(len(frame.targets)), torch.tensor(frame.targets)] = -1.0
         self._rows = rows.reshape(len(frame.targets), 1, *frame.network.output_shape).to(frame.device)
+
+    def width(self, usual: int, waiting: int) -> int:
+        """How many nodes a step splits."""
+        return usual
 
     def roots(self) -> Nodes:
         """One node per target."""
@@ -248,10 +264,9 @@ class Bounder:
         best_of = [*(a.detach().clone() for a in free), nodes.beta.clone(), nodes.gamma.clone()]
         best = torch.full((len(nodes),), -math.inf, device=low.device)
         slow = 0
-        # multipliers of nodes that are nearly closed move by small steps: large ones would only jump about
         gap = 1 - (nodes.radius / close).clamp(max=1) if math.isfinite(close) else torch.ones_like(nodes.radius)
-        pace = (_PACE * gap).clamp(_SLOWEST, 1).to(dtype)
-        adam = Adam([*free, beta, gamma], [*(rate for _ in free), 0.2 * rate, _CUT_RATE * rate], pace)
+        rates = [*(rate for _ in free), Rates.split * rate, Rates.cut * rate]
+        adam = Adam([*free, beta, gamma], rates, Rates.pace(gap).to(dtype))
         for step in range(steps + 1):
             with torch.enable_grad():
                 line = self.line(nodes, self.relaxations(nodes, tuple(free), beta, gamma, dtype, turning, cuts), dtype)
@@ -266,13 +281,13 @@ class Bounder:
             score = torch.where(radius < close, aim, close + (-held).clamp(min=0))
             up = score > best
             gained = torch.where(up, score - best, torch.zeros_like(best)).clamp(max=1)
-            slow = 0 if bool((gained > _GAIN * score.abs()).any()) else slow + 1
+            slow = 0 if bool((gained > Rates.gain * score.abs()).any()) else slow + 1
             best = torch.where(up, score, best)
             for kept, now in zip(best_of, [*free, beta, gamma], strict=True):
                 kept.copy_(torch.where(up.reshape(-1, *[1] * (now.dim() - 1)), now.detach(), kept))
             # a line without slopes or multipliers cannot get better
             late = self.budget is not None and self.budget.over
-            if late or step == steps or slow >= _SLOW or not value.requires_grad or bool((best >= close).all()):
+            if late or step == steps or slow >= Rates.slow or not value.requires_grad or bool((best >= close).all()):
                 break
             gradients = torch.autograd.grad(value[radius < close].sum(), [*free, beta, gamma], allow_unused=True)
             adam.step(gradients)

@@ -23,6 +23,8 @@ from onnxsub.ops.splitting import Splittable
 from onnxsub.propagate.backward import flattened
 from onnxsub.verifiers.bab.bound import Bounded, Bounder, farthest
 from onnxsub.verifiers.bab.nodes import Nodes
+from onnxsub.verifiers.bab.relu.bounder import ReluBounder
+from onnxsub.verifiers.bab.relu.look import looked_at
 
 __all__ = ["Splits", "choose"]
 
@@ -114,6 +116,10 @@ def choose(bounder: Bounder, found: Bounded, close: float, look: int) -> Splits:
         nothing = torch.zeros_like(found.nodes.target)
         return Splits(nothing - 1, nothing, nothing.double())
     with ieee_float32(bounder.frame.device):
+        if isinstance(bounder, ReluBounder):
+            best, _ = looked_at(bounder, found, close, look)
+            layer, unit = bounder.m.unit_of(best.clamp(min=0))
+            return Splits(torch.where(best < 0, -1, layer), unit, found.line.k.new_zeros(len(best)))
         return _choose(bounder, found, close, look)
 
 

@@ -1,4 +1,7 @@
-"""A decision by branch and bound: roots of every box, then rounds of the attack and turns of the trees, one after the other."""
+"""A decision by branch and bound: roots of every box, then rounds of the attack and turns of the trees, one after the other.
+
+Where few inputs vary, a tree of boxes of inputs (`inputs/`) takes turns with the tree of signs of units; each proves what it can.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from onnxsub.budget import OutOfTime
+from onnxsub.budget import Budget, OutOfTime
 from onnxsub.verifiers.ascend import AttackPlan
+from onnxsub.verifiers.bab.inputs.search import InputSearch
 from onnxsub.verifiers.bab.inside import InsideGoal
 from onnxsub.verifiers.bab.question import Question
 from onnxsub.verifiers.decision import Decision
@@ -21,17 +25,60 @@ _BLOCK = 256  # clauses of one tree
 _FIRST_TURN = 64  # nodes of the trees of small networks before any attack
 _TURN = 256  # nodes that the trees go on for between two rounds of the attack, doubled each time
 _FIRST_PASS = 10.0  # seconds that several boxes get each at first where there is no time limit
+_REGIONS, _NODES = (8.0, 2.0), (0.1, 1.0)  # per node of a turn, of trees over few inputs and over more
+_FEWEST = 10  # nodes that are worth the preparation of a tree
+_SHARE = (0.9, 0.4)  # of a turn's time that goes to regions, likewise, where both kinds are left
 
 
 @dataclass(frozen=True, eq=False)
 class _Tree:
+    """The trees of some clauses of a box.
+
+    Attributes:
+        inputs: over boxes of inputs; None: too many of these vary.
+    """
+
     goal: InsideGoal
     question: Question
+    inputs: InputSearch | None
 
     @property
     def open(self) -> bool:
         """Whether any of its clauses is."""
         return any(self.goal.pending(k) for k in self.goal.keys)
+
+    @property
+    def halves(self) -> bool:
+        """Whether there are regions that can be halved."""
+        return self.inputs is not None and not self.inputs.finished
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left that anything can be done about."""
+        return self.question.finished and not self.halves
+
+    def run(self, budget: Budget, nodes: int | None) -> None:
+        """Goes on for a share of the time, or so many nodes and regions.
+
+        Raises:
+            OutOfTime: the budget ended.
+        """
+        kind, share = 1, 1.0
+        if self.inputs is not None and self.halves:
+            kind = 0 if self.inputs.few else 1
+            part = budget.part(budget.remaining * (1.0 if self.question.finished else _SHARE[kind]))
+            try:
+                self.inputs.run(part if nodes is None else part.with_nodes(int(_REGIONS[kind] * nodes)))
+            except OutOfTime:
+                budget.check()  # the end of its share only
+            share = _NODES[kind]
+        if nodes is not None:
+            nodes = int(share * nodes)
+            if nodes < _FEWEST:
+                return
+            budget = budget.with_nodes(nodes)
+        if self.open and not self.question.finished and budget.running:
+            self.question.run(budget)
 
 
 def decide(decision: Decision, plan: AttackPlan) -> None:
@@ -52,14 +99,15 @@ def decide(decision: Decision, plan: AttackPlan) -> None:
             goal = InsideGoal(decision, number, clauses)
             question = Question(goal, session, budget.remaining)
             if not question.roots() and decision.running:
-                trees.append(_Tree(goal, question))
+                fits = InputSearch.fits(decision, number, left := [k for k in clauses if goal.pending(k)])
+                trees.append(_Tree(goal, question, InputSearch(decision, number, left) if fits else None))
     # the box that is most likely to hold a counterexample comes first
     trees.sort(key=lambda t: -t.goal.promise)
     if not session.milp.attack:
         _take_turns(decision, trees, [], set())
         return
     # a few nodes settle most questions of small networks, and cost less than an attack
-    _turn(decision, [t for t in trees if t.question.small], _FIRST_TURN)
+    _turn(decision, [t for t in trees if t.question.small or t.halves], _FIRST_TURN)
     numbers = [t.goal.number for t in trees if t.open]
     attacked = free_attack(decision, numbers) if decision.running else set()
     _take_turns(decision, trees, _rounds(plan, session.limits.seed), attacked)
@@ -82,14 +130,15 @@ def _take_turns(decision: Decision, trees: list[_Tree], rounds: list[AttackPlan]
         if rounds and numbers:
             _attack(decision, numbers, rounds.pop(0))
         attacked = set()
-        todo = [t for t in trees if t.open and not t.question.finished]
+        todo = [t for t in trees if t.open and not t.finished]
         if not todo and not (rounds and any(t.open for t in trees)):
             return
         if rounds:
             _turn(decision, todo, turn)
             turn *= 2
         else:
-            _turn(decision, todo, None, _FIRST_PASS * 2**passes if len(todo) > 1 else math.inf)
+            several = len(todo) > 1 or any(t.halves and not t.question.finished for t in todo)
+            _turn(decision, todo, None, _FIRST_PASS * 2**passes if several else math.inf)
             passes += 1
 
 
@@ -102,7 +151,7 @@ def _turn(decision: Decision, trees: list[_Tree], nodes: int | None, seconds: fl
         budget.check()
         part = budget.part(min(budget.remaining / (len(trees) - i), seconds))
         try:
-            tree.question.run(part if nodes is None else part.with_nodes(nodes))
+            tree.run(part, nodes)
         except OutOfTime:
             budget.check()  # the end of this tree's turn only
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from onnxsub.ops.splitting import Splittable
 from onnxsub.verifiers.bab.cuts.planes import Cuts
 from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.options import BabOptions
+
+if TYPE_CHECKING:
+    from onnxsub.verifiers.bab.relu.matrices import Matrices
 
 __all__ = ["Frame"]
 
@@ -98,6 +102,13 @@ class Frame:
     def splits(self) -> tuple[Activation | Splittable, ...]:
         """The operators whose inputs' intervals a search splits."""
         return tuple(op for op in self.network.nonlinear if isinstance(op, Activation | Splittable))
+
+    @cached_property
+    def matrices(self) -> Matrices | None:
+        """The network as matrices, where it is one of Relus and not too large."""
+        from onnxsub.verifiers.bab.relu.matrices import matrices_of
+
+        return matrices_of(self)
 
     def values(self, x: Tensor) -> list[Tensor]:
         """What the operators of `splits` read at points `(B, *input_shape)`."""

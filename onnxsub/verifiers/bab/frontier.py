@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from onnxsub.budget import Budget
-from onnxsub.verifiers.bab.bound import Bounded, Bounder
+from onnxsub.verifiers.bab.bound import Bounded
+from onnxsub.verifiers.bab.bounders import bounder_of
 from onnxsub.verifiers.bab.branch import choose
 from onnxsub.verifiers.bab.cuts.making import Cutter
 from onnxsub.verifiers.bab.frame import Frame
@@ -223,7 +224,7 @@ class Frontier:
 
     def meet(self, frame: Frame, waiting: list[Waiting]) -> None:
         """Goes on with other cuts: a frame that has them, and the open nodes with multipliers for these."""
-        self.frame, self.bounder, self._at_once = frame, Bounder(frame, self.budget), frame.at_once(self.options)
+        self.frame, self.bounder, self._at_once = frame, bounder_of(frame, self.budget), frame.at_once(self.options)
         # all at once: an interruption in between must not lose a node
         heap = [(w.key, next(self._count), w) for w in waiting if w.key < self.close]
         heapq.heapify(heap)
@@ -257,12 +258,11 @@ class Frontier:
             self.spent += budget.now - began
 
     def _step(self, look: Look) -> None:
-        o = self.options
-        waiting = self.pop(self._at_once)
+        waiting = self.pop(self.bounder.width(self._at_once, self.open))
         if not waiting:
             return
         found = self._bound(self.batch(waiting), 0)
-        splits = None if self.budget.over else choose(self.bounder, found, self._radius, o.look)
+        splits = None if self.budget.over else choose(self.bounder, found, self._radius, self.options.look)
         if splits is None or self.budget.over:
             return  # costly lines: a step may take seconds; what was taken out goes back
         able = splits.layer >= 0

@@ -19,11 +19,19 @@ from onnxsub.verifiers.box.model import BoxModel, Building, Rows
 from onnxsub.verifiers.decision import Decision
 from onnxsub.verifiers.programs.solvers import SolverStatus
 
-__all__ = ["InsideGoal"]
+__all__ = ["ROUND_A_POINT", "InsideGoal", "worth_a_search"]
 
-_ASCEND_EVERY = 16  # steps of a tree between two searches from its points; the first ones come sooner
-_STARTS = AttackPlan(growth=(0.0,), noise=(0.0,), restarts=4, steps=20)
+_ASCEND_EVERY = 16  # looks at a tree's points between two searches from them
 _FAR = 1e38  # beyond the numbers of float32, nearly
+
+
+ROUND_A_POINT = AttackPlan(growth=(0.0,), noise=(0.0,), restarts=4, steps=20)
+"""The search from the best point of a tree's step."""
+
+
+def worth_a_search(looks: int) -> bool:
+    """Whether to search from the best point of this look: the first ones come from the widest bounds and change most."""
+    return looks % _ASCEND_EVERY == 0 or looks in (1, 2, 4, 8)
 
 
 class InsideGoal:
@@ -128,9 +136,8 @@ class InsideGoal:
         self._looks += 1
         if float(value[best]) >= 0 and d.replay(self.number, point):
             return
-        # the first points come from the widest bounds and change most
-        if self._looks % _ASCEND_EVERY == 0 or self._looks in (1, 2, 4, 8):
-            d.search_round(self.number, members, point, replace(_STARTS, device=d.session.bab.device))
+        if worth_a_search(self._looks):
+            d.search_round(self.number, members, point, replace(ROUND_A_POINT, device=d.session.bab.device))
 
     def program(self, model: ClauseModel, close: float, budget: Budget) -> float:
         """Infinite where a program proves that its clause is not satisfied; a point that it finds is replayed."""

@@ -24,6 +24,8 @@ from onnxsub.propagate.bounds import per_domain, slack
 from onnxsub.propagate.halfspace import cut_minimum
 from onnxsub.verifiers.bab.bound import Bounder, Line
 from onnxsub.verifiers.bab.nodes import Nodes
+from onnxsub.verifiers.bab.relu.bounder import ReluBounder
+from onnxsub.verifiers.bab.relu.narrow import narrowed_units
 
 __all__ = ["cut_box", "narrowed"]
 
@@ -36,7 +38,9 @@ def narrowed(bounder: Bounder, nodes: Nodes, line: Line) -> Nodes:
     Args:
         line: of the nodes, float64.
     """
-    with ieee_float32(bounder.frame.device):
+    with ieee_float32(bounder.frame.device), torch.no_grad():
+        if isinstance(bounder, ReluBounder):
+            return narrowed_units(bounder, nodes, cut_box(nodes.low, nodes.high, line), line)
         return _narrowed(bounder, nodes, line)
 
 
@@ -71,9 +75,11 @@ def _narrowed(bounder: Bounder, nodes: Nodes, line: Line) -> Nodes:
 def cut_box(low: Tensor, high: Tensor, line: Line) -> tuple[Tensor, Tensor]:
     """Moves the ends of every input to where the half-space is still reached."""
     c = line.c
-    top = torch.where(c > 0, c * high, c * low).sum(1) + line.k
-    reach = top.clamp(min=0)[:, None] / c.abs().clamp(min=1e-300) + 1e-12
-    return torch.where(c > 0, torch.maximum(low, high - reach), low), torch.where(c < 0, torch.minimum(high, low + reach), high)
+    # no choice per element, whose branches cost ten times as much; `abs` because -0 would turn what is endless round
+    positive, negative = c.clamp(min=0).abs(), c.clamp(max=0).abs()
+    top = ((positive * high - negative * low).sum(1) + line.k).clamp(min=0)[:, None]
+    # where the half-space does not lean there is no end: 0 / 0 is no number, which fmax and fmin pass over
+    return torch.fmax(low, high - top / positive - 1e-12), torch.fmin(high, low + top / negative + 1e-12)
 
 
 def _ends(

@@ -63,6 +63,21 @@ class Nodes:
             tuple(a[rows] for a in self.lower), tuple(a[rows] for a in self.upper),
         )  # fmt: skip
 
+    @staticmethod
+    def joined(parts: list[Nodes]) -> Nodes:
+        """Batches of one depth one after the other."""
+
+        def one(name: str) -> Tensor:
+            return torch.cat([getattr(p, name) for p in parts])
+
+        def many(name: str) -> tuple[Tensor, ...]:
+            return tuple(torch.cat(t) for t in zip(*(getattr(p, name) for p in parts), strict=True))
+
+        return Nodes(
+            one("target"), one("layer"), one("unit"), one("side"), one("threshold"), many("alpha"), one("beta"), one("gamma"),
+            one("radius"), one("low"), one("high"), many("lower"), many("upper"),
+        )  # fmt: skip
+
     def children(self, layer: Tensor, unit: Tensor, threshold: Tensor) -> Nodes:
         """Both sides of one split per node, `(2B)`: first all upper sides, then all lower ones."""
         both = [torch.cat([t, t]) for t in (self.target, self.layer, self.unit, self.side, self.threshold, self.beta, self.radius)]

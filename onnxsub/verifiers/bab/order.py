@@ -16,17 +16,14 @@ on.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from onnxsub.budget import Budget
-from onnxsub.network import Network
-from onnxsub.ops.dense import Dense
 from onnxsub.verifiers.bab.bound import Bounded, Bounder
+from onnxsub.verifiers.bab.bounders import bounder_of, lowered
 from onnxsub.verifiers.bab.frame import Frame
 
 __all__ = ["BEYOND", "ByDistance", "ByValue", "Order", "lowered"]
@@ -67,7 +64,7 @@ class ByDistance:
     nothing = 0.0
 
     def bounder(self, frame: Frame, close: float, budget: Budget | None) -> Bounder:
-        return Bounder(frame, budget)
+        return bounder_of(frame, budget)
 
     def radius(self, frame: Frame, close: float) -> float:
         return close
@@ -85,7 +82,7 @@ class ByValue:
     nothing = -math.inf
 
     def bounder(self, frame: Frame, close: float, budget: Budget | None) -> Bounder:
-        return Bounder(replace(frame, network=lowered(frame.network, -close)), budget)
+        return bounder_of(frame, budget, -close)
 
     def radius(self, frame: Frame, close: float) -> float:
         return frame.radius * BEYOND
@@ -98,15 +95,3 @@ class ByValue:
 
     def point(self, found: Bounded) -> Tensor:
         return torch.where(found.line.c > 0, found.nodes.high, found.nodes.low)
-
-
-def lowered(network: Network, level: float) -> Network:
-    """The network of two outputs (value, 0) with `level` taken off the value."""
-    if level == 0:
-        return network
-    name = f"{network.output}:above"
-    above = Dense(
-        op_type="Level", node="value - level", inputs=(network.output,), output=name, in_shapes=((2,),), out_shape=(2,),
-        weight=np.eye(2), bias=np.array([-level, 0.0]),
-    )  # fmt: skip
-    return network.then((above,))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from onnxsub.budget import Budget
-from onnxsub.verifiers.bab.bound import Bounder
+from onnxsub.verifiers.bab.bounders import bounder_of
 from onnxsub.verifiers.bab.driver import Driver, Goal
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.frontier import Frontier
@@ -142,7 +142,7 @@ class Question:
                 return {keys[0]: goal.close()}
             for models in self._blocks(local, keys):
                 frame = Frame.of(models, whole=goal.whole, device=bab.device)
-                bounder = Bounder(frame, self._session.budget)
+                bounder = bounder_of(frame, self._session.budget)
                 # linear programs over a few units are worth more than many steps of the gradient
                 found = bounder.bound(bounder.roots(), _FEW if small else bab.root_steps, goal.close(), bab.rate)
                 self._session.budget.count(len(models))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from onnxsub.budget import Budget
 from onnxsub.ops.base import Array
+from onnxsub.verifiers.bab.lp.hull_pairs import join
 from onnxsub.verifiers.bab.lp.hull_windows import Hulls
 from onnxsub.verifiers.bab.lp.relaxation import Relaxation, Solved
+from onnxsub.verifiers.proof import excludes
 
 __all__ = ["Cutting"]
 
@@ -29,17 +33,35 @@ class Cutting:
         self._hulls = Hulls.of(linear.problem)
         self._rows = linear.problem.rows
 
-    def root(self, radius: float) -> None:
-        """Adds cuts round by round, until the bound within `radius` is negative or gains little.
+    def root(self, radius: float) -> bool:
+        """Adds cuts round by round, until the bound within `radius` is negative or gains little; then those of pairs, too.
 
         Where there are windows, cuts are looked for between the solution and the mean of the latest ones, where they cut deeper
         (Ben-Ameur and Neto 2007); those that hold nothing up are dropped again.
+
+        Returns:
+            Whether the bound proves that there is no point within `radius`.
         """
+        linear = self._linear
+        solved = self._round_by_round(radius)
+        value = linear.value(solved, radius)
+        if self._hulls.windows and solved.columns is not None and value >= 0 and not self._budget.over:
+            again = linear.solve({}, radius)  # rows may have gone since
+            joined = None if again.columns is None else join(linear.problem, self._hulls.windows, again.columns, again.multipliers)
+            if joined is not None:
+                linear.widen(joined.columns, joined.rows)
+                self._hulls = replace(self._hulls, pairs=joined.pairs)
+                value = linear.value(self._round_by_round(radius), radius)
+        self._rows = linear.problem.rows
+        return excludes(value)
+
+    def _round_by_round(self, radius: float) -> Solved:
+        """The last solution."""
         linear, values = self._linear, list[float]()
         little, back = (_LITTLE, _LOOK_BACK) if self._hulls.windows else (_LITTLE_OF_UNITS, 1)
         centre: Array | None = None
+        solved = linear.solve({}, radius)
         for number in range(_ROUNDS):
-            solved = linear.solve({}, radius)
             values.append(linear.value(solved, radius))
             late = number >= back and values[-1] > (1 - little) * values[-1 - back]
             if solved.columns is None or values[-1] < 0 or late or self._budget.over:
@@ -55,7 +77,8 @@ class Cutting:
             if not cuts:
                 break
             linear.add(cuts)
-        self._rows = linear.problem.rows
+            solved = linear.solve({}, radius)
+        return solved
 
     def node(self, solved: Solved, fixed: dict[int, int], radius: float) -> Solved:
         """The relaxation of a node with the cuts that its solution violates."""

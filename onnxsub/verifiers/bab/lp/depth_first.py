@@ -83,12 +83,12 @@ class DepthFirst:
         self.close = self._closing()
         self._linear = linear
         self._cutting = Cutting(linear, bracket.budget)
-        self._cutting.root(self.close)
+        refuted = self._cutting.root(self.close)
         self._network = model.local.network
         count = len(linear.binaries)
         self._cost = np.zeros((2, count))
         self._times = np.zeros((2, count))
-        self._stack = [_Open({}, 0.0, None)]
+        self._stack = [] if refuted else [_Open({}, 0.0, None)]
         self._stuck: list[_Open] = []
         self._pattern = Pattern.of(model, len(linear.binaries))
         self.nodes = self._counted = 0

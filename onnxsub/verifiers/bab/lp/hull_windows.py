@@ -12,7 +12,8 @@ where the switches of the elements with larger `w_ki` sum up to the share `(v_i 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -20,28 +21,38 @@ from onnxsub.ops.base import Array
 from onnxsub.verifiers.bab.lp.hull import OUTWARD, Cut, Entries, Unit, units_of, violated
 from onnxsub.verifiers.programs.solvers import Problem
 
-__all__ = ["Hulls", "OpenWindow", "windows_of"]
+__all__ = ["Hulls", "Largest", "OpenWindow", "windows_of"]
 
-_VIOLATED = 1e-4  # by how much a point must violate a cut
+_VIOLATED = 1e-4  # by how much a point must violate a cut of a unit
+_OF_WINDOWS = 1e-5  # the same for windows: dozens of them add up to what is left of the bound
 _APART = 1e-6  # ends of a row that defines a column
 
 
 @dataclass(frozen=True, eq=False)
-class OpenWindow:
-    """One window of a program: its column y, the columns z of its switches, and `y <= w_k . v + b_k` where `z_k = 1`.
+class Largest:
+    """`weight . y <= max_k w_k . v + b_k` in a program, as `weight . y <= w_k . v + b_k` where the switch `z_k = 1`.
 
     `b_k` covers what the rows leave: they are read as they stand, so whatever operator wrote them, the cuts hold.
 
     Attributes:
+        y, weight: columns of what is bounded, and their weights, none of them negative.
+        z: columns of the switches, `(K,)`.
         inputs: columns v, `(n,)`.
         w: `(K, n)`. b: `(K,)`.
     """
 
-    y: int
+    y: Array
+    weight: Array
     z: Array
     inputs: Array
     w: Array
     b: Array
+
+    @cached_property
+    def _ranked(self) -> tuple[Array, Array]:
+        """Elements in the order of their slopes, per input, and these slopes."""
+        order = np.argsort(self.w, axis=0)
+        return order, np.take_along_axis(self.w, order, 0)
 
     def violated(self, problem: Problem, v: Array, least: float) -> Cut | None:
         """The cut that a solution violates most; None: none by more than `least`.
@@ -51,8 +62,7 @@ class OpenWindow:
         """
         z, x = np.maximum(v[self.z], 0.0), v[self.inputs]
         low, high = problem.col_lower[self.inputs], problem.col_upper[self.inputs]
-        order = np.argsort(self.w, axis=0)
-        ranked = np.take_along_axis(self.w, order, 0)
+        order, ranked = self._ranked
         width = high - low
         share = np.clip(np.where(width > 0, (x - low) / np.where(width > 0, width, 1.0), 0.0), 0.0, 1.0)
         # switches of the elements with larger slopes than each one
@@ -63,17 +73,38 @@ class OpenWindow:
         size = 1.0 + float((np.abs(self.w).max(axis=0) * np.maximum(np.abs(low), np.abs(high))).sum()) + float(np.abs(self.b).max())
         height = height + OUTWARD * size
         used = slope != 0
-        columns = np.concatenate([[self.y], self.z, self.inputs[used]])
-        cut = Cut(columns, np.concatenate([[1.0], -height, -slope[used]]), 0.0)
+        columns = np.concatenate([self.y, self.z, self.inputs[used]])
+        cut = Cut(columns, np.concatenate([self.weight, -height, -slope[used]]), 0.0)
         return cut if cut.over(v) > least else None
 
 
 @dataclass(frozen=True, eq=False)
+class OpenWindow:
+    """One window of a program: its column y, the columns z of its switches, and `y <= w_k . v + b_k` where `z_k = 1`."""
+
+    y: int
+    z: Array
+    inputs: Array
+    w: Array
+    b: Array
+
+    @cached_property
+    def largest(self) -> Largest:
+        """What its cuts are made of."""
+        return Largest(np.array([self.y]), np.ones(1), self.z, self.inputs, self.w, self.b)
+
+    def violated(self, problem: Problem, v: Array, least: float) -> Cut | None:
+        """As `Largest.violated`."""
+        return self.largest.violated(problem, v, least)
+
+
+@dataclass(frozen=True, eq=False)
 class Hulls:
-    """The units and windows of a program whose hulls are known."""
+    """The units and windows of a program whose hulls are known, and pairs of windows (`hull_pairs.py`)."""
 
     units: list[Unit]
     windows: list[OpenWindow]
+    pairs: list[Largest] = field(default_factory=list)
 
     @staticmethod
     def of(problem: Problem) -> Hulls:
@@ -81,9 +112,9 @@ class Hulls:
         return Hulls(units_of(problem), windows_of(problem))
 
     def at(self, problem: Problem, v: Array) -> list[Cut]:
-        """The cuts that a point, all columns, violates most: one per unit and window at most."""
+        """The cuts that a point, all columns, violates most: one per unit, window and pair at most."""
         found = [violated(problem, u, v, _VIOLATED) for u in self.units]
-        found += [w.violated(problem, v, _VIOLATED) for w in self.windows]
+        found += [w.violated(problem, v, _OF_WINDOWS) for w in [*(w.largest for w in self.windows), *self.pairs]]
         return [c for c in found if c is not None]
 
 

@@ -94,7 +94,7 @@ class Relaxation:
         """Takes out the cuts that the last solution is farther than `room` from."""
         p = self._problem
         slack = p.row_upper - np.asarray(self._h.getSolution().row_value)
-        gone = np.flatnonzero((slack > room) & (np.arange(p.rows) >= self._own))
+        gone = np.flatnonzero((slack > room) & (np.arange(p.rows) >= self._own) & np.isneginf(p.row_lower))
         if len(gone) == 0:
             return
         self._last = None
@@ -117,6 +117,24 @@ class Relaxation:
         )  # fmt: skip
         lower, upper = np.concatenate([p.row_lower, below]), np.concatenate([p.row_upper, ends])
         self._hold(replace(p, A=sp.csc_array(sp.vstack([p.A, rows])), row_lower=lower, row_upper=upper))
+
+    def widen(self, columns: int, rows: sp.csr_array) -> None:
+        """Columns more, from 0 to 1 each and without costs, and rows over all columns, which are 0."""
+        self._last = None
+        p, count = self._problem, rows.shape[0]
+        zero, one, no = np.zeros(columns), np.ones(columns), np.zeros(0)
+        self._h.addCols(columns, zero, zero, one, 0, np.zeros(columns, dtype=np.int32), no.astype(np.int32), no)
+        ends = np.zeros(count)
+        starts = rows.indptr[:-1].astype(np.int32)
+        self._h.addRows(count, ends, ends, rows.nnz, starts, rows.indices.astype(np.int32), rows.data)
+        self._lower, self._upper = np.concatenate([self._lower, zero]), np.concatenate([self._upper, one])
+        self._is_step = np.concatenate([self._is_step, zero.astype(bool)])
+        A = sp.vstack([sp.hstack([p.A, sp.csc_array((p.rows, columns))]), rows])
+        self._hold(Problem(
+            np.concatenate([p.c, zero]), p.offset, sp.csc_array(A), np.concatenate([p.row_lower, ends]),
+            np.concatenate([p.row_upper, ends]), np.concatenate([p.col_lower, zero]), np.concatenate([p.col_upper, one]),
+            np.concatenate([p.integer, zero.astype(p.integer.dtype)]),
+        ))  # fmt: skip
 
     def solve(self, fixed: dict[int, int], radius: float) -> Solved:
         """The relaxation with binaries (by column) fixed, over the inputs within `radius` of the anchor."""

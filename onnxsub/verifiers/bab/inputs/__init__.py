@@ -1,0 +1,1 @@
+"""Splits of the box of inputs, where few of them vary."""

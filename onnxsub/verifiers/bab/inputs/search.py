@@ -1,0 +1,194 @@
+"""Branch and bound on the box of inputs itself: where few of them vary, halves of a box close more than signs of units do.
+
+A region is a box and a clause that is looked for in it. All rows of the clause must be `>= 0`, so a region is done where one of
+them is negative all over it, and what a row's line excludes is cut off its box. What is left is halved along the input that moves
+the weakest row most, in part also along the one with the longest side. Regions are searched depth-first, many at a time, the most
+promising first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxsub.budget import Budget
+from onnxsub.ops.base import Box
+from onnxsub.verifiers.bab.inputs.lines import row_lines
+from onnxsub.verifiers.bab.inside import ROUND_A_POINT, worth_a_search
+from onnxsub.verifiers.box.model import BoxModel, Building
+from onnxsub.verifiers.decision import Decision
+
+__all__ = ["InputSearch"]
+
+_AT_ONCE, _NUMBERS = 128, 2**19  # regions of a step, and values of the units of all of them, at most
+_FEW = 8  # inputs
+_CLAUSES = 64  # beyond, every clause would need regions of its own for the same bounds
+_SIDE = 0.5  # weight of the side's length beside what the line says: a line that does not lean says nothing
+_SMALLEST = 1e-12  # of the ends of a side: what is no longer halved
+
+
+@dataclass(frozen=True, eq=False)
+class _Regions:
+    """Boxes `(B, n)` and the number of the clause that is looked for in each, `(B,)`.
+
+    Attributes:
+        within: intervals of the pre-activations that hold in there, by the tensor that the operator writes; empty: unknown.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    clause: Tensor
+    within: Mapping[str, Box]
+
+    def __len__(self) -> int:
+        return len(self.clause)
+
+    def take(self, rows: Tensor | slice) -> _Regions:
+        within = {name: (l[rows], u[rows]) for name, (l, u) in self.within.items()}
+        return _Regions(self.lower[rows], self.upper[rows], self.clause[rows], within)
+
+    def halved(self, axis: Tensor) -> _Regions:
+        """Both halves along one input each, halves of a region side by side."""
+        at = axis[:, None]
+        middle = self.lower.gather(1, at) / 2 + self.upper.gather(1, at) / 2
+        lower = torch.stack([self.lower, self.lower.scatter(1, at, middle)], 1).flatten(0, 1)
+        upper = torch.stack([self.upper.scatter(1, at, middle), self.upper], 1).flatten(0, 1)
+        within = {name: (l.repeat_interleave(2, 0), u.repeat_interleave(2, 0)) for name, (l, u) in self.within.items()}
+        return _Regions(lower, upper, self.clause.repeat_interleave(2), within)
+
+
+class InputSearch:
+    """The regions of some clauses of one box of a decision.
+
+    Attributes:
+        visited: regions bounded so far.
+        few: whether so few inputs vary that this is what closes a box, as a rule.
+    """
+
+    def __init__(self, decision: Decision, number: int, clauses: list[int]) -> None:
+        box, rows = decision.spec.boxes[number], decision.rows(number)
+        self.visited = self._looks = 0
+        self._decision, self._number, self._clauses = decision, number, clauses
+        how = Building.of(decision.session.options, decision.budget, branching=True)
+        # stretches of affine operators are one each in the folded form
+        self._network = BoxModel.over(decision.row_model(number, clauses), box.box, how).network
+        members = [rows.clauses[k] for k in clauses]
+        used = sorted({r for m in members for r in m})
+        place = {r: i for i, r in enumerate(used)}
+        most = max(map(len, members))
+        # a clause of fewer rows has one of them several times
+        self._members = torch.tensor([[place[r] for r in m] + [place[m[0]]] * (most - len(m)) for m in members])
+        self._rows = torch.tensor(used)
+        lower, upper = (torch.from_numpy(e.astype(np.float64)).reshape(1, -1) for e in (box.lower, box.upper))
+        self._side = (upper - lower)[0]
+        self.few = int((self._side > 0).sum()) <= _FEW
+        count = len(clauses)
+        self._waiting = [_Regions(lower.expand(count, -1), upper.expand(count, -1), torch.arange(count), {})]
+        self._stuck: set[int] = set()  # clauses with a region that is too small to be halved
+        self._units = sum(math.prod(op.in_shapes[0]) for op in self._network.nonlinear)
+        self._at_once = max(1, min(_AT_ONCE, _NUMBERS // max(self._units, 1)))
+
+    @staticmethod
+    def fits(decision: Decision, number: int, clauses: list[int]) -> bool:
+        """Whether few enough inputs of a box vary."""
+        box = decision.spec.boxes[number]
+        side = (box.upper.astype(np.float64) - box.lower.astype(np.float64)).reshape(-1)
+        most = decision.session.bab.inputs
+        finite = bool(np.isfinite(side).all())
+        return finite and 0 < int((side > 0).sum()) <= most and 0 < len(clauses) <= _CLAUSES
+
+    @property
+    def finished(self) -> bool:
+        """Whether no region is left that can be halved."""
+        return not self._waiting
+
+    @property
+    def _roomy(self) -> bool:
+        """Whether what waits may keep the intervals of its units."""
+        count = sum(len(r) for r in self._waiting if r.within)
+        return 16 * self._units * count < self._decision.session.bab.memory / 4
+
+    def run(self, budget: Budget) -> None:
+        """Until no region is left, a point is found or the budget ends; what is proved goes to the decision.
+
+        Raises:
+            OutOfTime: the budget ended in the middle of a step, whose regions wait on.
+        """
+        with budget.stage("tree"):
+            while self._waiting and self._decision.running and budget.running:
+                self._step(budget)
+
+    def _step(self, budget: Budget) -> None:
+        regions = self._waiting[-1]
+        first = max(0, len(regions) - self._at_once)
+        done, left = self._bounded(regions.take(slice(first, None)), budget)
+        # all at once: an interruption before this line loses no region
+        self._waiting = [*self._waiting[:-1], *(r for r in (regions.take(slice(first)), left) if len(r))]
+        self.visited += done
+        budget.count(done)
+        self._close()
+
+    def _bounded(self, regions: _Regions, budget: Budget) -> tuple[int, _Regions]:
+        """How many regions were bounded, and the halves of what is left of them."""
+        d = self._decision
+        pending = torch.tensor([d.is_open(self._number, k) for k in self._clauses])
+        regions = regions.take(torch.nonzero(pending[regions.clause])[:, 0])
+        if not len(regions):
+            return 0, regions
+        count = len(regions)
+        lines = row_lines(self._network, self._rows, regions.lower, regions.upper, regions.within or None, budget)
+        which = self._members[regions.clause]
+        tops = lines.top.gather(1, which)
+        lower, upper = lines.cut(which, regions.lower, regions.upper)
+        # only a number below zero refutes: `top` is `inf` where nothing is known
+        keep = torch.nonzero(~(tops < 0).any(1) & ~(lower > upper).any(1))[:, 0]
+        left = _Regions(lower, upper, regions.clause, lines.pre if self._roomy else {}).take(keep)
+        if not len(left):
+            return count, left
+        tops, which = tops[keep], which[keep]
+        least, weakest = tops.min(1)
+        c = lines.c[keep, which.gather(1, weakest[:, None])[:, 0]]
+        self._try(left, c, which)
+        size = left.upper - left.lower
+        score = _shares(c.abs() * size) + _SIDE * _shares(size / self._side.clamp(min=1e-300))
+        able = size > _SMALLEST * (left.lower.abs() + left.upper.abs())
+        value, axis = score.masked_fill(~able, -1.0).max(1)
+        self._stuck |= {self._clauses[k] for k in left.clause[value < 0].tolist()}
+        rows = torch.nonzero(value >= 0)[:, 0]
+        # the last ones come first
+        rows = rows[least[rows].argsort(stable=True)]
+        return count, left.take(rows).halved(axis[rows])
+
+    def _try(self, regions: _Regions, c: Tensor, which: Tensor) -> None:
+        """Replays the best of the middles and of the points at which lines are largest; now and then a search goes on from it."""
+        middle = regions.lower / 2 + regions.upper / 2
+        points = torch.cat([middle, torch.where(c > 0, regions.upper, regions.lower)])
+        with torch.no_grad():
+            values = self._network.forward(points.reshape(-1, *self._network.input_shape)).flatten(1)[:, self._rows]
+        least = values.gather(1, which.repeat(2, 1)).amin(1).nan_to_num(nan=-torch.inf)
+        best = int(least.argmax())
+        point = points[best].reshape(self._decision.spec.boxes[self._number].lower.shape).numpy()
+        if float(least[best]) >= 0 and self._decision.replay(self._number, point):
+            return
+        self._looks += 1
+        if worth_a_search(self._looks):
+            clause = self._clauses[int(regions.clause.repeat(2)[best])]
+            members = self._decision.rows(self._number).clauses[clause]
+            self._decision.search_round(self._number, members, point, ROUND_A_POINT)
+
+    def _close(self) -> None:
+        """Tells the clauses of which no region is left."""
+        left = {self._clauses[k] for regions in self._waiting for k in set(regions.clause.tolist())} | self._stuck
+        for k in self._clauses:
+            if k not in left and self._decision.is_open(self._number, k):
+                self._decision.prove(self._number, k)
+
+
+def _shares(values: Tensor) -> Tensor:
+    """Values `(B, n)` as shares of the largest one of their row; 0 where they are no numbers."""
+    return (values / values.amax(1, keepdim=True).clamp(min=1e-300)).nan_to_num(0.0, 0.0, 0.0)
