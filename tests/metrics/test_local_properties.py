@@ -22,6 +22,7 @@ from onnxsub.metrics.local import (
     make_property,
     sample_local,
 )
+from onnxsub.metrics.local.extreme import extreme_local
 from onnxsub.metrics.local.jacobian import lipschitz_bound
 from onnxsub.metrics.local.lipschitz_attack import attack_ratio
 from onnxsub.model import load_model
@@ -341,3 +342,36 @@ def test_the_attack_finds_what_is_there_and_proves_nothing() -> None:
         assert found.witness is not None
         assert found.verifier == "attack"
     assert attack_local(query, make_property("sr", 0.1, delta=9.0), QUICK).status == "undecided"
+
+
+def mixture() -> ModelProto:
+    """The mean of the softmaxes of two linear networks, as the posterior of a Bayesian network is exported."""
+    weights = {"v": [[2, 0], [0, 1], [-1, -1]], "w": [[0, 1], [1, 0], [0, 0]]}
+    nodes = []
+    for name in weights:
+        nodes.append(helper.make_node("Gemm", ["x", name], [f"{name}.z"], transB=1))
+        nodes.append(helper.make_node("Softmax", [f"{name}.z"], [f"{name}.p"], axis=1))
+    nodes += [helper.make_node("Sum", ["v.p", "w.p"], ["sum"]), helper.make_node("Mul", ["sum", "half"], ["y"])]
+    graph = helper.make_graph(
+        nodes, "mixture", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(np.array(w, dtype=np.float32), name) for name, w in weights.items()]
+        + [numpy_helper.from_array(np.array(0.5, dtype=np.float32), "half")],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+@pytest.mark.parametrize("parameters", [{"name": "confidence", "gamma": 0.3}, {"name": "scr", "eta": 0.4}])
+def test_no_softmax_of_probabilities_is_taken(parameters: dict[str, Any]) -> None:
+    query = ask(mixture())
+    prop = make_property(eps=0.05, **parameters)
+    for answer in (decide_local, attack_local, lambda q, p: extreme_local(q, p, 1e-3)):
+        with pytest.raises(InputError, match=r"ends in probabilities .* ask --property sr"):
+            answer(query, prop)
+    assert decide_local(query, make_property("sr", 0.05, delta=0.3), QUICK).status == "proved"
+    assert decide_local(query, make_property("cr", 0.05), QUICK).status == "proved"
+
+
+def test_a_softmax_at_the_end_of_a_file_is_left_out() -> None:
+    query = ask(linear([[2, 0], [0, 1], [-1, -1]], head="Softmax"))
+    assert decide_local(query, make_property("confidence", 0.01, gamma=0.3), QUICK).status == "proved"

@@ -28,6 +28,7 @@ def check_robustness(model: Model, s: RobustnessSettings, *, here: bool) -> None
         MissingDependencyError: a solver, a package or a program is not there.
     """
     query = probe(model, s.space)
+    s.local.check_logits(query)
     verifier = s.verifier or "bab"
     if s.verifier is not None:
         check_engines((verifier,), s.solver or "highs", here=here)

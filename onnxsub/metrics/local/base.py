@@ -44,6 +44,9 @@ class Measured:
     violated: Array
 
 
+_SUM = 1e-5  # how far the sum of float32 probabilities is from 1
+
+
 @dataclass(frozen=True)
 class LocalProperty(abc.ABC):
     """A statement about `f` on `B(eps) = {x : |x - x0|_inf <= eps}` intersected with the domain.
@@ -56,6 +59,7 @@ class LocalProperty(abc.ABC):
         name: as `make_property` takes it.
         needs_label: whether it speaks of the class of the anchor, so that a label is needed.
         smallest: whether the quantity is to stay above its bound (else below).
+        of_scores: whether it speaks of softmax scores, which a softmax makes of the logits.
     """
 
     eps: float
@@ -63,6 +67,7 @@ class LocalProperty(abc.ABC):
     name: ClassVar[str]
     needs_label: ClassVar[bool]
     smallest: ClassVar[bool]
+    of_scores: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.eps) and self.eps >= 0):
@@ -107,6 +112,18 @@ class LocalProperty(abc.ABC):
         Raises:
             InputError: it is not a disjunction of linear inequalities.
         """
+
+    def check_logits(self, query: Query) -> None:
+        """Raises InputError where the softmax of scores would be taken: what the file ends in are probabilities already."""
+        model = query.model
+        if not self.of_scores or model.outputs < 2 or not any(n.op_type == "Softmax" for n in model.form.graph.node):
+            return
+        f = np.asarray(query.logits(query.x0[None])[0], dtype=np.float64)
+        if f.min() >= 0 and abs(f.sum() - 1) <= _SUM:
+            raise InputError(
+                f"{model.where} ends in probabilities that are no softmax of logits, and property {self.name} would take their "
+                "softmax; ask --property sr with --delta, which compares the outputs themselves, or export the network's logits"
+            )
 
     def parameters(self) -> dict[str, Any]:
         """Name, radius and parameters."""

@@ -40,6 +40,7 @@ class ConfidenceRobustness(LocalProperty):
     name: ClassVar[str] = "confidence"
     needs_label: ClassVar[bool] = False
     smallest: ClassVar[bool] = False
+    of_scores: ClassVar[bool] = True
 
     def _check(self) -> None:
         if not 0 < self.gamma < 1:

@@ -110,7 +110,11 @@ def settled_at_anchor(query: Query, prop: LocalProperty, verifier: str, *, prove
 
     Args:
         proves: whether `proved` is an answer.
+
+    Raises:
+        InputError: the property speaks of scores, and the file's last tensor holds some.
     """
+    prop.check_logits(query)
     if prop.needs_label and query.misclassified:
         return LocalVerdict.of(query, prop, "misclassified", query.wrong, verifier=verifier, time_s={"total": 0.0})
     if prop.measure(query, query.x0[None]).violated[0]:

@@ -82,6 +82,7 @@ def extreme_local(
     clock = options.budget(budget)
     start = time.perf_counter()
     with_bound(prop, prop.bound)  # refuses a property that has none to move
+    prop.check_logits(query)
     if prop.needs_label and query.misclassified:
         return Extreme("misclassified", -math.inf, math.inf, math.nan, None, 0, False, query.wrong, {"total": 0.0})
     search = _Search(query, prop, tol, options, clock)

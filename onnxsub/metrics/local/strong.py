@@ -40,6 +40,7 @@ class StrongClassificationRobustness(LocalProperty):
     name: ClassVar[str] = "scr"
     needs_label: ClassVar[bool] = True
     smallest: ClassVar[bool] = True
+    of_scores: ClassVar[bool] = True
 
     def _check(self) -> None:
         if not 0 < self.eta < 1:
