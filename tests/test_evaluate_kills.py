@@ -124,7 +124,8 @@ def computes(pid: int) -> bool:
 
 def workers(run: Path) -> list[int]:
     """Processes that belong to a run."""
-    from onnxsub.evaluate.lock import MARK, _members
+    from onnxsub.evaluate.lock import MARK
+    from onnxsub.family import members as _members
 
     with Ledger(run / LEDGER, readonly=True) as ledger:
         return _members(f"{MARK}={ledger.run_id}".encode())
