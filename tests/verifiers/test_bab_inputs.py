@@ -158,6 +158,7 @@ def test_no_region_is_lost_on_the_way() -> None:
     found = searched(decision)
     decision.replay = lambda number, point: False  # type: ignore[method-assign] # it must go on
     found._try = lambda *a: None  # type: ignore[method-assign]
+    found._affine = lambda pre, count: torch.zeros(count, dtype=torch.bool)  # type: ignore[method-assign]
     for turn in range(6):
         try:
             found.run(decision.budget.with_nodes(40) if turn != 3 else _Short(3))
@@ -172,6 +173,30 @@ def test_no_region_is_lost_on_the_way() -> None:
             least = (clauses[k].b - y @ clauses[k].A.T).min(1)
             assert inside[least >= 0].all()
     assert found.visited > 100
+    assert not decision.proved
+
+
+def test_where_a_row_is_affine_no_half_is_tried() -> None:
+    """`max(0, x_0) - max(0, x_0) >= 0` holds everywhere and no float32 point may be replayed: given up at once, and not proved."""
+    network = dense((np.array([[1.0, 0.0]]), np.zeros(1)), (np.array([[1.0], [1.0]]), np.zeros(2)))
+    decision = decision_of(network, (np.array([0.1, 0.1]), np.array([1.0, 1.0])), (clause(([-1, 1], 0.0)),))
+    found = searched(decision)
+    decision.replay = lambda number, point: False  # type: ignore[method-assign]
+    found.run(decision.budget)
+    assert found.finished
+    assert found.visited == 1
+    assert not decision.proved
+
+
+def test_without_a_time_limit_halving_ends() -> None:
+    """The same over both pieces of a Relu, where the regions about its kink are never affine."""
+    network = dense((np.array([[1.0, 0.3], [-0.4, 1.0]]), np.zeros(2)), (np.array([[1.0, 0.0], [1.0, 0.0]]), np.zeros(2)))
+    decision = decision_of(network, (np.array([-1.0, -1.0]), np.array([1.0, 1.0])), (clause(([-1, 1], 0.0)),))
+    found = searched(decision)
+    decision.replay = lambda number, point: False  # type: ignore[method-assign]
+    found._affine = lambda pre, count: torch.zeros(count, dtype=torch.bool)  # type: ignore[method-assign]
+    found.run(decision.budget)
+    assert found.finished
     assert not decision.proved
 
 

@@ -100,8 +100,7 @@ def decide(decision: Decision, plan: AttackPlan) -> None:
             question = Question(goal, session, budget.remaining)
             if not question.roots() and decision.running:
                 left = [k for k in clauses if goal.pending(k)]
-                # halves of a box in which a row only touches zero never end, so they need a time limit
-                fits = math.isfinite(session.budget.remaining) and InputSearch.fits(decision, number, left)
+                fits = InputSearch.fits(decision, number, left)
                 trees.append(_Tree(goal, question, InputSearch(decision, number, left) if fits else None))
     # the box that is most likely to hold a counterexample comes first
     trees.sort(key=lambda t: -t.goal.promise)

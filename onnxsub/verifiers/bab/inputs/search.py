@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from onnxsub.budget import Budget
-from onnxsub.ops.base import Box
+from onnxsub.ops.base import Activation, Box
 from onnxsub.verifiers.bab.inputs.lines import row_lines
 from onnxsub.verifiers.bab.inside import ROUND_A_POINT, worth_a_search
 from onnxsub.verifiers.box.model import BoxModel, Building
@@ -29,6 +29,7 @@ _AT_ONCE, _NUMBERS = 128, 2**19  # regions of a step, and values of the units of
 _FEW = 8  # inputs
 _CLAUSES = 64  # beyond, every clause would need regions of its own for the same bounds
 _SIDE = 0.5  # weight of the side's length beside what the line says: a line that does not lean says nothing
+_WITHOUT_A_LIMIT = 2**15  # regions, where no time ends them: a row that only touches zero is never closed by halves
 _SMALLEST = 1e-12  # of the ends of a side: what is no longer halved
 
 
@@ -89,7 +90,9 @@ class InputSearch:
         self.few = int((self._side > 0).sum()) <= _FEW
         count = len(clauses)
         self._waiting = [_Regions(lower.expand(count, -1), upper.expand(count, -1), torch.arange(count), {})]
-        self._stuck: set[int] = set()  # clauses with a region that is too small to be halved
+        self._stuck: set[int] = set()  # clauses with a region that no halving helps: regions prove them no more
+        self._alone = torch.tensor([len(m) == 1 for m in members])
+        self._most = math.inf if math.isfinite(decision.budget.remaining) else _WITHOUT_A_LIMIT
         self._units = sum(math.prod(op.in_shapes[0]) for op in self._network.nonlinear)
         self._at_once = max(1, min(_AT_ONCE, _NUMBERS // max(self._units, 1)))
 
@@ -104,8 +107,8 @@ class InputSearch:
 
     @property
     def finished(self) -> bool:
-        """Whether no region is left that can be halved."""
-        return not self._waiting
+        """Whether no region is left that can be halved, or enough were where no time limit would end them."""
+        return not self._waiting or self.visited >= self._most
 
     @property
     def _roomy(self) -> bool:
@@ -120,7 +123,7 @@ class InputSearch:
             OutOfTime: the budget ended in the middle of a step, whose regions wait on.
         """
         with budget.stage("tree"):
-            while self._waiting and self._decision.running and budget.running:
+            while not self.finished and self._decision.running and budget.running:
                 self._step(budget)
 
     def _step(self, budget: Budget) -> None:
@@ -136,7 +139,7 @@ class InputSearch:
     def _bounded(self, regions: _Regions, budget: Budget) -> tuple[int, _Regions]:
         """How many regions were bounded, and the halves of what is left of them."""
         d = self._decision
-        pending = torch.tensor([d.is_open(self._number, k) for k in self._clauses])
+        pending = torch.tensor([k not in self._stuck and d.is_open(self._number, k) for k in self._clauses])
         regions = regions.take(torch.nonzero(pending[regions.clause])[:, 0])
         if not len(regions):
             return 0, regions
@@ -158,11 +161,22 @@ class InputSearch:
         score = _shares(c.abs() * size) + _SIDE * _shares(size / self._side.clamp(min=1e-300))
         able = size > _SMALLEST * (left.lower.abs() + left.upper.abs())
         value, axis = score.masked_fill(~able, -1.0).max(1)
-        self._stuck |= {self._clauses[k] for k in left.clause[value < 0].tolist()}
-        rows = torch.nonzero(value >= 0)[:, 0]
+        # where the network is affine a line is the row itself, and no half brings it lower
+        helpless = (value < 0) | (self._affine(lines.pre, count)[keep] & self._alone[left.clause])
+        self._stuck |= {self._clauses[k] for k in left.clause[helpless].tolist()}
+        rows = torch.nonzero(~helpless)[:, 0]
         # the last ones come first
         rows = rows[least[rows].argsort(stable=True)]
         return count, left.take(rows).halved(axis[rows])
+
+    def _affine(self, pre: Mapping[str, Box], count: int) -> Tensor:
+        """Whether every unit keeps to one affine piece on each of `count` regions, `(B,)`."""
+        found = torch.ones(count, dtype=torch.bool)
+        for op in self._network.nonlinear:
+            if not isinstance(op, Activation):
+                return torch.zeros(count, dtype=torch.bool)
+            found &= op.affine_on(*pre[op.output]).flatten(1).all(1)
+        return found
 
     def _try(self, regions: _Regions, c: Tensor, which: Tensor) -> None:
         """Replays the best of the middles and of the points at which lines are largest; now and then a search goes on from it."""
