@@ -125,10 +125,10 @@ def computes(pid: int) -> bool:
 def workers(run: Path) -> list[int]:
     """Processes that belong to a run."""
     from onnxsub.evaluate.lock import MARK
-    from onnxsub.family import members as _members
+    from onnxsub.family import members
 
     with Ledger(run / LEDGER, readonly=True) as ledger:
-        return _members(f"{MARK}={ledger.run_id}".encode())
+        return members(f"{MARK}={ledger.run_id}")
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are known by /proc only")

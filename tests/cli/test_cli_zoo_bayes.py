@@ -39,7 +39,8 @@ def test_a_posterior_becomes_a_file_with_a_card(onnxsub: Run, blobs: Path, tmp_p
     assert Runtime(load_model(tmp_path / "b.onnx")).logits(np.zeros((1, 1, SIDE, SIDE), dtype=np.float32)).shape == (1, 4)
     assert json.loads(onnxsub(*ask, "--json").out) == told  # nothing is sampled again
     assert "R-hat" in onnxsub(*ask).out
-    assert "b.onnx" in onnxsub("zoo", "list", tmp_path).out
+    listed = json.loads(onnxsub("zoo", "list", tmp_path, "--json").out)["networks"]
+    assert [network["path"] for network in listed] == [str(tmp_path / "b.onnx")]
     other = onnxsub(*ask, "--prior", 3)
     assert other.code == 4
     assert "another posterior: prior is 1.0 there and 3.0 here" in other.err
