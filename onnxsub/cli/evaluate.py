@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxsub.cli.data_options import data_options, feeding_options, read_data
+from onnxsub.cli.engine_options import engine_options
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Command, output_options, typed
 from onnxsub.cli.output import Output
@@ -83,9 +84,7 @@ __all__ = ["command"]
 @click.option("--threads", type=int, metavar="N", help="Of one worker.  [default: 1]")
 @click.option("--seed", type=int, metavar="N", help="Of everything random.  [default: 0]")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where the attack and bab's bounds compute.  [default: cpu]")
-@click.option("--jobs", type=int, default=1, show_default=True, metavar="N", help="Units of work side by side.")
-@click.option("--engine", type=click.Choice(["processes", "ray"]), default="processes", show_default=True, help="Who does them.")
-@click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster.  [default: a local one]")
+@engine_options("Units of work")
 @click.option("--kill-after", type=float, metavar="S", help="Hard limit of a unit of work.  [default: 2 x --timeout + 60]")
 @click.option("--retry-failed", is_flag=True, help="Do units again that had failed or were altered.")
 @click.option("--allow-commands", is_flag=True, help="The folder's run.toml may name programs to start: it is your own.")

@@ -10,6 +10,7 @@ import click
 
 from onnxsub.cli.command import typed
 from onnxsub.cli.data_options import classes_stated, data_options, feeding_options
+from onnxsub.cli.engine_options import engine_options
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.option_types import Names, Numbers
 from onnxsub.cli.options import Command, output_options
@@ -80,9 +81,7 @@ _OPTIONS = {"property_": "property", "value_range": "range", "input_shape": "inp
 @feeding_options
 @click.option("--threads", type=int, metavar="N", help="Of one worker.  [default: 1]")
 @click.option("--seed", type=int, metavar="N", help="Of everything random.  [default: 0]")
-@click.option("--jobs", type=int, default=1, show_default=True, metavar="N", help="Samples side by side.")
-@click.option("--engine", type=click.Choice(["processes", "ray"]), default="processes", show_default=True, help="Who does them.")
-@click.option("--address", metavar="HOST:PORT", help="Of the Ray cluster.  [default: a local one]")
+@engine_options("Samples")
 @click.option("--kill-after", type=float, metavar="S", help="Hard limit of a sample.  [default: 2 x --timeout + 60]")
 @click.option("--retry-failed", is_flag=True, help="Do samples again that had failed or were altered.")
 @click.option("--allow-commands", is_flag=True, help="The folder's run.toml may name programs to start: it is your own.")

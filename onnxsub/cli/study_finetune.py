@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from onnxsub.cli.data_options import training_images
+from onnxsub.cli.engine_options import engine_options
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.option_types import BudgetType, Names
 from onnxsub.cli.options import Command, output_options
@@ -34,9 +35,7 @@ _WAYS = ("exact", "substitute", "attack", "region", "lbfgs")
 @click.option("--tuned", type=int, default=5, show_default=True, metavar="N", help="Epochs of the training on examples.")
 @click.option("--rate", type=float, default=1e-3, show_default=True, metavar="R", help="Its highest learning rate.")
 @click.option("--repeat", type=int, default=1, show_default=True, metavar="N", help="An example counts as so many images.")
-@click.option("--jobs", type=int, default=1, show_default=True, metavar="N", help="Images side by side.")
-@click.option("--engine", type=click.Choice(["processes", "ray"]), default="processes", show_default=True, help="Does the images.")
-@click.option("--address", metavar="HOST:PORT", help="The Ray cluster.  [default: a local one]")
+@engine_options("Images")
 @output_options
 def command(data: str, folder: str, out: Output, **given: Any) -> int:
     """Train on adversarial examples beside training images, by who found them; frequency and severity before and after.

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from onnxsub.cli.data_options import training_images
+from onnxsub.cli.engine_options import engine_options
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.option_types import BudgetType
 from onnxsub.cli.options import Command, output_options
@@ -34,9 +35,7 @@ __all__ = ["command"]
 @click.option("--eps", type=BudgetType(), default="0.05", show_default=True, metavar="E", help="Radius of the pairs.")
 @click.option("--verifier", type=click.Choice(["bab", "milp"]), default="bab", show_default=True, help="How a pair is solved.")
 @click.option("--timeout", type=float, default=60.0, show_default=True, metavar="S", help="Seconds per pair.")
-@click.option("--jobs", type=int, default=1, show_default=True, metavar="N", help="Pairs side by side.")
-@click.option("--engine", type=click.Choice(["processes", "ray"]), default="processes", show_default=True, help="Does the pairs.")
-@click.option("--address", metavar="HOST:PORT", help="The Ray cluster.  [default: a local one]")
+@engine_options("Pairs")
 @output_options
 def command(data: str, folder: str, out: Output, **given: Any) -> int:
     """A network and what importance scores leave of it: accuracy, and exact adversarial examples of both.

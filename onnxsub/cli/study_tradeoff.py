@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from onnxsub.cli.engine_options import engine_options
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
@@ -30,9 +31,7 @@ def _part(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 @click.option("--data", "files", multiple=True, metavar="FILE", help="Images from an .npz in place of a download; may be repeated.")
 @click.option("--run", "folder", required=True, metavar="DIR", help="Folder of the study; the same command goes on in it.")
 @click.option("--part", callback=_part, metavar="I/N", help="Only make every N-th network from the I-th on; then run it without.")
-@click.option("--jobs", type=int, default=1, show_default=True, metavar="N", help="Attacks side by side.")
-@click.option("--engine", default="processes", show_default=True, metavar="NAME", help="Of the attacks: processes, or ray.")
-@click.option("--address", metavar="ADDRESS", help="Of the Ray cluster.")
+@engine_options("Attacks")
 @output_options
 def command(
     grid: str, dataset: str | None, files: tuple[str, ...], folder: str, part: tuple[int, int] | None, jobs: int, engine: str,
