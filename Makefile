@@ -46,7 +46,7 @@ plain: $(BIN)/pip
 	rm -rf $(VENV)/dist
 	$(BIN)/python -m build --outdir $(VENV)/dist . > /dev/null
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager \
-		"$$(ls $(VENV)/dist/*.whl)[cpu,report]" $$(grep '^torch==' constraints.txt)
+		"$$(ls $(VENV)/dist/*.whl)[cpu,report,bayes]" $$(grep '^torch==' constraints.txt)
 	$(BIN)/python .ci/commands.py $(BIN)
 
 fuzz: $(VENV)/.test
