@@ -10,6 +10,7 @@ in place of the median. Exit code 1 where the growth is above 3 %.
 from __future__ import annotations
 
 import argparse
+import resource
 import sys
 import tempfile
 import time
@@ -28,6 +29,8 @@ from onnxsub.evaluate.task import Outcome
 
 MODELS = Path(__file__).parents[1] / "models"
 MOST = 0.03
+PAUSE = 0.1
+"""Seconds in which a worker gives back what a unit has left."""
 
 
 class Measured(Processes):
@@ -41,6 +44,7 @@ class Measured(Processes):
     def wait(self, seconds: float) -> Sequence[Outcome]:
         found = super().wait(seconds)
         for outcome in found:
+            time.sleep(PAUSE)
             for worker in self._idle:
                 pid = worker._child.pid
                 self.seen.add(pid)
@@ -73,9 +77,12 @@ def main() -> int:
         plan = Plan.of((str(MODELS / f"{args.model}.onnx"),), samples, settings)
         engine = Measured("memory")
         result = evaluate(plan, folder / "run", RunOptions(jobs=1), engine=engine)
-    print(f"{result.counts}, {time.monotonic() - began:.0f} s, {len(engine.seen)} worker")
-    per = max(len(engine.sizes) // args.samples, 1)
-    sizes = [engine.sizes[i] for i in sorted(engine.sizes)][per - 1 :: per]
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = used.ru_utime + used.ru_stime
+    print(f"{result.counts}, {time.monotonic() - began:.0f} s, of the worker's processor {cpu:.1f} s, {len(engine.seen)} worker")
+    units = sum(result.counts.values())
+    by_sample = {(unit - 1) * args.samples // units: size for unit, size in sorted(engine.sizes.items())}
+    sizes = [size for _, size in sorted(by_sample.items())]
     parts = [sizes[i : i + 20] for i in range(0, len(sizes), 20)]
     rows = [(20 * i + 1, *(f"{median(column):.0f}" for column in zip(*part, strict=True))) for i, part in enumerate(parts)]
     print(table(("from sample", "resident, MB", "of it not of files, MB"), rows))
