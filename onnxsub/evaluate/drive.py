@@ -146,7 +146,7 @@ def drive(
             else:
                 groups = ledger.seals.take_over(job.units(), redo=options.retry_failed)
                 ledger.recover(retry_failed=options.retry_failed)
-            groups = ledger.groups() if groups is None or options.retry_failed else groups
+                groups = ledger.groups() if options.retry_failed else groups
             pace = Pace(groups, options.jobs, progress)
             watch = job.watch(ledger.units())
             interrupted = False

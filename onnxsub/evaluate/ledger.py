@@ -173,23 +173,24 @@ class Ledger:
             f"UPDATE units SET finished = {_NOW}, state = :state, reason = :reason, seconds = :seconds, result = :result, "
             f"point = :point, anchor = :anchor, checksum = {SEALED} WHERE "
         )
-        ending = f" RETURNING {_COLUMNS}"
+        ending, own = f" RETURNING {_COLUMNS}", f" RETURNING {_COLUMNS.replace('result', 'NULL')}"
         values = {
             "unit": outcome.id, "state": outcome.state, "reason": outcome.reason, "seconds": float(outcome.seconds),
             "result": result, "point": outcome.point, "anchor": outcome.anchor,
         }  # fmt: skip
         nothing = {**values, "seconds": 0.0, "point": None, "anchor": None}
         with self._guard(), self._transaction():
-            rows = self._db.execute(f"{settle} id = :unit AND state = 'running' {ending}", values).fetchall()
+            rows = self._db.execute(f"{settle} id = :unit AND state = 'running' {own}", values).fetchall()
             if len(rows) != 1:
                 raise RuntimeError(f"unit {outcome.id} was not running when it ended")
+            units = [_unit(rows.pop(), outcome.result if outcome.state == "done" else None)]
             if outcome.state == "failed":
                 failed = {**nothing, "reason": f"its attack failed: {outcome.reason}"}
                 rows += self._db.execute(f"{settle} needs = :unit AND state = 'pending' {ending}", failed).fetchall()
             for kind, settled in (followers or {}).items():
                 done = {**nothing, "kind": kind, "state": "done", "reason": None, "result": json.dumps(settled, allow_nan=False)}
                 rows += self._db.execute(f"{settle} needs = :unit AND state = 'pending' AND kind = :kind {ending}", done).fetchall()
-        return [_unit(row) for row in rows]
+        return units + [_unit(row) for row in rows]
 
     def put_back(self, unit: int, reason: str) -> None:
         """The worker of a running unit was lost: it is pending again, with one death more."""
@@ -291,9 +292,9 @@ class Ledger:
             raise InputError(f"{str(self.path)!r} is damaged: {error}; restore it or choose another --run") from error
 
 
-def _unit(row: tuple[Any, ...]) -> Unit:
+def _unit(row: tuple[Any, ...], known: Mapping[str, Any] | None = None) -> Unit:
     id_, model, sample, kind, method, gamma, verifier, needs, state, attempts, deaths, reason, seconds, result = row
     return Unit(
         id_, model, sample, kind, method or None, None if gamma < 0 else gamma, verifier or None, needs, state, attempts, deaths,
-        reason, seconds, None if result is None else json.loads(result),
+        reason, seconds, known if result is None else json.loads(result),
     )  # fmt: skip

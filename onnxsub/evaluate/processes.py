@@ -17,7 +17,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any
 
 from onnxsub.evaluate.lock import MARK, end_family
@@ -193,7 +192,7 @@ class _Worker:
             if settings is not self._settings:  # once for all units: a grid's are larger than a unit
                 write_message(self._child.stdin, settings)
                 self._settings = settings
-            write_message(self._child.stdin, [replace(task, settings=None) for task, _ in handed])  # type: ignore[arg-type]
+            write_message(self._child.stdin, [task.bearing(None) for task, _ in handed])
 
     def _read(self, stream: IO[bytes]) -> None:
         while True:

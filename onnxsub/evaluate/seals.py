@@ -133,8 +133,8 @@ class Seals:
             self._set("units", found.units)
         return found.groups
 
-    def take_over(self, planned: Iterable[UnitKey], *, redo: bool) -> list[Group] | None:
-        """The same for the process that goes on with the run; returns what there is of each kind, None where rows changed.
+    def take_over(self, planned: Iterable[UnitKey], *, redo: bool) -> list[Group]:
+        """The same for the process that goes on with the run; returns how many there were of each kind.
 
         Args:
             planned: the units as they should be.
@@ -155,7 +155,7 @@ class Seals:
                 self._refuse_rows(found.altered)
             for row in found.altered:
                 self._db.execute(f"UPDATE units SET {_EMPTY} WHERE ? IN (id, needs)", row[:1])
-            return None if found.altered else found.groups
+            return found.groups
 
     def keep(self, name: str, data: bytes) -> None:
         """Notes that a file of the folder is about to be written; until it is, the one that is there is known too."""

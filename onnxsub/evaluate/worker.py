@@ -19,7 +19,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from onnxsub.family import until_gone
@@ -82,8 +81,7 @@ def main(module: str = "onnxsub.evaluate.work") -> NoReturn:
                 if place and time.monotonic() - began > _SLICE:
                     write_message(channel, len(message) - place)
                     break
-                # the settings come before the first task
-                write_message(channel, work(replace(task, settings=settings)))  # type: ignore[arg-type]
+                write_message(channel, work(task.bearing(settings)))  # the settings come before the first task
         except BrokenPipeError:
             leave(0)
         give_back()
