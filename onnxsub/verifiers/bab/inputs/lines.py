@@ -60,6 +60,8 @@ def row_lines(
     upper: Tensor,
     within: Mapping[str, Box] | None = None,
     budget: Budget | None = None,
+    *,
+    units: bool = True,
 ) -> RowLines:
     """Lines above some outputs of a network.
 
@@ -67,6 +69,7 @@ def row_lines(
         rows: numbers of the outputs, `(R,)`.
         lower, upper: `(B, n)` float64, finite.
         within: intervals of pre-activations that hold already; units that these prove stable cost nothing.
+        units: bound every unit by a backward pass too; else they have the intervals `within` and those of the layer before.
 
     Raises:
         UnsupportedOperatorError: an operator has no bounds.
@@ -74,8 +77,9 @@ def row_lines(
     """
     with torch.no_grad():
         low, high = (e.reshape(-1, *network.input_shape) for e in (lower, upper))
+        wanted = None if units else {op.output: torch.zeros(0, dtype=torch.long) for op in network.nonlinear}
         bounds = compute_bounds(
-            network, low, high, "crown", output=False, only_unstable=within is not None, within=within, budget=budget
+            network, low, high, "crown", output=False, only_unstable=within is not None, within=within, units=wanted, budget=budget
         )
         start = lower.new_zeros((1, len(rows), network.classes))
         start[0, torch.arange(len(rows)), rows] = -1.0

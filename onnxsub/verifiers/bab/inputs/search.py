@@ -19,6 +19,8 @@ from torch import Tensor
 from onnxsub.budget import Budget
 from onnxsub.ops.base import Activation, Box
 from onnxsub.verifiers.bab.inputs.lines import row_lines
+from onnxsub.verifiers.bab.inputs.ways import Ways
+from onnxsub.verifiers.bab.inputs.zonotopes import Zonotopes
 from onnxsub.verifiers.bab.inside import ROUND_A_POINT, worth_a_search
 from onnxsub.verifiers.box.model import BoxModel, Building
 from onnxsub.verifiers.decision import Decision
@@ -78,6 +80,7 @@ class InputSearch:
         how = Building.of(decision.session.options, decision.budget, branching=True)
         # stretches of affine operators are one each in the folded form
         self._network = BoxModel.over(decision.row_model(number, clauses), box.box, how).network
+        self._zonotopes, self._ways = Zonotopes.of(self._network), Ways()
         members = [rows.clauses[k] for k in clauses]
         used = sorted({r for m in members for r in m})
         place = {r: i for i, r in enumerate(used)}
@@ -144,13 +147,15 @@ class InputSearch:
         if not len(regions):
             return 0, regions
         count = len(regions)
-        lines = row_lines(self._network, self._rows, regions.lower, regions.upper, regions.within or None, budget)
+        within, way = self._intervals(regions)
+        lines = row_lines(self._network, self._rows, regions.lower, regions.upper, within, budget, units=way == 0)
         which = self._members[regions.clause]
         tops = lines.top.gather(1, which)
         lower, upper = lines.cut(which, regions.lower, regions.upper)
         # only a number below zero refutes: `top` is `inf` where nothing is known
         keep = torch.nonzero(~(tops < 0).any(1) & ~(lower > upper).any(1))[:, 0]
         left = _Regions(lower, upper, regions.clause, lines.pre if self._roomy else {}).take(keep)
+        self._ways.told(way, count - len(left), count)
         if not len(left):
             return count, left
         tops, which = tops[keep], which[keep]
@@ -168,6 +173,11 @@ class InputSearch:
         # the last ones come first
         rows = rows[least[rows].argsort(stable=True)]
         return count, left.take(rows).halved(axis[rows])
+
+    def _intervals(self, regions: _Regions) -> tuple[Mapping[str, Box] | None, int]:
+        """Intervals of the units that hold in regions; 1: they are enough, 0: every unit is bounded backward too."""
+        found = None if self._zonotopes is None else self._zonotopes.within(regions.lower, regions.upper, regions.within)
+        return (regions.within or None, 0) if found is None else (found, self._ways.next())
 
     def _affine(self, pre: Mapping[str, Box], count: int) -> Tensor:
         """Whether every unit keeps to one affine piece on each of `count` regions, `(B,)`."""
