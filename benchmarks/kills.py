@@ -37,7 +37,7 @@ MODELS = ROOT / "models"
 PATIENCE = 2.0
 """Seconds after which nothing may be left."""
 _LATE = 40
-_TIMES = ("time", "second", "elapsed", "path", "written", "run", "attempts", "image", "checkpoint", "output", "done_now", "speed_up")
+_TIMES = ("time", "second", "elapsed", "path", "written", "run", "attempts", "image", "checkpoint", "output", "done_now", "speed")
 _SUBREAPER = 36
 
 
