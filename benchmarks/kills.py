@@ -4,8 +4,8 @@
 
 Of each command as many kills as `--kills` says, SIGKILL and SIGTERM in turns, each at a moment that a seed draws, between the
 command's first word about its work (so after its imports) and the end of an undisturbed run. After each: which processes are left
-after two seconds (this process adopts every orphan, so none can hide), what the next start of the same command finds. It must end
-as an undisturbed one does, with the same result, without a `.part` file or a temporary folder, without a unit lost or done again.
+two seconds after its end (this process adopts every orphan, so none can hide), what the next start of the same command finds. It
+must end as an undisturbed one does, with the same result, without a `.part` file or a temporary folder, without a unit lost or done again.
 A kill that comes after the end is drawn anew. `--log`: rows of JSON; kills that stand there are not done again.
 """
 
@@ -35,7 +35,7 @@ from benchmarks.common import DATA, load_note, table
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "models"
 PATIENCE = 2.0
-"""Seconds after which nothing may be left."""
+"""Seconds after the end of a command in which all that it started must end."""
 _LATE = 40
 _TIMES = ("time", "second", "elapsed", "path", "written", "run", "attempts", "image", "checkpoint", "output", "done_now", "speed")
 _SUBREAPER = 36
@@ -208,7 +208,7 @@ def one_kill(case: Case, shared: Path, folder: Path, moment: float, number: sign
         wrong.append(f"exit code {code}")
     if "Traceback" in said or "internal error" in said:
         wrong.append(f"said {said[-300:]!r}")
-    time.sleep(max(0.0, PATIENCE - (time.monotonic() - at)))
+    time.sleep(PATIENCE)
     if left := orphans():
         wrong.append(f"left after {PATIENCE:g} s: {left}")
     reap()

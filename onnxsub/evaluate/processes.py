@@ -81,6 +81,7 @@ class Processes:
             worker.kill()
         self._busy.clear()
         self._idle.clear()
+        end_family(f"{self._run_id}:")  # one that was being started when Ctrl-C came is in no list
 
     def _settled(self, worker: _Worker, outcome: Outcome | None) -> list[Outcome]:
         task = worker.task
