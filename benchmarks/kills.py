@@ -5,8 +5,8 @@
 Of each command as many kills as `--kills` says, SIGKILL and SIGTERM in turns, each at a moment that a seed draws, between the
 command's first word about its work (so after its imports) and the end of an undisturbed run. After each: which processes are left
 two seconds after its end (this process adopts every orphan, so none can hide), what the next start of the same command finds. It
-must end as an undisturbed one does, with the same result, without a `.part` file or a temporary folder, without a unit lost or done again.
-A kill that comes after the end is drawn anew. `--log`: rows of JSON; kills that stand there are not done again.
+must end as an undisturbed one does, with the same result, without a `.part` file or a temporary folder, without a unit lost or
+done again. A kill that comes after the end is drawn anew. `--log`: rows of JSON; kills that stand there are not done again.
 """
 
 from __future__ import annotations
