@@ -34,7 +34,7 @@ class Groups:
         half = (high - low) / 2
         spans = [np.ptp(e.w, axis=0) * half for e in row.rising]
         shared = np.array([[float(np.minimum(s, t).sum()) for t in spans] for s in spans]).reshape(len(spans), len(spans))
-        groups = [(i,) for i in range(len(spans))]
+        groups: list[tuple[int, ...]] = [(i,) for i in range(len(spans))]
         size = [len(e.b) for e in row.rising]
         while True:
             best, pair = 0.0, None

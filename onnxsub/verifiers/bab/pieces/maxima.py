@@ -87,11 +87,9 @@ class Maxima:
             return None
         x0 = np.asarray(model.local.box.x0, dtype=np.float64).reshape(-1)
         low, high = model.lower.reshape(-1) - x0, model.upper.reshape(-1) - x0
-        a, weights, k = units.reduced(*(part[[model.row]] for part in last))
-        if a is None:
-            return None
-        a, weights, k = a[0], weights[0], float(k[0]) + float(a[0] @ x0) + model.slack
-        rising, falling = [], []
+        w, v, b = units.reduced(*(part[[model.row]] for part in last))
+        a, weights, k = w[0], v[0], float(b[0]) + float(w[0] @ x0) + model.slack
+        rising, falling = list[Affines](), list[Affines]()
         for place, elements in units.open.items():
             c, moved = weights[place], Affines(elements.w, elements.b + elements.w @ x0)
             own = moved.take(moved.undominated(low, high)).times(c)
@@ -164,8 +162,6 @@ class _Units:
     def _take(self, place: int, own: Array, found: tuple[Array, Array, Array]) -> bool:
         on = (own >= 0)[:, None]
         w, v, b = self.reduced(found[0][own] * on, found[1][own] * on, found[2][own] * on[:, 0])
-        if w is None:
-            return False
         if len(own) == 1:
             self._w[place], self._v[place], self._b[place] = w[0], v[0], b[0]
             return True
