@@ -24,6 +24,7 @@ from onnxsub.verifiers.bab.pieces.tree import MaximaTree
 from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.result import DistanceResult
 from tests.verifiers.bab_tools import target_models
+from tests.verifiers.maxima_tools import by_trees
 from tests.verifiers.nets import anchor, balanced, bracket_of, logits, measured
 from tests.verifiers.windowed import random_windowed, tied_windows
 
@@ -161,19 +162,10 @@ def test_trees_alone_find_the_distance() -> None:
         network, x0, label, true = question(seed)
         if true.status != "exact" or true.upper > 0.9:
             continue
-        radius = 1.05 * true.upper
-        targets = target_models(network, x0, label, radius)
-        bracket = bracket_of(network, x0, label, threads=1, tol=TOL)
-        searches = [MaximaTree.of(bracket, m, radius) for m in targets]
-        for t in bracket.claims.lowers:
-            if t not in {m.key for m in targets}:
-                bracket.claims.prove(t, radius, by_bounds=True)
-        if not searches or None in searches:
+        found = by_trees(network, x0, label, 1.05 * true.upper, TOL)
+        if found is None:
             continue
-        for search in searches:
-            assert search is not None
-            assert search.run(Budget()) or bracket.settled
-            assert not search.shrunk
+        bracket, _ = found
         assert bracket.upper == pytest.approx(true.upper, abs=4 * TOL)
         assert bracket.lower == pytest.approx(true.upper, abs=4 * TOL)
         compared += 1
