@@ -2,11 +2,11 @@
 
     python -m benchmarks.windows distances MODEL.onnx ANCHOR.npy [ANCHOR.npy ...] [--timeout 60]
     python -m benchmarks.windows random 300 [--seed 0] [--timeout 5]
-    python -m benchmarks.windows elements 300 [--seed 0]
+    python -m benchmarks.windows elements 300 [--seed 0] [--weak]
 
 `random` asks every network for its distance and for two balls, one on either side of it, of `bab` (with linear programs, and by its
 tree alone) and of `milp`. `elements` asks networks of one layer of windows of the tree over their elements by itself
-(`bab/pieces/`) and of `milp`. Exit code 1 where two answers contradict each other.
+(`bab/pieces/`) and of `milp`; `--weak`: with hardly any steps per bound, so that trees are large. Exit code 1 where two answers contradict each other.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from onnxsub.passes.select import SelectOptions
 from onnxsub.pruning.prune import PruneOptions
 from onnxsub.query import make_query
 from onnxsub.region import InputSpace
+from onnxsub.verifiers.bab.pieces import tree
+from onnxsub.verifiers.bab.pieces.bound import Pace
 from onnxsub.verifiers.distance import DistanceOptions, distance
 from onnxsub.verifiers.options import BabOptions, Limits
 from tests.verifiers.maxima_tools import by_trees
@@ -116,12 +118,15 @@ def main() -> int:
     elements.add_argument("count", type=int)
     elements.add_argument("--seed", type=int, default=0)
     elements.add_argument("--timeout", type=float, default=5.0)
+    elements.add_argument("--weak", action="store_true")
     args = parser.parse_args()
     if args.kind == "distances":
         code = distances(args.model, args.anchors, args.timeout)
     else:
         counts: Counter[str] = Counter()
         wrong = []
+        if args.kind == "elements" and args.weak:
+            tree._ROOT, tree._CHILD = Pace(4, 0.05, 0.02, 2e-3), Pace(2, 0.03, 0.1, 7e-4)
         for seed in range(args.seed, args.seed + args.count):
             ask = contradictions if args.kind == "random" else wrong_elements
             wrong += ask(seed, args.timeout, counts)
