@@ -6,7 +6,8 @@
 
 `random` asks every network for its distance and for two balls, one on either side of it, of `bab` (with linear programs, and by its
 tree alone) and of `milp`. `elements` asks networks of one layer of windows of the tree over their elements by itself
-(`bab/pieces/`) and of `milp`; `--weak`: with hardly any steps per bound, so that trees are large. Exit code 1 where two answers contradict each other.
+(`bab/pieces/`) and of `milp`; `--weak`: with hardly any steps per bound, so that trees are large. Exit code 1 where two answers
+contradict each other.
 """
 
 from __future__ import annotations
