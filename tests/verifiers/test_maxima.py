@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -18,7 +19,7 @@ from onnxsub.verifiers.bab.lp.cutting import Cutting
 from onnxsub.verifiers.bab.lp.relaxation import Relaxation
 from onnxsub.verifiers.bab.pieces.bound import Multipliers, Pace, Sums, improve
 from onnxsub.verifiers.bab.pieces.groups import Groups
-from onnxsub.verifiers.bab.pieces.maxima import Maxima
+from onnxsub.verifiers.bab.pieces.maxima import Affines, Maxima
 from onnxsub.verifiers.bab.pieces.region import Region
 from onnxsub.verifiers.bab.pieces.tree import MaximaTree
 from onnxsub.verifiers.box.clause import ClauseModel
@@ -217,3 +218,57 @@ def test_what_a_tree_proves_counts_when_it_is_ended(monkeypatch: pytest.MonkeyPa
         search.run(over)
         search.run(Budget())  # goes on
         assert bracket.claims.lowers[model.key] > 0
+
+
+def test_groups_are_a_partition_with_few_choices() -> None:
+    rng = np.random.default_rng(0)
+    for count in (0, 1, 7, 200):
+        rising = tuple(Affines(rng.normal(size=(k, 30)), rng.normal(size=k)) for k in rng.integers(2, 6, count))
+        row = Maxima(rng.normal(size=30), 0.0, rising, (), -np.ones(30), np.ones(30))
+        groups = Groups.of(row, 0.5)
+        assert sorted(c for g in groups.members for c in g) == list(range(count))
+        assert groups.most <= 16
+        assert all(len(c) == math.prod(len(rising[i].b) for i in g) for g, c in zip(groups.members, groups.choices, strict=True))
+        assert len(groups.members) <= max(1, 0.6 * count) or count == 0
+    wide = Maxima(rng.normal(size=9), 0.0, (Affines(rng.normal(size=(40, 9)), rng.normal(size=40)),), (), -np.ones(9), np.ones(9))
+    assert Groups.of(wide, 1.0).most == 40
+
+
+def test_numbers_that_are_none_are_left_to_others() -> None:
+    for model, row, radius in rows(1):
+        assert Maxima.of(model) is not None
+        broken = {n: (np.full_like(l, np.nan), np.full_like(u, np.nan)) for n, (l, u) in model.intervals.items()}
+        loose = Maxima.of(replace(model, intervals=broken))
+        if loose is not None:
+            # intervals that say nothing leave every element that another one does not reach
+            d = points(row, radius, 0)
+            assert (loose.values(d) >= row.values(d) - 1e-9).all()
+        assert Maxima.of(replace(model, upper=np.full_like(model.upper, np.inf))) is None
+
+
+def test_elements_that_others_reach_are_left_out() -> None:
+    rng = np.random.default_rng(1)
+    low, high = -rng.random(6), rng.random(6)
+    for _ in range(40):
+        e = Affines(rng.normal(size=(6, 6)), 2 * rng.normal(size=6))
+        e = Affines(np.concatenate([e.w, e.w[:2]]), np.concatenate([e.b, e.b[:2]]))
+        left = e.undominated(low, high)
+        d = rng.uniform(low, high, (500, 6))
+        value = d @ e.w.T + e.b
+        assert np.array_equal(value.max(1), value[:, left].max(1))
+        assert len(left) <= 6
+
+
+def test_a_limit_of_nodes_ends_a_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree_module, "_ROOT", Pace(2, 0.05, 0.02, 2e-3))
+    monkeypatch.setattr(tree_module, "_CHILD", Pace(1, 0.03, 0.1, 7e-4))
+    monkeypatch.setattr(tree_module, "_AT_ONCE", 1)
+    ended = 0
+    for seed in range(12):
+        for model, _, radius in rows(seed):
+            bracket = bracket_of(*question(seed)[:3], threads=1, nodes=3)
+            search = MaximaTree.of(bracket, model, radius)
+            if search is not None and not search.run(bracket.budget):
+                ended += search.nodes >= 3
+                assert search.nodes <= 3 + 16
+    assert ended > 1

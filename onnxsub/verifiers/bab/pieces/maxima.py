@@ -23,6 +23,8 @@ from onnxsub.verifiers.box.clause import ClauseModel
 
 __all__ = ["Affines", "Maxima"]
 
+_COMPARED = 2**24  # numbers that the comparison of one unit's elements may go over
+
 
 @dataclass(frozen=True, eq=False)
 class Affines:
@@ -49,6 +51,8 @@ class Affines:
         """Those that no other one reaches wherever in a box; of equal ones the last is left."""
         middle, half = (low + high) / 2, (high - low) / 2
         left = list(range(len(self.b)))
+        if self.w.size * len(left) > _COMPARED:
+            return left
         for j in range(len(self.b)):
             others = [i for i in left if i != j]
             over = self.w[j] - self.w[others]
@@ -76,7 +80,14 @@ class Maxima:
 
     @staticmethod
     def of(model: ClauseModel) -> Maxima | None:
-        """The row of a clause with one row; None where an open unit reads another one, or is neither window nor Relu."""
+        """The row of a clause with one row; None where an open unit reads another one, or is neither window nor Relu, or a number
+        is not finite."""
+        with np.errstate(all="ignore"):  # looked at when all is there
+            found = Maxima._of(model)
+            return found if found is not None and found._finite else None
+
+    @staticmethod
+    def _of(model: ClauseModel) -> Maxima | None:
         network = model.local.network
         if len(model.members) != 1 or not all(isinstance(op, Windows | Relu) for op in network.nonlinear):
             return None
@@ -97,8 +108,7 @@ class Maxima:
                 a, k = a + own.w[0], k + float(own.b[0])
             else:
                 (rising if c > 0 else falling).append(own)
-        found = Maxima(a, k, tuple(rising), tuple(falling), low, high)
-        return found if found._finite else None
+        return Maxima(a, k, tuple(rising), tuple(falling), low, high)
 
     @property
     def _finite(self) -> bool:

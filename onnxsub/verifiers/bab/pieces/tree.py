@@ -33,6 +33,7 @@ _ROOT = Pace(300, 0.05, 0.02, 2e-3)
 _CHILD = Pace(60, 0.03, 0.1, 7e-4)
 _AT_ONCE = 16
 _LARGEST = 2**23  # numbers that the evaluation of one node may go over
+_PADDED = 2**26  # the same before it is known which inputs count
 _SHRUNK = 0.9  # share of the ball's radius below which it is better bounded anew
 _FLOORS = 0.995, 0.99, 0.98, 0.96, 0.92, 0.85, 0.7, 0.5  # of the closing radius: where open nodes are tried
 _STEPS = 4  # programs from one point to a nearer one
@@ -99,6 +100,8 @@ class MaximaTree:
             if row is None:
                 return None
             groups = Groups.of(row, radius)
+            if len(groups.members) * groups.most * len(row.a) > _PADDED:
+                return None
             sums = Sums(row, groups, radius, torch.float32)
             return MaximaTree(bracket, model, row, groups) if sums.numbers() <= _LARGEST else None
 
@@ -137,14 +140,18 @@ class MaximaTree:
                     self._busy.append(heapq.heappop(self._open)[2])
                 self._bounded([child for node in self._busy for child in self._children(node)], budget)
                 self._busy = []
+                self._book()
         finally:
             for node in self._busy if self._started else ():
                 self._put(node)
             self._busy = []
-            self._bracket.budget.count(self.nodes - self._counted)
-            self._counted = self.nodes
+            self._book()
             self._bracket.claims.prove(self._model.key, min(self._lower(), self._radius))
         return self._started and not self._open and not self._stuck
+
+    def _book(self) -> None:
+        self._bracket.budget.count(self.nodes - self._counted)
+        self._counted = self.nodes
 
     def _going(self, budget: Budget) -> bool:
         bracket = self._bracket
