@@ -43,12 +43,11 @@ def main() -> int:
 
 def kill(folder: Path, kills: int) -> int:
     from tests.evaluate_tools import UNITS, command, facts, make_files
-    from tests.test_evaluate_kills import bookings, kill_and_finish
+    from tests.test_evaluate_kills import kill_and_finish
 
     files = make_files(folder)
     subprocess.run(command(*files, folder / "undisturbed"), check=True, capture_output=True, cwd=ROOT)
-    kill_and_finish(folder / "killed", files, folder / "undisturbed", kills)
-    booked = bookings(folder / "killed")
+    booked = kill_and_finish(folder / "killed", files, folder / "undisturbed", kills)
     same = facts(folder / "killed") == facts(folder / "undisturbed")
     lost, double = UNITS - len(set(booked)), len(booked) - len(set(booked))
     print(f"{kills} kills, {UNITS} units: {lost} lost, {double} double, results the same: {same}")
@@ -57,8 +56,9 @@ def kill(folder: Path, kills: int) -> int:
 
 def overhead(run: Path, samples: int, timeout: float, verifier: str) -> int:
     from onnxsub.evaluate.ledger import Ledger
-    from onnxsub.evaluate.lock import MARK, _members
+    from onnxsub.evaluate.lock import MARK
     from onnxsub.evaluate.run import LEDGER
+    from onnxsub.family import members
     from tests.evaluate_tools import begun
 
     model, data = str(DATA / "nets" / "mnist_2_50.onnx"), str(DATA / "data" / "mnist.npz")
@@ -76,7 +76,7 @@ def overhead(run: Path, samples: int, timeout: float, verifier: str) -> int:
                     mark = f"{MARK}={ledger.run_id}"
             if mark:
                 parent.append(resident([process.pid]))
-                workers.append(resident(_members(mark.encode())))
+                workers.append(resident(members(mark)))
         assert process.stdout is not None
         document = json.loads(process.stdout.read())
     share = document["time_s"]["overhead"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 import struct
 import zipfile
 import zlib
@@ -14,13 +15,18 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
 
+from tests.fuzz.alterations import alter, copy_of
+from tests.fuzz.make_corpus import CORPUS
 from tests.random_models import ACTIVATIONS, random_model
 
-__all__ = ["KINDS", "make"]
+__all__ = ["KINDS", "finished_runs", "make"]
 
 Random = np.random.Generator
 Made = tuple[str, list[list[str]]]
 """A file of the folder, and command lines (without the folder)."""
+
+RUNS = "runs"
+"""The folder, beside those of the seeds, of the runs that are altered."""
 
 _NUMBERS = (0, 1, -1, 2, 3, 7, 255, 2**15, 2**31 - 1, -(2**31), 2**33, 10**9)
 _FLOATS = (0.0, -0.0, 1.0, -1.0, 1e-45, 1e-30, 3.4e38, -3.4e38, float("nan"), float("inf"), float("-inf"), 0.5, 1e30)
@@ -60,6 +66,11 @@ def _pick(rng: Random, values: Any) -> Any:
     return values[int(rng.integers(len(values)))]
 
 
+def _kept(rng: Random, *endings: str) -> Path:
+    """A file of the corpus."""
+    return _pick(rng, sorted(path for path in CORPUS.iterdir() if path.name.endswith(endings)))
+
+
 def _network(folder: Path) -> tuple[str, str]:
     """A good network of four inputs, and an anchor."""
     weights = np.random.default_rng(1)
@@ -80,7 +91,10 @@ def _network(folder: Path) -> tuple[str, str]:
 
 
 def _model(rng: Random, folder: Path) -> Made:
-    proto = random_model(int(rng.integers(10**6)), activations=tuple(rng.choice(ACTIVATIONS, 2)))
+    if rng.random() < 0.6:
+        proto = onnx.load(_kept(rng, ".onnx"))
+    else:
+        proto = random_model(int(rng.integers(10**6)), activations=tuple(rng.choice(ACTIVATIONS, 2)))
     shape = [max(d.dim_value, 1) for d in proto.graph.input[0].type.tensor_type.shape.dim[1:]]
     np.save(folder / "x0.npy", np.full((1, *shape), 0.5, dtype=np.float32))
     for _ in range(int(_pick(rng, (1, 1, 2, 3)))):
@@ -265,6 +279,8 @@ def _npy(rng: Random, folder: Path) -> Made:
         header = b"{'descr': '" + kind + b"', 'fortran_order': False, 'shape': " + shape + b", }\n"
         data = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header) % 65536) + header + rng.bytes(16)
     if rng.random() < 0.3:
+        data = _kept(rng, ".npy").read_bytes()
+    if rng.random() < 0.3:
         data = flipped(data, rng)
     (folder / "x.npy").write_bytes(data)
     model, _ = _network(folder)
@@ -279,7 +295,7 @@ def _npz(rng: Random, folder: Path) -> Made:
             np.save(member, _array(rng))
             name = _pick(rng, ("x.npy", "y.npy", "../x.npy", "/x.npy", "x", "x.npy/", "=a.npy", "é.npy", "x.npy"))
             archive.writestr(name, member.getvalue() if rng.random() < 0.8 else rng.bytes(30))
-    data = file.getvalue()
+    data = _kept(rng, ".npz").read_bytes() if rng.random() < 0.3 else file.getvalue()
     if rng.random() < 0.5:
         data = flipped(data, rng)
     (folder / "x.npz").write_bytes(data)
@@ -308,6 +324,8 @@ def _png(rng: Random, folder: Path) -> Made:
         other = (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 2 2\n", b"GIF89a", b"BM", b"II*\x00", b"\xff\xd8\xff\xe0")
         data = _pick(rng, other) + data[8:]
     if rng.random() < 0.4:
+        data = _kept(rng, ".png", ".jpg").read_bytes()
+    if rng.random() < 0.4:
         data = flipped(data, rng)
     name = _pick(rng, ("x.png", "x.png", "x.jpg"))
     (folder / name).write_bytes(data)
@@ -331,6 +349,8 @@ def _csv(rng: Random, folder: Path) -> Made:
         at = int(rng.integers(len(text) + 1))
         text = text[:at] + _pick(rng, cells) + _pick(rng, (",", "", "\n")) + text[at + int(rng.integers(3)) :]
     data = text.encode(_pick(rng, ("utf-8", "utf-8", "utf-16", "utf-8-sig")), errors="replace")
+    if rng.random() < 0.3:
+        data = _kept(rng, ".csv").read_bytes()
     if rng.random() < 0.2:
         data = flipped(data + b"0", rng)
     (folder / "x.csv").write_bytes(data)
@@ -369,14 +389,53 @@ def _vnnlib(rng: Random, folder: Path) -> Made:
             case _:
                 words[at:at] = words[at : at + int(rng.integers(1, 30))]
     data = " ".join(words).encode()
+    name = "p.vnnlib"
+    if rng.random() < 0.3:
+        kept = _kept(rng, ".vnnlib", ".vnnlib.gz")
+        name, data = f"p{kept.name[kept.name.index('.') :]}", kept.read_bytes()
     if rng.random() < 0.2:
         data = flipped(data, rng)
-    (folder / "p.vnnlib").write_bytes(data)
+    (folder / name).write_bytes(data)
     model, _ = _network(folder)
-    return "p.vnnlib", [["verify", model, "p.vnnlib", "--timeout", "1"]]
+    return name, [["verify", model, name, "--timeout", "1"]]
+
+
+# -- run folders
+
+
+def _run(rng: Random, folder: Path) -> Made:
+    """An altered run; `finished_runs` has made two."""
+    runs = folder.parent / RUNS
+    copy_of(runs / "run", folder / "run")
+    for _ in range(int(_pick(rng, (1, 1, 1, 3)))):
+        try:
+            alter(folder / "run", runs / "foreign", int(rng.integers(10**6)))
+        except (OSError, sqlite3.Error, ValueError, TypeError, IndexError):  # what was altered before is in the way
+            break
+    return "run", [["report", "run", "-o", "page", "--images", "1"]]
+
+
+def finished_runs(folder: Path) -> None:
+    """The runs that `_run` alters."""
+    from onnxsub.evaluate.plan import Plan
+    from onnxsub.evaluate.run import evaluate
+    from onnxsub.evaluate.samples import Choice, read_samples
+    from onnxsub.evaluate.settings import Settings
+    from tests.robustness_tools import Here
+
+    for seed, name in ((5, "run"), (6, "foreign")):
+        place = folder / RUNS / f"{name}-files"
+        place.mkdir(parents=True)
+        proto = random_model(seed, kind="dense", classes=3)
+        onnx.save(proto, place / "net.onnx")
+        shape = tuple(d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim[1:])
+        np.savez(place / "data.npz", x=np.random.default_rng(seed).random((2, *shape)).astype(np.float32))
+        settings = Settings(methods=("lin",), gammas=(0.9,), timeout=20.0)
+        plan = Plan.of((str(place / "net.onnx"),), read_samples(place / "data.npz", Choice(), None, "predicted"), settings)
+        assert evaluate(plan, folder / RUNS / name, engine=Here()).finished
 
 
 KINDS: dict[str, Callable[[Random, Path], Made]] = {
-    "onnx": _model, "npy": _npy, "npz": _npz, "png": _png, "csv": _csv, "vnnlib": _vnnlib,
+    "onnx": _model, "npy": _npy, "npz": _npz, "png": _png, "csv": _csv, "vnnlib": _vnnlib, "run": _run,
 }  # fmt: skip
-"""Kind -> what makes one; run folders are made in `tests.fuzz.alterations`."""
+"""Kind -> what makes one. Alterations of run folders: `tests.fuzz.alterations`."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import os
 import resource
+import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -226,3 +228,17 @@ def test_an_output_is_no_input(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert run(["info", str(model), "-o", str(tmp_path / "." / "m.onnx")]) == 2
     assert "is a file that is read here" in capsys.readouterr().err
     assert model.read_bytes() == before
+
+
+def test_a_command_ends_though_an_inference_does_not() -> None:
+    """A node that never looks up: the deadline, two seconds of grace, one line; nobody waits for the thread."""
+    code = (
+        "import time; from onnxsub.errors import ModelError\n"
+        "from onnxsub.process import leave; from onnxsub.watched import Watched\n"
+        "class Endless:\n    def run(self, *_):\n        time.sleep(600)\n"
+        "try:\n    Watched()(Endless(), 'y', {}, 'it')\nexcept ModelError as error:\n    print(error)\nleave(4)\n"
+    )
+    env = {**os.environ, VARIABLE: "inference=0.1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60, env=env)
+    assert done.returncode == 4
+    assert done.stdout.startswith("it: one inference takes more than the limit of 0.1 s")

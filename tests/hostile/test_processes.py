@@ -35,7 +35,7 @@ def test_tools_end_with_the_process_that_started_them(tmp_path: Path, number: si
         f"run_child([sys.executable, '-c', {FAMILY!r}, '600'], cwd=Path('.'))"
     )
     with run(code, cwd=tmp_path) as process:
-        names = [tmp_path / name for name in ("child", "group", "session", "orphan")]
+        names = [tmp_path / name for name in ("child", "group", "session", "orphan", "scrubbed")]
         for _ in range(1500):
             if all(name.exists() and name.read_text() for name in names):
                 break

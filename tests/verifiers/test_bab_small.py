@@ -70,7 +70,7 @@ def test_steps_lower_the_bound_and_it_holds(every: int) -> None:
     blocks = random_blocks(3)
     part, ends = Part.of(blocks, 0), (blocks.lower[None], blocks.upper[None])
     start = first_multipliers(part, blocks.lower, blocks.upper)
-    better = steps.improve_closed(part.single(), start, ends, Pace(100, 0.05, 10), every=every)
+    better = steps.improve_closed(part.single(), start, ends, Pace(100, 0.05, 10, every))
     before, after = (float(evaluate(part, given, *ends).value) for given in (start, better))
     z, values = run(blocks, points_of(blocks, 3))
     assert after < before - 0.1 * abs(before)

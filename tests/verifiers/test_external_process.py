@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -59,8 +60,13 @@ subprocess.Popen([sys.executable, "-c", inner, "child"])
 subprocess.Popen([sys.executable, "-c", inner, "group"], process_group=0)
 subprocess.Popen([sys.executable, "-c", inner, "session"], start_new_session=True)
 subprocess.Popen(["sh", "-c", "nohup $0 -c \\"$1\\" orphan >/dev/null 2>&1 &", sys.executable, inner])
+if os.path.exists("/proc/self/environ"):  # nothing to know it by, and no parent
+    scrubbed = "import os, sys; os.setsid(); os.fork() and os._exit(0); os.execve(sys.executable, sys.argv[1:], {})"
+    subprocess.Popen([sys.executable, "-c", scrubbed, sys.executable, "-I", "-c", inner, "scrubbed"], env={})
+else:
+    open("scrubbed", "w").write(open("child").read())
 def pids():
-    return [open(n).read() if os.path.exists(n) else "" for n in ("child", "group", "session", "orphan")]
+    return [open(n).read() if os.path.exists(n) else "" for n in ("child", "group", "session", "orphan", "scrubbed")]
 while not all(pids()):
     time.sleep(0.02)
 print(*pids(), flush=True)
@@ -72,13 +78,31 @@ time.sleep(float(sys.argv[1]))
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="without /proc only the process group is known")
 @pytest.mark.parametrize("ends_by_itself", [False, True])
 def test_nothing_that_it_started_is_left(tmp_path: Path, ends_by_itself: bool) -> None:
-    """Children in a process group or a session of their own (as `timeout` and `setsid` make them), and orphans."""
+    """Children in a process group or a session of their own (as `timeout` and `setsid` make them), orphans without a mark."""
     done = run_child([PYTHON, "-c", FAMILY, "0" if ends_by_itself else "600"], cwd=tmp_path, limit=60 if ends_by_itself else 5)
     pids = [int(word) for word in done.stdout.split()]
-    assert len(pids) == 4
+    assert len(pids) == 5
     assert all(gone(pid) for pid in pids)
     assert done.code == (0 if ends_by_itself else None)
     assert done.timed_out is not ends_by_itself
+
+
+@posix
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="without /proc only the process group is known")
+def test_a_tool_that_kills_its_guardian(tmp_path: Path) -> None:
+    """It is still known by its session and its mark."""
+    code = "import os, time; open('pid', 'w').write(str(os.getpid())); os.kill(os.getppid(), 9); time.sleep(600)"
+    done = run_child([PYTHON, "-c", code], cwd=tmp_path, limit=60)
+    assert done.code == -signal.SIGKILL
+    assert done.seconds < 50
+    assert gone(int((tmp_path / "pid").read_text()))
+
+
+@posix
+@pytest.mark.parametrize(("code", "wanted"), [("import os; os.kill(os.getpid(), 15)", -15), ("raise SystemExit(255)", 255)])
+def test_the_exit_code_is_the_tools(tmp_path: Path, code: str, wanted: int) -> None:
+    done = run_child([PYTHON, "-c", code], cwd=tmp_path, limit=60, env={"ODD": "a\nb\udcff", "": ""})
+    assert done.code == wanted
 
 
 @posix

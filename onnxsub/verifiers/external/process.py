@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
+import errno
+import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -81,30 +83,20 @@ def run_child(
     Raises:
         OSError: it cannot be started.
     """
-    mark = _Guardian.mark()
-    (word,) = ("=".join(pair) for pair in mark.items())
-    _Guardian.start()
+    word = f"{_MARK}={secrets.token_hex(16)}."
     began = time.perf_counter()
     with tempfile.TemporaryFile() as source:
         source.write(stdin)
         source.seek(0)
-        child = subprocess.Popen(
-            list(command), stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd,
-            env={**os.environ, **(env or {}), **mark}, start_new_session=True,
-        )  # fmt: skip
-        _Guardian.told("+", child.pid)
-    assert child.stdout is not None
-    assert child.stderr is not None
-    readers = [_Reader(child.stdout, cap), _Reader(child.stderr, cap)]
+        start = _Direct if sys.platform == "win32" or not sys.executable else _Guarded
+        tool = start(list(command), source, str(cwd.absolute()), {**os.environ, **(env or {}), _MARK: word.partition("=")[2]})
+    readers = [_Reader(pipe, cap) for pipe in (tool.process.stdout, tool.process.stderr) if pipe is not None]
     code: int | None = None
     try:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            code = child.wait(None if limit is None else max(limit, 0.0))
+        code = tool.wait(None if limit is None else max(limit, 0.0))
     finally:
         # also after a good end: a helper that is still there would hold the pipes and the processor
-        _end_family(child, word)
-        child.wait()
-        _Guardian.told("-", child.pid)
+        tool.end(word)
         out, err = (reader.end() for reader in readers)
     return Finished(code, out, err, any(r.truncated for r in readers), time.perf_counter() - began)
 
@@ -133,58 +125,75 @@ class _Reader(threading.Thread):
         return bytes(self._kept)
 
 
-class _Guardian:
-    """A process that outlives this one, whatever ends it, and then ends the tools that it was running."""
+class _Guarded:
+    """A tool under a guardian of its own (`onnxsub/family.py`), which outlives this process, whatever ends it."""
 
-    word = f"{_MARK}={secrets.token_hex(16)}"
-    owner = 0
-    stdin: IO[bytes] | None = None
-
-    @classmethod
-    def mark(cls) -> dict[str, str]:
-        """The variable that a child is known by."""
-        name, _, token = cls.word.partition("=")
-        return {name: f"{token}.{secrets.token_hex(8)}."}
-
-    @classmethod
-    def start(cls) -> None:
-        """Starts it, once."""
-        if sys.platform == "win32" or not sys.executable or cls.owner == os.getpid():
-            return
-        cls.owner = os.getpid()  # after a fork every process has its own
-        with contextlib.suppress(OSError):
-            child = subprocess.Popen(
-                [sys.executable, "-I", "-S", family.__file__, cls.word], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL, cwd="/", env={}, start_new_session=True,
+    def __init__(self, command: list[str], stdin: IO[bytes], cwd: str, env: Mapping[str, str]) -> None:
+        self._ours, theirs = socket.socketpair()
+        self.leader = 0
+        # the environment is empty: nobody who looks for a mark finds the guardian before it has ended the tool
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-S", family.__file__, str(theirs.fileno())], stdin=stdin, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, cwd="/", env={}, start_new_session=True, pass_fds=(theirs.fileno(),),
             )  # fmt: skip
-            cls.stdin = child.stdin
-            atexit.register(cls.leave, child)
+        try:
+            with contextlib.suppress(OSError):  # it is gone, which its silence says
+                self._ours.sendall(json.dumps({"args": command, "cwd": cwd, "env": dict(env)}).encode() + b"\n")
+            self._words = self._ours.makefile("r")
+            number, _, leader = (self._words.readline() or f"{errno.ECHILD} 0").partition(" ")
+            self.leader = int(leader)
+            if int(number):
+                raise OSError(int(number), os.strerror(int(number)), command[0])
+        except BaseException:
+            self.end("")
+            self._close_pipes()
+            raise
 
-    @classmethod
-    def told(cls, sign: str, leader: int) -> None:
-        """`+`: the session of this child belongs to us from now on; `-`: no longer."""
-        with contextlib.suppress(OSError, ValueError):
-            if cls.stdin is not None:
-                cls.stdin.write(f"{sign}{leader}\n".encode())
-                cls.stdin.flush()
+    def wait(self, seconds: float | None) -> int | None:
+        """The exit code; None: it has not ended by then."""
+        try:
+            own = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        said = self._words.readline()
+        return int(said) if said else own or -signal.SIGKILL  # the guardian itself was killed
 
-    @classmethod
-    def leave(cls, child: subprocess.Popen[bytes]) -> None:
-        """Lets it end."""
-        if cls.owner != os.getpid() or cls.stdin is None:
-            return
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            cls.stdin.close()
-            child.wait(_LAST)
+    def end(self, word: str) -> None:
+        """Nothing that the tool started is left; those that killed their guardian are known by the word."""
+        self._ours.shutdown(socket.SHUT_RDWR)
+        try:
+            self.process.wait(_LAST)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._ours.close()
+        if word:
+            family.end_family(word, (self.leader,))
+
+    def _close_pipes(self) -> None:
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
 
 
-def _end_family(child: subprocess.Popen[bytes], word: str) -> None:
-    """Kills the child and its descendants."""
-    if sys.platform == "win32":
-        if child.poll() is None:
-            subprocess.run(["taskkill", "/T", "/F", "/PID", str(child.pid)], capture_output=True, check=False)
-    elif Path("/proc/self/environ").exists():
-        family.end_family(word, (child.pid,))
-    else:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
+class _Direct:
+    """A tool without one, where there are no such things as descriptors that are passed on."""
+
+    def __init__(self, command: list[str], stdin: IO[bytes], cwd: str, env: Mapping[str, str]) -> None:
+        self.process = subprocess.Popen(
+            command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd, env=dict(env)
+        )
+
+    def wait(self, seconds: float | None) -> int | None:
+        """The exit code; None: it has not ended by then."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def end(self, word: str) -> None:
+        """Kills it and its descendants."""
+        if self.process.poll() is None:
+            subprocess.run(["taskkill", "/T", "/F", "/PID", str(self.process.pid)], capture_output=True, check=False)
+        self.process.wait()

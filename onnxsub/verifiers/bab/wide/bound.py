@@ -97,11 +97,16 @@ def _terms(lower: Tensor, upper: Tensor, *rest: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Pace:
-    """How many steps, their first size, which falls to a twentieth, and after how many squares are made anew; 0: never."""
+    """How many steps, their first size, which falls to a twentieth, and after how many squares are made anew; 0: never.
+
+    Attributes:
+        every: steps for each that kappa and mu take, too, where gradients are in closed form (`steps.py`).
+    """
 
     steps: int
     rate: float
     renewed: int = 0
+    every: int = 1
 
 
 def point_of(part: Part, nu: Tensor, lam: Tensor) -> tuple[Tensor, Tensor]:

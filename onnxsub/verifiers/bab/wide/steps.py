@@ -90,15 +90,10 @@ def improve_closed(
     squares: Squares | None = None,
     *,
     more: Tensor | None = None,
-    every: int = 1,
     budget: Budget | None = None,
 ) -> Multipliers:
-    """Parameters after some steps of Adam; the best that every node met. Arguments as of `improve`.
-
-    Args:
-        every: steps of nu and h' for each that kappa and mu take, too.
-    """
-    dtype = part.A.dtype
+    """Parameters after some steps of Adam; the best that every node met. Arguments as of `improve`."""
+    dtype, every = part.A.dtype, pace.every
     lower, upper = ends[0].to(dtype), ends[1].to(dtype)
     unit = start.unit.to(dtype)
     now = [t.to(dtype).clone() for t in (start.nu, start.reach, start.kappa, start.mu)]

@@ -24,9 +24,9 @@ _SAMPLE = 16384  # inputs that stand for all while multipliers are improved
 # steps of a root; its squares serve ten of them, and all steps of its children
 _ROOT = Pace(100, 0.1, 10), Pace(100, 0.05, 10), Pace(100, 0.05, 10), Pace(100, 0.03, 10), Pace(60, 0.02, 10)
 _SPREAD = 0.5, 0.0, -0.5, -1.0  # of log(least lambda): tried side by side in each of these rounds
-_CHILD = Pace(40, 0.02)
-_END = Pace(40, 0.03)  # for an end of a unit's interval
-_OF_ROOT, _EVERY = 2, 3  # steps for each that squares take too, where they are the dear part
+_CHILD = Pace(40, 0.02, every=3)
+_END = Pace(40, 0.03, every=3)  # for an end of a unit's interval
+_OF_ROOT = 2  # `Pace.every` of a root
 _AT_ONCE = 16
 _FEW = 40  # open units of a node that is a program's
 _FEWER = 0.67  # of these: where it is tried again below a node that it did not settle
@@ -134,7 +134,7 @@ class WideTree:
             several = given.take(torch.zeros(len(_SPREAD), dtype=torch.long))
             several = replace(several, least=several.least + torch.tensor(_SPREAD, dtype=torch.float64))
             if self._closed:
-                several = improve_closed(part, several, (lower, upper), pace, every=_OF_ROOT, budget=budget)
+                several = improve_closed(part, several, (lower, upper), replace(pace, every=_OF_ROOT), budget=budget)
             else:
                 several = improve(part, several, (lower, upper), pace, budget=budget)
             found = evaluate(part, several.to(torch.float32), lower.float(), upper.float())
@@ -173,7 +173,7 @@ class WideTree:
                 l, u = lower[:1].expand(len(units), -1), upper[:1].expand(len(units), -1)
                 budget.check()
                 if self._closed:
-                    several = improve_closed(part, several, (l, u), _END, few, more=more, every=_EVERY, budget=budget)
+                    several = improve_closed(part, several, (l, u), _END, few, more=more, budget=budget)
                 else:
                     several = improve(part, several, (l, u), _END, squares=few, more=more, budget=budget)
                 reached = evaluate(whole, several, l, u, squares, more).proved / step
@@ -214,7 +214,7 @@ class WideTree:
         part = self._sampled.within(self.close)
         if self._closed:
             given = without_decided(given, lower, upper)
-            given = improve_closed(part, given, (lower, upper), _CHILD, self._few, every=_EVERY, budget=budget)
+            given = improve_closed(part, given, (lower, upper), _CHILD, self._few, budget=budget)
         else:
             given = improve(part, given, (lower, upper), _CHILD, squares=self._few, budget=budget)
         self.nodes += len(nodes)
