@@ -45,7 +45,7 @@ class Measured(Processes):
         found = super().wait(seconds)
         for outcome in found:
             time.sleep(PAUSE)
-            for worker in self._idle:
+            for worker in self._workers:
                 pid = worker._child.pid
                 self.seen.add(pid)
                 self.sizes[outcome.id] = resident(pid)

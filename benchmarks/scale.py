@@ -8,7 +8,8 @@ It is done by the driver, the ledger and the worker processes of every run; only
 
 Start: seconds from the start of the process until the first unit is handed to a worker: imports, models, samples, the ledger
 made, or every unit in it compared with the plan and counted. Rate: units booked from the first one until the last. Lost: units
-that were done before a kill and were done again (all but those under way, one a worker), results of another unit, units left.
+that were booked before a kill and were done again, results of another unit, units left. Units that had been handed out when a kill
+came are begun again: at most those that wait for a worker where units are quick, and the one that it does.
 
 With `--filled` that share of the units is booked by two SQL statements, with the results and checksums that they would have had,
 so that start and rate of a large ledger are known within minutes. `--step make|fill|go` does one part of that, on the folder of
@@ -90,6 +91,8 @@ def fill(folder: Path, args: argparse.Namespace) -> None:
 
 def bar(folder: Path, args: argparse.Namespace) -> bool:
     """Begins the run, kills it, goes on with it, and looks at what is left."""
+    from onnxsub.evaluate.processes import Processes
+
     jobs, kills = args.jobs, args.kills
     samples = args.units // (MODELS * RADII * PROPS)
     units = samples * MODELS * RADII * PROPS
@@ -111,8 +114,9 @@ def bar(folder: Path, args: argparse.Namespace) -> bool:
     print(f"{done:,} of {units:,} units done, {again:,} begun twice ({kills} kills, {jobs} workers), {wrong:,} results of another")
     print(f"slowest start {start:.1f} s (bar: {MOST_START:g}), slowest rate {rate:,.0f} units/s (bar: {LEAST_RATE:,.0f})")
     print(f"the run folder holds {size:,.0f} MiB")
+    handed_out = jobs * (1 + Processes.queue)
     again -= jobs if args.filled else 0  # of the process that made the ledger
-    return done == units and again <= kills * jobs and wrong == 0 and start <= MOST_START and rate >= LEAST_RATE
+    return done == units and again <= kills * handed_out and wrong == 0 and start <= MOST_START and rate >= LEAST_RATE
 
 
 def make_files(folder: Path, samples: int) -> None:
@@ -189,8 +193,8 @@ def child(folder: Path, jobs: int) -> int:
 
     def workers_cpu() -> float:
         total = 0.0
-        for worker in [*engine._idle, *engine._busy.values()]:
-            fields = Path(f"/proc/{worker._child.pid}/stat").read_text().rpartition(")")[2].split()
+        for pid in engine.pids:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         return total
 

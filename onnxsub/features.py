@@ -11,7 +11,7 @@ import numpy as np
 from onnxsub.errors import InputError, OptionError
 from onnxsub.ops.base import Array, Shape
 
-__all__ = ["Units", "check_inside", "check_range", "domain_arrays", "fill", "measured_ends", "sha256", "weights"]
+__all__ = ["Units", "Weights", "check_inside", "check_range", "domain_arrays", "fill", "measured_ends", "sha256", "weights"]
 
 _FLOAT32 = float(np.finfo(np.float32).max)
 
@@ -52,6 +52,19 @@ class Units:
     def spacing(self, u: Array) -> Array:
         """The step of float32 at every element of `x`, in units of the scale; 0 for fixed features."""
         return np.where(self.scale > 0, np.spacing(np.abs(self.original(u))) / self.divisor, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """One number per feature, as somebody gave them.
+
+    Attributes:
+        values: float64.
+        option: under which name, for messages.
+    """
+
+    values: Array
+    option: str = "--scale"
 
 
 def check_range(lower: float, upper: float) -> None:
@@ -113,32 +126,37 @@ def check_inside(x: Array, lower: float | Array, upper: float | Array, what: str
     )
 
 
-def weights(scale: object) -> Array:
-    """A scale as an array, float64."""
+def weights(scale: object) -> Weights:
+    """A scale as an array, float64, with the name that it was given under."""
+    if isinstance(scale, Weights):
+        return scale
     try:
-        return np.asarray(scale, dtype=np.float64)
+        return Weights(np.asarray(scale, dtype=np.float64))
     except (TypeError, ValueError, RuntimeError):
         raise InputError("--scale is no array of numbers; give one weight per feature, 0 for a fixed one") from None
 
 
-def measured_ends(lower: Array, upper: Array, units: Units) -> tuple[Array, Array]:
+def measured_ends(lower: Array, upper: Array, units: Units, option: str = "--scale") -> tuple[Array, Array]:
     """Both ends of a domain of x as ends of u, outward by the rounding of the quotient.
+
+    Args:
+        option: the name under which the scale was given, for messages.
 
     Raises:
         InputError: a scale that is negative, not finite, or far too small for the domain; nothing that can move.
     """
     scale, anchor = units.scale, units.anchor.astype(np.float64)
     if not (np.isfinite(scale).all() and (scale >= 0).all()):
-        raise InputError("--scale (or --eps FILE) holds numbers that are negative or not finite; give 0 for a fixed feature")
+        raise InputError(f"{option} holds numbers that are negative or not finite; give 0 for a fixed feature")
     with np.errstate(over="ignore"):
         low, high = ((end - anchor) / units.divisor for end in (lower, upper))
     fixed = scale == 0
     low = np.where(fixed | (lower >= anchor), 0.0, np.nextafter(low, -np.inf))
     high = np.where(fixed | (upper <= anchor), 0.0, np.nextafter(high, np.inf))
     if not ((upper > lower) & ~fixed).any():
-        raise InputError("no feature can move: every --scale is 0, or the domain is one point; give one feature room")
+        raise InputError(f"no feature can move: every {option} is 0, or the domain is one point; give one feature room")
     if max(float(np.abs(low).max()), float(np.abs(high).max())) > _FLOAT32:
-        raise InputError("--scale holds numbers far too small for the domain; give 0 for a fixed feature")
+        raise InputError(f"{option} holds numbers far too small for the domain; give 0 for a fixed feature")
     return low, high
 
 

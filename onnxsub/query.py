@@ -11,7 +11,6 @@ import numpy as np
 
 from onnxsub.anchors import fit_shape
 from onnxsub.errors import InputError, ModelError
-from onnxsub.features import weights
 from onnxsub.model import Model, load_model
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
@@ -291,7 +290,7 @@ def make_query(
         if target == label:
             raise InputError(f"--target {target} is the class to defend; give another one (0 to {classes - 1}), or another --label")
     if scale is not None:
-        space = space.measured(x, weights(scale))
+        space = space.measured(x, scale)
         x = np.zeros_like(x)
         x.setflags(write=False)
         network = analysis_network(model, space)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnxsub.errors import InputError, OptionError
-from onnxsub.features import Units, check_inside, check_range, domain_arrays, fill, measured_ends, sha256
+from onnxsub.features import Units, Weights, check_inside, check_range, domain_arrays, fill, measured_ends, sha256, weights
 from onnxsub.lattice import check_lattice, nearest_whole, range_of
 from onnxsub.ops.base import Array, Shape
 
@@ -133,7 +133,7 @@ class InputSpace:
         )
         return lower, upper
 
-    def measured(self, anchor: Array, scale: Array) -> InputSpace:
+    def measured(self, anchor: Array, scale: Array | Weights) -> InputSpace:
         """This space in units: `u = (x - anchor) / scale`, where a scale of 0 fixes a feature. The anchor is the point `u = 0`.
 
         Args:
@@ -143,17 +143,18 @@ class InputSpace:
         Raises:
             InputError: a scale that is negative, not finite, or far too small for the domain; nothing that can move; whole numbers.
         """
+        given = weights(scale)
         if self.whole:
             raise InputError(
-                "--scale (or --eps FILE) makes points between whole numbers, and the model takes whole numbers; leave it out, "
+                f"{given.option} makes points between whole numbers, and the model takes whole numbers; leave it out, "
                 "or give every feature its range with --domain FILE.npy"
             )
         shape = anchor.shape
-        scale = fill(np.asarray(scale, dtype=np.float64), shape, "--scale")
+        values = fill(given.values, shape, given.option)
         fitted = self.fitted(shape)
         lower, upper = fitted.ends(shape)
-        units = Units(anchor, scale)
-        low, high = measured_ends(lower, upper, units)
+        units = Units(anchor, values)
+        low, high = measured_ends(lower, upper, units, given.option)
         return InputSpace(low, high, units=units, base=fitted)
 
     def original(self, x: Array) -> Array:

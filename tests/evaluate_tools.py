@@ -140,4 +140,5 @@ def rewrite(run: Path, *statements: str) -> None:
             ledger._db.execute(f"UPDATE units SET {column} = NULL WHERE state IN ('pending', 'running')")
         own = SEALED.replace(":", "")
         ledger._db.execute(f"UPDATE units SET checksum = CASE WHEN state IN ('done', 'failed') THEN {own} END")
-        ledger.seals.take_over(redo=False)
+        keys = ledger._db.execute("SELECT model, sample, kind, method, gamma, verifier FROM units ORDER BY id").fetchall()
+        ledger.seals.take_over(keys, redo=False)

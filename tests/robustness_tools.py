@@ -21,7 +21,7 @@ __all__ = ["Backwards", "Here", "Invented", "many", "plan_of"]
 class Here:
     """Does units in this process, one at a time; `answer` may speak instead, or raise."""
 
-    jobs = 1
+    jobs, queue = 1, 0
 
     def __init__(self, answer: Callable[[Task], Outcome | None] = lambda task: None) -> None:
         self._answer = answer

@@ -41,17 +41,13 @@ def done(unit: int, **result: object) -> Outcome:
 
 
 def test_units_follow_their_attack(ledger: Ledger) -> None:
-    first, second = ledger.take(), ledger.take()
-    assert first is not None
-    assert second is not None
+    first, second = ledger.take(2)
     # the other units of sample 0 wait for its attack, so the next one is that of sample 1
     assert [(u.sample, u.kind, u.attempts) for u in (first, second)] == [(0, "attack", 1), (1, "attack", 1)]
     ledger.finish(done(first.id))
-    third = ledger.take()
-    assert third is not None
+    (third,) = ledger.take(1)
     assert (third.sample, third.kind, third.needs, third.verifier, third.gamma) == (0, "original", first.id, "milp", None)
-    fourth = ledger.take()
-    assert fourth is not None
+    (fourth,) = ledger.take(1)
     assert (fourth.method, fourth.gamma) == ("lin", 0.9)
 
 
@@ -70,8 +66,7 @@ def test_the_next_unit_is_found_without_looking_at_all(ledger: Ledger) -> None:
 
 
 def test_a_unit_is_settled_once(ledger: Ledger) -> None:
-    unit = ledger.take()
-    assert unit is not None
+    (unit,) = ledger.take(1)
     assert [u.id for u in ledger.finish(done(unit.id))] == [unit.id]
     with pytest.raises(RuntimeError, match="was not running"):
         ledger.finish(done(unit.id))
@@ -80,8 +75,7 @@ def test_a_unit_is_settled_once(ledger: Ledger) -> None:
 
 
 def test_a_failed_attack_fails_what_needs_it(ledger: Ledger) -> None:
-    unit = ledger.take()
-    assert unit is not None
+    (unit,) = ledger.take(1)
     settled = ledger.finish(Outcome(unit.id, "failed", "no such thing"))
     assert [(u.kind, u.state) for u in settled] == [("attack", "failed"), ("original", "failed"), ("substitute", "failed")]
     assert settled[1].reason == "its attack failed: no such thing"
@@ -91,8 +85,7 @@ def test_a_failed_attack_fails_what_needs_it(ledger: Ledger) -> None:
 
 
 def test_what_an_attack_settles(ledger: Ledger) -> None:
-    unit = ledger.take()
-    assert unit is not None
+    (unit,) = ledger.take(1)
     nothing = {"status": "misclassified", "lower": 0.0, "upper": 0.0}
     assert len(ledger.finish(done(unit.id, status="misclassified"), {"original": nothing, "substitute": nothing})) == 3
     row = next(rows_of(ledger))
@@ -100,30 +93,25 @@ def test_what_an_attack_settles(ledger: Ledger) -> None:
 
 
 def test_running_units_come_back(tmp_path: Path, ledger: Ledger) -> None:
-    taken = [ledger.take() for _ in range(2)]
+    taken = ledger.take(2)
     with Ledger(tmp_path / "ledger.sqlite") as other:
         other.recover()
         assert other.counts() == {"pending": 9, "running": 0, "done": 0, "failed": 0}
-        again = other.take()
-    assert again is not None
-    assert taken[0] is not None
+        (again,) = other.take(1)
     assert (again.id, again.attempts, again.deaths) == (taken[0].id, 2, 0)
 
 
 def test_a_lost_worker_is_counted(ledger: Ledger) -> None:
-    unit = ledger.take()
-    assert unit is not None
+    (unit,) = ledger.take(1)
     ledger.put_back(unit.id, "its process was ended")
-    again = ledger.take()
-    assert again is not None
+    (again,) = ledger.take(1)
     assert (again.id, again.deaths, again.reason) == (unit.id, 1, "its process was ended")
 
 
 def test_points_come_back_to_the_last_bit(ledger: Ledger) -> None:
     x = np.random.default_rng(0).random((2, 3)).astype(np.float32)
     assert np.array_equal(unpack(pack(x)).reshape(2, 3), x)
-    unit = ledger.take()
-    assert unit is not None
+    (unit,) = ledger.take(1)
     ledger.finish(Outcome(unit.id, "done", None, {"shape": [2, 3]}, pack(x), pack(x + 1)))
     result, point = ledger.result(unit.id)
     assert point is not None
@@ -142,8 +130,7 @@ def test_all_units_are_added_or_none(tmp_path: Path) -> None:
 
 
 def test_a_full_disk(tmp_path: Path, ledger: Ledger) -> None:
-    unit = ledger.take()
-    assert unit is not None
+    (unit,) = ledger.take(1)
     ledger._db.execute("PRAGMA max_page_count = 8")
     with pytest.raises(OutputError, match=r"full.*what is done is kept"):
         ledger.finish(Outcome(unit.id, "done", None, {"long": "x" * 200_000}))
@@ -206,8 +193,7 @@ def test_a_family_ends_whole() -> None:
 
 def test_units_are_counted_by_kind_and_state(ledger: Ledger) -> None:
     for state in ("done", "done", "failed", "failed"):  # the first sample's units, and the next one's attack
-        unit = ledger.take()
-        assert unit is not None
+        (unit,) = ledger.take(1)
         ledger.finish(done(unit.id) if state == "done" else Outcome(unit.id, "failed", "no solver", seconds=2.0))
     found = {(g.kind, g.method, g.gamma, g.verifier, g.state): (g.count, g.seconds, g.timed) for g in ledger.groups()}
     assert found["attack", None, None, None, "done"] == (1, 0.5, 1)

@@ -155,7 +155,7 @@ def test_bad_input(tmp_path: Path, files: tuple[Path, Path], call: Call) -> None
 class InProcess:
     """An engine that does units here, one at a time; `answers` may speak instead."""
 
-    jobs = 1
+    jobs, queue = 1, 0
 
     def __init__(self, answer: Callable[[Task], Outcome | None]) -> None:
         self._answer = answer

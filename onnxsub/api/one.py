@@ -18,6 +18,7 @@ from onnxsub.api.keywords import build, checked, in_python, keywords_of, signed
 from onnxsub.api.question import AnyInput, AskedOptions, Question, as_array
 from onnxsub.budget import Budget
 from onnxsub.errors import InputError
+from onnxsub.features import Weights
 from onnxsub.model import Model, Reading
 from onnxsub.model_info import InfoResult
 from onnxsub.passes.bounds import BoundsOptions, BoundsResult
@@ -151,7 +152,7 @@ def radius_of(call: str, eps: Any, asked: dict[str, Any]) -> tuple[float, dict[s
         return float(each), asked
     if asked.get("scale") is not None:
         raise InputError("eps per feature is a scale already; leave out scale, or give eps a number")
-    return 1.0, {**asked, "scale": each}
+    return 1.0, {**asked, "scale": Weights(each, "--eps")}
 
 
 def _one(call: str, model: AnyModel | Query, x: AnyInput, asked: Mapping[str, Any], threads: int | None) -> Query:

@@ -16,6 +16,7 @@ from onnxsub.any_model import AnyModel, any_model
 from onnxsub.api.keywords import build
 from onnxsub.errors import InputError
 from onnxsub.evaluate.samples import anchor_of
+from onnxsub.features import Weights
 from onnxsub.files import one_line
 from onnxsub.model import Model, Reading
 from onnxsub.ops.base import Array, Shape
@@ -52,7 +53,7 @@ class AskedOptions:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     space: InputSpace | None = None
-    scale: Array | None = None
+    scale: Array | Weights | None = None
     output: str | None = None
     input_shape: tuple[int, ...] | None = None
     index: int | None = None

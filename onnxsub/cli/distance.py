@@ -28,6 +28,7 @@ __all__ = ["command"]
 @click.option("--keep", type=int, metavar="K", help="Number of units that it keeps, in place of GAMMA (--via lin --keep 16).")
 @click.option("--rank", type=click.Choice(RANKS), default="influence", show_default=True, help="Which units it keeps.")
 @click.option("--refine", is_flag=True, help="Re-anchor the substitute at the better point that it leads to, and repeat.")
+@click.option("--certify", type=float, metavar="S", help="Then search the model itself for S seconds: raises its certified end.")
 @verifier_options
 @click.option("--search", type=click.Choice(["direct", "bisect"]), default="direct", show_default=True, help="How it searches.")
 @click.option("--tol", type=float, default=1e-6, show_default=True, metavar="T", help="exact: upper - lower <= T.")
@@ -41,6 +42,7 @@ def command(
     keep: int | None,
     rank: str,
     refine: bool,
+    certify: float | None,
     verifier: str,
     solver: str,
     nodes: int | None,
@@ -72,6 +74,7 @@ def command(
         verifier=verifier,
         bab=BabOptions.of_gib(memory, request.device),
         refine=refine,
+        certify=certify,
     )
     query = request.query(target, ball_of(None, scale)[1])
     with request.out.progress() as report:
@@ -89,7 +92,7 @@ def command(
             if output.lower().endswith(".png"):
                 request.out.note(f"{output} is rounded to 8 bits and is not the confirmed point; .npy keeps that")
             result = replace(result, witness=replace(result.witness, path=output))
-    request.out.result(result, _rows(request.anchor_line(query), result, output), _targets(result))
+    request.out.result(result, _rows(request.anchor_line(query), result, output, tol), _targets(result))
     if result.interrupted:
         request.out.note("interrupted: this is what was proved so far")
         return Exit.INTERRUPTED
@@ -128,7 +131,7 @@ def _share(lower: float, upper: float, reach: float) -> float:
     return max(0.0, min(1.0, lower / top)) if math.isfinite(lower) and top > 0 else 0.0
 
 
-def _rows(anchor: str, result: DistanceResult, output: str | None) -> list[tuple[str, str]]:
+def _rows(anchor: str, result: DistanceResult, output: str | None, tol: float) -> list[tuple[str, str]]:
     what = "distance" if result.substitute is None else "of the substitute"
     rows = [("anchor", anchor)]
     if result.substitute is not None:
@@ -152,6 +155,8 @@ def _rows(anchor: str, result: DistanceResult, output: str | None) -> list[tuple
         o = result.original
         if o.exact and result.status == "exact":
             rows.append(("of the model", f"{o.upper:.6g}  (exact: no pruned unit can leave its piece on that ball)"))
+        elif o.upper - o.lower <= tol:
+            rows.append(("of the model", f"{o.upper:.6g}  (exact: proved lower end {o.lower:.6g})"))
         else:
             rows.append(("of the model", f"between {o.lower:.6g} (certified) and {o.upper:.6g} (a confirmed point)"))
     if result.reason is not None:

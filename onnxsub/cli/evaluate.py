@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from onnxsub.cli.data_options import data_options, feeding_options, read_data
-from onnxsub.cli.engine_options import engine_options
 from onnxsub.cli.exits import Exit
-from onnxsub.cli.options import Command, output_options, typed
+from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
 from onnxsub.cli.reading import stated
+from onnxsub.cli.run_options import new_or_open, run_ended, run_options
 from onnxsub.errors import OptionError
 
 if TYPE_CHECKING:
+    from onnxsub.evaluate.drive import RunOptions
     from onnxsub.evaluate.plan import Plan
     from onnxsub.evaluate.run import EvaluateResult
     from onnxsub.evaluate.settings import Settings
@@ -84,21 +86,13 @@ __all__ = ["command"]
 @click.option("--threads", type=int, metavar="N", help="Of one worker.  [default: 1]")
 @click.option("--seed", type=int, metavar="N", help="Of everything random.  [default: 0]")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where the attack and bab's bounds compute.  [default: cpu]")
-@engine_options("Units of work")
-@click.option("--kill-after", type=float, metavar="S", help="Hard limit of a unit of work.  [default: 2 x --timeout + 60]")
-@click.option("--retry-failed", is_flag=True, help="Do units again that had failed or were altered.")
-@click.option("--allow-commands", is_flag=True, help="The folder's run.toml may name programs to start: it is your own.")
+@run_options("Units of work", "a unit of work")
 @click.option("--reference", metavar="FILE.csv", help="Values to stand beside the distances, published ones say: sample, value.")
 @output_options
 def command(
     models: tuple[str, ...],
     folder: str,
-    jobs: int,
-    engine: str,
-    address: str | None,
-    kill_after: float | None,
-    retry_failed: bool,
-    allow_commands: bool,
+    how: RunOptions,
     reference: str | None,
     out: Output,
     **experiment: Any,
@@ -108,31 +102,20 @@ def command(
     The run is a folder. Kill it at any moment and give the same command again, or only --run: what is done is kept.
     """
     from onnxsub.cli.distances import distance_tables
-    from onnxsub.evaluate.run import RunOptions, evaluate, open_run
+    from onnxsub.evaluate.run import evaluate, open_run
 
-    options = RunOptions(jobs, engine, address, kill_after, retry_failed, allow_commands)
+    plan = new_or_open(models, folder, experiment, _plan, open_run, how)
     if models:
-        plan = _plan(models, experiment)
         for note in plan.samples.notes:
             out.note(note)
-    else:
-        given = sorted(filter(typed, experiment))
-        if given:
-            option = given[0].replace("_", "-")
-            raise click.UsageError(f"--{option} is about a new run; name its models too, or go on with {folder!r} by --run alone")
-        plan = open_run(Path(folder), allow_commands=allow_commands)
     with out.progress() as report:
-        result = evaluate(plan, Path(folder), options, progress=report, reference=reference)
+        result = evaluate(plan, Path(folder), how, progress=report, reference=reference)
     out.result(result, _rows(plan, result), _table(result), *distance_tables(result.samples, result.spread))
-    for reason, count in result.failures.items():
-        out.note(f"{count} failed: {reason}")
-    if result.interrupted:
-        out.note("interrupted; the same command goes on with the run")
-        return Exit.INTERRUPTED
-    return Exit.DONE
+    ended = run_ended(out, result.failures, result.interrupted)
+    return Exit.DONE if ended is None else ended
 
 
-def _plan(models: tuple[str, ...], given: dict[str, Any]) -> Plan[Settings]:
+def _plan(models: tuple[str, ...], given: Mapping[str, Any]) -> Plan[Settings]:
     from onnxsub.evaluate.plan import Plan
     from onnxsub.evaluate.samples import Choice
     from onnxsub.evaluate.settings import Settings

@@ -10,6 +10,7 @@ import click
 
 from onnxsub.cli.option_types import RadiusType
 from onnxsub.errors import InputError
+from onnxsub.features import Weights
 from onnxsub.limits import check_regular
 
 if TYPE_CHECKING:
@@ -81,10 +82,10 @@ def domain_of(domain: tuple[float, float] | str) -> tuple[Any, Any]:
     return found[0], found[1]
 
 
-def ball_of(eps: float | str | None, scale: str | None) -> tuple[float | None, Array | None]:
+def ball_of(eps: float | str | None, scale: str | None) -> tuple[float | None, Weights | None]:
     """The radius and the scale that it counts units of: a radius per feature is the radius 1 in units of itself."""
     if isinstance(eps, str):
         if scale is not None:
             raise click.UsageError("--eps FILE says the radius of every feature; leave out --scale, or give --eps a number")
-        return 1.0, read_features(eps, "--eps")
-    return eps, None if scale is None else read_features(scale, "--scale")
+        return 1.0, Weights(read_features(eps, "--eps"), "--eps")
+    return eps, None if scale is None else Weights(read_features(scale, "--scale"))

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxsub.cli.command import typed
 from onnxsub.cli.data_options import classes_stated, data_options, feeding_options
-from onnxsub.cli.engine_options import engine_options
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.option_types import Names, Numbers
 from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
 from onnxsub.cli.reading import stated
 from onnxsub.cli.robustness_shown import grid_rows, grid_tables, single_rows
+from onnxsub.cli.run_options import new_or_open, run_ended, run_options
 
 if TYPE_CHECKING:
+    from onnxsub.evaluate.drive import RunOptions
     from onnxsub.evaluate.robustness.grid import GridPlan
     from onnxsub.evaluate.robustness.result import RobustnessResult
 
 __all__ = ["command"]
-
-_OPTIONS = {"property_": "property", "value_range": "range", "input_shape": "input-shape"}
 
 
 @click.command(
@@ -81,20 +80,12 @@ _OPTIONS = {"property_": "property", "value_range": "range", "input_shape": "inp
 @feeding_options
 @click.option("--threads", type=int, metavar="N", help="Of one worker.  [default: 1]")
 @click.option("--seed", type=int, metavar="N", help="Of everything random.  [default: 0]")
-@engine_options("Samples")
-@click.option("--kill-after", type=float, metavar="S", help="Hard limit of a sample.  [default: 2 x --timeout + 60]")
-@click.option("--retry-failed", is_flag=True, help="Do samples again that had failed or were altered.")
-@click.option("--allow-commands", is_flag=True, help="The folder's run.toml may name programs to start: it is your own.")
+@run_options("Samples", "a sample")
 @output_options
 def command(
     models: tuple[str, ...],
     folder: str,
-    jobs: int,
-    engine: str,
-    address: str | None,
-    kill_after: float | None,
-    retry_failed: bool,
-    allow_commands: bool,
+    how: RunOptions,
     out: Output,
     **experiment: Any,
 ) -> int:
@@ -104,29 +95,22 @@ def command(
 
     The run is a folder. Kill it at any moment and give the same command again, or only --run: what is done is kept.
     """
-    from onnxsub.evaluate.drive import RunOptions
     from onnxsub.evaluate.robustness.run import open_robustness, robustness
 
-    options = RunOptions(jobs, engine, address, kill_after, retry_failed, allow_commands)
+    plan = new_or_open(models, folder, experiment, _plan, open_robustness, how)
     if models:
-        plan = _plan(models, experiment)
         for note in plan.samples.notes:
             out.note(note)
-    else:
-        _refuse_typed(experiment, folder)
-        plan = open_robustness(Path(folder), allow_commands=options.allow_commands)
     with out.progress() as report:
-        result = robustness(plan, Path(folder), options, progress=report)
+        result = robustness(plan, Path(folder), how, progress=report)
     shown = _Shown(result, out.verbose)
     if result.alone:
         out.result(shown, single_rows(plan, result))
     else:
         out.result(shown, grid_rows(plan, result), *grid_tables(result.cells))
-    for reason, count in result.failures.items():
-        out.note(f"{count} failed, which count as undecided: {reason}")
-    if result.interrupted:
-        out.note("interrupted; the same command goes on with the run")
-        return Exit.INTERRUPTED
+    ended = run_ended(out, result.failures, result.interrupted, ", which count as undecided")
+    if ended is not None:
+        return ended
     return Exit.UNDECIDED if result.nothing_decided else Exit.DONE
 
 
@@ -141,15 +125,7 @@ class _Shown:
         return self._result.to_json(indices=self._indices)
 
 
-def _refuse_typed(given: dict[str, Any], folder: str) -> None:
-    """Raises a usage error where something is said about a run that is only gone on with."""
-    found = sorted(filter(typed, given))
-    if found:
-        option = _OPTIONS.get(found[0], found[0])
-        raise click.UsageError(f"--{option} is about a new run; name its model too, or go on with {folder!r} by --run alone")
-
-
-def _plan(models: tuple[str, ...], given: dict[str, Any]) -> GridPlan:
+def _plan(models: tuple[str, ...], given: Mapping[str, Any]) -> GridPlan:
     from onnxsub.evaluate.robustness.choose import choose
     from onnxsub.evaluate.robustness.grid import grid_of, plan_of
     from onnxsub.evaluate.robustness.settings import RobustnessSettings

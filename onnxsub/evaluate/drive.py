@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
-from itertools import zip_longest
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from onnxsub.errors import InputError, OptionError
 from onnxsub.evaluate.anchored import Anchors
 from onnxsub.evaluate.engine import Engine
-from onnxsub.evaluate.job import Job, Watch
-from onnxsub.evaluate.ledger import Ledger, Unit, UnitKey
+from onnxsub.evaluate.job import Job
+from onnxsub.evaluate.ledger import Ledger
 from onnxsub.evaluate.lock import end_family, lock
+from onnxsub.evaluate.loop import do_units, enough
 from onnxsub.evaluate.pace import Pace
 from onnxsub.evaluate.plan import Plan, RunSettings, difference, plan_with, read_plan, write_plan
 from onnxsub.evaluate.processes import Processes
-from onnxsub.evaluate.task import Outcome
 from onnxsub.files import make_folder, one_line
 
-__all__ = ["DEATHS", "GRACE", "LEDGER", "PLAN", "Driven", "Report", "RunOptions", "drive", "reopen"]
+__all__ = ["GRACE", "LEDGER", "PLAN", "Driven", "Report", "RunOptions", "drive", "reopen"]
 
 PLAN = "run.toml"
 LEDGER = "ledger.sqlite"
-
-DEATHS = 3
-"""A unit whose worker was lost so often is failed."""
 
 GRACE = 60.0
 """A unit without a limit of its own is killed after twice the time limit and so many seconds."""
@@ -145,23 +141,23 @@ def drive(
             ledger.seals.bind(checksum, lambda: _written(job.plan, folder))
             mark = _mark(ledger.run_id, folder / LEDGER)
             end_family(mark)
-            if any(ledger.counts().values()):
-                with closing(ledger.keys()) as keys:
-                    _same_units(job.units(), keys, folder)
+            if ledger.empty:
+                groups = ledger.add(job.units())
             else:
-                ledger.add(job.units())
-            ledger.seals.take_over(redo=options.retry_failed)
-            ledger.recover(retry_failed=options.retry_failed)
-            pace = Pace(ledger.groups(), options.jobs, progress)
+                groups = ledger.seals.take_over(job.units(), redo=options.retry_failed)
+                ledger.recover(retry_failed=options.retry_failed)
+                groups = ledger.groups() if options.retry_failed else groups
+            pace = Pace(groups, options.jobs, progress)
             watch = job.watch(ledger.units())
             interrupted = False
-            if pace.left and not _enough(watch):
+            if pace.left and not enough(watch):
                 if begun:
                     job.check(here=here)
                 engine = engine or _engine(options, mark, job.plan)
                 try:
                     with closing(engine):
-                        _loop(job, ledger, engine, options, anchors, pace, watch)
+                        limit = job.limit if options.kill_after is None else options.kill_after
+                        do_units(job, ledger, engine, limit, anchors, pace, watch)
                 except KeyboardInterrupt:
                     interrupted = True
                 ledger.recover()
@@ -169,7 +165,7 @@ def drive(
             counts = ledger.counts()
             failures = ledger.failures()
     wall = time.perf_counter() - start
-    return Driven(summary, counts, failures, interrupted, _enough(watch), pace.done_now, wall, pace.busy_s)
+    return Driven(summary, counts, failures, interrupted, enough(watch), pace.done_now, wall, pace.busy_s)
 
 
 def _refuse_programs(recorded: Mapping[str, Any], folder: Path, *, allowed: bool) -> None:
@@ -200,26 +196,6 @@ def _mark(run_id: str, path: Path) -> str:
     return f"{run_id}-{status.st_dev:x}-{status.st_ino:x}-"
 
 
-def _same_units(planned: Iterable[UnitKey], found: Iterable[UnitKey], folder: Path) -> None:
-    """Raises InputError where the ledger lacks a unit of the plan or has another: nothing would seem missing."""
-    for wanted, have in zip_longest(planned, found):
-        if wanted != have:
-            lacks = "" if wanted is None else f"lacks {_named(wanted)}"
-            other = "" if have is None else f"has {_named(have)}"
-            what = ", and ".join(filter(None, (lacks, other if wanted is None else "")))
-            raise InputError(f"{str(folder / LEDGER)!r} {what}, which is not as planned; restore it or choose another --run")
-
-
-def _named(key: UnitKey) -> str:
-    model, sample, kind, *rest = key
-    more = [str(r) for r in rest if r not in ("", -1.0)]
-    return one_line(" ".join([f"the unit {kind} of sample {sample} of {model}", *more]), 120)
-
-
-def _enough(watch: Watch | None) -> bool:
-    return watch is not None and watch.enough
-
-
 def _same_run(plan: Plan[S], folder: Path) -> str | None:
     """Writes `run.toml`, or finds that the folder's is of the same run; returns its checksum, if it has one."""
     if not (folder / PLAN).exists():
@@ -248,53 +224,3 @@ def _engine(options: RunOptions, run_id: str, plan: Plan[S]) -> Engine:
             return RayCluster(options.jobs, plan, options.address)
         case other:
             raise ValueError(f"unknown engine {other!r}; choose processes or ray")
-
-
-def _loop(
-    job: Job[Summary], ledger: Ledger, engine: Engine, options: RunOptions, anchors: Anchors, pace: Pace, watch: Watch | None
-) -> None:
-    limit = job.limit if options.kill_after is None else options.kill_after
-    under_way: dict[int, Unit] = {}
-    ended: Sequence[Outcome] = ()
-    while True:
-        with ledger.together():  # one commit for what has ended and what begins
-            for outcome in ended:
-                settled = _book(job, ledger, under_way.pop(outcome.id), outcome)
-                pace.note(settled, outcome)
-                if watch is not None:
-                    watch.note(settled)
-            begun = _taken(ledger, engine.jobs, len(under_way), watch)
-        if ended:
-            pace.tell()
-        for unit in begun:
-            # memory is the usual reason for a lost worker, and threads cost some
-            threads = max(1, job.plan.settings.threads >> unit.deaths)
-            under_way[unit.id] = unit
-            pace.begin(unit)
-            engine.submit(anchors.task(unit, ledger, threads), limit)
-        if not under_way or _enough(watch):
-            return
-        ended = engine.wait(1.0)
-        if not ended:
-            pace.tell()
-
-
-def _taken(ledger: Ledger, jobs: int, under_way: int, watch: Watch | None) -> list[Unit]:
-    """Units that begin now, as many as there are idle workers."""
-    found: list[Unit] = []
-    while not _enough(watch) and under_way + len(found) < jobs:
-        unit = ledger.take() if watch is None or watch.wants(under_way + len(found), jobs) else None
-        if unit is None:
-            break
-        found.append(unit)
-    return found
-
-
-def _book(job: Job[Summary], ledger: Ledger, unit: Unit, outcome: Outcome) -> list[Unit]:
-    """Writes an outcome to the ledger; returns the units that are settled by it."""
-    if outcome.state == "died":
-        if unit.deaths + 1 < DEATHS:
-            ledger.put_back(unit.id, outcome.reason or "")
-            return []
-        outcome = replace(outcome, state="failed", reason=f"{outcome.reason}; {DEATHS} times")
-    return ledger.finish(outcome, job.followers(unit, outcome))

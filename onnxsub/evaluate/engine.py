@@ -18,8 +18,13 @@ class Engine(Protocol):
         """How many tasks it does at the same time."""
         ...
 
+    @property
+    def queue(self) -> int:
+        """How many more may be under way for each of these: they wait where the next one is begun at once."""
+        ...
+
     def submit(self, task: Task, limit: float | None) -> None:
-        """Begins a task; at most `jobs` are under way. `limit`: seconds after which it is killed with all that it started."""
+        """Begins a task, or has it wait. `limit`: seconds of work after which it is killed with all that it started."""
         ...
 
     def wait(self, seconds: float) -> Sequence[Outcome]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -43,11 +43,11 @@ CREATE TABLE units (
     result TEXT,
     point BLOB,
     anchor BLOB,
-    checksum BLOB,
-    UNIQUE (model, sample, kind, method, gamma, verifier)
+    checksum BLOB
 );
+CREATE UNIQUE INDEX by_key ON units (model, sample, kind, method, gamma, verifier);
 CREATE INDEX by_state ON units (state, id);
-CREATE INDEX by_need ON units (needs);
+CREATE INDEX by_need ON units (needs) WHERE needs IS NOT NULL;
 """
 
 _NOW = "strftime('%Y-%m-%dT%H:%M:%SZ', 'now')"
@@ -117,24 +117,28 @@ class Ledger:
         """A random name of the run, by which processes that it left behind are known."""
         return self._meta("run")
 
-    def add(self, units: Iterable[UnitKey]) -> None:
+    @property
+    def empty(self) -> bool:
+        """Whether it has no units yet."""
+        with self._guard():
+            return self._db.execute("SELECT 1 FROM units LIMIT 1").fetchone() is None
+
+    def add(self, units: Iterable[UnitKey]) -> list[Group]:
         """Adds units `(model, sample, kind, method, gamma, verifier)` in the order in which they are to be done.
 
         Empty for what a kind does not have (gamma -1). Where a sample has an attack it comes before the sample's other units,
-        which need it. All of them are added or none.
+        which need it. All of them are added or none. Returns how many there are of each kind.
         """
         with self._guard(), self._transaction():
             (first,) = self._db.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM units").fetchone()
-            # a grid has a million: one statement for all of them, and the indices of a new ledger at once afterwards
-            indices = [s for s in _TABLES.strip().split(";\n") if s.startswith("CREATE INDEX")] if first == 1 else []
+            # a grid has a million: the indices of a new ledger at once afterwards
+            indices = [s for s in _TABLES.strip().split(";\n") if "INDEX" in s and first == 1]
             for statement in indices:
-                self._db.execute(f"DROP INDEX IF EXISTS {statement.split()[2]}")
-            self._db.executemany(
-                "INSERT INTO units (id, model, sample, kind, method, gamma, verifier, needs) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                numbered(units, first),
-            )
+                self._db.execute(f"DROP INDEX IF EXISTS {statement.partition('INDEX ')[2].split()[0]}")
+            groups = self.seals.add(numbered(units, first))
             for statement in indices:
                 self._db.execute(statement.rstrip(";"))
+        return groups
 
     def recover(self, *, retry_failed: bool = False) -> None:
         """What was running when the last process ended is pending again, with `retry_failed` also what failed."""
@@ -144,16 +148,19 @@ class Ledger:
                 again = "state = 'pending', deaths = 0, reason = NULL, checksum = NULL"
                 self._db.execute(f"UPDATE units SET {again} WHERE state = 'failed'")
 
-    def take(self) -> Unit | None:
-        """The first pending unit whose attack is done, now `running`; None where there is none at the moment."""
+    def take(self, count: int) -> list[Unit]:
+        """The first pending units whose attacks are done, now `running`, as many as there are at the moment and at most `count`."""
+        if count < 1:
+            return []
         with self._guard(), self._transaction():
-            row = self._db.execute(
-                f"""UPDATE units SET state = 'running', attempts = attempts + 1 WHERE id = (
+            rows = self._db.execute(
+                f"""UPDATE units SET state = 'running', attempts = attempts + 1 WHERE id IN (
                     SELECT u.id FROM units u LEFT JOIN units n ON n.id = u.needs
-                    WHERE u.state = 'pending' AND (u.needs IS NULL OR n.state = 'done') ORDER BY u.id LIMIT 1
-                ) RETURNING {_COLUMNS}"""
-            ).fetchone()
-        return None if row is None else _unit(row)
+                    WHERE u.state = 'pending' AND (u.needs IS NULL OR n.state = 'done') ORDER BY u.id LIMIT ?
+                ) RETURNING {_COLUMNS}""",
+                (count,),
+            ).fetchall()
+        return [_unit(row) for row in sorted(rows)]
 
     def finish(self, outcome: Outcome, followers: Mapping[str, Mapping[str, Any]] | None = None) -> list[Unit]:
         """Books `done` or `failed`, once; the units that need a failed one fail with it. Returns all that are settled by it.
@@ -166,23 +173,24 @@ class Ledger:
             f"UPDATE units SET finished = {_NOW}, state = :state, reason = :reason, seconds = :seconds, result = :result, "
             f"point = :point, anchor = :anchor, checksum = {SEALED} WHERE "
         )
-        ending = f" RETURNING {_COLUMNS}"
+        ending, own = f" RETURNING {_COLUMNS}", f" RETURNING {_COLUMNS.replace('result', 'NULL')}"
         values = {
             "unit": outcome.id, "state": outcome.state, "reason": outcome.reason, "seconds": float(outcome.seconds),
             "result": result, "point": outcome.point, "anchor": outcome.anchor,
         }  # fmt: skip
         nothing = {**values, "seconds": 0.0, "point": None, "anchor": None}
         with self._guard(), self._transaction():
-            rows = self._db.execute(f"{settle} id = :unit AND state = 'running' {ending}", values).fetchall()
+            rows = self._db.execute(f"{settle} id = :unit AND state = 'running' {own}", values).fetchall()
             if len(rows) != 1:
                 raise RuntimeError(f"unit {outcome.id} was not running when it ended")
+            units = [_unit(rows.pop(), outcome.result if outcome.state == "done" else None)]
             if outcome.state == "failed":
                 failed = {**nothing, "reason": f"its attack failed: {outcome.reason}"}
                 rows += self._db.execute(f"{settle} needs = :unit AND state = 'pending' {ending}", failed).fetchall()
             for kind, settled in (followers or {}).items():
                 done = {**nothing, "kind": kind, "state": "done", "reason": None, "result": json.dumps(settled, allow_nan=False)}
                 rows += self._db.execute(f"{settle} needs = :unit AND state = 'pending' AND kind = :kind {ending}", done).fetchall()
-        return [_unit(row) for row in rows]
+        return units + [_unit(row) for row in rows]
 
     def put_back(self, unit: int, reason: str) -> None:
         """The worker of a running unit was lost: it is pending again, with one death more."""
@@ -206,10 +214,7 @@ class Ledger:
                 "SELECT kind, method, gamma, verifier, state, COUNT(*), TOTAL(seconds), COALESCE(SUM(seconds > 0), 0) FROM units "
                 "GROUP BY kind, method, gamma, verifier, state"
             ).fetchall()
-        return [
-            Group(kind, method or None, None if gamma < 0 else gamma, verifier or None, *rest)
-            for kind, method, gamma, verifier, *rest in found
-        ]
+        return [Group.of(*row) for row in found]
 
     def failures(self) -> dict[str, int]:
         """Reasons of failed units, and how often each, in the order in which they first occur."""
@@ -225,11 +230,6 @@ class Ledger:
         with self._guard():
             for row in self._db.execute(f"SELECT {_COLUMNS} FROM units ORDER BY id"):
                 yield _unit(row)
-
-    def keys(self) -> Generator[UnitKey, None, None]:
-        """The keys of all units, in their order."""
-        with self._guard():
-            yield from self._db.execute("SELECT model, sample, kind, method, gamma, verifier FROM units ORDER BY id")
 
     def result(self, unit: int) -> tuple[Mapping[str, Any], Array | None]:
         """Result and point (float32, flat) of a unit that is done."""
@@ -292,9 +292,9 @@ class Ledger:
             raise InputError(f"{str(self.path)!r} is damaged: {error}; restore it or choose another --run") from error
 
 
-def _unit(row: tuple[Any, ...]) -> Unit:
+def _unit(row: tuple[Any, ...], known: Mapping[str, Any] | None = None) -> Unit:
     id_, model, sample, kind, method, gamma, verifier, needs, state, attempts, deaths, reason, seconds, result = row
     return Unit(
         id_, model, sample, kind, method or None, None if gamma < 0 else gamma, verifier or None, needs, state, attempts, deaths,
-        reason, seconds, None if result is None else json.loads(result),
+        reason, seconds, known if result is None else json.loads(result),
     )  # fmt: skip

@@ -48,6 +48,8 @@ class RayCluster:
         MissingDependencyError: Ray is not installed. InputError: no cluster there.
     """
 
+    queue = 0
+
     def __init__(self, jobs: int, plan: Plan[Any], address: str | None) -> None:
         try:
             self._ray: Any = importlib.import_module("ray")

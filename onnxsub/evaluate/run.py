@@ -9,10 +9,11 @@ from typing import Any
 
 from onnxsub.evaluate.able import probe
 from onnxsub.evaluate.by_sample import SampleDistances, by_sample
-from onnxsub.evaluate.drive import DEATHS, GRACE, LEDGER, PLAN, Report, RunOptions, drive, reopen
+from onnxsub.evaluate.drive import GRACE, LEDGER, PLAN, Report, RunOptions, drive, reopen
 from onnxsub.evaluate.engine import Engine
 from onnxsub.evaluate.job import Plain
 from onnxsub.evaluate.ledger import Ledger, Unit, UnitKey
+from onnxsub.evaluate.loop import DEATHS
 from onnxsub.evaluate.paper import precision_of
 from onnxsub.evaluate.plan import Plan
 from onnxsub.evaluate.reference import keep_reference, kept_reference

@@ -13,12 +13,15 @@ import hashlib
 import json
 import sqlite3
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from onnxsub.errors import InputError, OnnxsubWarning
+from onnxsub.evaluate.scan import OUTCOME, VALUES, Scan, row_checksum
+from onnxsub.evaluate.unit import Group, UnitKey
 from onnxsub.files import one_line
 
 __all__ = ["OLD", "SCHEMA", "SEALED", "Seals", "plan_checksum"]
@@ -26,21 +29,16 @@ __all__ = ["OLD", "SCHEMA", "SEALED", "Seals", "plan_checksum"]
 OLD, SCHEMA = "1", "2"
 """Versions of a ledger: without and with checksums."""
 
-_VALUES = "id, model, sample, kind, method, gamma, verifier, needs"
-_OUTCOME = "state, reason, seconds, result, point, anchor"
-
-SEALED = f"row_checksum({_VALUES}, :{_OUTCOME.replace(', ', ', :')})"
+SEALED = f"row_checksum({VALUES}, :{OUTCOME.replace(', ', ', :')})"
 """SQL: the checksum of a row with a new outcome, whose values have the names of their columns."""
 
-_STORED = f"row_checksum({_VALUES}, {_OUTCOME})"
-_ALTERED = f"""(checksum IS NOT CASE WHEN state IN ('done', 'failed') THEN {_STORED} END
-    OR (state NOT IN ('done', 'failed') AND (result IS NOT NULL OR point IS NOT NULL OR anchor IS NOT NULL))
-    OR typeof(deaths) <> 'integer' OR deaths < 0 OR typeof(attempts) <> 'integer')"""
+_STORED = f"row_checksum({VALUES}, {OUTCOME})"
 _EMPTY = (
     "state = 'pending', deaths = 0, reason = NULL, seconds = NULL, finished = NULL, result = NULL, point = NULL, anchor = NULL, "
     "checksum = NULL"
 )
 _SHOWN = 3
+_LOT = 100  # SQLite may know no more than 999 parameters
 _FOREIGN = "belongs to another plan than the run.toml beside it"
 
 
@@ -69,7 +67,7 @@ class Seals:
         self._db = db
         self._path = path
         self._guard = guard
-        self._plan = b""
+        self._bound("")
         db.create_function("row_checksum", 14, self._row)
 
     def bind(self, plan: str | None, renew: Callable[[], str]) -> str:
@@ -93,7 +91,7 @@ class Seals:
             elif known != plan:
                 self._refuse(_FOREIGN)
             assert plan is not None
-            self._plan = plan.encode()
+            self._bound(plan)
             return plan
 
     def check(self, plan: str | None) -> None:
@@ -110,31 +108,54 @@ class Seals:
             try:
                 if self._meta("plan") != plan:
                     self._refuse(_FOREIGN)
-                self._plan = (plan or "").encode()
+                self._bound(plan or "")
                 self._sound()
                 known = self._meta("units")
                 if known is None:
                     self._refuse("has no list of its units: the run did not begin", "give its command again")
-                if known != self._units():
+                found = Scan(self._plan).read(self._db, None)
+                if known != found.units:
                     self._refuse("does not hold the units that were planned", "go on with the run, which names them")
-                altered = self._altered()
             finally:
                 self._db.execute("ROLLBACK")
-            self._refuse_rows(altered)
+            self._refuse_rows(found.altered)
 
-    def take_over(self, *, redo: bool) -> None:
-        """The same for the process that goes on with the run, and that has compared the units with the plan.
+    def add(self, rows: Iterable[tuple[Any, ...]]) -> list[Group]:
+        """Writes new units, `VALUES` of each, and the checksum of a new ledger's; returns how many there are of each kind."""
+        found, left, new = Scan(self._plan), iter(rows), False
+        while lot := list(islice(left, _LOT)):
+            found.new(lot)
+            new = new or lot[0][0] == 1
+            # a statement for many rows takes half the time of one each
+            marks = ", ".join([f"({', '.join('?' * len(lot[0]))})"] * len(lot))
+            self._db.execute(f"INSERT INTO units ({VALUES}) VALUES {marks}", tuple(chain.from_iterable(lot)))
+        if new:
+            self._set("units", found.units)
+        return found.groups
+
+    def take_over(self, planned: Iterable[UnitKey], *, redo: bool) -> list[Group]:
+        """The same for the process that goes on with the run; returns how many there were of each kind.
 
         Args:
+            planned: the units as they should be.
             redo: rows that were altered are done again, and so is what builds on them.
+
+        Raises:
+            InputError: a unit of the plan is not there, or another is: nothing would seem missing.
         """
         with self._guard():
-            self._set("units", self._units())
-            altered = self._altered()
+            found = Scan(self._plan).read(self._db, planned)
+            if found.wrong is not None:
+                wanted, have = found.wrong
+                lacks = "" if wanted is None else f"lacks {_named(wanted)}"
+                other = "" if have is None else f"has {_named(have)}"
+                self._refuse(f"{', and '.join(filter(None, (lacks, other if wanted is None else '')))}, which is not as planned")
+            self._set("units", found.units)
             if not redo:
-                self._refuse_rows(altered)
-            for row in altered:
+                self._refuse_rows(found.altered)
+            for row in found.altered:
                 self._db.execute(f"UPDATE units SET {_EMPTY} WHERE ? IN (id, needs)", row[:1])
+            return found.groups
 
     def keep(self, name: str, data: bytes) -> None:
         """Notes that a file of the folder is about to be written; until it is, the one that is there is known too."""
@@ -154,7 +175,7 @@ class Seals:
     def _upgrade(self, plan: str) -> None:
         """Seals the rows of a ledger that is older than checksums, as they are."""
         warnings.warn(f"{self._old}; it has checksums from now on", OnnxsubWarning, stacklevel=5)
-        self._plan = plan.encode()
+        self._bound(plan)
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self._db.execute("ALTER TABLE units ADD COLUMN checksum BLOB")
@@ -176,9 +197,6 @@ class Seals:
         if sound != "ok":
             self._refuse(f"is damaged: {one_line(sound, 120)}")
 
-    def _altered(self) -> list[tuple[Any, ...]]:
-        return self._db.execute(f"SELECT id, kind, sample, model FROM units WHERE {_ALTERED} ORDER BY id").fetchall()
-
     def _refuse_rows(self, altered: list[tuple[Any, ...]]) -> None:
         if not altered:
             return
@@ -193,21 +211,12 @@ class Seals:
     def _old(self) -> str:
         return f"{str(self._path)!r} is from before rows had checksums: whether they were altered since cannot be told"
 
-    def _units(self) -> str:
-        found = hashlib.blake2b(self._plan, digest_size=16)
-        for row in self._db.execute(f"SELECT {_VALUES} FROM units ORDER BY id"):
-            found.update(repr(row).encode())
-        return found.hexdigest()
+    def _bound(self, plan: str) -> None:
+        self._plan = plan.encode()
+        self._empty = hashlib.blake2b(self._plan, digest_size=16)
 
     def _row(self, *values: Any) -> bytes:
-        """The checksum of a row. Texts and numbers are told apart by how they are written, points by their lengths."""
-        *plain, point, anchor = values
-        parts = [part if isinstance(part, bytes) else repr(part).encode() for part in (point, anchor)]
-        found = hashlib.blake2b(self._plan, digest_size=16)
-        found.update(repr((*plain, type(point), type(anchor), *map(len, parts))).encode())
-        for part in parts:
-            found.update(part)
-        return found.digest()
+        return row_checksum(self._empty, values)
 
     def _refuse(self, what: str, do: str = "restore it or choose another --run") -> None:
         raise InputError(f"{str(self._path)!r} {what}; {do}")
@@ -218,6 +227,12 @@ class Seals:
 
     def _set(self, key: str, value: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+
+def _named(key: UnitKey) -> str:
+    model, sample, kind, *rest = key
+    more = [str(r) for r in rest if r not in ("", -1.0)]
+    return one_line(" ".join([f"the unit {kind} of sample {sample} of {model}", *more]), 120)
 
 
 def _digest(data: bytes) -> str:

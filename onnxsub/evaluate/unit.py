@@ -56,6 +56,11 @@ class Group:
     seconds: float
     timed: int
 
+    @staticmethod
+    def of(kind: str, method: str, gamma: float, verifier: str, *rest: Any) -> Group:
+        """From the values of a ledger, which has empty ones."""
+        return Group(kind, method or None, None if gamma < 0 else gamma, verifier or None, *rest)
+
 
 def numbered(units: Iterable[UnitKey], first: int) -> Iterator[tuple[Any, ...]]:
     """The units with their places, and those of the attacks that they need."""

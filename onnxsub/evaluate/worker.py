@@ -1,8 +1,9 @@
 """The process of a worker: tasks come in on standard input, outcomes go out on standard output, until the input ends.
 
 Run by `onnxsub.isolation.python_module`, with nothing of the working folder on its path. Both ways a message is its length (8
-bytes, big endian) and a pickle; the other end is the process that started this one. A message that is no task is the settings of
-those that follow, which travel without.
+bytes, big endian) and a pickle; the other end is the process that started this one. A message that is no list of tasks is the
+settings of those that follow, which travel without. Each outcome goes out before the next task begins. A list that takes long is
+not done to its end: a number says how many of its tasks are given back.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from onnxsub.family import until_gone
@@ -26,11 +26,13 @@ from onnxsub.process import leave, taken_output
 
 if TYPE_CHECKING:
     from onnxsub.evaluate.plan import RunSettings
-    from onnxsub.evaluate.task import Outcome
+    from onnxsub.evaluate.task import Outcome, Task
 
 __all__ = ["main", "read_message", "write_message"]
 
 _LENGTH = struct.Struct(">Q")
+_SLICE = 0.05
+"""Seconds after which no further task of a list begins: another worker may have nothing to do."""
 _REST = 0.2
 """Seconds of work after which memory is given back."""
 
@@ -62,8 +64,6 @@ def main(module: str = "onnxsub.evaluate.work") -> NoReturn:
     """
     threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
     channel = os.fdopen(taken_output(), "wb")  # what a library prints must not get between the messages
-    from onnxsub.evaluate.task import Task
-
     work: Callable[[Task], Outcome] = importlib.import_module(module).work
     settings: RunSettings | None = None
     give_back = _giving_back()
@@ -72,12 +72,16 @@ def main(module: str = "onnxsub.evaluate.work") -> NoReturn:
             message = read_message(sys.stdin.buffer)
         except EOFError:
             leave(0)
-        if not isinstance(message, Task):
+        if not isinstance(message, list):
             settings = message
             continue
+        began = time.monotonic()
         try:
-            # the settings come before the first task
-            write_message(channel, work(replace(message, settings=settings)))  # type: ignore[arg-type]
+            for place, task in enumerate(message):
+                if place and time.monotonic() - began > _SLICE:
+                    write_message(channel, len(message) - place)
+                    break
+                write_message(channel, work(task.bearing(settings)))  # the settings come before the first task
         except BrokenPipeError:
             leave(0)
         give_back()

@@ -21,6 +21,7 @@ from onnxsub.properties.rows import RowSet, as_margin_network, row_set, weakest
 from onnxsub.verifiers.ascend import AttackPlan, ascend
 from onnxsub.verifiers.box.model import Box, Rows
 from onnxsub.verifiers.judges import BallJudge
+from onnxsub.verifiers.jumps import at_a_jump
 from onnxsub.verifiers.proof import Claims
 from onnxsub.verifiers.session import Session
 from onnxsub.verifiers.witness import Judge, Witness, points_inside
@@ -237,8 +238,8 @@ class Decision:
                 self.replayed += len(points)
 
     def float32_only(self, witness: Witness) -> bool:
-        """Whether a witness is one by float32 execution alone, by more than rounding of the rows explains."""
-        return self._over_reals(witness) < -_ROUNDING
+        """Whether a witness is one by float32 execution alone, by more than rounding of the rows or a jump explains."""
+        return self._over_reals(witness) < -_ROUNDING and not at_a_jump(self.spec.network, np.asarray(witness.x))
 
     def _over_reals(self, witness: Witness) -> float:
         """The smallest row of a witness's clause by float64 evaluation, in units of the rows' sizes."""

@@ -37,6 +37,8 @@ class DistanceOptions:
         verifier: `bab` (branch and bound), `milp`, or another tool as `onnxsub.verifiers.registry` names it.
         refine: with `via`, re-anchor the substitute at the better point that it led to, until nothing improves.
         rounds: how often at most.
+        certify: with `via`, seconds that the search goes on for on the model itself, from the point that the substitute led to: it
+            raises the certified lower end of `original`; None: bounds alone certify.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -47,11 +49,17 @@ class DistanceOptions:
     verifier: str = "bab"
     refine: bool = False
     rounds: int = 10
+    certify: float | None = None
 
     def __post_init__(self) -> None:
         check_verifier(self.verifier)
         if self.refine and self.via is None:
             raise OptionError("--refine re-anchors a substitute; say which one with --via METHOD:GAMMA")
+        if self.certify is not None:
+            if self.via is None:
+                raise OptionError("--certify goes on on the model after its substitute; say which one with --via METHOD:GAMMA")
+            if not (math.isfinite(self.certify) and self.certify > 0):
+                raise OptionError(f"--certify {self.certify:g} must be a positive number of seconds")
         if self.rounds < 1:
             raise InputError(f"rounds {self.rounds} must be at least 1")
 

@@ -11,6 +11,7 @@ from onnxsub.instance import Instance
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack.polish import as_points
 from onnxsub.query import worst_margin
+from onnxsub.verifiers.jumps import at_a_jump
 from onnxsub.verifiers.witness import Witness
 
 __all__ = ["TIE", "Referee"]
@@ -84,12 +85,13 @@ class Referee:
 
     def float32_only(self, witness: Witness) -> bool:
         """Whether a witness has another class by float32 execution alone: over the real numbers it is short of the boundary by more
-        than float32 rounding of the logits explains."""
+        than float32 rounding of the logits explains. A point at a jump is none of these: what is proved holds for either side."""
         with torch.no_grad():
             logits = self._network.forward(torch.as_tensor(witness.x, dtype=torch.float64).unsqueeze(0)).numpy()
             at_anchor = self._network.forward(torch.as_tensor(self._x0).unsqueeze(0)).numpy()
         size = float(np.abs(logits).max()) + float(np.abs(at_anchor).max())
-        return bool(worst_margin(logits, self._label, self._target)[0][0] < -_FAR * TIE * size)
+        short = worst_margin(logits, self._label, self._target)[0][0] < -_FAR * TIE * size
+        return bool(short) and not at_a_jump(self._network, witness.x)
 
     def margins(self, x: Array) -> tuple[Array, Array]:
         """`max_t f_t - f_y` and that t for points `(N, *input_shape)`, as the attack asks for it."""

@@ -38,22 +38,25 @@ class Original:
     """What an answer on a substitute proves about the original network f: `lower <= d_bnd <= upper`.
 
     Attributes:
-        lower: proved by bounds of f, or by the substitute where `exact` holds.
+        lower: proved by bounds of f, by the substitute where `exact` holds, or by a search on f.
         upper: distance of `witness`; infinite where none is known.
         exact: every pruned unit provably keeps its piece on `B(d_hat)`, so that f and the substitute are one function there.
         witness: replayed on f with onnxruntime.
+        nodes: of the search on f; 0 where there was none.
     """
 
     lower: float
     upper: float
     exact: bool
     witness: Witness | None
+    nodes: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return {
             "lower": _finite(self.lower),
             "upper": _finite(self.upper),
             "exact": self.exact,
+            "nodes": self.nodes,
             "witness": None if self.witness is None else self.witness.to_json(),
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,8 +17,7 @@ from onnxsub.lower import lower
 from onnxsub.model import Model, load_model
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackOptions, AttackResult, attack
-from onnxsub.passes.attack.walk import walk_back
-from onnxsub.passes.certify import certified_radius, keeps_its_pieces
+from onnxsub.passes.certify import certified_radius
 from onnxsub.passes.substitute import check_method, substitute
 from onnxsub.pruning.prune import Adversarial, PruneOptions, Substitute, build_substitute
 from onnxsub.query import Query, two_classes
@@ -26,7 +25,7 @@ from onnxsub.runtime import Runtime
 from onnxsub.verifiers.external.search import distance_external
 from onnxsub.verifiers.external.tool import Tool
 from onnxsub.verifiers.measure import measure
-from onnxsub.verifiers.proof import Claims
+from onnxsub.verifiers.original import Known, balls, nearest, proved_of_original, searched
 from onnxsub.verifiers.referee import Referee
 from onnxsub.verifiers.result import DistanceResult, Original, Progress
 from onnxsub.verifiers.witness import Witness
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["distance_via"]
 
 _SEEDS = 2  # attacks with other seeds per round of refinement
-_TIE_MOVES = 1e-5  # of a radius: how far the float32 replay of a tie may round to the other side
 _BETTER = 1e-4  # share by which a re-anchored substitute must improve the upper end to be worth another round
 
 
@@ -52,7 +50,7 @@ def distance_via(
     """The distance of the substitute that `options.via` describes; None where the attack finds nothing, so that there is no radius.
 
     With `refine`, the point that the substitute leads to becomes its new adversarial point and it is built again, until the
-    original's upper end stops improving.
+    original's upper end stops improving. With `certify`, an engine of ours then searches the model itself for so many seconds.
 
     Args:
         tool: another verifier, which gets the substitute in layout `chain`; None: our own. What it proves is its claim, so its
@@ -76,7 +74,7 @@ def distance_via(
     # plain bounds first: whatever ends the search later, this much is proved of the original
     reach = min(math.inf if best is None else best.radius, query.space.reach(query.x0))
     with _booked(budget, spent, "original"):
-        proved = certified_radius(query.network, _balls(query), query.label, reach, target=query.target, budget=budget)
+        proved = certified_radius(query.network, balls(query), query.label, reach, target=query.target, budget=budget)
     rounds, g, result = 0, None, None
     while True:
         rounds += 1
@@ -93,7 +91,7 @@ def distance_via(
         except OutOfTime:
             break  # the substitute of the last round, if there was one, is the answer
         g = built
-        better = _nearest(query, referee, best, result.witness, budget)
+        better = nearest(query, referee, best, result.witness, budget)
         improved = better is not None and (best is None or better.radius < best.radius * (1 - _BETTER))
         best = better
         if not (options.refine and improved and best is not None and rounds < options.rounds) or budget.over:
@@ -102,10 +100,16 @@ def distance_via(
     if g is None or result is None:
         return _cut_short(query, options, tool, Original(proved, reach if best is not None else math.inf, False, best), budget)
     with _booked(budget, spent, "original"):
-        original = _original(query, g, result, best, proved, budget, claimed=tool is not None)
+        direct = None
+        if options.certify is not None and not budget.over:
+            engine = options.verifier if tool is None else "bab"
+            direct = searched(query, options.exact, engine, best, budget.part(options.certify), progress)
+        original = proved_of_original(query, g, result, Known(best, proved, direct), budget, claimed=tool is not None)
     facts = _facts(query, via, g, found.d_adv, rounds)
     times = {**spent, "total": budget.times["total"]}
-    return replace(result, head=query.json_head(), original=original, substitute=facts, time_s=times)
+    return replace(
+        result, head=query.json_head(), original=original, substitute=facts, time_s=times, interrupted=budget.stop.is_set()
+    )
 
 
 @contextmanager
@@ -174,68 +178,6 @@ def _measured(
         return measure(asked, options.exact, options.verifier, budget, start=start, progress=progress)
     assert tool is not None
     return distance_external(asked, query, tool, options.limits.within(budget), start=start, progress=progress)
-
-
-def _nearest(
-    query: Query, referee: Referee, best: Witness | None, hint: Witness | None, budget: Budget
-) -> Witness | None:
-    """The nearest confirmed point of the original: the best so far, the substitute's witness, or where a walk from that leads."""
-    candidates = [] if best is None else [best]
-    if hint is not None:
-        candidates.append(referee.settle(hint.x, tol=1e-6))
-        near = walk_back(
-            query.network, query.x0, query.label, query.space, hint.x[None], query.margins, budget=budget, target=query.target
-        )
-        candidates += [] if near is None else referee.judge(near.x[None])
-    return min((w for w in candidates if w.confirmed), key=lambda w: w.radius, default=None)
-
-
-def _balls(query: Query) -> Callable[[float], tuple[Array, Array]]:
-    return lambda radius: query.space.ball(query.x0, radius)
-
-
-def _original(
-    query: Query,
-    g: Substitute,
-    result: DistanceResult,
-    best: Witness | None,
-    proved: float,
-    budget: Budget,
-    *,
-    claimed: bool,
-) -> Original:
-    """What the substitute's answer proves about the original.
-
-    Lower end: the largest radius that bounds of the original certify (`proved` by plain ones), the substitute's lines and error
-    intervals being a second chance; the substitute's own lower end where both are provably one function on that ball.
-    """
-    upper = math.inf if best is None else best.radius
-    ball = _balls(query)
-    referee = Referee(Instance.of(query))
-    claims: Claims[int] = Claims(query.targets, referee.over_reals, lambda w: max(_TIE_MOVES * w.radius, 1e-6))
-    # another tool's word is no certificate
-    certain = not claimed and math.isfinite(result.upper) and result.status in ("exact", "bracket")
-    exact = certain and _one_function(query, g, ball(result.upper), budget)
-    reach = min(upper, query.space.reach(query.x0))
-    again = certified_radius(
-        query.network, ball, query.label, reach, target=query.target, budget=budget, substitute=g.network, start=proved
-    )
-    for t in claims.lowers:
-        claims.prove(t, max(proved, again, result.lower if exact else 0.0))
-    if best is not None:
-        claims.reach(best.label, best, best.radius)
-    if claims.diverged is not None:
-        return Original(0.0, upper, False, best)
-    return Original(min(claims.lower, upper), upper, exact, best)
-
-
-def _one_function(query: Query, g: Substitute, box: tuple[Array, Array], budget: Budget) -> bool:
-    """Whether the substitute provably equals the model on a box, as far as the time allows to tell."""
-    try:
-        budget.check()
-        return keeps_its_pieces(query.network, g.network, box, anchor=query.x0, budget=budget)
-    except OutOfTime:
-        return False
 
 
 def _facts(query: Query, via: PruneOptions, g: Substitute, d_adv: float, rounds: int) -> dict[str, Any]:

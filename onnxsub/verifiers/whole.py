@@ -10,7 +10,7 @@ import math
 from dataclasses import replace
 
 from onnxsub.verifiers.options import Limits
-from onnxsub.verifiers.result import DistanceResult, Original, TargetResult
+from onnxsub.verifiers.result import DistanceResult, TargetResult
 
 __all__ = ["coarser", "next_whole"]
 
@@ -30,7 +30,7 @@ def next_whole(result: DistanceResult) -> DistanceResult:
     closed = result.status == "bracket" and lower == result.upper
     original = result.original
     if original is not None:
-        original = Original(_up(original.lower, original.upper), original.upper, original.exact, original.witness)
+        original = replace(original, lower=_up(original.lower, original.upper))
     status = "exact" if closed else result.status
     return replace(
         result, status=status, lower=lower, targets=targets, original=original, reason=None if closed else result.reason

@@ -121,6 +121,10 @@ def test_a_radius_per_feature_is_a_scale() -> None:
     eps = np.full((1, 4, 4), 0.01)
     result = onnxsub.verify(module(), batch()[0], eps)
     assert (result.status, result.eps) == ("proved", 1.0)
+    with pytest.raises(onnxsub.InputError, match="eps has 3 values"):
+        onnxsub.verify(module(), batch()[0], np.full(3, 0.01))
+    with pytest.raises(onnxsub.InputError, match="scale has 3 values"):
+        onnxsub.attack(module(), batch()[0], scale=np.full(3, 0.01))
 
 
 def test_a_property_in_place_of_an_anchor(query: onnxsub.Query, tmp_path: Path) -> None:

@@ -187,3 +187,15 @@ def test_compare_with_itself_and_with_a_substitute(digits: Path, onnxsub: Run) -
     half = onnxsub("compare", "digits.onnx", "half.onnx", *ANCHOR[1:], "--eps", 0.05, "--json").json
     assert half["at_x0"] <= half["sampled"] <= half["attacked"] <= half["certified"]
     assert "never exceeded" in onnxsub("compare", "digits.onnx", "half.onnx", *ANCHOR[1:], "--eps", 0.05).out
+
+
+def test_the_model_itself_is_searched_for_some_seconds(digits: Path, onnxsub: Run) -> None:
+    plain = onnxsub("distance", *ANCHOR, "--via", "lin:0.99", "--json").json["original"]
+    ran = onnxsub("distance", *ANCHOR, "--via", "lin:0.99", "--certify", 3, "--json")
+    found = ran.json["original"]
+    assert ran.code == 0
+    assert plain["nodes"] == 0
+    assert plain["lower"] <= found["lower"] <= found["upper"] <= plain["upper"] + 1e-9
+    refused = onnxsub("distance", *ANCHOR, "--certify", 3)
+    assert refused.code == 2
+    assert "--via METHOD:GAMMA" in refused.err

@@ -76,6 +76,25 @@ def test_bad_files(mixed: Path, onnxsub: Run) -> None:
     assert onnxsub("verify", *ANCHOR, "--eps", "much").code == 2
 
 
+def test_a_refusal_names_the_option_that_was_given(mixed: Path, onnxsub: Run) -> None:
+    np.save("three.npy", np.ones(3))
+    np.save("minus.npy", -WIDTH)
+    np.save("nan.npy", np.where(WIDTH > 1, np.nan, WIDTH))
+    np.save("zero.npy", 0 * WIDTH)
+    np.save("tiny.npy", np.full(WIDTH.shape, 5e-324))
+    for name, words in (
+        ("three", "has 3 values"), ("minus", "negative or not finite"), ("nan", "negative or not finite"),
+        ("zero", "no feature can move"), ("tiny", "far too small"),
+    ):  # fmt: skip
+        for command, option in (("verify", "--eps"), ("bounds", "--eps"), ("attack", "--scale")):
+            other = "--scale" if option == "--eps" else "--eps"
+            ran = onnxsub(command, *ANCHOR, option, f"{name}.npy")
+            assert ran.code == 4
+            assert words in ran.line
+            assert option in ran.line
+            assert other not in ran.line
+
+
 def test_two_numbers_are_one_domain_as_before(digits: Path, onnxsub: Run) -> None:
     for domain in (("--domain", "0", "1"), ("--domain", "-1", "2"), ("--domain", "0,1")):
         ran = onnxsub("bounds", *domain, "digits.onnx", "--x0", "seven.npy", "--eps", "0.01", "--method", "ibp", "--json")

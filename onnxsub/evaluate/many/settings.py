@@ -145,7 +145,7 @@ class ManySettings:
         """How the models are read."""
         return self.any.reading
 
-    @property
+    @cached_property
     def needs_label(self) -> bool:
         """Whether a place speaks of the class of a sample."""
         return any(s.needs_label for s in self.places.values())

@@ -15,6 +15,7 @@ from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.frontier import Frontier
 from onnxsub.verifiers.bab.leaf import region_model
 from onnxsub.verifiers.bab.lp.depth_first import DepthFirst
+from onnxsub.verifiers.bab.pieces.tree import MaximaTree
 from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.box.model import BoxModel
 from onnxsub.verifiers.bracket import OUTWARD, Bracket
@@ -41,7 +42,7 @@ class NearGoal:
         self._bracket = bracket
         self._looks = 0
         self._models: dict[int, ClauseModel] = {}
-        self._dives: dict[int, DepthFirst | None] = {}
+        self._dives: dict[int, MaximaTree | DepthFirst | None] = {}
 
     @property
     def done(self) -> bool:
@@ -72,7 +73,8 @@ class NearGoal:
 
     def dive(self, model: ClauseModel, budget: Budget) -> bool:
         if model.key not in self._dives:
-            self._dives[model.key] = DepthFirst.of(self._bracket, model, self.radius)
+            tree = MaximaTree.of(self._bracket, model, self.radius)
+            self._dives[model.key] = tree or DepthFirst.of(self._bracket, model, self.radius)
         search = self._dives[model.key]
         if search is None:
             return False

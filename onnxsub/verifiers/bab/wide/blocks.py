@@ -15,7 +15,7 @@ from onnxsub.ops.movement import Reshape
 from onnxsub.ops.relu import Relu
 from onnxsub.verifiers.box.model import BoxModel
 
-__all__ = ["Blocks", "blocks_of"]
+__all__ = ["Blocks", "Walk", "blocks_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,15 +46,15 @@ class Blocks:
         return len(self.b)
 
 
-class _Walk:
-    """Affine tensors of a folded network as rows over the input and the units."""
+class Walk:
+    """Affine tensors of a folded network as rows over the input and the units, windows among them."""
 
     def __init__(self, model: BoxModel) -> None:
         self._ops: dict[str, Operator] = {op.output: op for op in model.network.ops}
         self.inputs, self.name = model.network.input_size, model.network.input
         self.places: dict[str, slice] = {}
         self.units = 0
-        for op in model.network.activations:
+        for op in model.network.nonlinear:
             self.places[op.output] = slice(self.units, self.units + op.out_size)
             self.units += op.out_size
 
@@ -73,7 +73,7 @@ class _Walk:
         op = self._ops.get(name)
         if op is None or (isinstance(op, Reshape) and op.inputs[0] == self.name):
             over_input += weight
-        elif isinstance(op, Relu):
+        elif name in self.places:
             over_units[:, self.places[name]] += weight
         elif isinstance(op, Concat) and op.constant is None:
             ends = [*op.slots[1:], op.out_shape[op.axis]]
@@ -86,7 +86,7 @@ class _Walk:
 
 def blocks_of(model: BoxModel) -> Blocks | None:
     """The matrices of a folded box; None where it holds anything but Relus, or an interval is infinite."""
-    network, walk = model.network, _Walk(model)
+    network, walk = model.network, Walk(model)
     if not all(isinstance(op, Relu) for op in network.nonlinear):
         return None
     found = [walk.rows(op.inputs[0]) for op in network.activations]

@@ -1,0 +1,277 @@
+r"""A tree over what is the largest element of each maximum, for targets whose row is a sum of maxima (`maxima.py`).
+
+A node leaves a choice of elements to every group of maxima. Its bound (`bound.py`) begins with its parent's multipliers; its
+children are the elements of one maximum, the one that the bound holds for most undecided. No row says that an element is the
+largest where it is chosen: for a maximum that the row rises with, a smaller element is no better. Points at which bounds are
+attained say which elements count there, and a linear program finds the nearest point with these (`region.py`).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxsub.budget import Budget
+from onnxsub.ops.base import Array
+from onnxsub.verifiers.bab.pieces.bound import Bounded, Multipliers, Pace, Sums, improve
+from onnxsub.verifiers.bab.pieces.groups import Groups
+from onnxsub.verifiers.bab.pieces.maxima import Maxima
+from onnxsub.verifiers.bab.pieces.region import Region
+from onnxsub.verifiers.box.clause import ClauseModel
+from onnxsub.verifiers.bracket import Bracket
+from onnxsub.verifiers.proof import excluded
+
+__all__ = ["MaximaTree"]
+
+_ROOT = Pace(300, 0.05, 0.02, 2e-3)
+_CHILD = Pace(60, 0.03, 0.1, 7e-4)
+_AT_ONCE = 16
+_LARGEST = 2**23  # numbers that the evaluation of one node may go over
+_SHRUNK = 0.9  # share of the ball's radius below which it is better bounded anew
+_FLOORS = 0.995, 0.99, 0.98, 0.96, 0.92, 0.85, 0.7, 0.5  # of the closing radius: where open nodes are tried
+_STEPS = 4  # programs from one point to a nearer one
+_ROWS = 64  # nodes evaluated together
+
+
+@dataclass(frozen=True, eq=False)
+class _Node:
+    """A node that waits.
+
+    Attributes:
+        chosen: an element per maximum, -1 where it is open.
+        allowed: `(G, K)`, bool. given: of one node.
+        value: its bound. split: the maximum that comes next.
+    """
+
+    chosen: tuple[int, ...]
+    allowed: Tensor
+    given: Multipliers
+    value: float
+    split: int
+
+
+class _Spread:
+    """How much of a bound hangs on each maximum being undecided."""
+
+    def __init__(self, row: Maxima, groups: Groups) -> None:
+        self._group = torch.tensor([next(g for g, m in enumerate(groups.members) if c in m) for c in range(len(row.rising))])
+        most = max((len(e.b) for e in row.rising), default=0)
+        self._is = torch.zeros((len(row.rising), most, groups.most))
+        self._apart = torch.zeros((len(row.rising), most, most))
+        low, high = row.within(math.inf)
+        half = (high - low) / 2
+        for c, e in enumerate(row.rising):
+            count = len(e.b)
+            self._apart[c, :count, :count] = torch.from_numpy(np.array([np.abs(e.w - w) @ half for w in e.w])).float()
+            for k in range(count):
+                self._is[c, k] = torch.from_numpy(groups.allowed(c, k)[int(self._group[c])]).float()
+
+    def widest(self, z: Tensor, is_open: Tensor) -> list[int]:
+        """The maximum to split per node, -1: none is open. `z` `(N, G, K)`, `is_open` `(N, maxima)`."""
+        share = torch.einsum("nck,cjk->ncj", z[:, self._group], self._is)
+        spread = torch.einsum("nci,cij,ncj->nc", share, self._apart, share)
+        best = spread.masked_fill(~is_open, -1.0).max(1)
+        return torch.where(best.values >= 0, best.indices, -1).tolist()
+
+
+class MaximaTree:
+    """The search for one target.
+
+    Attributes:
+        close: the radius within which points of interest are looked for; it shrinks with every point that is found.
+        nodes: bounded so far.
+    """
+
+    @staticmethod
+    def of(bracket: Bracket, model: ClauseModel, radius: float) -> MaximaTree | None:
+        """The search within `radius`; None where the target's row is no such sum, or a large one."""
+        if not model.local.network.windows or bracket.session.bab.dive == 0:
+            return None
+        with bracket.budget.stage("build"):
+            row = Maxima.of(model)
+            if row is None:
+                return None
+            groups = Groups.of(row, radius)
+            sums = Sums(row, groups, radius, torch.float32)
+            return MaximaTree(bracket, model, row, groups) if sums.numbers() <= _LARGEST else None
+
+    def __init__(self, bracket: Bracket, model: ClauseModel, row: Maxima, groups: Groups) -> None:
+        self._bracket, self._model, self._row, self._groups = bracket, model, row, groups
+        self._radius = self.close = model.local.box.radius
+        self._region = Region(row, bracket.budget)
+        self._spread = _Spread(row, groups)
+        self._parts: dict[tuple[int, int], Tensor] = {}
+        self._count = itertools.count()
+        self._open: list[tuple[float, int, _Node]] = []
+        self._busy: list[_Node] = []
+        self._stuck: list[float] = []
+        self._tried: set[tuple[int, ...]] = set()
+        self._built = math.inf
+        self._started = False
+        self.nodes = self._counted = 0
+        self._shrink()
+
+    @property
+    def shrunk(self) -> bool:
+        """Whether the ball has become so much smaller that it is better bounded anew."""
+        return self.close < _SHRUNK * self._radius
+
+    def run(self, budget: Budget) -> bool:
+        """Until the budget ends, a near enough point is found or nothing is left; whether the target needs no more work.
+
+        What is proved goes to the bracket, also where an interruption ends it.
+        """
+        try:
+            if not self._started:
+                self._begin(budget)
+            while self._open and self._going(budget):
+                self._shrink()
+                while self._open and len(self._busy) < _AT_ONCE:
+                    self._busy.append(heapq.heappop(self._open)[2])
+                self._bounded([child for node in self._busy for child in self._children(node)], budget)
+                self._busy = []
+        finally:
+            for node in self._busy if self._started else ():
+                self._put(node)
+            self._busy = []
+            self._bracket.budget.count(self.nodes - self._counted)
+            self._counted = self.nodes
+            self._bracket.claims.prove(self._model.key, min(self._lower(), self._radius))
+        return self._started and not self._open and not self._stuck
+
+    def _going(self, budget: Budget) -> bool:
+        bracket = self._bracket
+        if budget.over or not bracket.running or self.shrunk:
+            return False
+        full = len(self._open) * self._single.numbers() // max(self._groups.most, 1) * 4 > bracket.session.bab.memory
+        return not full and bracket.upper > bracket.enough
+
+    def _shrink(self) -> None:
+        """The sums on the ball that is left."""
+        bracket = self._bracket
+        self.close = min(self.close, bracket.upper - bracket.gap / 2)
+        self._stuck = [r for r in self._stuck if r < self.close]
+        if self.close < self._built:
+            self._built = self.close
+            self._single, self._double = (Sums(self._row, self._groups, self.close, t) for t in (torch.float32, torch.float64))
+
+    def _begin(self, budget: Budget) -> None:
+        best = self._bracket.best
+        if best is not None:
+            self._step_nearer(np.asarray(best.x, dtype=np.float64).reshape(-1) - self._bracket.x0.reshape(-1))
+            self._shrink()
+        if not self._row.rising:
+            self._started = True
+            self._settle(())
+            return
+        root = _Node((-1,) * len(self._row.rising), self._single.there, self._single.begin(), math.inf, -1)
+        self._busy = [root]
+        self._improved([root], _ROOT, budget)
+        self._busy, self._started = [], True
+
+    def _children(self, node: _Node) -> list[_Node]:
+        found = []
+        for k in range(len(self._row.rising[node.split].b)):
+            allowed = node.allowed & self._part(node.split, k)
+            if bool(allowed.any(1).all()):
+                chosen = (*node.chosen[: node.split], k, *node.chosen[node.split + 1 :])
+                found.append(_Node(chosen, allowed, node.given, node.value, -1))
+        return found
+
+    def _part(self, winner: int, element: int) -> Tensor:
+        if (winner, element) not in self._parts:
+            self._parts[winner, element] = torch.from_numpy(self._groups.allowed(winner, element))
+        return self._parts[winner, element]
+
+    def _bounded(self, nodes: list[_Node], budget: Budget) -> None:
+        """Nodes without a choice are settled by programs, all others by multipliers."""
+        for node in nodes:
+            if -1 not in node.chosen:
+                self._settle(node.chosen)
+        left = [n for n in nodes if -1 in n.chosen]
+        if left:
+            self._improved(left, _CHILD, budget)
+        self._bracket.budget.tell(f"{len(self._open)} nodes open, {self.nodes} bounded, radius {self.close:.6g}")
+
+    def _settle(self, chosen: tuple[int, ...]) -> None:
+        self.nodes += 1
+        found = self._region.nearest(chosen, self.close)
+        if found.radius >= self.close:
+            return
+        if found.point is not None:
+            self._accept(found.point)
+        self._stuck.append(found.radius)  # it goes where a point has come as near
+        self._shrink()
+
+    def _improved(self, nodes: list[_Node], pace: Pace, budget: Budget) -> None:
+        """Bounds nodes, and puts those that stay open back with what they are split on."""
+        allowed = torch.stack([n.allowed for n in nodes])
+        given, found = improve(self._single, Multipliers.joined([n.given for n in nodes]), allowed, pace, budget)
+        self.nodes += len(nodes)
+        lots = torch.arange(len(nodes)).split(_ROWS)
+        values = torch.cat([self._double.evaluate(given.take(r), allowed[r]) for r in lots]).numpy()
+        left = np.flatnonzero(~excluded(values))
+        if len(left) == 0:
+            return
+        rows = torch.from_numpy(left)
+        self._look(found, rows)
+        is_open = torch.tensor([[k < 0 for k in nodes[i].chosen] for i in left], dtype=torch.bool)
+        splits = self._spread.widest(found.z[rows], is_open.reshape(len(left), -1))
+        for i, split in zip(left.tolist(), splits, strict=True):
+            node = nodes[i]
+            if split < 0:
+                self._settle(node.chosen)
+            else:
+                self._put(_Node(node.chosen, node.allowed, given.take(torch.tensor([i])), float(values[i]), split))
+
+    def _put(self, node: _Node) -> None:
+        heapq.heappush(self._open, (-node.value, next(self._count), node))
+
+    def _look(self, found: Bounded, rows: Tensor) -> None:
+        """Steps from the best of the points at which the bounds are attained to a nearer one."""
+        points = self._single.offsets(found.x[rows])
+        self._step_nearer(points[int(self._row.values(points).argmax())])
+
+    def _step_nearer(self, d: Array) -> None:
+        """The nearest point with the elements that are largest at a point, and again from there."""
+        for _ in range(_STEPS):
+            chosen = self._row.winners(d)
+            if chosen in self._tried or self._bracket.budget.over:
+                return
+            self._tried.add(chosen)
+            found = self._region.nearest(chosen, min(self.close, self._radius))
+            if found.point is None:
+                return
+            d = found.point
+            self._accept(d)
+            self.close = min(self.close, self._bracket.upper - self._bracket.gap / 2)
+
+    def _accept(self, d: Array) -> None:
+        x0 = self._bracket.x0
+        self._bracket.accept(x0 + d.reshape(x0.shape))
+
+    def _lower(self) -> float:
+        """No point of interest is nearer than this, as far as `close`."""
+        self.close = min(self.close, self._bracket.upper - self._bracket.gap / 2)
+        least = min([self.close, *self._stuck])
+        if not self._started:
+            return 0.0
+        nodes = [node for _, _, node in sorted(self._open, key=lambda n: n[:2])]
+        if not nodes:
+            return least
+        for share in _FLOORS:
+            sums = Sums(self._row, self._groups, share * self.close, torch.float64)
+            if all(self._holds(sums, nodes[i : i + _ROWS]) for i in range(0, len(nodes), _ROWS)):
+                return min(least, share * self.close)
+        return 0.0
+
+    @staticmethod
+    def _holds(sums: Sums, nodes: list[_Node]) -> bool:
+        values = sums.evaluate(Multipliers.joined([n.given for n in nodes]), torch.stack([n.allowed for n in nodes]))
+        return bool(excluded(values.numpy()).all())
