@@ -150,7 +150,7 @@ def _number(node: Node, i: int) -> Fraction | None:
 
 
 def _applied(node: Node, inner: Form) -> Form | None:
-    if node.op_type == "Tanh" and inner.function == "Softplus" and (inner.factor, inner.scale, inner.shift) == ((ONE,), 1, 0):
+    if node.op_type == "Tanh" and inner.function == "Softplus" and (inner.factor, inner.scale, inner.shift) == ((ONE,), ONE, ZERO):
         return Form((ONE,), "TanhSoftplus", inner.inner)
     if inner.function is not None:
         return None

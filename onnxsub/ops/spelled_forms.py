@@ -87,7 +87,7 @@ def known(form: Form) -> tuple[str, Mapping[str, Any]] | None:
         return "Swish", {"alpha": rate} | _times_of(scale)
     if form.function == "Clip" and one and _near(inner, (0.5, 1 / 6)):
         return "HardSwish", {"alpha": float(inner[1]), "beta": float(inner[0])} | _times_of(scale)
-    if form.function == "TanhSoftplus" and one and inner == (0, 1):
+    if form.function == "TanhSoftplus" and one and inner == (ZERO, ONE):
         return "Mish", _times_of(scale)
     return None
 
