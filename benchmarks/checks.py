@@ -80,6 +80,7 @@ def clocked() -> Clocks:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=10)
+    parser.add_argument("--nodes", type=int, default=2, help="of the search per distance: few, so that the checks weigh most")
     parser.add_argument("--runs", type=int, default=9, help="of info")
     args = parser.parse_args()
     print(load_note())
@@ -97,7 +98,8 @@ def main() -> int:
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         samples = read_samples(MODELS / "digits_anchors.npz", Choice(limit=args.samples), "x", "y")
-        plan = Plan.of((str(MODELS / "digits.onnx"),), samples, Settings(methods=("lin",), gammas=(0.9,), timeout=20.0))
+        settings = Settings(methods=("lin",), gammas=(0.9,), timeout=600.0, nodes=args.nodes)
+        plan = Plan.of((str(MODELS / "digits.onnx"),), samples, settings)
         assert evaluate(plan, Path(folder) / "run", engine=Here()).finished
     whole = time.process_time() - began
     rows = [(name, clocks.calls[name], f"{1000 * spent:.1f}") for name, spent in clocks.spent.most_common(8)]

@@ -36,6 +36,8 @@ PAUSE = 0.1
 class Measured(Processes):
     """Local processes whose memory is read when a unit has ended: sample -> MB, resident and of it not of files."""
 
+    queue = 0  # one unit at a time
+
     def __init__(self, run_id: str) -> None:
         super().__init__(1, run_id)
         self.sizes: dict[int, tuple[float, float]] = {}
@@ -45,8 +47,7 @@ class Measured(Processes):
         found = super().wait(seconds)
         for outcome in found:
             time.sleep(PAUSE)
-            for worker in self._idle:
-                pid = worker._child.pid
+            for pid in self.pids:
                 self.seen.add(pid)
                 self.sizes[outcome.id] = resident(pid)
         return found

@@ -21,7 +21,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "lazy", "files", "results", "device", "budget", "process", "shown",
-     "isolation", "limits", "visible", "checked", "scratch", "family"),
+     "isolation", "limits", "visible", "checked", "scratch", "family", "documents"),
     # the words that operators are described in
     ("ops.base", "ops.node", "ops.encoding", "ops.relaxation", "ops.interval_rows", "ops.onnx_writer", "geometry",
      "ops.affine_rows"),

@@ -7,7 +7,6 @@ table in the file, the file's own keys, the default.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import click
 
 from onnxsub.cli.suggest import did_you_mean
+from onnxsub.documents import read_toml
 from onnxsub.errors import InputError
 from onnxsub.files import one_line
 
@@ -127,7 +127,7 @@ def _file(args: Sequence[str]) -> tuple[Path | None, bool]:
 def _of_file(file: Path, ctx: click.Context, path: Sequence[str], *, named: bool) -> dict[str, Any]:
     """Key -> value for one command; the whole file is checked, so that a mistake is found whichever command is run."""
     try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
+        document = read_toml(file)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else one_line(error)
         raise InputError(f"--config {str(file)!r} cannot be read: {why}; give a TOML file of options") from error

@@ -11,6 +11,7 @@ import click
 from onnxsub.cli.option_types import RadiusType
 from onnxsub.errors import InputError
 from onnxsub.features import Weights
+from onnxsub.limits import check_regular
 
 if TYPE_CHECKING:
     from onnxsub.ops.base import Array
@@ -51,6 +52,7 @@ def read_features(path: str, option: str) -> Array:
 
     if not path.lower().endswith(".npy"):
         raise InputError(f"{option} {path!r} has the ending {Path(path).suffix!r}; give a .npy file with one number per feature")
+    check_regular(Path(path), f"{option} {path!r}")
     try:
         with Path(path).open("rb") as file:
             found = np.load(file, allow_pickle=False)

@@ -21,7 +21,7 @@ from onnxsub.cli.reading import READING, pixels, read_model, rounded, space_of
 from onnxsub.errors import InputError, OptionError
 
 if TYPE_CHECKING:
-    from onnxsub.ops.base import Array
+    from onnxsub.features import Weights
     from onnxsub.query import Query
     from onnxsub.region import InputSpace
 
@@ -93,7 +93,7 @@ class Request:
         """The clock of the command, started now: behind the imports, which do not count, and before the files are read."""
         return Budget(self.timeout)
 
-    def query(self, target: int | None = None, scale: Array | None = None) -> Query:
+    def query(self, target: int | None = None, scale: Weights | None = None) -> Query:
         """Reads model and anchor and checks them against each other.
 
         Args:

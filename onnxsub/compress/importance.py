@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from onnx import ModelProto
 from onnxsub.budget import Budget
 from onnxsub.compress.options import ImportanceOptions, ImportanceResult
 from onnxsub.compress.solve import Report, importance_scores
+from onnxsub.documents import parse_json, read_json
 from onnxsub.errors import InputError
 from onnxsub.lower import lower
 from onnxsub.model import Model
@@ -93,7 +93,7 @@ def scores_in(proto: ModelProto) -> dict[str, Array]:
         for prop in node.metadata_props:
             if prop.key == SCORES:
                 try:
-                    found[node.output[0]] = _row(json.loads(prop.value))
+                    found[node.output[0]] = _row(parse_json(prop.value))
                 except (ValueError, TypeError) as error:
                     raise InputError(f"the scores of tensor {node.output[0]!r} are no list of numbers; write them again") from error
     if not found:
@@ -104,7 +104,7 @@ def scores_in(proto: ModelProto) -> dict[str, Array]:
 def scores_of(path: str) -> dict[str, Array]:
     """The scores of a document of `onnxsub importance --json`. Raises InputError."""
     try:
-        keys = json.loads(Path(path).read_text(encoding="utf-8"))
+        keys = read_json(path)
         return {layer["name"]: _row(layer["scores"]) for layer in keys["layers"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = type(error).__name__

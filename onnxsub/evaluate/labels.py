@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from onnxsub.documents import parse_json, read_text
 from onnxsub.errors import InputError, OptionError
 from onnxsub.files import one_line
 from onnxsub.ops.base import Array
@@ -35,8 +35,8 @@ def read_classes(text: str) -> Classes:
     if path.suffix.lower() not in (".txt", ".json"):
         return _checked([part.strip() for part in text.split(",") if part.strip()], text)
     try:
-        content = path.read_text(encoding="utf-8-sig")
-        names = json.loads(content) if path.suffix.lower() == ".json" else content.splitlines()
+        content = read_text(path, encoding="utf-8-sig")
+        names = parse_json(content) if path.suffix.lower() == ".json" else content.splitlines()
     except (OSError, ValueError) as error:
         raise InputError(f"--classes {text!r} cannot be read: {one_line(error)}; give a name of a class a line") from error
     if isinstance(names, dict):

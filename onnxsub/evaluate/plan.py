@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from onnxsub.documents import parse_json, read_toml
 from onnxsub.errors import InputError
 from onnxsub.evaluate.samples import Choice, Samples, format_indices, parse_indices, read_samples
 from onnxsub.evaluate.seals import plan_checksum
@@ -219,7 +220,7 @@ def _tuple(values: list[str] | None) -> tuple[str, ...] | None:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return read_toml(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{os.fspath(path)!r} cannot be read: {one_line(error)}; choose another --run") from error
 
@@ -241,7 +242,7 @@ def _training(model: Model) -> str:
     if text is None:
         return ""
     try:
-        budget = float(json.loads(text)["budget"])
+        budget = float(parse_json(text)["budget"])
     except (ValueError, KeyError, TypeError):
         return ""  # a key that another program wrote
     return f"adversarial {budget_text(budget)}" if budget else "clean"

@@ -99,6 +99,7 @@ class Processes:
             worker.kill()
         self._workers.clear()
         self._waiting.clear()
+        end_family(f"{self._run_id}:")  # one that was being started when Ctrl-C came is in no list
 
     def _hand_out(self) -> None:
         """Shares what is waiting out over the idle workers, and over new ones where there may be more."""

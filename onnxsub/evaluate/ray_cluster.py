@@ -82,7 +82,8 @@ class RayCluster:
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             where = f"at {address!r}" if address else "on this machine"
             raise InputError(
-                f"no Ray cluster {where}: {one_line(error)}; start one with `ray start --head`, or check --address"
+                f"no Ray cluster {where}: {one_line(error)}; start one with `ray start --head`, or check --address, and "
+                "RAY_AUTH_MODE where the cluster wants a token"
             ) from error
 
     def submit(self, task: Task, limit: float | None) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from onnxsub.documents import read_text
 from onnxsub.errors import InputError
 from onnxsub.evaluate.received import check_kept, keep_file
 from onnxsub.evaluate.samples import parse_indices
@@ -44,7 +45,7 @@ def read_reference(path: str | os.PathLike[str], models: Sequence[str], index: S
     """
     name = repr(os.fspath(path))
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_text(path, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise InputError(f"--reference {name} cannot be read: {one_line(error)}; give a CSV file") from error
     try:

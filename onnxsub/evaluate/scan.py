@@ -116,7 +116,7 @@ class Scan:
             if state not in _SETTLED:
                 sound = result is point is anchor is checksum is None
             else:
-                if seconds:
+                if seconds and type(seconds) is float:  # of an altered row it may be anything
                     counted[1] += seconds
                     counted[2] += 1
                 if point is anchor is None:  # as `row_checksum` has it

@@ -10,6 +10,7 @@ import numpy as np
 from onnxsub.ops.average import AveragePool
 from onnxsub.ops.base import Activation, Array, Operator, Shape
 from onnxsub.ops.bilinear import Bilinear, Product
+from onnxsub.ops.choose import Choose
 from onnxsub.ops.combine import Sum
 from onnxsub.ops.convex import Square
 from onnxsub.ops.dense import LeftProduct
@@ -93,6 +94,10 @@ class Composer:
         self._ops += new
         self.shapes |= {op.output: op.out_shape for op in new}
         return both
+
+    def chosen(self, names: tuple[str, ...], which: Array, constant: Array, into: str | None = None) -> str:
+        """Tensor number `which` of several at every place, the constant where that is -1."""
+        return self._put(Choose, names, which.shape, into, "chosen", which=which, constant=constant)
 
     def summed(self, x: str, sliding: Sliding, shape: Shape, into: str | None = None) -> str:
         """Sums over windows of the spatial axes, every channel by itself."""

@@ -142,6 +142,7 @@ def read_gemm(node: Node) -> tuple[Dense, ...]:
     c = node.constant(2)
     if c is not None:
         bias = of_sample(node, c, 2) * float(node.attributes.get("beta", 1.0))
+        np.broadcast_to(bias, weight.shape[:1])  # shape inference does not look at C
     return (Dense(**node.common(), weight=weight * float(node.attributes.get("alpha", 1.0)), bias=bias),)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxsub.ops.base import Box
 from onnxsub.ops.bent import Bent
 
 if TYPE_CHECKING:
@@ -85,15 +86,29 @@ class Elu(Bent):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Softplus(Bent):
-    """`log(1 + exp(beta z)) / beta`, beta > 0."""
+    """`log(1 + exp(beta z)) / beta`, beta > 0.
+
+    Attributes:
+        apart: by how much the network's own function may differ from it, up or down, and jump: bounds are that much wider.
+    """
 
     beta: float = 1.0
+    apart: float = 0.0
 
     def forward(self, *xs: Tensor) -> Tensor:
         return xs[0].clamp(min=0) + torch.log1p(torch.exp(-self.beta * xs[0].abs())) / self.beta
 
     def derivative(self, z: Tensor) -> Tensor:
         return torch.sigmoid(self.beta * z)
+
+    def line_error(self, lower: Tensor, upper: Tensor, slope: Tensor, offset: Tensor) -> Box:
+        low, high = super().line_error(lower, upper, slope, offset)
+        return low - self.apart, high + self.apart
+
+    def slopes(self, lower: Tensor, upper: Tensor) -> Box:
+        low, high = super().slopes(lower, upper)
+        none = torch.full_like(low, math.nan)
+        return (none, none) if self.apart else (low, high)  # no number bounds that of a jump
 
     @property
     def bends(self) -> tuple[float, ...]:
@@ -114,38 +129,41 @@ class Softplus(Bent):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Gelu(Bent):
-    """`z Phi(z)`, Phi the distribution of the standard normal (Hendrycks and Gimpel 2016).
+    """`z Phi(rate z)`, Phi the distribution of the standard normal (Hendrycks and Gimpel 2016).
 
     Attributes:
-        tanh: their approximation, `z (1 + tanh(sqrt(2 / pi) (z + 0.044715 z^3))) / 2`.
+        tanh: their approximation, `z (1 + tanh(sqrt(2 / pi) (y + cubic y^3))) / 2`, y = rate z.
+        rate: 1 but for what a file that spells it out has rounded.
+        cubic: of the approximation, as the file has it: within 1e-6 of 0.044715, so that the bends stay where they are.
     """
 
     tanh: bool = False
+    rate: float = 1.0
+    cubic: float = 0.044715
 
     def forward(self, *xs: Tensor) -> Tensor:
         z = xs[0]
         near = z.clamp(-_SATURATED, _SATURATED)
-        if not self.tanh:
-            return torch.where(z > _SATURATED, z, near * _phi(near))
+        y = self.rate * near
         # z (1 + tanh(t)) / 2 = z / (1 + exp(-2 t)), which keeps its digits below 0
-        return torch.where(z > _SATURATED, z, near * torch.sigmoid(2 * self._inner(near)))
+        share = torch.sigmoid(2 * self._inner(y)) if self.tanh else _phi(y)
+        return torch.where(z > _SATURATED, z, near * share)
 
-    @staticmethod
-    def _inner(z: Tensor) -> Tensor:
-        return math.sqrt(2 / math.pi) * (z + _CUBIC * z * z.square())
+    def _inner(self, y: Tensor) -> Tensor:
+        return math.sqrt(2 / math.pi) * (y + self.cubic * y * y.square())
 
     def derivative(self, z: Tensor) -> Tensor:
-        z = z.clamp(-_SATURATED, _SATURATED)
+        y = self.rate * z.clamp(-_SATURATED, _SATURATED)
         if not self.tanh:
-            return _phi(z) + z * _density(z)
-        share = torch.sigmoid(2 * self._inner(z))
-        inner = 2 * math.sqrt(2 / math.pi) * (1 + 3 * _CUBIC * z.square())
-        return share + z * inner * share * torch.sigmoid(-2 * self._inner(z))
+            return _phi(y) + y * _density(y)
+        share = torch.sigmoid(2 * self._inner(y))
+        inner = 2 * math.sqrt(2 / math.pi) * (1 + 3 * self.cubic * y.square())
+        return share + y * inner * share * torch.sigmoid(-2 * self._inner(y))
 
     @property
     def bends(self) -> tuple[float, ...]:
-        # where s'' = 0: (2 - z^2) phi(z) for the normal distribution; for tanh found with 30 digits
-        bend = 1.4185040087908285558 if self.tanh else math.sqrt(2)
+        # where s'' = 0: (2 - y^2) phi(y) for the normal distribution; for tanh found with 30 digits
+        bend = (1.4185040087908285558 if self.tanh else math.sqrt(2)) / self.rate
         return (-bend, bend)
 
     @property
@@ -156,21 +174,19 @@ class Gelu(Bent):
         """The spelling of files before opset 20, which has a Gelu."""
         if self.tanh:
             square = writer.step("Mul", inputs * 2, output, "square")
-            cubic = writer.step("Mul", (square, _number(writer, output, "cubic", _CUBIC)), output, "cubed")
+            cubic = writer.step("Mul", (square, _number(writer, output, "cubic", self.cubic * self.rate**2)), output, "cubed")
             one = _number(writer, output, "one", 1.0)
             inner = writer.step("Mul", (inputs[0], writer.step("Add", (cubic, one), output, "sum")), output, "inner")
-            inner = writer.step("Mul", (inner, _number(writer, output, "factor", 2 * math.sqrt(2 / math.pi))), output, "outer")
+            factor = _number(writer, output, "factor", 2 * self.rate * math.sqrt(2 / math.pi))
+            inner = writer.step("Mul", (inner, factor), output, "outer")
             share = writer.step("Sigmoid", (inner,), output, "share")
             writer.node("Mul", (inputs[0], share), output)
             return
-        scaled = writer.step("Mul", (inputs[0], _number(writer, output, "root", 1 / math.sqrt(2))), output, "scaled")
+        scaled = writer.step("Mul", (inputs[0], _number(writer, output, "root", self.rate / math.sqrt(2))), output, "scaled")
         one, erf = _number(writer, output, "one", 1.0), writer.step("Erf", (scaled,), output, "erf")
         share = writer.step("Add", (erf, one), output, "share")
         half = writer.step("Mul", (inputs[0], _number(writer, output, "half", 0.5)), output, "half")
         writer.node("Mul", (half, share), output)
-
-
-_CUBIC = 0.044715
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -239,20 +255,24 @@ class Mish(Bent):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HardSwish(Bent):
-    """`z min(max(z / 6 + 1 / 2, 0), 1)` (Howard et al. 2019)."""
+    """`z min(max(alpha z + beta, 0), 1)`, with 1 / 6 and 1 / 2 (Howard et al. 2019), or what a file has rounded them to."""
 
-    def forward(self, *xs: Tensor) -> Tensor:
-        z = xs[0]
-        near = z.clamp(-3, 3)
-        return torch.where(z > 3, z, near * (near / 6 + 0.5))
-
-    def derivative(self, z: Tensor) -> Tensor:
-        inner = z.clamp(-3, 3) / 3 + 0.5
-        return torch.where(z >= 3, torch.ones_like(z), torch.where(z < -3, torch.zeros_like(z), inner))
+    alpha: float = 1 / 6
+    beta: float = 0.5
 
     @property
     def bends(self) -> tuple[float, ...]:
-        return (-3.0, 3.0)
+        return (-self.beta / self.alpha, (1 - self.beta) / self.alpha)
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        z, (first, last) = xs[0], self.bends
+        near = z.clamp(first, last)
+        return torch.where(z > last, z, near * (self.alpha * near + self.beta).clamp(min=0))
+
+    def derivative(self, z: Tensor) -> Tensor:
+        first, last = self.bends
+        inner = 2 * self.alpha * z.clamp(first, last) + self.beta
+        return torch.where(z >= last, torch.ones_like(z), torch.where(z < first, torch.zeros_like(z), inner))
 
     @property
     def rises(self) -> tuple[bool, ...]:
@@ -260,14 +280,15 @@ class HardSwish(Bent):
 
     @property
     def straight(self) -> tuple[tuple[float, float], ...]:
-        return ((-math.inf, -3.0), (3.0, math.inf))
+        first, last = self.bends
+        return ((-math.inf, first), (last, math.inf))
 
     def kinks(self, like: Tensor) -> tuple[Tensor, ...]:
-        return (torch.full_like(like, -3.0), torch.full_like(like, 3.0))
+        return tuple(torch.full_like(like, bend) for bend in self.bends)
 
     def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
         """With a Clip, which runs in float64 too."""
-        line = writer.step("Mul", (inputs[0], _number(writer, output, "sixth", 1 / 6)), output, "scaled")
-        line = writer.step("Add", (line, _number(writer, output, "half", 0.5)), output, "line")
+        line = writer.step("Mul", (inputs[0], _number(writer, output, "sixth", self.alpha)), output, "scaled")
+        line = writer.step("Add", (line, _number(writer, output, "half", self.beta)), output, "line")
         ends = (_number(writer, output, "zero", 0.0), _number(writer, output, "one", 1.0))
         writer.node("Mul", (inputs[0], writer.step("Clip", (line, *ends), output, "share")), output)

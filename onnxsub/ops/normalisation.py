@@ -23,17 +23,13 @@ from onnxsub.ops.leaky import Leaky
 from onnxsub.ops.node import Node
 from onnxsub.ops.partial import Power, Reciprocal
 from onnxsub.ops.reduce import reduced_axes
-from onnxsub.ops.steps import InversePower, Probability, Root
+from onnxsub.ops.steps import InverseNorm, InversePower, Probability, Root
 
 __all__ = [
     "read_group_normalization", "read_instance_normalization", "read_layer_normalization", "read_log_softmax",
     "read_lp_normalization", "read_lrn", "read_reduce_l1", "read_reduce_l2", "read_reduce_log_sum_exp", "read_reduce_sum_square",
     "read_rms_normalization", "read_softmax",
 ]  # fmt: skip
-
-_NOT_ZERO = 2.0**-126
-"""What keeps a norm from 0 where the node has nothing for it: the smallest normal number of float32."""
-
 
 def _epsilon(node: Node) -> float:
     value = float(node.attributes.get("epsilon", 1e-5))
@@ -137,7 +133,7 @@ def read_lp_normalization(node: Node) -> tuple[Operator, ...]:
     axes = sample_axes(node, [int(node.attributes.get("axis", -1))], len(node.shapes[source]))
     steps = Composer(node)
     terms = steps.square(source) if p == 2 else _magnitude(steps, source)
-    norm = steps.apply(InversePower, steps.reduce(terms, axes, mean=False), power=1 / p, shift=_NOT_ZERO)
+    norm = steps.apply(InverseNorm, steps.reduce(terms, axes, mean=False), power=1 / p)
     steps.normalised(source, norm, 1.0, steps.output)
     return steps.done()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxsub.ops.base import Operator
+from onnxsub.ops.bent import Bent
 from onnxsub.ops.broadcast import only_variable
 from onnxsub.ops.clip import Clip
 from onnxsub.ops.elementwise import Scale
@@ -39,9 +40,20 @@ def read_celu(node: Node) -> tuple[Operator, ...]:
     return (Elu(**node.common(), amplitude=alpha, rate=alpha),)
 
 
+def _spelled(node: Node, kind: type[Bent], names: tuple[str, ...] = (), **fields: object) -> tuple[Operator, ...]:
+    """A function with those of its numbers that a file spelled out (`spelled.py`), and `times` what that multiplies it by."""
+    fields |= {name: float(node.attributes[name]) for name in names if name in node.attributes}
+    if "times" not in node.attributes:
+        return (kind(**node.common(), **fields),)  # type: ignore[arg-type]
+    raw = f"{node.outputs[0]}:function"
+    unit = kind(**{**node.common(), "output": raw}, **fields)  # type: ignore[arg-type]
+    factor = np.full((1,) * len(unit.out_shape), float(node.attributes["times"]))
+    return (unit, Scale(**{**node.common(), "inputs": (raw,)}, scale=factor))
+
+
 def read_softplus(node: Node) -> tuple[Operator, ...]:
-    """Softplus; `beta` comes from one that is spelled out (`spelled.py`)."""
-    return (Softplus(**node.common(), beta=float(node.attributes.get("beta", 1.0))),)
+    """Softplus."""
+    return _spelled(node, Softplus, ("beta", "apart"))
 
 
 def read_gelu(node: Node) -> tuple[Operator, ...]:
@@ -49,7 +61,7 @@ def read_gelu(node: Node) -> tuple[Operator, ...]:
     kind = str(node.attributes.get("approximate", "none"))
     if kind not in ("none", "tanh"):
         raise node.refuse(f"approximate = {kind!r}")
-    return (Gelu(**node.common(), tanh=kind == "tanh"),)
+    return _spelled(node, Gelu, ("rate", "cubic"), tanh=kind == "tanh")
 
 
 def read_swish(node: Node) -> tuple[Operator, ...]:
@@ -57,17 +69,17 @@ def read_swish(node: Node) -> tuple[Operator, ...]:
     alpha = float(node.attributes.get("alpha", 1.0))
     if not alpha > 0:
         raise node.refuse(f"its alpha is {alpha}; only positive ones are read")
-    return (Swish(**node.common(), alpha=alpha),)
+    return _spelled(node, Swish, alpha=alpha)
 
 
 def read_mish(node: Node) -> tuple[Operator, ...]:
     """Mish of opset 18."""
-    return (Mish(**node.common()),)
+    return _spelled(node, Mish)
 
 
 def read_hard_swish(node: Node) -> tuple[Operator, ...]:
     """HardSwish of opset 14."""
-    return (HardSwish(**node.common()),)
+    return _spelled(node, HardSwish, ("alpha", "beta"))
 
 
 def read_hard_sigmoid(node: Node) -> tuple[Operator, ...]:

@@ -56,31 +56,36 @@ def read_reduce_prod(node: Node) -> tuple[Operator, ...]:
 
 
 def _lp(node: Node, steps: Composer, source: str) -> tuple[str, int]:
-    """What is summed, `|x|` or `x^2`, and p."""
+    """What is summed, `|x|` or `x^p`, and how many square roots the sum is given."""
     p = int(node.attributes.get("p", 2))
-    if p not in (1, 2):
-        raise node.refuse(f"p is {p}; 1 and 2 are read")
-    return (steps.square(source) if p == 2 else steps.apply(Leaky, source, slope=np.array(-1.0))), p
+    if p not in (1, 2, 4):
+        raise node.refuse(f"p is {p}; 1, 2 and 4 are read")
+    if p == 1:
+        return steps.apply(Leaky, source, slope=np.array(-1.0)), 0
+    square = steps.square(source)
+    return (square, 1) if p == 2 else (steps.square(square), 2)
+
+
+def _rooted(steps: Composer, y: str, roots: int) -> tuple[Operator, ...]:
+    for left in reversed(range(roots)):
+        y = steps.apply(Root, y, None if left else steps.output)
+    return steps.done()
 
 
 def read_lp_pool(node: Node) -> tuple[Operator, ...]:
-    """`(sum of |x|^p)^(1/p)` over windows, p 1 or 2."""
+    """`(sum of |x|^p)^(1/p)` over windows, p 1, 2 or 4."""
     source, steps = only_variable(node), Composer(node)
-    terms, p = _lp(node, steps, source)
+    terms, roots = _lp(node, steps, source)
     kernel = tuple(int(k) for k in node.attributes["kernel_shape"])
     sliding = read_sliding(node, kernel, node.outputs[0], source)
-    y = steps.summed(terms, sliding, node.sample_shape(node.outputs[0]), steps.output if p == 1 else None)
-    if p == 2:
-        steps.apply(Root, y, steps.output)
-    return steps.done()
+    y = steps.summed(terms, sliding, node.sample_shape(node.outputs[0]), None if roots else steps.output)
+    return _rooted(steps, y, roots)
 
 
 def read_global_lp_pool(node: Node) -> tuple[Operator, ...]:
     """The same over all spatial axes."""
     source, steps = only_variable(node), Composer(node)
-    terms, p = _lp(node, steps, source)
+    terms, roots = _lp(node, steps, source)
     axes = tuple(range(1, len(steps.shapes[source])))
-    y = steps.reduce(terms, axes, mean=False, into=steps.output if p == 1 else None)
-    if p == 2:
-        steps.apply(Root, y, steps.output)
-    return steps.done()
+    y = steps.reduce(terms, axes, mean=False, into=None if roots else steps.output)
+    return _rooted(steps, y, roots)

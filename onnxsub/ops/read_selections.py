@@ -13,6 +13,7 @@ from onnxsub.ops.broadcast import only_variable, required, sample_axes
 from onnxsub.ops.choose import Choose
 from onnxsub.ops.movement import Gather, Permute, Reshape
 from onnxsub.ops.node import Node
+from onnxsub.ops.read_scatter import reduced
 
 __all__ = [
     "read_depth_to_space",
@@ -150,9 +151,10 @@ def read_scatter_nd(node: Node) -> tuple[Operator, ...]:
 
 
 def _replaced(node: Node, places: Array) -> tuple[Operator, ...]:
-    """The elements number `places` of the first input replaced by those of the third one, each place once."""
-    if node.attributes.get("reduction", "none") != "none":
-        raise node.refuse(f"reduction {node.attributes['reduction']!r}")
+    """The elements number `places` of the first input replaced by those of the third one, or combined with them."""
+    reduction = str(node.attributes.get("reduction", "none"))
+    if reduction != "none":
+        return reduced(node, places, reduction)
     if len(np.unique(places)) != places.size:
         raise node.refuse("a place is written twice")
     shape, common = node.shapes[node.inputs[0]], node.common()

@@ -2,7 +2,8 @@
 
     Where(x > t, p(x), q(x))    or    x * Cast(x > t)
 
-with one number t, p and q affine. The test reads x itself, or `x + s > r` with `|r| <= |t|`: float32 rounds such a sum by
+with one number t, p and q affine, in exact rational numbers: pieces that nearly meet are a jump.
+The test reads x itself, or `x + s > r` with `|r| <= |t|`: float32 rounds such a sum by
 `|r|` 2^-24 at the most where it decides, which is no more than it rounds t by. Where the pieces meet at t it then does not matter
 which of them has t itself, nor which side float32 takes. `x + 1e6 > 1e6` decides 0.03 beside 0: that, and what is none of these,
 stays a Where, which is read as it is (`either.py`), with room for what float32 rounds before the test.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any
 
 from onnxsub.ops.node import Node
@@ -20,10 +22,12 @@ __all__ = ["TESTS", "pieces"]
 
 TESTS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 
-Line = tuple[float, float]
+Line = tuple[Fraction, Fraction]
 """Offset and slope."""
 
-_CLOSE = 2.0**-22  # two numbers of float32, each rounded, multiplied
+_LARGE = 1e30  # numbers beyond, or of which 0 is nearer than its inverse, are left alone
+_X: Line = (Fraction(0), Fraction(1))
+_NOTHING: Line = (Fraction(0), Fraction(0))
 
 
 def pieces(
@@ -37,7 +41,7 @@ def pieces(
     if node.op_type == "Where":
         test, branches = by_output.get(node.inputs[0]), (line(node, 1), line(node, 2))
     else:
-        test, branches = _gate(node, source, by_output), ((0.0, 1.0), (0.0, 0.0))
+        test, branches = _gate(node, source, by_output), (_X, _NOTHING)
     if test is None or test.op_type not in TESTS:
         return None
     asked, limit = line(test, 0), line(test, 1)
@@ -46,7 +50,7 @@ def pieces(
         return None
     # asked - limit > 0: of x itself, or of a number less x
     k, c = asked[1] - limit[1], limit[0] - asked[0]
-    if k not in (1.0, -1.0) or not math.isfinite(c):
+    if k not in (1, -1):
         return None
     asks = _asks(test, source, by_output)
     if asks not in ("x", "sum") or (asks == "sum" and abs(asked[0] if asked[1] == 0 else limit[0]) > abs(c)):
@@ -80,22 +84,21 @@ def _asks(test: Node, source: str, by_output: Mapping[str, Node]) -> str | None:
     return found
 
 
-def _known(t: float, over: Line, under: Line, *, jumps: bool) -> tuple[str, Mapping[str, Any]] | None:
+def _known(t: Fraction, over: Line, under: Line, *, jumps: bool) -> tuple[str, Mapping[str, Any]] | None:
     """The function that is `over` above t and `under` below it.
 
     Args:
         jumps: x itself is tested, and `under` has t: only then may the pieces be apart.
     """
-    ends = [offset + slope * t for offset, slope in (over, under)]
-    size = max(abs(v) for offset, slope in (over, under) for v in (offset, slope * t))
-    if abs(ends[0] - ends[1]) > _CLOSE * size:
-        return ("ThresholdedRelu", {"alpha": t}) if jumps and (over, under) == ((0.0, 1.0), (0.0, 0.0)) else None
-    x = (0.0, 1.0)
-    if t == 0 and over == x:
+    if over[0] + over[1] * t != under[0] + under[1] * t:
+        return ("ThresholdedRelu", {"alpha": float(t)}) if jumps and (over, under) == (_X, _NOTHING) else None
+    if t == 0 and over == _X:
         slope = under[1]
-        return ("Relu", {}) if slope == 0 else ("Abs", {}) if slope == -1 else ("LeakyRelu", {"alpha": slope})
+        if slope in (0, -1):
+            return ("Abs" if slope else "Relu"), {}
+        return ("LeakyRelu", {"alpha": float(slope)}) if 1 / _LARGE < abs(slope) < _LARGE else None
     for pair, name in (((over, under), "min"), ((under, over), "max")):
-        if pair[0] == x and pair[1][1] == 0 and abs(pair[1][0] - t) <= _CLOSE * abs(t):
+        if pair == (_X, (t, Fraction(0))) and abs(t) < _LARGE:
             # both, so that no version of Clip takes the other end from somewhere else
-            return "Clip", {"min": -math.inf, "max": math.inf} | {name: t}
+            return "Clip", {"min": -math.inf, "max": math.inf} | {name: float(t)}
     return None

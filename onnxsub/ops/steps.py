@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxsub.ops.bent import Bent
+from onnxsub.ops.partial import Partial
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 else:
     from onnxsub.lazy import torch
 
-__all__ = ["InversePower", "Probability", "Root", "Step"]
+__all__ = ["InverseNorm", "InversePower", "Probability", "Root", "Step"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -72,6 +73,49 @@ class InversePower(Step):
             writer.node("Reciprocal", (writer.step("Sqrt", (shifted,), output, "root"),), output)
         else:
             writer.node("Pow", (shifted, writer.weight(output, "power", np.array(-self.power))), output)
+
+
+_ROUGH = 2.0**-96
+"""Sums of squares, and norms, below which float32 may lose digits or all: squares are then below its smallest normal number."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class InverseNorm(Partial):
+    """`z^-p`, and 0 where z is 0 (or less): what numbers are divided by their norm with, z the norm or the sum of their squares.
+
+    Nothing is claimed near 0, where it has no bound and float32 takes z for 0; the product has the limit of a normalisation.
+
+    Attributes:
+        power: p, 1 or 0.5.
+    """
+
+    power: float = 0.5
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        positive = xs[0] > 0
+        safe = torch.where(positive, xs[0], torch.ones_like(xs[0]))
+        return torch.where(positive, torch.pow(safe, -self.power), torch.where(xs[0].isnan(), xs[0], torch.zeros_like(safe)))
+
+    def derivative(self, z: Tensor) -> Tensor:
+        return -self.power * torch.pow(z, -self.power - 1)
+
+    def within(self, lower: Tensor, upper: Tensor) -> Tensor:
+        return (lower >= _ROUGH) & (upper >= lower)
+
+    @property
+    def bends(self) -> tuple[float, ...]:
+        return ()
+
+    @property
+    def rises(self) -> tuple[bool, ...]:
+        return (True,)
+
+    def to_onnx(self, writer: OnnxWriter, inputs: tuple[str, ...], output: str) -> None:
+        zero = writer.weight(output, "zero", np.zeros(()))
+        positive = writer.step("Greater", (inputs[0], zero), output, "above")
+        safe = writer.step("Where", (positive, inputs[0], writer.weight(output, "one", np.ones(()))), output, "safe")
+        root = writer.step("Sqrt", (safe,), output, "root") if self.power == 0.5 else safe
+        writer.node("Where", (positive, writer.step("Reciprocal", (root,), output, "inverse"), zero), output)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -38,7 +38,7 @@ def assemble(
     formula = Formula(source, variables)
     always: list[Constraint] = []
     choices: list[list[list[Constraint]]] = []
-    for assertion in assertions:
+    for assertion in formula.together(assertions):
         found = formula.conjunctions(assertion)
         if len(found) == 1:
             always += found[0]
@@ -46,12 +46,13 @@ def assemble(
             choices.append(found)
     n = variables.inputs
     base: _Box = [-math.inf] * n, [math.inf] * n
-    rows = [c for c in always if min(c.coefficients) >= n]
+    rows = _tightest([c for c in always if min(c.coefficients) >= n])
     try:
         _cut(base, [c for c in always if min(c.coefficients) < n])
     except _EmptyBoxError as empty:
         raise _error(source, empty, name_of) from None
     branches = formula.product(choices, declared) if choices else [[]]
+    formula.check_rows(len(branches) * len(rows), declared)
     cases: dict[bytes, tuple[np.ndarray, np.ndarray, list[Clause]]] = {}
     last: _EmptyBoxError | None = None
     base_arrays = np.array(base[0]), np.array(base[1])
@@ -76,6 +77,17 @@ def assemble(
         assert last is not None
         raise _error(source, last, name_of)
     return tuple(Case(lower, upper, tuple(clauses)) for lower, upper, clauses in cases.values())
+
+
+def _tightest(rows: list[Constraint]) -> list[Constraint]:
+    """Of constraints that hold together, one for each left side: the others follow from it. Every clause takes a copy of these."""
+    found: dict[tuple[tuple[int, float], ...], Constraint] = {}
+    for row in rows:
+        key = tuple(sorted(row.coefficients.items()))
+        have = found.get(key)
+        if have is None or (row.bound, not row.strict) < (have.bound, not have.strict):
+            found[key] = row
+    return list(found.values())
 
 
 def _cut(box: _Box, constraints: list[Constraint]) -> None:

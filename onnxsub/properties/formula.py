@@ -20,6 +20,7 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _COMPARISONS = {"<=": (1.0, False), ">=": (-1.0, False), "<": (1.0, True), ">": (-1.0, True)}
 _EQUAL = ("=", "==")
 _CLAUSES = 100_000
+_ROWS = 4_000_000  # of all clauses together, each of which has a copy of what they share
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,31 @@ class Formula:
         """The conjunction of disjunctive normal forms."""
         if math.prod(len(p) for p in parts) > _CLAUSES:
             raise self._source.error(token, f"the property has more than {_CLAUSES} cases; split it into several files")
+        count = math.prod(len(p) for p in parts)
+        self.check_rows(sum(count // max(len(p), 1) * sum(map(len, p)) for p in parts), token)
         return [list(itertools.chain.from_iterable(choice)) for choice in itertools.product(*parts)]
+
+    def together(self, trees: list[Tree]) -> list[Tree]:
+        """Assertions, an `(and ...)` among them taken apart: what is said of every case then stands by itself."""
+        found: list[Tree] = []
+        waiting = trees[::-1]
+        while waiting:
+            tree = waiting.pop()
+            if isinstance(tree, list) and len(tree) > 2 and isinstance(tree[1], int) and self._tokens[tree[1]] == "and":
+                waiting += tree[:1:-1]
+            else:
+                found.append(tree)
+        return found
+
+    def check_rows(self, count: int, token: int) -> None:
+        """Refuses a property whose cases would take more memory than any that is asked.
+
+        Raises:
+            InputError: with the place of the token.
+        """
+        if count > _ROWS:
+            what = f"the cases of the property have {count:.3g} rows, more than {_ROWS}"
+            raise self._source.error(token, f"{what}; split it into several files")
 
     def _parts(self, tree: list[Tree], name: str) -> list[Tree]:
         if len(tree) < 3:

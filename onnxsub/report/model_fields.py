@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 import onnx.numpy_helper
 
-from onnxsub.errors import OnnxsubError, OptionError
+from onnxsub.documents import parse_json, read_json
+from onnxsub.errors import InputError, OnnxsubError, OptionError
 from onnxsub.model import Model, load_model
 from onnxsub.model_info import info
 from onnxsub.reading import Reading
@@ -106,16 +106,16 @@ def _card(path: Path, sha256: str) -> Mapping[str, Any]:
     try:
         if not path.is_file() or path.stat().st_size > _CARD:
             return {}
-        card = _mapping(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
+        card = _mapping(read_json(path))
+    except (OSError, ValueError, InputError):
         return {}
     return card if _mapping(card.get("file")).get("sha256") == sha256 else {}
 
 
 def _recipe(model: Model) -> Mapping[str, Any]:
     try:
-        return _mapping(json.loads(model.metadata.get(_RECIPE, "{}")))
-    except (ValueError, RecursionError):
+        return _mapping(parse_json(model.metadata.get(_RECIPE, "{}")))
+    except ValueError:
         return {}
 
 

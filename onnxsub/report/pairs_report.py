@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxsub.documents import read_json
 from onnxsub.errors import InputError
 from onnxsub.evaluate.drive import PLAN
 from onnxsub.evaluate.pairs.files import SUMMARY
@@ -91,7 +91,7 @@ def read_pairs(run: Path) -> tuple[dict[str, Any], Named, dict[str, Any], Mappin
         failures = {u.reason: None for u in ledger.units() if u.state == "failed" and u.reason}
     check_kept(run / SUMMARY)
     try:
-        document = json.loads((run / SUMMARY).read_text(encoding="utf-8"))
+        document = read_json(run / SUMMARY)
     except (OSError, ValueError) as error:
         raise InputError(f"{str(run)!r} has no results yet; give the command of onnxsub adversarial again first") from error
     named = [(entry["name"], part) for entry, part in zip(plan["model"], (document, document["other"]), strict=False) if part]

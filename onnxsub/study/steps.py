@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from onnxsub.documents import read_json
 from onnxsub.errors import InputError
 from onnxsub.files import make_folder, write_atomic
 
@@ -64,6 +65,6 @@ class Steps:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{str(path)!r} is damaged; delete it, and the same command computes it again") from error

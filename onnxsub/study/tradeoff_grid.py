@@ -9,15 +9,14 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from onnxsub.checked import checked
+from onnxsub.documents import read_toml
 from onnxsub.errors import InputError
 from onnxsub.files import one_line
 from onnxsub.metrics.intervals import check_confidence, hoeffding_samples
@@ -142,7 +141,7 @@ def read_grid(path: str | os.PathLike[str]) -> Grid:
     """
     what = f"grid {os.fspath(path)!r}"
     try:
-        keys = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        keys = read_toml(path)
     except FileNotFoundError:
         raise InputError(f"{what} does not exist; check the path") from None
     except (OSError, ValueError) as error:

@@ -29,14 +29,13 @@ from onnxsub.verifiers.proof import Claims
 from onnxsub.verifiers.referee import Referee
 from onnxsub.verifiers.result import DistanceResult, Progress, TargetResult
 from onnxsub.verifiers.session import Session
-from onnxsub.verifiers.witness import Witness, grid_step, points_inside
+from onnxsub.verifiers.witness import Witness, grid_step, points_within
 
 __all__ = ["OUTWARD", "Bracket", "in_margin_units"]
 
 _BEYOND = np.geomspace(1.02, 8.0, 60)  # how far past a point another class is looked for, as shares of its offset
 _TANGENTS = 8  # steps from there to a nearer point, which will be improved anyway
 _QUICK: dict[str, Any] = {"steps": 15, "restarts": 8, "rounds": 1}  # of an attack whose point will be improved anyway
-_INSIDE = 1 - 1e-6  # share of a proved radius within which points are replayed before it is called exact
 _RELATIVE = 1e-6  # of a radius: how far the proved end and a float32 point may cross by rounding alone
 
 OUTWARD = 1e-7
@@ -131,7 +130,8 @@ class Bracket:
         if not found.margin >= 0:
             return None
         self.claims.reach(found.label, replace(found, radius=0.0), 0.0)
-        return replace(self.result(), status="misclassified" if found.margin > 0 else "exact")
+        result = self.result()
+        return replace(result, status="misclassified") if found.margin > 0 else result
 
     def certify(self) -> None:
         """A first lower end from bounds alone."""
@@ -228,15 +228,21 @@ class Bracket:
 
         This takes a fraction of a second, and is done also where the proof used up the time or the nodes.
         """
-        radius = min(self.lower, self.reach) * _INSIDE
+        radius = min(self.lower, self.reach)
         if not radius > 0 or self.claims.diverged is not None or not (self.settled or self.claims.lower >= self.reach):
             return
         with self.budget.stage("replay"):
-            low, high = self.instance.ball(radius)
-            points = points_inside(self.instance.network, low, high, self.session.limits.seed)
-            for witness in self.referee.judge(points):
+            for witness in self.referee.judge(points_within(self.instance, radius, self.session.limits.seed)):
                 if witness.margin >= 0:
                     self.claims.reach(witness.label, witness, witness.radius)
+
+    def _by_float32(self, closed: bool) -> bool:
+        """Whether the best point is one by float32 alone. Where it would be told as the distance, the boundary over the real
+        numbers has to lie there, or as near as the two ends may be apart."""
+        best = self.best
+        if best is None or self.referee.float32_only(best):
+            return best is not None
+        return closed and not self.referee.on_boundary(best, self._rounding(best))
 
     def result(self, verifier: str = "milp", claimed: Mapping[int, float] | None = None) -> DistanceResult:
         """The bracket as it stands.
@@ -247,7 +253,7 @@ class Bracket:
         claims, upper, reason = self.claims, self.upper, None
         lowers = claims.lowers if claimed is None else claimed
         lower = min(min(lowers.values(), default=math.inf), upper)
-        if claims.diverged is None and claims.best is not None and self.referee.float32_only(claims.best):
+        if claims.diverged is None and self._by_float32(claimed is None and upper - lower <= self.tol):
             claims.diverged = claims.best
         if claims.diverged is not None:
             # the bracket is about the file as it runs, of which nothing is proved

@@ -23,6 +23,7 @@ from onnxsub.verifiers.box.model import Box, Rows
 from onnxsub.verifiers.judges import BallJudge
 from onnxsub.verifiers.jumps import at_a_jump
 from onnxsub.verifiers.proof import Claims
+from onnxsub.verifiers.real_rows import output_scales
 from onnxsub.verifiers.session import Session
 from onnxsub.verifiers.witness import Judge, Witness, points_inside
 
@@ -31,7 +32,7 @@ __all__ = ["Decision", "Spec", "SpecBox", "ball_spec"]
 _ROUND = AttackPlan(growth=(0.0,), noise=(0.0,), restarts=8, steps=30)
 """The search round a point that float32 does not confirm."""
 
-_ROUNDING = 0.1  # of a row's size at the centre of its box: far more than float32 rounds in an ordinary network
+_ROUNDING = 0.1  # of a row's size, at the centre of its box or at the point: far more than float32 rounds in an ordinary network
 _SMALL_ROW = 1e-3  # of the size of its terms: what a row counts for at least where it is measured
 
 
@@ -242,12 +243,15 @@ class Decision:
         return self._over_reals(witness) < -_ROUNDING and not at_a_jump(self.spec.network, np.asarray(witness.x))
 
     def _over_reals(self, witness: Witness) -> float:
-        """The smallest row of a witness's clause by float64 evaluation, in units of the rows' sizes."""
+        """The smallest row of a witness's clause by float64 evaluation, in units of the rows' sizes at the centre of the box or of
+        their terms at the witness, whichever are smaller."""
         assert witness.case is not None
         assert witness.clause is not None
         box, rows = self.spec.boxes[witness.case], self.rows(witness.case)
+        point = np.asarray(witness.x, dtype=np.float64).reshape(box.lower.shape)
         with torch.no_grad():
-            x = torch.as_tensor(np.asarray(witness.x, dtype=np.float64)).reshape(1, *box.lower.shape)
-            y = self.spec.network.forward(x)[0].double().numpy()
+            y = self.spec.network.forward(torch.as_tensor(point).unsqueeze(0))[0].double().numpy()
         members = list(rows.clauses[witness.clause])
-        return float(np.min(rows.b[members] - rows.A[members] @ y))
+        A, b = rows.A[members], rows.b[members]
+        terms = np.abs(b) + np.abs(A) @ output_scales(self.spec.network, point)
+        return float(np.min((b - A @ y) / np.clip(terms, 1e-300, 1.0)))

@@ -8,11 +8,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from onnxsub.instance import Instance
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.region import InputSpace
 
-__all__ = ["Judge", "Witness", "grid_step", "inside_float32", "points_inside"]
+__all__ = ["Judge", "Witness", "grid_step", "inside_float32", "points_inside", "points_within"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +100,7 @@ def grid_step(x: Array, x0: Array, space: InputSpace) -> float:
 _AS_FAR = 1e-6  # relative difference of distances that counts as none
 _FEWEST, _MOST = 96, 128  # points that are replayed
 _VALUES = 2**23  # numbers of all tensors of them together
+_END = 1e-6  # relative: points lie this far inside a proved radius, and its corners this far beyond
 
 
 def points_inside(network: Network, lower: Array, upper: Array, seed: int = 0) -> Array:
@@ -116,3 +118,15 @@ def points_inside(network: Network, lower: Array, upper: Array, seed: int = 0) -
     u[1::4][rng.random(u[1::4].shape) < 0.5] = 0.5
     u[0], u[1], u[2] = 0.0, 1.0, 0.5
     return np.asarray(low + (high - low) * u)
+
+
+def points_within(instance: Instance, radius: float, seed: int = 0) -> Array:
+    """Points that are replayed after a proof that nothing lies within a radius: `(N, *input_shape)` float64.
+
+    Points of the ball, each of them once more at some share of its distance, and two corners of the ball just beyond its end, where
+    the domain allows: a point that float32 cannot tell from the boundary is likely at a corner.
+    """
+    points = points_inside(instance.network, *instance.ball(radius * (1 - _END)), seed)
+    shares = np.linspace(0.0, 1.0, len(points)).reshape(-1, *[1] * instance.x0.ndim)
+    corners = np.stack(instance.ball(radius * (1 + _END)))
+    return np.concatenate([points, instance.x0 + shares * (points - instance.x0), corners])

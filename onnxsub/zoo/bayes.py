@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from onnxsub.errors import InputError, MissingDependencyError, OptionError
 from onnxsub.files import make_folder, one_line, write_atomic
+from onnxsub.limits import check_regular
 from onnxsub.zoo.architectures import architecture
 from onnxsub.zoo.build import build
 from onnxsub.zoo.images import ImageSet
@@ -256,6 +257,7 @@ def _write(path: Path, target: _Target, block: dict[str, Any]) -> dict[str, Any]
 
 def _read(path: Path, target: _Target) -> dict[str, Any]:
     what = f"chain file {str(path)!r}"
+    check_regular(path, what)
     try:
         block = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, OSError and more on other files

@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from onnxsub.errors import InputError
 from onnxsub.files import one_line, write_atomic
+from onnxsub.limits import check_regular
 from onnxsub.ops.base import Shape
 from onnxsub.zoo.recipe import Recipe, recipe_from_json
 
@@ -70,6 +72,7 @@ def write_checkpoint(state: Checkpoint, path: str | os.PathLike[str]) -> None:
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """The inverse. Raises InputError for everything that is not a whole checkpoint of this version; runs no code from the file."""
     what = f"checkpoint {os.fspath(path)!r}"
+    check_regular(Path(path), what)
     try:
         keys = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

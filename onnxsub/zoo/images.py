@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import itertools
 import os
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from onnxsub.array_files import check_unpacked
 from onnxsub.errors import InputError, MissingDependencyError, OptionError
 from onnxsub.files import one_line
+from onnxsub.limits import check_regular
 from onnxsub.ops.base import Array, Shape
 
 __all__ = ["ImageSet", "Labelled", "channels_first", "read_npz"]
@@ -159,6 +163,9 @@ def channels_first(x: Array, what: str) -> Array:
 
 def _read(path: Path, what: str) -> bytes:
     try:
+        check_regular(path, what)
+        with contextlib.suppress(zipfile.BadZipFile):  # what reads it says so
+            check_unpacked(path, what)
         return path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{what} does not exist; check the path") from None

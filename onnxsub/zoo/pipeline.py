@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 from onnx import ModelProto
 from torch import nn
 
+from onnxsub.documents import read_json
 from onnxsub.errors import InputError, OptionError
 from onnxsub.files import write_atomic
 from onnxsub.model import save_model
@@ -109,7 +109,7 @@ def read_cards(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     cards = []
     for path in sorted(where.glob("*.json")):
         try:
-            keys = json.loads(path.read_text(encoding="utf-8"))
+            keys = read_json(path)
         except (OSError, ValueError) as error:
             raise InputError(f"{str(path)!r} is no readable JSON; delete it, or write it again with onnxsub zoo export") from error
         if isinstance(keys, dict) and keys.get("schema") == SCHEMA:

@@ -186,7 +186,7 @@ def _weights(proto: ModelProto, rng: Random) -> None:
     except (ValueError, TypeError, onnx.checker.ValidationError):  # changed before
         return
     match rng.integers(7):
-        case 0 if values.size:
+        case 0 if values.size and values.dtype.kind == "f":
             values.reshape(-1)[int(rng.integers(values.size))] = _pick(rng, _FLOATS)
         case 1:
             values = values.reshape(-1)[: max(0, values.size - 1)]

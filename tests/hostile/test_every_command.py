@@ -42,6 +42,9 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="stre
 class Server:
     """The process that forks them, in a bare locale."""
 
+    seconds = 60.0
+    """That a command may take."""
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         env = {k: v for k, v in os.environ.items() if k != "PYTHONIOENCODING"}
@@ -57,7 +60,7 @@ class Server:
         """Exit code, standard output and error of one command line; fails where an error was an internal one."""
         out, err = self._folder / "out", self._folder / "err"
         job = {
-            "argv": argv, "cwd": str(cwd), "env": env or {}, "seconds": 60,
+            "argv": argv, "cwd": str(cwd), "env": env or {}, "seconds": self.seconds,
             "streams": {"0": "/dev/null", "1": str(out), "2": str(err), **(streams or {})},
         }  # fmt: skip
         assert self._process.stdin is not None
@@ -186,3 +189,54 @@ def test_outputs_that_are_inputs_pipes_or_devices(server: Server, tmp_path: Path
             assert not devices or stat.S_ISCHR((folder / "device").stat().st_mode)
             tried += 1
     assert tried >= (20 if lines is EVERY else 6)
+
+
+def options_with_files() -> list[tuple[str, str]]:
+    """A command line of each command, and each of its options that takes a file or a folder."""
+    import click
+
+    from onnxsub.cli.main import cli
+
+    context = cli.make_context("onnxsub", ["info"], resilient_parsing=True)
+    found = []
+    for head in heads():
+        command = cli.get_command(context, head[0])
+        if len(head) > 1:
+            assert isinstance(command, click.Group)
+            command = command.get_command(context, head[1])
+        assert command is not None
+        line = next(line for line in EVERY if shlex.split(line)[: len(head)] == head)
+        for option in command.params:
+            about = str(getattr(option, "metavar", "") or "")
+            if isinstance(option, click.Option) and any(word in about for word in ("FILE", "DIR", "RUN", "FOLDER")):
+                found.append((line, option.opts[0]))
+    return found
+
+
+PIPES = {"--config": "toml", "--grid": "toml", "--reference": "csv", "--classes": "json", "--scores": "json", "-o": "onnx"}
+"""The ending that an option takes; others take an array."""
+
+
+@pytest.mark.parametrize("every", [pytest.param(True, marks=pytest.mark.slow), False], ids=["all", "short"])
+def test_pipes_as_every_file(server: Server, tmp_path: Path, every: bool) -> None:
+    """No option waits for a pipe that nobody writes into, and brackets without an end are no error of ours."""
+    shutil.copytree(ROOT / "models", tmp_path / "models")
+    for ending in ("npy", "toml", "json", "csv", "onnx"):
+        os.mkfifo(tmp_path / f"fifo.{ending}")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "deep.toml").write_text("x = " + "[" * 100_000)
+    options = options_with_files()
+    assert len(options) > 60
+    if not every:  # each name once
+        options = [(line, name) for name, line in dict(reversed([(name, line) for line, name in options])).items()]
+    server.seconds = 30
+    for i, (line, option) in enumerate(options):
+        words = shlex.split(line)
+        at = words.index(option) + 1 if option in words else len(words) + 1
+        names = [f"fifo.{PIPES.get(option, 'npy')}", ("deep.json", "deep.toml")[i % 2 if option != "--config" else 1]]
+        for name in names if every or option in ("--config", "--classes") else names[:1]:
+            given = [*words[: at - 1], option, name, *words[at + 1 :]]
+            code, _, err = server(given, tmp_path, None, NOWHERE)
+            assert code in (0, 1, 2, 3, 4), f"{given}: {code}"
+            assert code in (0, 1, 3) or err.count("onnxsub: ") == 1, err
+    server.seconds = 60

@@ -119,6 +119,7 @@ def test_an_unknown_operator_is_refused_before_it_runs(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("kind", "more"),
     [
+        ("Gemm", {"b": np.ones((4, 5)), "c": np.ones(4)}),
         ("PRelu", {"s": np.ones(3, dtype=np.float32)}),
         ("Clip", {"low": np.zeros(0, dtype=np.float32)}),
         ("BatchNormalization", {"a": np.ones(4), "b": np.ones(4), "c": np.ones(3), "d": np.ones(3)}),
@@ -127,7 +128,8 @@ def test_an_unknown_operator_is_refused_before_it_runs(monkeypatch: pytest.Monke
 def test_inputs_that_do_not_fit_each_other(kind: str, more: dict[str, np.ndarray]) -> None:
     """Found by tests/fuzz: the checker of onnx lets them pass."""
     constants = {name: value.astype(np.float32) for name, value in more.items()}
-    model = load_model(model_of([helper.make_node(kind, ["x", *constants], ["h"])], constants, "h"))
+    size = 5 if kind == "Gemm" else 4
+    model = load_model(model_of([helper.make_node(kind, ["x", *constants], ["h"])], constants, "h", size))
     with pytest.raises(UnsupportedOperatorError, match="do not fit"):
         lower(model)
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from onnxsub import scratch as scratches
+from onnxsub.evaluate.lock import MARK
+from onnxsub.evaluate.processes import Processes
 from onnxsub.files import write_atomic
 from onnxsub.scratch import part_name, scratch, sweep_parts
 from tests.evaluate_tools import ROOT
@@ -59,6 +61,20 @@ def test_the_pool_of_adversarial_ends_with_its_parent(tmp_path: Path) -> None:
         worker = int(process.stdout.readline())
         process.kill()
     assert gone(worker)
+
+
+def test_a_worker_that_is_in_no_list_ends_with_the_others() -> None:
+    """Ctrl-C came between its start and the line that notes it."""
+    words = [sys.executable, "-c", "import time; time.sleep(600)"]
+    envs = [{**ENV, MARK: mark} for mark in ("some-run:1", "some-run2:1")]
+    with subprocess.Popen(words, env=envs[0]) as worker, subprocess.Popen(words, env=envs[1]) as other:
+        try:
+            Processes(1, "some-run").close()
+            assert worker.wait(10) == -signal.SIGKILL
+            assert other.poll() is None
+        finally:
+            worker.kill()
+            other.kill()
 
 
 def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,32 @@ def test_altered_rows_are_done_again_where_that_is_asked_for(tmp_path: Path) -> 
     assert [s.d_bnd_upper for s in again.samples] == [s.d_bnd_upper for s in first.samples]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "seconds = 'long'", "seconds = x'00'", "seconds = 9e999", "reason = x'ff'", "point = 'text'", "anchor = 7",
+        "deaths = 'none'", "deaths = -1", "attempts = NULL", "checksum = NULL", "result = x'7b7d'", "state = 'pending'",
+    ],
+)  # fmt: skip
+def test_rows_of_any_content_are_refused_and_done_again(tmp_path: Path, change: str) -> None:
+    plan, folder = plan_in(tmp_path), tmp_path / "run"
+    assert evaluate(plan, folder, engine=Here()).finished
+    with sqlite3.connect(folder / LEDGER) as db:
+        db.execute("PRAGMA ignore_check_constraints = on")
+        try:
+            db.execute(f"UPDATE units SET {change} WHERE id = 3")
+        except sqlite3.IntegrityError:
+            assert "NULL" in change  # the table itself refuses it
+            return
+    db.close()
+    with pytest.raises(InputError, match="not as they were written: substitute of sample 0"), read_ledger(folder):
+        pass
+    with pytest.raises(InputError, match="not as they were written: substitute of sample 0"):
+        evaluate(plan, folder, engine=Here())
+    again = evaluate(plan, folder, RunOptions(retry_failed=True), engine=Here())
+    assert (again.finished, again.done_now) == (True, 1)
+
+
 def test_a_report_is_not_written_through_a_link(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     plan, folder, other = plan_in(tmp_path), tmp_path / "run", tmp_path / "other"

@@ -149,6 +149,8 @@ def _pooling() -> list[Case]:
         Case("GlobalAveragePool", ((3, 4),), opsets=(7,)),
         Case("GlobalLpPool", ((3, 4, 5),), opsets=(7, 13)),
         Case("GlobalLpPool", ((3, 4),), {"p": 1}, (7,)),
+        Case("GlobalLpPool", ((3, 4, 5),), {"p": 4}, (7,)),
+        Case("LpPool", ((2, 6, 7),), {"kernel_shape": [2, 3], "p": 4}, (18,)),
         Case("LpPool", ((2, 6, 7),), {"kernel_shape": [2, 2], "strides": [2, 2]}, (7, 11, 18, 22)),
         Case("LpPool", ((2, 6, 7),), {"kernel_shape": [3, 2], "pads": [1, 0, 1, 1], "p": 1}, (11, 18)),
         Case("LpPool", ((2, 9),), {"kernel_shape": [3], "strides": [2], "pads": [1, 1]}, (11,)),

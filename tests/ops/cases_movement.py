@@ -75,6 +75,20 @@ def _chosen() -> list[Case]:
     ]
 
 
+def _reduced() -> list[Case]:
+    """Places that are written once, twice and three times; data and updates constant or not."""
+    found = []
+    along, whole = ints(1, 0, 1, 1).reshape(1, 1, 1, 4), ints(0, 1, 0, 1, 0, 0).reshape(3, 2)
+    for reduction in ("add", "mul", "max", "min"):
+        late = reduction in ("max", "min")
+        given = {"reduction": reduction}
+        opsets = (18,) if late else (16, 18)
+        for data, updates in ((SHAPE, random((1, 1, 1, 4))), (SHAPE, (1, 1, 4)), (random((1, *SHAPE)), (1, 1, 4))):
+            found.append(Case("ScatterElements", (data, along, updates), {"axis": 3, **given}, opsets, dynamic=False))
+        found.append(Case("ScatterND", (SHAPE, whole, random((3, 3, 4))), given, opsets, dynamic=False))
+    return found
+
+
 def _selected() -> list[Case]:
     rng = np.random.default_rng(0)
     three = ints(1, 0, 2).reshape(1, 1, 1, 3)
@@ -91,6 +105,7 @@ def _selected() -> list[Case]:
         Case("ScatterElements", (random((1, 2, 4)), ints(1, 0).reshape(1, 2, 1), (2, 1)), {"axis": 2}, (13,), dynamic=False),
         Case("ScatterND", (SHAPE, every[:, :3], random((4, 4))), opsets=(11, 13, 16, 18), dynamic=False),
         Case("ScatterND", (SHAPE, ints(0, 1).reshape(1, 2), (3, 4)), opsets=(11, 13, 16, 18), dynamic=False),
+        *_reduced(),
         Case("SpaceToDepth", ((3, 4, 6),), {"blocksize": 2}, (7, 13)),
         Case("DepthToSpace", ((8, 2, 3),), {"blocksize": 2}, (7, 11, 13)),
     ]  # fmt: skip

@@ -83,11 +83,16 @@ class _Movement(_Dag):
         self.keep(self.b.node("GatherElements", [x, index], axis=axis + 1), out)
 
     def scatter(self, x: str, shape: Shape) -> None:
-        order = self.rng.permutation(shape[2])[: int(self.rng.integers(1, shape[2] + 1))]
+        count = int(self.rng.integers(1, shape[2] + 1))
+        order, given = self.rng.permutation(shape[2])[:count], {}
+        if self.b.opset >= 18 and self.rng.random() < 0.7:
+            # combined with what is there, some places several times
+            order = self.rng.integers(-shape[2], shape[2], count)
+            given = {"reduction": str(self.rng.choice(["add", "mul", "max", "min"]))}
         index = np.broadcast_to(order, (1, *shape[:2], len(order)))
         updates = [n for n, s in self.pool if s == (*shape[:2], len(order))]
         value = updates[0] if updates else self.b.weight(self.rng.normal(size=index.shape))
-        self.keep(self.b.node("ScatterElements", [x, self.b.weight(index, np.int64), value], axis=3), shape)
+        self.keep(self.b.node("ScatterElements", [x, self.b.weight(index, np.int64), value], axis=3, **given), shape)
 
     def expand(self, x: str, shape: Shape) -> None:
         if 1 in shape:

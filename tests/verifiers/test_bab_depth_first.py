@@ -67,7 +67,7 @@ def test_the_line_of_any_multipliers_is_above_the_margin(seed: int) -> None:
         for solved in (linear.solve({}, radius), linear.solve({}, 0.8 * radius)):
             rows = torch.nonzero(sample.margins[:, model.row] >= 0)[:, 0]
             seen += len(rows)
-            offsets = sample.offsets[rows].numpy()[:, model_moving(model)] / linear.unit
+            offsets = sample.offsets[rows].numpy()[:, model_moving(model)] / linear.units
             above = offsets @ solved.slope + solved.constant - sample.margins[rows, model.row].numpy()
             assert above.min(initial=math.inf) >= 0
             reach = linear.reach(solved, radius)
@@ -144,7 +144,7 @@ def test_wrong_multipliers_give_a_weak_line_not_a_wrong_one() -> None:
         linear.solve({}, radius)
         rows = torch.nonzero(sample.margins[:, model.row] >= 0)[:, 0]
         assert len(rows) > 0
-        offsets = sample.offsets[rows].numpy()[:, model_moving(model)] / linear.unit
+        offsets = sample.offsets[rows].numpy()[:, model_moving(model)] / linear.units
         problem = model.relaxed()[0]
         for _ in range(30):
             a, k = linear._line(problem.c, rng.normal(size=problem.rows) * rng.choice([0.01, 1.0]))

@@ -8,11 +8,12 @@ import scipy.sparse as sp
 
 from onnxsub.ops.encoding import LinExpr
 from onnxsub.propagate import compute_bounds
+from onnxsub.region import InputSpace
 from onnxsub.verifiers.programs import encode as build
 from onnxsub.verifiers.programs.encode import Encoding, MilpModel, encode_network
 from onnxsub.verifiers.programs.solvers import SOLVERS, SolverOptions, SolverStatus
 from tests.random_models import PIECEWISE
-from tests.verifiers.nets import UNIT, anchor, logits, random_dense, random_network
+from tests.verifiers.nets import UNIT, anchor, dense, logits, measured, random_dense, random_network
 
 HIGHS = SOLVERS["highs"]
 
@@ -128,3 +129,46 @@ def test_dense_fill_is_cut_by_variables(monkeypatch: pytest.MonkeyPatch) -> None
     for k in range(3):
         values = [HIGHS.solve(e.model.problem(e.logits.take(np.array([k]))), SolverOptions()).objective for e in (plain, cut)]
         assert values[0] == pytest.approx(values[1], abs=1e-6)
+
+
+def test_every_input_is_a_column_of_its_own_size() -> None:
+    network = random_dense(2, 3, 4, 2)
+    x0 = np.array([10.0, 1e-7, 0.5])
+    lower, upper = x0 - np.array([1e5, 2e-7, 0.0]), x0 + np.array([3e4, 1e-7, 1e5])
+    bounds = compute_bounds(network, lower, upper, "crown")
+    e = encode_network(network, x0, lower, upper, {name: bounds.arrays(name) for name in bounds.pre})
+    low, high = (ends[e.steps.matrix.indices] for ends in e.model.column_ends())
+    most = np.maximum(-low, high)
+    assert (most <= 2.0).all()
+    assert (most > 0.5).all()
+    assert e.radius == 1e5
+    assert e.units[[0, 2]].tolist() == [1e5, 1e5]  # an element that has the room of the ball keeps its unit
+    # units differ by powers of two, so nothing is rounded
+    assert np.frexp(e.units[1] / e.radius)[0] == 0.5
+    distance = e.add_distance()
+    for at, want in ((low, 1e5), (high, 1e5), ([0.0, high[1], 0.0], 0.0)):
+        fixed = [(e.steps.take(np.array([i])), s, s) for i, s in enumerate(at)]
+        s = HIGHS.solve(e.model.problem(distance, *fixed), SolverOptions())
+        assert s.x is not None
+        x = e.point(s.x)
+        np.testing.assert_allclose(x, x0 + e.units * np.array(at))
+        assert s.objective == pytest.approx(want, abs=1e-3)
+
+
+@pytest.mark.parametrize("verifier", ["bab", "milp"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_lower_end_holds_for_features_of_very_different_size(seed: int, verifier: str) -> None:
+    # the small feature is as wide as 1e-10 of the large one: in units of that one a solver could not see it move
+    rng = np.random.default_rng(seed)
+    size = np.array([4e4, 3e-6, 2.0])
+    lower, upper = -size * rng.uniform(0.5, 2.0, 3), size * rng.uniform(0.5, 2.0, 3)
+    x0 = (lower + (upper - lower) * rng.uniform(0.3, 0.7, 3)).astype(np.float32)
+    first, second = rng.normal(size=(5, 3)) / size, rng.normal(size=(2, 5))
+    network = dense((first, 0.3 * rng.normal(size=5)), (second, 0.1 * rng.normal(size=2)))
+    label = int(logits(network)(x0[None])[0].argmax())
+    r = measured(network, x0, label, InputSpace(lower, upper), verifier=verifier, replay=logits(network), timeout=3.0)
+    # the nearest of many points that have another class
+    points = lower + (upper - lower) * rng.random((40000, 3))
+    f = logits(network)(points)
+    near = np.abs(points - x0).max(axis=1)[f[:, 1 - label] > f[:, label]].min(initial=np.inf)
+    assert r.lower <= near * (1 + 1e-6)

@@ -11,7 +11,7 @@ from onnxsub.ops.dense import Dense
 from onnxsub.ops.relu import Relu
 from onnxsub.ops.windows import WindowMax
 
-__all__ = ["random_windowed", "table", "tied_windows"]
+__all__ = ["one_layer", "random_windowed", "table", "tied_windows"]
 
 
 def table(rng: np.random.Generator, size: int, count: int, most: int) -> Array:
@@ -61,6 +61,16 @@ def random_windowed(seed: int) -> Network:
         if rng.random() < 0.5:
             b.dense(int(rng.integers(4, 9)))
             b.relu()
+    b.dense(int(rng.integers(2, 5)))
+    return Network("x", (b.inputs,), b.name, tuple(b.ops))
+
+
+def one_layer(seed: int) -> Network:
+    """A layer of windows that the classes alone read, up to sixteen of them, over up to a dozen inputs."""
+    rng = np.random.default_rng(30_000 + seed)
+    b = _Builder(seed, int(rng.integers(3, 13)))
+    b.dense(int(rng.integers(10, 30)))
+    b.windows(int(rng.integers(5, 17)))
     b.dense(int(rng.integers(2, 5)))
     return Network("x", (b.inputs,), b.name, tuple(b.ops))
 

@@ -8,13 +8,15 @@ Projected sign gradients with momentum on `excess(x)`, which is positive where t
 
 The radii ascend: a violation is one at every larger radius too, and what held out begins where it ended at the smaller one. The
 search is in float32; what it finds counts once onnxruntime has confirmed it on the file. It is a weaker attack than that of a
-single anchor, so it lets a few more samples stand; like every attack it proves nothing of them.
+single anchor, so it lets a few more samples stand; like every attack it proves nothing of them. Of cr it is not tried where bounds
+prove that there is nothing to find (`beyond_reach.py`), which it says no otherwise than that it found nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,13 +26,12 @@ from torch import Tensor
 from onnxsub.budget import Budget
 from onnxsub.errors import InputError
 from onnxsub.metrics.local.base import LocalProperty
+from onnxsub.metrics.local.beyond_reach import proved_radii
 from onnxsub.metrics.local.classification import ClassificationRobustness
-from onnxsub.metrics.local.confidence import ConfidenceRobustness
 from onnxsub.metrics.local.decide import settled_at_anchor
 from onnxsub.metrics.local.lipschitz import LipschitzRobustness
+from onnxsub.metrics.local.looking import Looking, excess_at
 from onnxsub.metrics.local.search import BallJudge
-from onnxsub.metrics.local.standard import NORMS, StandardRobustness
-from onnxsub.metrics.local.strong import StrongClassificationRobustness
 from onnxsub.metrics.local.verdict import STOOD, LocalVerdict
 from onnxsub.ops.base import Array
 from onnxsub.query import Query, own_scores, two_classes
@@ -99,12 +100,17 @@ def attack_batch(
         early = settled_at_anchor(query, props[0], "attack", proves=False)
         if early is not None:
             known[i] = early
+    proved: dict[int, float] = {}
+    if isinstance(props[0], ClassificationRobustness):
+        standing = [i for i in range(len(queries)) if i not in known]
+        proved = proved_radii(queries, standing, [prop.eps for prop in props], budget)
     search = _Search(queries, options)
     rows = []
     for prop in props:
         left = [i for i in range(len(queries)) if i not in known]
         if left and prop.eps > 0 and not budget.over:
-            known |= search.run(prop, left, budget)
+            out = {i: proved[i] == prop.eps for i in left if proved.get(i, -1.0) >= prop.eps}
+            known |= search.run(prop, left, out, budget)
         why = budget.why if budget.over else STOOD
         rows.append([
             replace(known[i], prop=prop) if i in known
@@ -132,21 +138,32 @@ class _Search:
         self._chunk = max(1, min(_CHUNK // size, int(_WORK // max(self._network.multiplications, 1))))
         with torch.no_grad():
             self._f0 = torch.cat([self._network.forward(part) for part in torch.split(self._x, self._chunk)])
-        others = self._f0.masked_fill(_own(self._f0, self._labels), -math.inf)
+        others = self._f0.scatter(1, self._labels[:, None], -math.inf)
         self._order = others.argsort(dim=1, descending=True)[:, : self._f0.shape[1] - 1]
         self._ended: dict[int, Tensor] = {}
 
-    def run(self, prop: LocalProperty, left: Sequence[int], budget: Budget) -> dict[int, LocalVerdict]:
-        """The anchors of `left` that are violated at the radius of `prop`."""
+    def run(self, prop: LocalProperty, left: Sequence[int], out: Mapping[int, bool], budget: Budget) -> dict[int, LocalVerdict]:
+        """The anchors of `left` that are violated at the radius of `prop`.
+
+        Args:
+            out: anchors at which nothing is to be found; True: the next radius begins where the last search at this one ends.
+        """
         found: dict[int, LocalVerdict] = {}
+        last = self._options.restarts - 1
         for part in _PARTS if isinstance(prop, LipschitzRobustness) else (1.0,):
             for restart in range(self._options.restarts):
                 standing = [i for i in left if i not in found]
+                tried = [k for k, i in enumerate(standing) if i not in out or (restart == last and out[i])]
                 if not standing or budget.over:
                     break
                 self._aim = None if restart < 2 else self._order[:, (restart - 2) % self._order.shape[1]]
-                points, excess = self._ascend(prop, standing, part * prop.eps, restart, budget)
-                for k, i in enumerate(standing):
+                draws = self._draws(len(standing), tried, restart)
+                if not tried:
+                    deque(draws, maxlen=0)
+                    continue
+                chosen = [standing[k] for k in tried]
+                points, excess = self._ascend(prop, chosen, part * prop.eps, restart, draws, budget)
+                for k, i in enumerate(chosen):
                     if part == 1.0:
                         self._ended[i] = points[k] - self._x[i]
                     if float(excess[k]) > -_PROMISING * (1.0 + float(self._f0[i].abs().max())):
@@ -165,101 +182,96 @@ class _Search:
         why = "a point of the ball that the attack found"
         return LocalVerdict.of(query, near, "violated", why, verifier="attack", time_s={"total": 0.0}, witness=witness)
 
+    def _draws(self, standing: int, tried: Sequence[int], restart: int) -> Iterator[Tensor]:
+        """Uniform numbers in [-1, 1], drawn for all that stand: they do not depend on which of these are tried."""
+        for _ in range(1 if restart < 2 else 1 + _RANDOM):
+            cloud = torch.rand((standing, *self._x.shape[1:]), generator=self._generator)[tried]
+            yield 2 * cloud - 1
+
     def _ascend(
-        self, prop: LocalProperty, chosen: Sequence[int], radius: float, restart: int, budget: Budget
+        self, prop: LocalProperty, chosen: Sequence[int], radius: float, restart: int, draws: Iterator[Tensor], budget: Budget
     ) -> tuple[Tensor, Tensor]:
-        """The best point of every chosen anchor within the radius, and its excess."""
+        """The best point within the radius of every chosen anchor, and its excess."""
         rows = torch.tensor(chosen)
-        x0 = self._x[rows]
-        low, high = torch.maximum(x0 - radius, self._low), torch.minimum(x0 + radius, self._high)
-
-        def project(x: Tensor) -> Tensor:
-            return torch.minimum(torch.maximum(x, low[live]), high[live])
-
+        look = self._look(rows, radius)
+        x = look.project(look.x0 + self._start(prop, look, radius, restart, draws))
+        best, reached = x, torch.full((len(rows),), -math.inf)
+        found, found_reached = torch.empty_like(x), torch.empty_like(reached)
         live = torch.arange(len(rows))
-        x = project(x0 + self._start(prop, rows, x0, radius, restart))
-        best, reached = x.clone(), torch.full((len(rows),), -math.inf)
         momentum = torch.zeros_like(x)
         for step in range(self._options.steps + 1):
-            value, gradient = self._gradient(prop, x, x0[live], rows[live])
-            better = value > reached[live]
-            reached[live[better]] = value[better]
-            best[live[better]] = x[better]
+            value, gradient = self._gradient(prop, x, look)
+            better = value > reached
+            reached = torch.where(better, value, reached)
+            best = torch.where(better.reshape(-1, *_ones(x)), x, best)
             if step == self._options.steps or budget.over:
                 break
-            momentum = 0.75 * momentum + gradient / gradient.flatten(1).abs().mean(1).clamp(min=1e-30).reshape(-1, *_ones(x))
-            size = radius * 0.5 * (1 + math.cos(math.pi * step / self._options.steps)) * 0.5 + radius / 100
-            x = project(x + size * momentum.sign())
+            size = gradient.flatten(1).abs().mean(1).clamp(min=1e-30).reshape(-1, *_ones(x))
+            momentum.mul_(0.75).addcdiv_(gradient, size)
+            length = radius * 0.5 * (1 + math.cos(math.pi * step / self._options.steps)) * 0.5 + radius / 100
+            x = look.project(momentum.sign().mul_(length).add_(x))
             if step % _LOOKS == _LOOKS - 1:
-                keep = reached[live] <= 0
-                live, x, momentum = live[keep], x[keep], momentum[keep]
+                keep = reached <= 0
+                if keep.all():
+                    continue
+                found[live], found_reached[live] = best, reached
+                live, x, momentum, best, reached = live[keep], x[keep], momentum[keep], best[keep], reached[keep]
+                look = look.take(keep)
                 if not len(live):
                     break
-        return best, reached
+        found[live], found_reached[live] = best, reached
+        return found, found_reached
 
-    def _start(self, prop: LocalProperty, rows: Tensor, x0: Tensor, radius: float, restart: int) -> Tensor:
+    def _look(self, rows: Tensor, radius: float) -> Looking:
+        x0 = self._x[rows]
+        low, high = torch.maximum(x0 - radius, self._low), torch.minimum(x0 + radius, self._high)
+        aim = None if self._aim is None else self._aim[rows][:, None]
+        return Looking(rows, x0, low, high, self._f0[rows], self._labels[rows][:, None], aim)
+
+    def _start(
+        self, prop: LocalProperty, look: Looking, radius: float, restart: int, draws: Iterator[Tensor]
+    ) -> Tensor:
         """Offsets to begin with."""
+        x0 = look.x0
         if restart == 0:
             # where the output itself is compared with that at the anchor, its gradient is zero there
-            nudge = torch.rand(x0.shape, generator=self._generator) * 2 - 1
-            _, gradient = self._gradient(prop, x0 + 1e-3 * radius * nudge, x0, rows)
+            _, gradient = self._gradient(prop, x0 + 1e-3 * radius * next(draws), look)
             return radius * gradient.sign()
-        cloud = radius * (2 * torch.rand(x0.shape, generator=self._generator) - 1)
+        cloud = radius * next(draws)
         if restart == 1:
-            known = [self._ended.get(int(i)) for i in rows]
+            known = [self._ended.get(int(i)) for i in look.rows]
             return torch.stack([cloud[k] if d is None else d for k, d in enumerate(known)])
-        best, reached = cloud, torch.full((len(rows),), -math.inf)
+        best, reached = cloud, torch.full((len(x0),), -math.inf)
         for k in range(_RANDOM):
             # a gradient may lead nowhere where a network is constant, so the best of some points is where to begin
-            value, _ = self._gradient(prop, x0 + cloud, x0, rows)
+            value = self._value(prop, x0 + cloud, look)
             better = value > reached
             reached = torch.where(better, value, reached)
             best = torch.where(better.reshape(-1, *_ones(x0)), cloud, best)
-            cloud = radius * (2 * torch.rand(x0.shape, generator=self._generator) - 1)
+            cloud = radius * next(draws)
             cloud = cloud.sign() * radius if k % 2 else cloud
         return best
 
-    def _gradient(self, prop: LocalProperty, x: Tensor, x0: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _value(self, prop: LocalProperty, x: Tensor, look: Looking) -> Tensor:
+        """The excess at points, one of each anchor."""
+        with torch.no_grad():
+            parts = [
+                excess_at(prop, self._network.forward(x[part]), x[part], look, part) for part in look.parts(self._chunk)
+            ]
+        return torch.cat(parts).nan_to_num(nan=-math.inf)
+
+    def _gradient(self, prop: LocalProperty, x: Tensor, look: Looking) -> tuple[Tensor, Tensor]:
+        """The excess and its gradient at points, one of each anchor."""
         values, gradients = [], []
-        for part, start, at in zip(*(torch.split(t, self._chunk) for t in (x, x0, rows)), strict=True):
+        for part in look.parts(self._chunk):
             with torch.enable_grad():
-                point = part.clone().requires_grad_(True)
-                aim = None if self._aim is None else self._aim[at]
-                value = _excess(prop, self._network.forward(point), self._f0[at], self._labels[at], aim)
-                if isinstance(prop, LipschitzRobustness):
-                    value = value - prop.lipschitz * (point - start).flatten(1).abs().amax(1)
+                point = x[part].detach().requires_grad_(True)
+                value = excess_at(prop, self._network.forward(point), point, look, part)
                 (gradient,) = torch.autograd.grad(value.sum(), point)
             values.append(value.detach())
-            gradients.append(gradient.nan_to_num())
-        return torch.cat(values).nan_to_num(nan=-math.inf), torch.cat(gradients)
-
-
-def _own(f: Tensor, labels: Tensor) -> Tensor:
-    return torch.arange(f.shape[1]) == labels[:, None]
-
-
-def _excess(prop: LocalProperty, f: Tensor, f0: Tensor, labels: Tensor, aim: Tensor | None) -> Tensor:
-    """How far the outputs `(N, classes)` are beyond what the property allows; of lr without the share of the input.
-
-    Args:
-        aim: of cr, the one class that is to win; None: any.
-    """
-    own = _own(f, labels)
-    match prop:
-        case ClassificationRobustness():
-            lead = f.masked_fill(own, -math.inf).amax(1) if aim is None else f.gather(1, aim[:, None])[:, 0]
-            return lead - f[own]
-        case StandardRobustness():
-            change: Tensor = torch.linalg.vector_norm(f - f0, ord=NORMS[prop.norm], dim=1)
-            return change - prop.delta
-        case StrongClassificationRobustness():
-            return math.log(prop.eta) - f.log_softmax(1)[own]
-        case LipschitzRobustness():
-            return (f - f0).abs().amax(1)
-        case ConfidenceRobustness():
-            return (f.softmax(1) - f0.softmax(1)).abs().amax(1) - prop.gamma
-        case _:
-            raise ValueError(f"nothing says what property {prop.name} maximises; add it here")
+            gradients.append(gradient if bool(gradient.sum().isfinite()) else gradient.nan_to_num())
+        value, gradient = (t[0] if len(t) == 1 else torch.cat(t) for t in (values, gradients))
+        return value.nan_to_num(nan=-math.inf), gradient
 
 
 def _ones(x: Tensor) -> list[int]:

@@ -11,6 +11,7 @@ from onnxsub.verifiers.bab.near import NearGoal
 from onnxsub.verifiers.bab.question import Question
 from onnxsub.verifiers.bab.radius import NEAR, Asked, Schedule
 from onnxsub.verifiers.bab.wide.search import search_wide
+from onnxsub.verifiers.bab.wide.small import search_small, worth_squares
 from onnxsub.verifiers.box.model import WINDOWED
 from onnxsub.verifiers.bracket import Bracket
 
@@ -20,6 +21,7 @@ _FIRST_PROBE = 0.05  # share of the domain that is searched first where no upper
 _SAME = 1.01  # a tree serves for radii that are smaller by this ratio at most
 _SHORT = 2.0  # seconds of a search that begins with plain bounds, whatever the network
 _MANY = 2048  # inputs from which on linear programs over them take longer than the nodes they save (PERFORMANCE.md)
+_LINES = 1.0  # seconds of trees by lines, after which small networks get squares
 _HORIZON = 20.0  # seconds that count as the time left where there is no limit, until more than that has passed
 
 
@@ -55,6 +57,7 @@ def _narrow_down(bracket: Bracket, *, certified: bool) -> None:
     """
     budget, bab = bracket.budget, bracket.session.bab
     schedule = Schedule(limited=budget.limited)
+    began, squares = budget.worked, False  # whether these are still to come
     question: Question | None = None
     goal: NearGoal | None = None
     while bracket.running and not bracket.settled:
@@ -62,13 +65,21 @@ def _narrow_down(bracket: Bracket, *, certified: bool) -> None:
         left = budget.remaining if budget.limited else max(_HORIZON, budget.worked)
         if math.isinf(bracket.upper):
             top = min(bracket.reach, max(_FIRST_PROBE * bracket.reach, 2 * bracket.lower))
+        if squares and budget.worked - began >= _LINES:
+            squares = False
+            search_small(bracket)
+            continue
         radius, local = top, None
         if not schedule.easy(top):
             local = bracket.local(top, branching=True) if schedule.first else None
+            if local is not None and math.isfinite(bracket.upper):
+                squares = worth_squares(bracket, local)
             # a tree over few units is worth a try wherever it is
             if local is None or local.unstable > bab.narrow:
                 radius, local = schedule.radius(bracket.lower, top, left), None
         seconds = left if bracket.lower > NEAR * radius and radius >= min(top, schedule.late) else schedule.budget(left)
+        if squares:
+            seconds = min(seconds, _LINES)
         # a question that ran out of time goes on where it was, unless the ball has shrunk under it
         old = goal is not None and question is not None and not _shrunk(goal, question)
         if not (old and goal is not None and radius <= goal.radius <= radius * _SAME):

@@ -13,7 +13,7 @@ from onnxsub.verifiers.bab.nodes import Waiting
 from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.box.halfspaces import no_sliver
 
-__all__ = ["node_model", "region_model"]
+__all__ = ["node_model", "region_model", "restricted"]
 
 
 def _node_ends(frame: Frame, node: Waiting) -> dict[str, tuple[Array, Array]]:
@@ -36,8 +36,8 @@ def node_model(frame: Frame, model: ClauseModel, node: Waiting) -> ClauseModel:
     x0 = frame.x0.cpu().numpy()
     low, high = (node.box[k].astype(np.float64) + x0 for k in (0, 1))
     low, high = np.maximum(low, model.lower.reshape(-1)), np.minimum(high, model.upper.reshape(-1))
-    return _restricted(
-        frame, replace(model, lower=low.reshape(shape), upper=np.maximum(low, high).reshape(shape)), _node_ends(frame, node)
+    return restricted(
+        replace(model, lower=low.reshape(shape), upper=np.maximum(low, high).reshape(shape)), _node_ends(frame, node)
     )
 
 
@@ -56,7 +56,7 @@ def region_model(frame: Frame, model: ClauseModel, point: Array) -> ClauseModel 
         if bool((lower > upper).any()):
             return None
         ends[op.output] = lower.reshape(-1).numpy(), upper.reshape(-1).numpy()
-    return _restricted(frame, model, ends)
+    return restricted(model, ends)
 
 
 def _no_sliver(ends: tuple[Array, Array], before: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -64,11 +64,11 @@ def _no_sliver(ends: tuple[Array, Array], before: tuple[Array, Array]) -> tuple[
     return lower.numpy(), upper.numpy()
 
 
-def _restricted(frame: Frame, model: ClauseModel, ends: dict[str, tuple[Array, Array]]) -> ClauseModel:
+def restricted(model: ClauseModel, ends: dict[str, tuple[Array, Array]]) -> ClauseModel:
     """A model with narrower intervals, as rows where they decide a unit that the ball leaves open."""
     enforced = {}
     ends = {name: _no_sliver(new, model.intervals[name]) for name, new in ends.items()}
-    for op in frame.network.activations:
+    for op in model.local.network.activations:
         lower, upper = (torch.as_tensor(e).reshape(op.in_shapes[0]) for e in ends[op.output])
         on_ball = op.affine_on(*(e[0] for e in model.local.bounds.pre[op.output]))
         enforced[op.output] = torch.nonzero((op.affine_on(lower, upper) & ~on_ball).flatten())[:, 0].numpy()

@@ -163,11 +163,11 @@ class ClauseModel:
         least = encoding.model.continuous(np.array([-self.scale]), np.array([self.scale]))
         return encoding.model.problem(-least, *self._holds(rows), *((row - least, 0.0, np.inf) for row in rows))
 
-    def relaxed(self) -> tuple[Problem, Array, float]:
-        """`max row` over the points of the box, whatever its sign; the columns of `(x - x0) / R`, and R."""
+    def relaxed(self) -> tuple[Problem, Array, Array]:
+        """`max row` over the points of the box, whatever its sign; the columns of `(x - x0) / u`, and their units u."""
         ball = self._ball
         problem = self._eased(ball, ball.model.problem(-self._rows(ball)[0]))
-        return problem, ball.steps.matrix.indices, ball.radius
+        return problem, ball.steps.matrix.indices, ball.units
 
     def minimum(self) -> Problem:
         """`min |x - x0|_inf` over the points at which the clause holds; the columns of `decision` come first."""

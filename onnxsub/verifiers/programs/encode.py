@@ -1,7 +1,8 @@
 """A network as a mixed-integer linear program (Tjeng et al. 2019), assembled in bulk.
 
-Columns are scaled: the input is `x = x0 + R t` with `|t| <= 1`, and the distance is `R s`, so that a solver's absolute
-tolerances are relative to the radius R that is looked at.
+Columns are scaled: the input is `x_i = x0_i + u_i t_i` with `|t_i| <= 1`, where u_i is the radius R that is looked at, or less by a
+power of two where the domain leaves less room. The distance is `R s`. A solver's absolute tolerances are thus relative to R, and
+of an input to its own room: features of very different size are columns of one size.
 """
 
 from __future__ import annotations
@@ -18,12 +19,9 @@ from onnxsub.network import Network
 from onnxsub.ops.base import Affine, Array, Box, Nonlinear
 from onnxsub.ops.encoding import LinExpr
 from onnxsub.verifiers.programs.solvers.base import Problem
+from onnxsub.verifiers.programs.sparse import TINY, joined, stacked, without_tiny
 
 __all__ = ["TINY", "Encoding", "MilpModel", "encode_network"]
-
-TINY = 1e-9
-"""Coefficients below this size are left out of a row, whose ends move outward by what they could have contributed; solvers
-drop such coefficients without moving anything."""
 
 _FILL = 4.0
 _LARGE = 200_000
@@ -88,7 +86,7 @@ class MilpModel:
 
     def column_ends(self) -> tuple[Array, Array]:
         """Lower and upper end of every column so far."""
-        return _joined(self._lower), _joined(self._upper)
+        return joined(self._lower), joined(self._upper)
 
     def problem(self, objective: LinExpr, *extra: tuple[LinExpr, float, float]) -> Problem:
         """`min objective` over all rows so far and `extra` ones `(expression, lower, upper)`; the model itself is unchanged.
@@ -101,54 +99,19 @@ class MilpModel:
             blocks.append((expression.matrix, lower - expression.constant, upper - expression.constant))
         n = self.columns
         col_lower, col_upper = self.column_ends()
-        matrix = _stacked([m for m, _, _ in blocks], n)
-        row_lower, row_upper = _joined([np.atleast_1d(l) for _, l, _ in blocks]), _joined([np.atleast_1d(u) for _, _, u in blocks])
-        matrix, moved = _without_tiny(matrix, np.maximum(np.abs(col_lower), np.abs(col_upper)))
+        matrix = stacked([m for m, _, _ in blocks], n)
+        row_lower, row_upper = joined([np.atleast_1d(l) for _, l, _ in blocks]), joined([np.atleast_1d(u) for _, _, u in blocks])
+        matrix, moved = without_tiny(matrix, np.maximum(np.abs(col_lower), np.abs(col_upper)))
         c = objective.widened(n).matrix.toarray().reshape(-1)
         integer = np.concatenate(self._integer) if self._integer else np.zeros(0, dtype=bool)
         offset = float(objective.constant[0])
         return Problem(c, offset, sp.csc_array(matrix), row_lower - moved, row_upper + moved, col_lower, col_upper, integer)
 
 
-def _joined(parts: list[Array]) -> Array:
-    return np.concatenate(parts) if parts else np.zeros(0)
-
-
-def _stacked(blocks: list[sp.csr_array], columns: int) -> sp.csr_array:
-    """All blocks, one below the other, over `columns` columns: one copy of the data."""
-    if not blocks:
-        return sp.csr_array((0, columns))
-    counts = np.concatenate([np.diff(b.indptr) for b in blocks])
-    indptr = np.concatenate([[0], np.cumsum(counts)])
-    data = np.concatenate([b.data for b in blocks])
-    indices = np.concatenate([b.indices for b in blocks])
-    return sp.csr_array((data, indices, indptr), shape=(len(counts), columns))
-
-
 def _without_zeros(expression: LinExpr) -> LinExpr:
     matrix = expression.matrix.copy()
     matrix.eliminate_zeros()
     return LinExpr(matrix, expression.constant)
-
-
-def _without_tiny(matrix: sp.csr_array, size: Array) -> tuple[sp.csr_array, Array]:
-    """The matrix without tiny coefficients, and per row how much they amount to at most; `size` is max |x| per column."""
-    moved = np.zeros(matrix.shape[0])
-    tiny = np.abs(matrix.data) < TINY
-    if not tiny.any():
-        return matrix, moved
-    at = np.flatnonzero(tiny)
-    amount = np.zeros(len(at))
-    used = matrix.data[at] != 0
-    amount[used] = np.abs(matrix.data[at][used]) * size[matrix.indices[at][used]]
-    if not np.isfinite(amount).all():
-        raise ValueError("a coefficient below 1e-9 stands at a column without bounds; bound the column")
-    rows = np.searchsorted(matrix.indptr, at, side="right") - 1
-    np.add.at(moved, rows, amount)
-    matrix = matrix.copy()
-    matrix.data[tiny] = 0.0
-    matrix.eliminate_zeros()
-    return matrix, moved
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +124,8 @@ class Encoding:
         steps: `t`, one row per input element that can move.
         moving: flat positions of these elements.
         origin: where `t = 0`: the anchor, and the value of the elements that cannot move.
-        radius: R.
+        radius: R, the unit of the distance.
+        units: u, of the elements that can move.
         before: the flattened input of every non-linear operator, by the tensor that the operator writes.
         switches: the columns of its binaries, likewise.
     """
@@ -172,6 +136,7 @@ class Encoding:
     moving: Array
     origin: Array
     radius: float
+    units: Array
     before: Mapping[str, LinExpr]
     switches: Mapping[str, Array] = field(default_factory=dict)
 
@@ -186,13 +151,14 @@ class Encoding:
         first = self.steps.matrix.indices
         lower, upper = (ends[first] for ends in self.model.column_ends())
         # an element at the end of the domain moves one way only
+        shares = self.units / self.radius
         for sign, able in ((1.0, upper > 0), (-1.0, lower < 0)):
             index = first[able]
             n = len(index)
             if n == 0:
                 continue
             indices = np.stack([index, np.full(n, column)], axis=1).reshape(-1)
-            data = np.tile([sign, -1.0], n)
+            data = np.stack([sign * shares[able], np.full(n, -1.0)], axis=1).reshape(-1)
             rows = sp.csr_array((data, indices, np.arange(0, 2 * n + 1, 2)), shape=(n, self.model.columns))
             self.model.rows(LinExpr(rows, np.zeros(n)), -np.inf, 0.0)
         return s.scale(np.array([self.radius]))
@@ -200,7 +166,7 @@ class Encoding:
     def point(self, columns: Array) -> Array:
         """The input `(*input_shape)` of a solution, float64."""
         x = self.origin.reshape(-1).copy()
-        x[self.moving] += self.radius * columns[self.steps.matrix.indices]
+        x[self.moving] += self.units * columns[self.steps.matrix.indices]
         return x.reshape(self.origin.shape)
 
 
@@ -220,7 +186,7 @@ def encode_network(
         x0, lower, upper: `(*input_shape)`, float64.
         intervals: input interval, flattened, of every non-linear operator: proved over that box, or for the points that a
             question is about (`tighten`).
-        radius: R, the unit of the scaled columns; default: as far as the box reaches.
+        radius: R, the unit of the distance; default: as far as the box reaches.
         enforced: flat positions of inputs of non-linear operators whose interval must stand in the model as a row, because it
             does not hold on the whole box, by the tensor that the operator writes.
 
@@ -234,9 +200,11 @@ def encode_network(
     model = MilpModel(intervals)
     moving = np.flatnonzero(hi > lo)
     scale = radius if radius > 0 else 1.0
-    steps = model.continuous((lo[moving] - centre[moving]) / scale, (hi[moving] - centre[moving]) / scale)
+    below, above = lo[moving] - centre[moving], hi[moving] - centre[moving]
+    units = _units(scale, np.maximum(np.abs(below), np.abs(above)))
+    steps = model.continuous(below / units, above / units)
     still = np.where(hi > lo, centre, lo)
-    x = steps.scale(np.full(len(moving), scale)).spread(moving, len(centre)).shift(still)
+    x = steps.scale(units).spread(moving, len(centre)).shift(still)
     values = {network.input: x}
     box_of = _boxes(network, lo, hi, intervals)
     before: dict[str, LinExpr] = {}
@@ -257,7 +225,14 @@ def encode_network(
         values[op.output] = _without_zeros(op.encode(model, *[values[n] for n in op.inputs]))
         if isinstance(op, Nonlinear):
             switches[op.output] = model.binaries(first)
-    return Encoding(model, values[network.output], steps, moving, still.reshape(x0.shape), scale, before, switches)
+    return Encoding(model, values[network.output], steps, moving, still.reshape(x0.shape), scale, units, before, switches)
+
+
+def _units(radius: float, room: Array) -> Array:
+    """R over the power of two by which the room of an element is less: rounds nothing, and is R itself from R/2 on."""
+    with np.errstate(over="ignore"):  # a room of almost nothing has the finest unit there is
+        less = np.floor(np.log2(radius) - np.log2(room)).clip(0, 1000)
+    return np.asarray(np.maximum(radius * 2.0**-less, np.finfo(np.float64).tiny))
 
 
 def _shortened(model: MilpModel, x: LinExpr, matrix: sp.csr_array, box: Callable[[], tuple[Array, Array]]) -> LinExpr:

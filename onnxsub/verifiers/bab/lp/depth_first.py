@@ -64,8 +64,12 @@ class DepthFirst:
     """
 
     @staticmethod
-    def of(bracket: Bracket, model: ClauseModel, radius: float) -> DepthFirst | None:
-        """The search within `radius`; None where the target has too many units, or operators without MILP rows."""
+    def of(bracket: Bracket, model: ClauseModel, radius: float, *, part: bool = False) -> DepthFirst | None:
+        """The search within `radius`; None where the target has too many units, or operators without MILP rows.
+
+        Args:
+            part: the model is of a part of the target's points, so nothing that is proved goes to the bracket.
+        """
         most = bracket.session.bab.dive * (WINDOWED if model.local.network.windows else 1)
         if most == 0 or model.binaries > most or not model.local.able:
             return None
@@ -74,10 +78,11 @@ class DepthFirst:
             if not linear.ordinary:
                 return None
             # units of some operators cost several binaries
-            return DepthFirst(bracket, model, linear, radius) if len(linear.binaries) <= most else None
+            return DepthFirst(bracket, model, linear, radius, part) if len(linear.binaries) <= most else None
 
-    def __init__(self, bracket: Bracket, model: ClauseModel, linear: Relaxation, radius: float) -> None:
+    def __init__(self, bracket: Bracket, model: ClauseModel, linear: Relaxation, radius: float, part: bool) -> None:
         self._bracket = bracket
+        self._part = part
         self._model = model
         self._radius = radius
         self.close = self._closing()
@@ -106,7 +111,7 @@ class DepthFirst:
     def run(self, budget: Budget) -> bool:
         """Until the budget ends, a near enough point is found or nothing is left; whether the target needs no more work.
 
-        What is proved goes to the bracket, also where an interruption ends it.
+        What is proved of the whole target goes to the bracket, also where an interruption ends it.
         """
         bracket = self._bracket
         try:
@@ -120,7 +125,8 @@ class DepthFirst:
         finally:
             bracket.budget.count(self.nodes - self._counted)
             self._counted = self.nodes
-            bracket.claims.prove(self._model.key, min(self.lower, self._radius))
+            if not self._part:
+                bracket.claims.prove(self._model.key, min(self.lower, self._radius))
         return not self._stack and not self._stuck
 
     def _going(self, budget: Budget) -> bool:

@@ -56,11 +56,11 @@ class Relaxation:
 
     Attributes:
         binaries: column numbers.
-        unit: R, the unit of the input columns.
+        units: of the input columns.
     """
 
     def __init__(self, model: ClauseModel, budget: Budget) -> None:
-        problem, self.steps, self.unit = model.relaxed()
+        problem, self.steps, self.units = model.relaxed()
         self._budget = budget
         self.binaries = np.flatnonzero(problem.integer)
         self._hold(problem)
@@ -175,7 +175,7 @@ class Relaxation:
         rows = np.stack([np.asarray(self._h.getBasisInverseRow(places[int(c)])[1], dtype=np.float64) for c in columns])
         p, y = self._problem, solved.multipliers
         low, high = self._lower.copy(), self._upper.copy()
-        low[self.steps], high[self.steps] = self._span(radius / self.unit)
+        low[self.steps], high[self.steps] = self._span(radius / self.units)
         both = Columns(
             np.concatenate([p.c - self._rows.transposed @ y, y]),
             np.concatenate([low, p.row_lower]),
@@ -204,8 +204,7 @@ class Relaxation:
             for y in (ray, -ray):
                 a, k = self._line(zero, y)
                 # the line of a zero objective: where it is negative there is no point at all
-                r = self._radius / self.unit
-                empty = empty or excludes(k + float(self.ends(a, r) @ a))
+                empty = empty or excludes(k + float(self.ends(a, self._radius / self.units) @ a))
         return replace(self._solved(nothing if ray is None else ray, None), empty=empty)
 
     def _solved(self, y: Array, columns: Array | None) -> Solved:
@@ -216,20 +215,20 @@ class Relaxation:
         a, k = self._rows.line(c, y, self._lower, self._upper, self._is_step)
         return a[self._step_order], k
 
-    def ends(self, a: Array, radius: float) -> Array:
-        """The point of the box within `radius` (in units of R) at which `a . t` is largest."""
+    def ends(self, a: Array, radius: Array) -> Array:
+        """The point of the box within `radius` (in units of the columns) at which `a . t` is largest."""
         below, above = self._span(radius)
         return np.where(a > 0, above, below)
 
-    def _span(self, radius: float) -> tuple[Array, Array]:
-        """The ends of the input columns within `radius` (in units of R)."""
+    def _span(self, radius: Array) -> tuple[Array, Array]:
+        """The ends of the input columns within `radius` (in units of the columns)."""
         return np.maximum(self.low, np.minimum(-radius, self.high)), np.minimum(self.high, np.maximum(radius, self.low))
 
     def value(self, solved: Solved, radius: float) -> float:
         """A proved upper bound of `f_t - f_y` on the node within `radius`; `-inf` where it is empty."""
         if solved.empty:
             return -np.inf
-        return solved.constant + float(self.ends(solved.slope, radius / self.unit) @ solved.slope)
+        return solved.constant + float(self.ends(solved.slope, radius / self.units) @ solved.slope)
 
     def reach(self, solved: Solved, radius: float) -> float:
         """A proved distance of the node: its line is negative on every smaller ball; at most `radius`."""
@@ -262,5 +261,5 @@ class Relaxation:
         if radius == self._radius:
             return
         self._radius = radius
-        low, high = self._span(radius * (1 + _ROOM) / self.unit)
+        low, high = self._span(radius * (1 + _ROOM) / self.units)
         self._h.changeColsBounds(len(self.steps), self.steps.astype(np.int32), low, high)

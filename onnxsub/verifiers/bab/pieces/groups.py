@@ -32,22 +32,22 @@ class Groups:
         """Groups joined greedily by how much of the inputs within a radius their elements differ on together."""
         low, high = row.within(radius)
         half = (high - low) / 2
-        spans = [np.ptp(e.w, axis=0) * half for e in row.rising]
-        shared = np.array([[float(np.minimum(s, t).sum()) for t in spans] for s in spans]).reshape(len(spans), len(spans))
-        groups = [(i,) for i in range(len(spans))]
-        size = [len(e.b) for e in row.rising]
-        while True:
-            best, pair = 0.0, None
-            for i, j in itertools.combinations(range(len(groups)), 2):
-                if size[i] * size[j] <= _CHOICES:
-                    score = float(shared[np.ix_(groups[i], groups[j])].sum())
-                    if score > best:
-                        best, pair = score, (i, j)
-            if pair is None:
+        spans = np.array([np.ptp(e.w, axis=0) * half for e in row.rising]).reshape(len(row.rising), len(half))
+        shared = np.array([np.minimum(s, spans).sum(axis=1) for s in spans]).reshape(len(spans), len(spans))
+        groups: list[tuple[int, ...]] = [(i,) for i in range(len(spans))]
+        size = np.array([len(e.b) for e in row.rising])
+        while len(groups) > 1:
+            fits = size[:, None] * size <= _CHOICES
+            np.fill_diagonal(fits, val=False)
+            score = np.where(fits, shared, 0.0)
+            i, j = sorted(divmod(int(score.argmax()), len(groups)))
+            if not score[i, j] > 0:
                 break
-            i, j = pair
-            groups[i], size[i] = groups[i] + groups[j], size[i] * size[j]
-            del groups[j], size[j]
+            groups[i] += groups.pop(j)
+            size[i] *= size[j]
+            shared[i] += shared[j]
+            shared[:, i] += shared[:, j]
+            shared, size = np.delete(np.delete(shared, j, axis=0), j, axis=1), np.delete(size, j)
         choices = [np.array(list(itertools.product(*(range(len(row.rising[c].b)) for c in g))), dtype=np.int64) for g in groups]
         return Groups(tuple(groups), tuple(choices))
 

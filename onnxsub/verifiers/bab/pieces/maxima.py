@@ -23,6 +23,8 @@ from onnxsub.verifiers.box.clause import ClauseModel
 
 __all__ = ["Affines", "Maxima"]
 
+_COMPARED = 2**24  # numbers that the comparison of one unit's elements may go over
+
 
 @dataclass(frozen=True, eq=False)
 class Affines:
@@ -49,6 +51,8 @@ class Affines:
         """Those that no other one reaches wherever in a box; of equal ones the last is left."""
         middle, half = (low + high) / 2, (high - low) / 2
         left = list(range(len(self.b)))
+        if self.w.size * len(left) > _COMPARED:
+            return left
         for j in range(len(self.b)):
             others = [i for i in left if i != j]
             over = self.w[j] - self.w[others]
@@ -76,7 +80,14 @@ class Maxima:
 
     @staticmethod
     def of(model: ClauseModel) -> Maxima | None:
-        """The row of a clause with one row; None where an open unit reads another one, or is neither window nor Relu."""
+        """The row of a clause with one row; None where an open unit reads another one, or is neither window nor Relu, or a number
+        is not finite."""
+        with np.errstate(all="ignore"):  # looked at when all is there
+            found = Maxima._of(model)
+            return found if found is not None and found._finite else None
+
+    @staticmethod
+    def _of(model: ClauseModel) -> Maxima | None:
         network = model.local.network
         if len(model.members) != 1 or not all(isinstance(op, Windows | Relu) for op in network.nonlinear):
             return None
@@ -87,11 +98,9 @@ class Maxima:
             return None
         x0 = np.asarray(model.local.box.x0, dtype=np.float64).reshape(-1)
         low, high = model.lower.reshape(-1) - x0, model.upper.reshape(-1) - x0
-        a, weights, k = units.reduced(*(part[[model.row]] for part in last))
-        if a is None:
-            return None
-        a, weights, k = a[0], weights[0], float(k[0]) + float(a[0] @ x0) + model.slack
-        rising, falling = [], []
+        w, v, b = units.reduced(*(part[[model.row]] for part in last))
+        a, weights, k = w[0], v[0], float(b[0]) + float(w[0] @ x0) + model.slack
+        rising, falling = list[Affines](), list[Affines]()
         for place, elements in units.open.items():
             c, moved = weights[place], Affines(elements.w, elements.b + elements.w @ x0)
             own = moved.take(moved.undominated(low, high)).times(c)
@@ -99,8 +108,7 @@ class Maxima:
                 a, k = a + own.w[0], k + float(own.b[0])
             else:
                 (rising if c > 0 else falling).append(own)
-        found = Maxima(a, k, tuple(rising), tuple(falling), low, high)
-        return found if found._finite else None
+        return Maxima(a, k, tuple(rising), tuple(falling), low, high)
 
     @property
     def _finite(self) -> bool:
@@ -164,8 +172,6 @@ class _Units:
     def _take(self, place: int, own: Array, found: tuple[Array, Array, Array]) -> bool:
         on = (own >= 0)[:, None]
         w, v, b = self.reduced(found[0][own] * on, found[1][own] * on, found[2][own] * on[:, 0])
-        if w is None:
-            return False
         if len(own) == 1:
             self._w[place], self._v[place], self._b[place] = w[0], v[0], b[0]
             return True

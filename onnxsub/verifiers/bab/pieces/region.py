@@ -66,9 +66,7 @@ class Region:
 
     def nearest(self, chosen: Sequence[int], most: float) -> Nearest:
         """The nearest point within `most` with one element of every maximum."""
-        row = self._row
-        own = [e.take([k]) for e, k in zip(row.rising, chosen, strict=True)]
-        a, k = row.a + sum(e.w[0] for e in own), row.k + sum(float(e.b[0]) for e in own)
+        a, k = self._chosen(chosen)
         radius, point = most, None
         for _ in range(_NEWTON):
             found = self._largest(a, radius)
@@ -85,6 +83,15 @@ class Region:
                 break
             radius = reached
         return Nearest(radius, point)
+
+    def farther(self, chosen: Sequence[int], radius: float) -> Array | None:
+        """The point within a radius at which the row is largest with one element of every maximum."""
+        found = self._largest(self._chosen(chosen)[0], radius)
+        return None if found is None else found[1]
+
+    def _chosen(self, chosen: Sequence[int]) -> tuple[Array, float]:
+        own = [e.take([k]) for e, k in zip(self._row.rising, chosen, strict=True)]
+        return self._row.a + sum(e.w[0] for e in own), self._row.k + sum(float(e.b[0]) for e in own)
 
     def _largest(self, a: Array, radius: float) -> tuple[Array, Array] | None:
         """Mixtures of the minima and a point at which the concave row is largest within a radius."""

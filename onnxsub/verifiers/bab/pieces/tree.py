@@ -22,7 +22,7 @@ from onnxsub.ops.base import Array
 from onnxsub.verifiers.bab.pieces.bound import Bounded, Multipliers, Pace, Sums, improve
 from onnxsub.verifiers.bab.pieces.groups import Groups
 from onnxsub.verifiers.bab.pieces.maxima import Maxima
-from onnxsub.verifiers.bab.pieces.region import Region
+from onnxsub.verifiers.bab.pieces.region import Nearest, Region
 from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.bracket import Bracket
 from onnxsub.verifiers.proof import excluded
@@ -33,9 +33,11 @@ _ROOT = Pace(300, 0.05, 0.02, 2e-3)
 _CHILD = Pace(60, 0.03, 0.1, 7e-4)
 _AT_ONCE = 16
 _LARGEST = 2**23  # numbers that the evaluation of one node may go over
+_PADDED = 2**26  # the same before it is known which inputs count
 _SHRUNK = 0.9  # share of the ball's radius below which it is better bounded anew
 _FLOORS = 0.995, 0.99, 0.98, 0.96, 0.92, 0.85, 0.7, 0.5  # of the closing radius: where open nodes are tried
 _STEPS = 4  # programs from one point to a nearer one
+_BEYOND = 0.25, 1.0, 4.0  # of the tolerance: how far beyond the nearest point others are tried
 _ROWS = 64  # nodes evaluated together
 
 
@@ -98,6 +100,8 @@ class MaximaTree:
             if row is None:
                 return None
             groups = Groups.of(row, radius)
+            if len(groups.members) * groups.most * len(row.a) > _PADDED:
+                return None
             sums = Sums(row, groups, radius, torch.float32)
             return MaximaTree(bracket, model, row, groups) if sums.numbers() <= _LARGEST else None
 
@@ -136,14 +140,18 @@ class MaximaTree:
                     self._busy.append(heapq.heappop(self._open)[2])
                 self._bounded([child for node in self._busy for child in self._children(node)], budget)
                 self._busy = []
+                self._book()
         finally:
             for node in self._busy if self._started else ():
                 self._put(node)
             self._busy = []
-            self._bracket.budget.count(self.nodes - self._counted)
-            self._counted = self.nodes
+            self._book()
             self._bracket.claims.prove(self._model.key, min(self._lower(), self._radius))
         return self._started and not self._open and not self._stuck
+
+    def _book(self) -> None:
+        self._bracket.budget.count(self.nodes - self._counted)
+        self._counted = self.nodes
 
     def _going(self, budget: Budget) -> bool:
         bracket = self._bracket
@@ -201,11 +209,9 @@ class MaximaTree:
 
     def _settle(self, chosen: tuple[int, ...]) -> None:
         self.nodes += 1
-        found = self._region.nearest(chosen, self.close)
+        found = self._nearest(chosen)
         if found.radius >= self.close:
             return
-        if found.point is not None:
-            self._accept(found.point)
         self._stuck.append(found.radius)  # it goes where a point has come as near
         self._shrink()
 
@@ -214,7 +220,7 @@ class MaximaTree:
         allowed = torch.stack([n.allowed for n in nodes])
         given, found = improve(self._single, Multipliers.joined([n.given for n in nodes]), allowed, pace, budget)
         self.nodes += len(nodes)
-        lots = torch.arange(len(nodes)).split(_ROWS)
+        lots = torch.split(torch.arange(len(nodes)), _ROWS)
         values = torch.cat([self._double.evaluate(given.take(r), allowed[r]) for r in lots]).numpy()
         left = np.flatnonzero(~excluded(values))
         if len(left) == 0:
@@ -245,12 +251,23 @@ class MaximaTree:
             if chosen in self._tried or self._bracket.budget.over:
                 return
             self._tried.add(chosen)
-            found = self._region.nearest(chosen, min(self.close, self._radius))
+            found = self._nearest(chosen)
             if found.point is None:
                 return
             d = found.point
+
+    def _nearest(self, chosen: tuple[int, ...]) -> Nearest:
+        """What programs say, the point tried: there, and farther out where the row is more than a hair above zero."""
+        bracket, region = self._bracket, self._region
+        found = region.nearest(chosen, min(self.close, self._radius))
+        d = found.point
+        for share in _BEYOND:
+            if d is None or bracket.upper <= found.radius + bracket.gap / 2:
+                break
             self._accept(d)
-            self.close = min(self.close, self._bracket.upper - self._bracket.gap / 2)
+            d = region.farther(chosen, min(self.close, found.radius + share * bracket.gap))
+        self.close = min(self.close, bracket.upper - bracket.gap / 2)
+        return found
 
     def _accept(self, d: Array) -> None:
         x0 = self._bracket.x0

@@ -38,7 +38,7 @@ from onnxsub.budget import Budget
 from onnxsub.propagate.adam import Adam
 from onnxsub.verifiers.bab.wide.parts import TINY, Multipliers, Part, Squares, squares_for
 
-__all__ = ["Evaluated", "Pace", "evaluate", "first_multipliers", "improve", "point_of"]
+__all__ = ["Evaluated", "Pace", "evaluate", "first_multipliers", "improve", "kappa_of", "point_of"]
 
 _ROUNDED = 1e-10  # of the sizes of all terms: what their sum in float64 may be off by, with room
 _EIGENVALUE = 1e-8  # relative: by how much the largest eigenvalue is taken to be larger
@@ -97,11 +97,16 @@ def _terms(lower: Tensor, upper: Tensor, *rest: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Pace:
-    """How many steps, their first size, which falls to a twentieth, and after how many squares are made anew; 0: never."""
+    """How many steps, their first size, which falls to a twentieth, and after how many squares are made anew; 0: never.
+
+    Attributes:
+        every: steps for each that kappa and mu take, too, where gradients are in closed form (`steps.py`).
+    """
 
     steps: int
     rate: float
     renewed: int = 0
+    every: int = 1
 
 
 def point_of(part: Part, nu: Tensor, lam: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,26 +176,34 @@ def evaluate(
     upper: Tensor,
     squares: Squares | None = None,
     more: Tensor | None = None,
+    held: Tensor | None = None,
 ) -> Evaluated:
     """The bounds for these parameters on units with these intervals, `(N, m)`.
 
     Args:
         squares: default: those that fit the parameters.
         more: t, `(N, m)`: the bounds are those of `row + t . z`.
+        held: kappa, `(N or 1, m)`, where `kappa_of` has said it for these squares; so that it is not looked for again.
     """
     with torch.no_grad():
         nu = given.nu * given.unit
         moved = nu if more is None else nu + more
         squares = squares_for(part, given) if squares is None else squares
-        kappa, mu = given.kappa.exp() / _largest(_condition(part, given, squares))[:, None], given.mu.exp()
+        kappa, mu = kappa_of(part, given, squares) if held is None else held.expand_as(nu), given.mu.exp()
         inputs, sizes, rows, row = _over_inputs(part, moved, squares.lam)
         q, centre = part.c + moved @ part.B, rows + given.reach @ part.B.T + part.b
         terms = _terms(lower, upper, q, nu, kappa, mu, centre, given.reach)
         value = inputs + terms.sum(1) + moved @ part.b + part.k
         span = torch.maximum(lower.abs(), upper.abs())
-        each = (q.abs() + nu.abs()) * span + kappa / 2 * (span + centre.abs()) ** 2 + mu / 2 * (span + given.reach.abs()) ** 2
+        each = (q.abs() + nu.abs()) * span + kappa / 2 * (span + centre.abs()) ** 2
+        each = each + mu / 2 * (upper.clamp(min=0) + given.reach.abs()) ** 2  # h lies between 0 and there
         size = sizes + each.sum(1) + moved.abs() @ part.b.abs() + part.k.abs()
         return Evaluated(value, size, rows, row, centre, given.reach, terms, q, nu, kappa, mu)
+
+
+def kappa_of(part: Part, given: Multipliers, squares: Squares) -> Tensor:
+    """kappa as large as the condition lets it be, `(N, m)`."""
+    return given.kappa.exp() / _largest(_condition(part, given, squares))[:, None]
 
 
 def _about(

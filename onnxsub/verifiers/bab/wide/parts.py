@@ -9,7 +9,7 @@ from torch import Tensor
 
 from onnxsub.verifiers.bab.wide.blocks import Blocks
 
-__all__ = ["TINY", "Multipliers", "Part", "Squares", "squares_for"]
+__all__ = ["TINY", "Multipliers", "Part", "Squares", "spread", "squares_for"]
 
 TINY = 1e-30  # what nothing is divided by less than
 
@@ -110,3 +110,11 @@ def squares_for(part: Part, given: Multipliers) -> Squares:
     half = (part.high - part.low) / 2
     lam = torch.maximum(given.least.exp()[:, None], w.abs() / half.clamp(min=TINY))
     return Squares(lam, torch.stack([(part.A * (part.weight / row)) @ part.A.T for row in lam]))
+
+
+def spread(part: Part, count: int) -> Tensor:
+    """So many inputs, evenly over what they weigh in the row."""
+    n = len(part.a)
+    if count >= n:
+        return torch.arange(n)
+    return part.a.abs().argsort()[torch.linspace(0, n - 1, count, dtype=torch.float64).round().long()]

@@ -14,7 +14,7 @@ from onnxsub.verifiers.box.model import BoxModel
 from onnxsub.verifiers.box.unpool import with_relus
 from onnxsub.verifiers.bracket import Bracket
 
-__all__ = ["search_wide"]
+__all__ = ["network_as_blocks", "search_wide"]
 
 _INPUTS = 1024  # from so many on
 _PER_UNIT = 16  # and so many times as many as open units: among fewer, rows are not nearly orthogonal
@@ -38,9 +38,12 @@ def search_wide(bracket: Bracket) -> bool:
     while math.isfinite(bracket.upper) and bracket.running and not bracket.settled:
         radius = min(bracket.upper - bracket.gap / 2, bracket.reach)
         local = bracket.local(radius, branching=True)
-        blocks = _blocks(bracket, local, radius)
-        if blocks is None:
+        if local.unstable > min(_UNITS, bracket.network.input_size // _PER_UNIT):
             break
+        model = network_as_blocks(bracket, local, radius)
+        if model is None:
+            break
+        blocks = model[1]
         if not tried:
             tried = True
             bracket.certify()
@@ -55,10 +58,8 @@ def search_wide(bracket: Bracket) -> bool:
     return tried
 
 
-def _blocks(bracket: Bracket, local: BoxModel, radius: float) -> Blocks | None:
-    """The network on a ball as matrices; None where that is not worth it."""
-    if local.unstable > min(_UNITS, bracket.network.input_size // _PER_UNIT):
-        return None
+def network_as_blocks(bracket: Bracket, local: BoxModel, radius: float) -> tuple[BoxModel, Blocks] | None:
+    """The network on a ball, folded, and as matrices; None where it is no network of Relus."""
     if local.folds_further:
         try:
             with bracket.budget.stage("fold"):
@@ -66,7 +67,9 @@ def _blocks(bracket: Bracket, local: BoxModel, radius: float) -> Blocks | None:
         except UnsupportedOperatorError:
             return None
         bracket.keep(local, radius)
-    return blocks_of(with_relus(local))
+    local = with_relus(local)
+    blocks = blocks_of(local)
+    return None if blocks is None else (local, blocks)
 
 
 def _row(bracket: Bracket, blocks: Blocks, row: int, radius: float, budget: Budget, most: float) -> None:

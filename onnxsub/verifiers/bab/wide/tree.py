@@ -14,8 +14,9 @@ from torch import Tensor
 from onnxsub.budget import Budget
 from onnxsub.ops.base import Array
 from onnxsub.verifiers.bab.wide.blocks import Blocks
-from onnxsub.verifiers.bab.wide.bound import Evaluated, Pace, evaluate, first_multipliers, improve, point_of
-from onnxsub.verifiers.bab.wide.parts import TINY, Multipliers, Part, squares_for
+from onnxsub.verifiers.bab.wide.bound import Evaluated, Pace, evaluate, first_multipliers, improve, kappa_of, point_of
+from onnxsub.verifiers.bab.wide.parts import TINY, Multipliers, Part, spread, squares_for
+from onnxsub.verifiers.bab.wide.steps import improve_closed, without_decided
 
 __all__ = ["WideTree"]
 
@@ -23,9 +24,12 @@ _SAMPLE = 16384  # inputs that stand for all while multipliers are improved
 # steps of a root; its squares serve ten of them, and all steps of its children
 _ROOT = Pace(100, 0.1, 10), Pace(100, 0.05, 10), Pace(100, 0.05, 10), Pace(100, 0.03, 10), Pace(60, 0.02, 10)
 _SPREAD = 0.5, 0.0, -0.5, -1.0  # of log(least lambda): tried side by side in each of these rounds
-_CHILD = Pace(40, 0.02)
-_END = Pace(40, 0.03)  # for an end of a unit's interval
+_CHILD = Pace(40, 0.02, every=3)
+_END = Pace(40, 0.03, every=3)  # for an end of a unit's interval
+_OF_ROOT = 2  # `Pace.every` of a root
 _AT_ONCE = 16
+_FEW = 40  # open units of a node that is a program's
+_FEWER = 0.67  # of these: where it is tried again below a node that it did not settle
 _ROWS = 32  # units at a time
 _BISECTIONS = 40
 _FLOORS = 0.5, 0.8, 0.9, 0.95, 0.98, 0.99  # of the radius: where a root is tried
@@ -40,6 +44,16 @@ class _Node:
     radius: float  # proved: the row is negative within it
     split: int  # the unit that comes next
     value: float = math.inf
+    few: int = _FEW  # open units at which its program is asked
+
+    @property
+    def open(self) -> int:
+        """How many units are."""
+        return int(((self.lower < 0) & (self.upper > 0)).sum())
+
+
+Program = Callable[[Tensor, Tensor, Budget], tuple[float, float]]
+"""Searches what intervals of the units leave; returns a proved distance, infinite where nothing is left, and the new `close`."""
 
 
 class WideTree:
@@ -51,25 +65,31 @@ class WideTree:
 
     Args:
         found: told of points `(n,)` (offsets) at which the row is not negative, nearer than `close`; returns the new `close`.
+        program: asked about nodes with few open units; None: they are split like others.
     """
 
-    def __init__(self, blocks: Blocks, row: int, close: float, found: Callable[[Array], float]) -> None:
+    def __init__(
+        self, blocks: Blocks, row: int, close: float, found: Callable[[Array], float], program: Program | None = None
+    ) -> None:
         self.close, self.nodes = close, 0
         self._blocks, self._found = blocks, found
         self._whole = Part.of(blocks, row)
-        self._sampled = self._whole.sample(_spread(self._whole, _SAMPLE))
+        self._sampled = self._whole.sample(spread(self._whole, _SAMPLE))
         self._count = itertools.count()
         self._open: list[tuple[float, int, _Node]] = []
         self._stuck: list[_Node] = []
+        self._leaves: list[_Node] = []
+        self._program = program
         self._busy: list[_Node] = []
         self._started = False
+        self._closed = len(self._whole.a) < _SAMPLE  # `steps.py`: among few inputs squares cost more than the rest of a step
 
     @property
     def lower(self) -> float:
         """The row is negative within this radius, as far as `close`."""
         if not self._started:
             return 0.0
-        waiting = itertools.chain((n for _, _, n in self._open), self._stuck, self._busy)
+        waiting = itertools.chain((n for _, _, n in self._open), self._leaves, self._stuck, self._busy)
         return min(self.close, min((n.radius for n in waiting), default=math.inf))
 
     @property
@@ -81,7 +101,10 @@ class WideTree:
         """Until nothing is left that can be split, the budget ends or so many nodes were bounded."""
         if not self._started:
             self._begin(budget)
-        while self._open and not budget.over and self.nodes < most:
+        while (self._open or self._leaves) and not budget.over and self.nodes < most:
+            if self._leaves:
+                self._leaf(budget)
+                continue
             while self._open and len(self._busy) < _AT_ONCE:
                 node = heapq.heappop(self._open)[2]
                 if node.radius < self.close:
@@ -110,7 +133,10 @@ class WideTree:
             budget.tell(f"multipliers and intervals of {count} units, {self.lower:.6g} of {self.close:.6g}")
             several = given.take(torch.zeros(len(_SPREAD), dtype=torch.long))
             several = replace(several, least=several.least + torch.tensor(_SPREAD, dtype=torch.float64))
-            several = improve(part, several, (lower, upper), pace, budget=budget)
+            if self._closed:
+                several = improve_closed(part, several, (lower, upper), replace(pace, every=_OF_ROOT), budget=budget)
+            else:
+                several = improve(part, several, (lower, upper), pace, budget=budget)
             found = evaluate(part, several.to(torch.float32), lower.float(), upper.float())
             given = several.take(found.value.argmin()[None])
             self._squares, self._few = squares_for(whole, given), squares_for(part, given.to(torch.float32))
@@ -146,7 +172,10 @@ class WideTree:
                 several = given.take(torch.zeros(len(units), dtype=torch.long))
                 l, u = lower[:1].expand(len(units), -1), upper[:1].expand(len(units), -1)
                 budget.check()
-                several = improve(part, several, (l, u), _END, squares=few, more=more, budget=budget)
+                if self._closed:
+                    several = improve_closed(part, several, (l, u), _END, few, more=more, budget=budget)
+                else:
+                    several = improve(part, several, (l, u), _END, squares=few, more=more, budget=budget)
                 reached = evaluate(whole, several, l, u, squares, more).proved / step
                 ends[units] = torch.fmin(high[units], reached) if sign > 0 else torch.fmax(low[units], -reached)
         return low.expand(len(lower), -1), high.expand(len(lower), -1)
@@ -154,30 +183,54 @@ class WideTree:
     def _put(self, node: _Node) -> None:
         if node.radius >= self.close:
             return
-        if node.split < 0:
+        if self._program is not None and (node.split < 0 or node.open <= node.few):
+            self._leaves.append(node)
+        elif node.split < 0:
             self._stuck.append(node)
         else:
             heapq.heappush(self._open, (-node.value, next(self._count), node))
+
+    def _leaf(self, budget: Budget) -> None:
+        """The program of a node; it stays where it was until it is known what becomes of it."""
+        node = self._leaves[-1]
+        assert self._program is not None
+        key, close = self._program(node.lower, node.upper, budget)
+        self.close = min(self.close, close)
+        node = replace(node, radius=max(node.radius, key), few=int(_FEWER * node.open))
+        if node.radius < self.close and budget.over:
+            self._leaves[-1] = node
+            return
+        if node.radius < self.close:
+            if node.split < 0:
+                self._stuck.append(node)
+            else:
+                heapq.heappush(self._open, (-node.value, next(self._count), node))
+        self._leaves.pop()
 
     def _bounded(self, nodes: list[_Node], budget: Budget) -> list[_Node]:
         """The nodes with better multipliers, what these prove, and the units to split next."""
         given = Multipliers.joined([n.given for n in nodes])
         lower, upper = torch.stack([n.lower for n in nodes]), torch.stack([n.upper for n in nodes])
         part = self._sampled.within(self.close)
-        given = improve(part, given, (lower, upper), _CHILD, squares=self._few, budget=budget)
+        if self._closed:
+            given = without_decided(given, lower, upper)
+            given = improve_closed(part, given, (lower, upper), _CHILD, self._few, budget=budget)
+        else:
+            given = improve(part, given, (lower, upper), _CHILD, squares=self._few, budget=budget)
         self.nodes += len(nodes)
         return self._judged(nodes, given, lower, upper, (0.5,))
 
     def _judged(
-        self, nodes: list[_Node], given: Multipliers, lower: Tensor, upper: Tensor, floors: tuple[float, ...]
-    ) -> list[_Node]:
+        self, nodes: list[_Node], given: Multipliers, lower: Tensor, upper: Tensor, floors: tuple[float, ...],
+    ) -> list[_Node]:  # fmt: skip
         """What multipliers prove of nodes: the radius at which their bounds are negative, `close` or one of the floors.
 
         Args:
             floors: shares of the way from the smallest radius of all to `close`, tried from the first one on.
         """
         whole = self._whole.within(self.close)
-        now = evaluate(whole, given, lower, upper, self._squares)
+        kappa = kappa_of(whole, given, self._squares)
+        now = evaluate(whole, given, lower, upper, self._squares, held=kappa)
         # an interval without a point: an empty node
         value = torch.where((lower > upper).any(1), torch.full_like(now.value, -math.inf), now.proved)
         splits = self._look(whole, now, lower, upper)
@@ -189,11 +242,13 @@ class WideTree:
             rows = [i for i, v in enumerate(value.tolist()) if radii[i] < floor and v < fall]
             if rows:
                 index = torch.tensor(rows)
-                there = evaluate(self._whole.within(floor), given.take(index), lower[index], upper[index], self._squares)
+                few, l, u = given.take(index), lower[index], upper[index]
+                there = evaluate(self._whole.within(floor), few, l, u, self._squares, held=kappa[index])
                 for i, v in zip(rows, there.proved.tolist(), strict=True):
                     radii[i] = floor if v < 0 else radii[i]
         return [
-            _Node(lower[i], upper[i], given.take(torch.tensor([i])), radii[i], splits[i], v) for i, v in enumerate(value.tolist())
+            _Node(lower[i], upper[i], given.take(torch.tensor([i])), radii[i], splits[i], v, nodes[i].few)
+            for i, v in enumerate(value.tolist())
         ]
 
     def _floor(self, share: float) -> float:
@@ -239,14 +294,6 @@ def _children(node: _Node) -> list[_Node]:
     lower, upper = node.lower.clone(), node.upper.clone()
     lower[node.split] = upper[node.split] = 0.0
     return [
-        _Node(lower, node.upper, node.given, node.radius, -1),
-        _Node(node.lower, upper, node.given, node.radius, -1),
+        replace(node, lower=lower, split=-1),
+        replace(node, upper=upper, split=-1),
     ]
-
-
-def _spread(part: Part, count: int) -> Tensor:
-    """So many inputs, evenly over what they weigh in the row."""
-    n = len(part.a)
-    if count >= n:
-        return torch.arange(n)
-    return part.a.abs().argsort()[torch.linspace(0, n - 1, count, dtype=torch.float64).round().long()]

@@ -1,0 +1,148 @@
+r"""Steps of all parameters with gradients in closed form, for few inputs: what `bound.improve` does by a graph.
+
+The derivative of the bound goes through the points at which its terms are largest, which may be held (envelope theorem). With z*
+and `h* = relu(z*)` of the units and `g = kappa (z* - z')`, that by h' is `B^T g - mu (h* - h')`, and that by nu
+
+    A d' + B h* + b - z* + A ((A^T g) / lambda where d' is inside).
+
+kappa is what the parameters say, divided by about the largest eigenvalue of the condition's matrix M: `s = tr(M^(p+1))^(1/(p+1))`,
+whose logarithm has the derivative `(M^p M)_jj / tr` by the logarithm of kappa_j, and `-sum_ab M^p_ab R_aj R_bj / tr` by that of
+mu_j, where `R = K^1/2 B mu^-1/2`. So M^p, a few squarings of small matrices, is all that is needed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from onnxsub.budget import Budget
+from onnxsub.propagate.adam import Adam
+from onnxsub.verifiers.bab.wide.bound import Pace
+from onnxsub.verifiers.bab.wide.parts import TINY, Multipliers, Part, Squares, squares_for
+
+__all__ = ["improve_closed", "without_decided"]
+
+_AWAY = 60.0  # of a logarithm: what stands for nothing and for endless
+_LAST = 0.05  # of the first step's size: the last one's
+_SQUARINGS = 4
+
+
+def without_decided(given: Multipliers, lower: Tensor, upper: Tensor) -> Multipliers:
+    """The same where units that are off take no part in the squares: their h is 0, so mu may be endless; kappa is not needed."""
+    off = upper <= 0
+    kappa, mu = given.kappa.masked_fill(off, -_AWAY), given.mu.masked_fill(off, _AWAY)
+    return replace(given, kappa=kappa, mu=mu, reach=given.reach.masked_fill(off, 0.0))
+
+
+def _largest_at(lower: Tensor, upper: Tensor, rest: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """Where every unit's term is largest on its interval, and its value there."""
+    q, nu, kappa, mu, centre, reach = rest
+    # off: a concave parabola on [lower, min(upper, 0)]; on: on [max(lower, 0), upper], else at an end
+    end, begin = upper.clamp(max=0), lower.clamp(min=0)
+    off = torch.minimum(torch.maximum(centre - nu / kappa, lower), end)
+    bend = (kappa - mu).clamp(min=TINY)
+    on = torch.minimum(torch.maximum((q - nu - mu * reach + kappa * centre) / bend, begin), upper)
+
+    def value(z: Tensor, h: Tensor) -> Tensor:
+        return q * h + mu / 2 * (h - reach) ** 2 - nu * z - kappa / 2 * (z - centre) ** 2
+
+    z, best = off, value(off, off.clamp(min=0))
+    for other in (on, begin, upper):
+        v = value(other, other.clamp(min=0))
+        up = v > best
+        best, z = torch.where(up, v, best), torch.where(up, other, z)
+    return z, best
+
+
+@dataclass(frozen=True, eq=False)
+class _Condition:
+    """s of the module, `(N, 1)`, and the derivatives of its logarithm, `(N, m)` each."""
+
+    scale: Tensor
+    by_kappa: Tensor
+    by_mu: Tensor
+
+    @staticmethod
+    def of(gram: Tensor, b: Tensor, kappa: Tensor, mu: Tensor) -> _Condition:
+        """For the logarithms of kappa and mu."""
+        root = (kappa / 2).exp()
+        r = root[:, :, None] * b * (-mu / 2).exp()[:, None, :]
+        m = torch.baddbmm(root[:, :, None] * gram * root[:, None, :], r, r.transpose(1, 2))
+        size = m.abs().sum(2).amax(1).clamp(min=TINY)[:, None, None]
+        power = m.div_(size)
+        first = power
+        for _ in range(_SQUARINGS):
+            power = power @ power
+        each = (power * first).sum(2)
+        total = each.sum(1, keepdim=True).clamp(min=TINY)
+        by_mu = -((power @ r) * r).sum(1) / (total * size[:, 0])
+        return _Condition(total ** (1 / (2**_SQUARINGS + 1)) * size[:, 0], each / total, by_mu)
+
+
+def improve_closed(
+    part: Part,
+    start: Multipliers,
+    ends: tuple[Tensor, Tensor],
+    pace: Pace,
+    squares: Squares | None = None,
+    *,
+    more: Tensor | None = None,
+    budget: Budget | None = None,
+) -> Multipliers:
+    """Parameters after some steps of Adam; the best that every node met. Arguments as of `improve`."""
+    dtype, every = part.A.dtype, pace.every
+    lower, upper = ends[0].to(dtype), ends[1].to(dtype)
+    unit = start.unit.to(dtype)
+    now = [t.to(dtype).clone() for t in (start.nu, start.reach, start.kappa, start.mu)]
+    best = [t.clone() for t in now]
+    nu, reach, log_kappa, log_mu = now
+    off = upper <= 0
+    extra = None if more is None else more.to(dtype)
+    lowest = torch.full((len(nu),), math.inf, dtype=dtype)
+    often = Adam([nu, reach], [pace.rate] * 2, decay=_LAST ** (1 / pace.steps))
+    rarely = Adam([log_kappa, log_mu], [pace.rate * min(every, 3)] * 2, decay=_LAST ** (every / pace.steps))
+    middle, weight = (part.low + part.high) / 2, part.weight
+    for step in range(pace.steps + 1):
+        if budget is not None and budget.over:
+            break
+        if squares is None or (pace.renewed and step % pace.renewed == 0):
+            squares = squares_for(part, replace(start, nu=nu, least=start.least.to(dtype), unit=unit))
+        lam = squares.lam.to(dtype)
+        if step % every == 0:
+            condition = _Condition.of(squares.gram.to(dtype), part.B, log_kappa, log_mu)
+            kappa, mu = log_kappa.exp() / condition.scale, log_mu.exp()
+        own = nu * unit
+        moved = own if extra is None else own + extra
+        w = torch.addmm(part.a, moved, part.A)
+        free = torch.addcdiv(middle, w, lam)
+        point = torch.minimum(torch.maximum(free, part.low), part.high)
+        rows = (point @ part.A.T) * weight
+        inputs = (w * point).sum(1) + (lam * (part.high - point) * (point - part.low)).sum(1) / 2
+        centre = rows + torch.addmm(part.b, reach, part.B.T)
+        q = torch.addmm(part.c, moved, part.B)
+        z, terms = _largest_at(lower, upper, (q, own, kappa, mu, centre, reach))
+        value = inputs * weight + terms.sum(1) + moved @ part.b + part.k
+        up = value < lowest
+        lowest = torch.where(up, value, lowest)
+        for kept, t in zip(best, now, strict=True):
+            kept.copy_(torch.where(up[:, None], t, kept))
+        if step == pace.steps:
+            break
+        h = z.clamp(min=0)
+        away, g = h - reach, kappa * (z - centre)
+        inside = (point > part.low) & (point < part.high)
+        back = (g @ part.A).div_(lam).mul_(inside)
+        by_nu = torch.addmm(rows + part.b - z, h, part.B.T).addmm_(back, part.A.T, alpha=weight)
+        by_reach = torch.addmm(-mu * away, g, part.B)
+        often.step([(by_nu * unit).nan_to_num_(0.0, 0.0, 0.0), by_reach.masked_fill_(off, 0.0).nan_to_num_(0.0, 0.0, 0.0)])
+        if step % every == 0:
+            by_kappa = g * (centre - z) / 2
+            total = by_kappa.sum(1, keepdim=True)
+            by_kappa = (by_kappa - total * condition.by_kappa).masked_fill_(off, 0.0)
+            by_mu = (mu / 2 * away**2 - total * condition.by_mu).masked_fill_(off, 0.0)
+            rarely.step([by_kappa.nan_to_num_(0.0, 0.0, 0.0), by_mu.nan_to_num_(0.0, 0.0, 0.0)])
+    nu, reach, log_kappa, log_mu = (t.double() for t in best)
+    return replace(start, nu=nu, reach=reach, kappa=log_kappa, mu=log_mu)

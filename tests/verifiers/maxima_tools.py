@@ -1,0 +1,30 @@
+"""The tree over elements by itself, for tests and for differential runs."""
+
+from __future__ import annotations
+
+from onnxsub.budget import Budget
+from onnxsub.network import Network
+from onnxsub.ops.base import Array
+from onnxsub.verifiers.bab.pieces.tree import MaximaTree
+from onnxsub.verifiers.bracket import Bracket
+from tests.verifiers.bab_tools import target_models
+from tests.verifiers.nets import bracket_of
+
+__all__ = ["by_trees"]
+
+
+def by_trees(network: Network, x0: Array, label: int, radius: float, tol: float) -> tuple[Bracket, int] | None:
+    """The bracket after a tree per target that bounds leave open on `B(radius)`, and all nodes; None: some target has none."""
+    targets = target_models(network, x0, label, radius)
+    bracket = bracket_of(network, x0, label, threads=1, tol=tol)
+    searches = [MaximaTree.of(bracket, m, radius) for m in targets]
+    for t in bracket.claims.lowers:
+        if t not in {m.key for m in targets}:
+            bracket.claims.prove(t, radius, by_bounds=True)
+    if not searches or None in searches:
+        return None
+    for search in searches:
+        assert search is not None
+        assert search.run(Budget()) or bracket.settled
+        assert not search.shrunk
+    return bracket, sum(s.nodes for s in searches if s is not None)

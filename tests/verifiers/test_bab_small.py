@@ -1,0 +1,133 @@
+"""Squares on small networks: steps in closed form against a graph, nodes that programs end, distances against the MILP."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from onnxsub.budget import Budget
+from onnxsub.network import Network
+from onnxsub.ops.dense import Dense
+from onnxsub.ops.relu import Relu
+from onnxsub.verifiers.bab import distance as by_bab
+from onnxsub.verifiers.bab.wide import small, steps
+from onnxsub.verifiers.bab.wide.bound import Pace, _about, evaluate, first_multipliers
+from onnxsub.verifiers.bab.wide.parts import Part, squares_for
+from onnxsub.verifiers.bab.wide.tree import WideTree
+from onnxsub.verifiers.bracket import Bracket
+from tests.verifiers.nets import measured
+from tests.verifiers.test_bab_wide import points_of, random_blocks, random_multipliers, run
+
+
+def deep(seed: int, inputs: int = 48, units: int = 8) -> Network:
+    """Two hidden layers, three classes."""
+    rng = np.random.default_rng(seed)
+    sizes, ops, name = [inputs, units, units, 3], [], "x"
+    for k, (n, m) in enumerate(pairwise(sizes)):
+        weight, bias = rng.standard_normal((m, n)) / math.sqrt(n), 0.1 * rng.standard_normal(m)
+        ops.append(Dense(
+            op_type="Gemm", node=f"d{k}", inputs=(name,), output=f"z{k}", in_shapes=((n,),), out_shape=(m,),
+            weight=weight, bias=bias,
+        ))  # fmt: skip
+        name = f"z{k}"
+        if k < 2:
+            ops.append(Relu(op_type="Relu", node=f"r{k}", inputs=(name,), output=f"h{k}", in_shapes=((m,),), out_shape=(m,)))
+            name = f"h{k}"
+    return Network("x", (inputs,), name, tuple(ops))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_gradients_are_those_of_a_graph(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = random_blocks(seed)
+    part, given = Part.of(blocks, 0), random_multipliers(seed)
+    lower, upper = blocks.lower.expand(5, -1) - 1, blocks.upper.expand(5, -1) + 1  # none is off
+    squares, noted = squares_for(part, given), []
+
+    class Noting:
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def step(self, gradients: list[Tensor]) -> None:
+            noted.extend(g.clone() for g in gradients)
+
+    monkeypatch.setattr(steps, "Adam", Noting)
+    # both take the same power of the condition's matrix for its eigenvalue only in the limit
+    steps.improve_closed(part, given, (lower, upper), Pace(1, 0.1), squares)
+    free = [t.clone().requires_grad_() for t in (given.nu, given.reach, given.kappa, given.mu)]
+    value = _about(part, type(given)(free[0], free[2], free[3], free[1], given.least, given.unit), lower, upper, squares, None)
+    for mine, theirs in zip(noted, torch.autograd.grad(value.sum(), free), strict=True):
+        assert float((mine - theirs).abs().max()) < 0.05 * float(theirs.abs().max())
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_steps_lower_the_bound_and_it_holds(every: int) -> None:
+    blocks = random_blocks(3)
+    part, ends = Part.of(blocks, 0), (blocks.lower[None], blocks.upper[None])
+    start = first_multipliers(part, blocks.lower, blocks.upper)
+    better = steps.improve_closed(part.single(), start, ends, Pace(100, 0.05, 10, every))
+    before, after = (float(evaluate(part, given, *ends).value) for given in (start, better))
+    z, values = run(blocks, points_of(blocks, 3))
+    assert after < before - 0.1 * abs(before)
+    assert after >= float(values.max())
+    # units that are off take no part in the squares
+    off = z[:, 0] <= 0
+    upper = blocks.upper.clone()
+    upper[0] = 0.0
+    without = steps.without_decided(better, ends[0], upper[None])
+    found = evaluate(part, without, ends[0], upper[None])
+    assert bool(off.any())
+    assert math.isfinite(float(found.proved))
+    assert float(found.proved) >= float(values[off].max())
+
+
+@pytest.mark.parametrize("proved", [math.inf, 0.1])
+def test_programs_end_nodes_or_leave_them_open(proved: float) -> None:
+    blocks = random_blocks(0, 0.3)
+    asked: list[int] = []
+
+    def program(lower: Tensor, upper: Tensor, budget: Budget) -> tuple[float, float]:
+        asked.append(int(((lower < 0) & (upper > 0)).sum()))
+        return proved, 0.3
+
+    tree = WideTree(blocks, 0, 0.3, lambda offsets: 0.3, program)
+    tree.run(Budget(), 60)
+    if proved == math.inf:
+        assert tree.settled
+        assert len(asked) == 1
+    else:
+        # what it does not settle is split, and it is asked again where far fewer units are open
+        assert not tree.settled
+        assert tree.lower >= proved
+        assert all(later <= 0.67 * asked[0] or later == 0 for later in asked[1:])
+
+
+def test_distances_are_those_of_the_milp(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    row = small._row
+
+    def seen(bracket: Bracket, *args: Any) -> None:
+        row(bracket, *args)
+        asked.append(bracket.lower)
+
+    monkeypatch.setattr(small, "_row", seen)
+    monkeypatch.setattr(small, "_PER_UNIT", 2)
+    monkeypatch.setattr(by_bab, "_LINES", 0.0)
+    for seed in range(6):
+        network = deep(seed)
+        x0 = np.random.default_rng(seed).uniform(0.3, 0.7, network.input_shape)
+        with torch.no_grad():
+            label = int(network.forward(torch.tensor(x0[None])).argmax())
+        reference = measured(network, x0, label, verifier="milp", timeout=30.0)
+        before = len(asked)
+        found = measured(network, x0, label, verifier="bab", timeout=30.0)
+        assert max(asked[before:], default=0.0) <= reference.upper + 1e-6
+        assert found.lower <= reference.upper + 1e-6
+        assert reference.lower <= found.upper + 1e-6
+        assert found.status == "exact"
+    assert len(asked) >= 5
