@@ -10,6 +10,7 @@ from onnx import ModelProto
 
 from onnxsub.anchors import read_anchor
 from onnxsub.errors import InputError
+from onnxsub.features import check_inside
 from onnxsub.model import load_model
 from onnxsub.passes.attack import AttackOptions, attack
 from onnxsub.passes.bounds import BoundsOptions, bounds
@@ -284,3 +285,20 @@ def test_a_fixed_feature_may_be_a_number_that_float32_does_not_hold() -> None:
     space.check(x, "x")
     space.check(np.array([0.1, 0.5]), "x")
     assert x[0] == np.float32(0.1)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "step"), [(-2e7, 1e7, 2.0), (0.0, 1.0, 2.0**-23), (-3e-5, 1e-6, 2.0**-39), (0.0, 255.0, 2.0**-16)]
+)
+@pytest.mark.parametrize("per_feature", [False, True])
+def test_an_anchor_is_moved_into_its_domain_by_a_step_of_float32_at_most(
+    low: float, high: float, step: float, per_feature: bool
+) -> None:
+    ends = (np.full(2, low), np.full(2, high)) if per_feature else (low, high)
+    inside = (low + high) / 2
+    for end, out in ((low, -1.0), (high, 1.0)):
+        check_inside(np.array([end + out * step, inside]), *ends, "the anchor")
+        for beyond in (4 * step, 1e-6 * (high - low)):
+            if beyond > 2 * step:
+                with pytest.raises(InputError, match="outside"):
+                    check_inside(np.array([end + out * beyond, inside]), *ends, "the anchor")

@@ -94,7 +94,9 @@ def test_a_wrong_number_of_channels(shape: tuple[int, ...]) -> None:
 
 def test_check_says_what_is_wrong_with_a_point() -> None:
     space = InputSpace(0, 1)
-    space.check(np.array([0.0, 1.0, 1.0 + 5e-7]), "x")
+    space.check(np.array([0.0, 1.0, 1.0 + 2.0**-23]), "x")
+    with pytest.raises(InputError, match="outside the domain"):
+        space.check(np.array([0.0, 1.0, 1.0 + 5e-7]), "x")
     with pytest.raises(InputError, match=r"x contains NaN or infinite values \(2 of 3\)"):
         space.check(np.array([np.nan, 0.5, np.inf]), "x")
     with pytest.raises(InputError, match=r"x has values in \[0, 255\], outside the domain \[0, 1\]; scale it, or say .* --domain"):
