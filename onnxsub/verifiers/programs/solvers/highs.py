@@ -57,6 +57,11 @@ _LEAN: dict[str, Any] = {
 }
 
 
+_INTEGRALITY = 1e-6
+"""HiGHS's own tolerance, and the smallest one used. At 1e-9, HiGHS 1.15 calls programs of a dozen binaries infeasible that hold a
+point (`test_no_point_is_lost_to_the_tolerance_of_integers`). A larger one only admits more; points are replayed anyway."""
+
+
 @cache
 def _silent(highspy: Any) -> Any:
     class Silent(highspy.Highs):  # type: ignore[misc]
@@ -113,7 +118,7 @@ class Highs(Solver):
             "mip_abs_gap": float(options.abs_gap),
             "primal_feasibility_tolerance": max(options.feasibility, 1e-10),
             "dual_feasibility_tolerance": max(options.feasibility, 1e-10),
-            "mip_feasibility_tolerance": max(options.integrality, 1e-10),
+            "mip_feasibility_tolerance": max(options.integrality, _INTEGRALITY),
         }
         if options.threads is not None:
             values["threads"] = int(options.threads)
