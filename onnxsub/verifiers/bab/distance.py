@@ -21,7 +21,8 @@ _FIRST_PROBE = 0.05  # share of the domain that is searched first where no upper
 _SAME = 1.01  # a tree serves for radii that are smaller by this ratio at most
 _SHORT = 2.0  # seconds of a search that begins with plain bounds, whatever the network
 _MANY = 2048  # inputs from which on linear programs over them take longer than the nodes they save (PERFORMANCE.md)
-_LINES = 1.0  # seconds of trees by lines, after which small networks get squares
+_LINES = 12.0  # seconds of trees by lines, after which small networks get squares
+_SQUARES = 40.0  # seconds that must be left for these: what they do not end is farther from its end than by lines
 _HORIZON = 20.0  # seconds that count as the time left where there is no limit, until more than that has passed
 
 
@@ -67,8 +68,9 @@ def _narrow_down(bracket: Bracket, *, certified: bool) -> None:
             top = min(bracket.reach, max(_FIRST_PROBE * bracket.reach, 2 * bracket.lower))
         if squares and budget.worked - began >= _LINES:
             squares = False
-            search_small(bracket)
-            continue
+            if not budget.limited or budget.remaining >= _SQUARES:
+                search_small(bracket)
+                continue
         radius, local = top, None
         if not schedule.easy(top):
             local = bracket.local(top, branching=True) if schedule.first else None
