@@ -10,10 +10,10 @@ import click
 
 from onnxsub.cli.option_types import RadiusType
 from onnxsub.errors import InputError
-from onnxsub.features import Weights
 from onnxsub.limits import check_regular
 
 if TYPE_CHECKING:
+    from onnxsub.features import Weights
     from onnxsub.ops.base import Array
 
 __all__ = ["ball_of", "domain_of", "radius_option", "radius_text", "read_features", "scale_option", "target_option"]
@@ -84,6 +84,8 @@ def domain_of(domain: tuple[float, float] | str) -> tuple[Any, Any]:
 
 def ball_of(eps: float | str | None, scale: str | None) -> tuple[float | None, Weights | None]:
     """The radius and the scale that it counts units of: a radius per feature is the radius 1 in units of itself."""
+    from onnxsub.features import Weights
+
     if isinstance(eps, str):
         if scale is not None:
             raise click.UsageError("--eps FILE says the radius of every feature; leave out --scale, or give --eps a number")

@@ -95,7 +95,7 @@ def test_every_meaning_is_there_or_declared(op: Operator, meaning: str) -> None:
 def test_only_activations_have_units() -> None:
     units = {n for n, op in EXAMPLES.items() if isinstance(op, Activation)}
     smooth = {"Sigmoid", "Tanh", "Softsign", "Erf", "Elu", "Softplus", "Gelu", "Swish", "Mish", "HardSwish"}
-    arithmetic = {"Exp", "Log", "Power", "Reciprocal", "Square", "InversePower", "Probability", "Root"}
+    arithmetic = {"Exp", "Log", "Power", "Reciprocal", "Square", "InversePower", "InverseNorm", "Probability", "Root"}
     assert units == {"Relu", "Leaky", "Clip", "Substituted", "Odds", "Quantise", "Stairs", "Jump"} | smooth | arithmetic
     read = [op for case in CASES for op in case.ops(case.opsets[-1]) if isinstance(op, Activation)]
     # a magnitude within a norm; truths, and what And, Or and Xor are made of; Floor, and what Mod is made of

@@ -125,7 +125,7 @@ def test_lines_behind_cuts_are_above_the_margin() -> None:
             cut += linear.value(solved, radius) < before - 1e-3
             rows = torch.nonzero(sample.margins[:, model.row] >= 0)[:, 0]
             moving = np.flatnonzero(np.asarray(model.upper).reshape(-1) > np.asarray(model.lower).reshape(-1))
-            offsets = sample.offsets[rows].numpy()[:, moving] / linear.unit
+            offsets = sample.offsets[rows].numpy()[:, moving] / linear.units
             above = offsets @ solved.slope + solved.constant - sample.margins[rows, model.row].numpy()
             assert above.min(initial=math.inf) >= 0
             seen += len(rows)
