@@ -43,7 +43,8 @@ def zonotopes(
         for p in range(n):
             c[p] = lower[i, p] / 2 + upper[i, p] / 2
             generators[p, p] = max(upper[i, p] - c[p], c[p] - lower[i, p]) * _UP
-            error[p] = _TINY
+            # sums may be done in any order, so that half the side need not reach both ends from a rounded centre
+            error[p] = 4 * _UNIT * (abs(lower[i, p]) + abs(upper[i, p])) + _TINY
         used, first = n, n
         for t in range(len(weights)):
             w, b, source = weights[t], biases[t], sources[t]
