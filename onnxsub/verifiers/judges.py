@@ -83,8 +83,8 @@ class CaseJudge:
 
     def _least(self, y: Array) -> tuple[Array, Array]:
         """The smallest row of every clause and whether the clause holds, `(N, clauses)`; NaN holds nothing."""
-        margins = self._ends - np.asarray(y, dtype=np.float64) @ self._rows.T
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
+            margins = self._ends - np.asarray(y, dtype=np.float64) @ self._rows.T
             holds = np.where(self._strict, margins > 0, margins >= 0)
         least = np.minimum.reduceat(margins, self._first, axis=1)
         return least, np.logical_and.reduceat(holds, self._first, axis=1)
