@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,27 @@ def test_three_kills_change_no_figure(tmp_path: Path) -> None:
     # what an attack refutes on the first images no proof may claim
     satisfied = tables(whole)[-1]
     assert len(satisfied.cells) == 6
+
+
+def test_an_interruption_hands_out_what_there_is(tmp_path: Path) -> None:
+    tiny = replace(TINY, epochs=1, images=21)
+    parts = []
+    for last in ("training", "attacks", "sr by bab, image 11 of 21", "-adv0.1: training"):
+
+        def report(share: float, text: str, last: str = last) -> None:
+            if last in text:
+                raise KeyboardInterrupt
+
+        parts.append(study_regimes(DATA, tiny, tmp_path / "s", progress=report))
+        assert write_report(parts[-1], tmp_path / "s")[0].exists()
+    assert all(part.interrupted and part.to_json()["interrupted"] for part in parts)
+    assert [len(part.networks) for part in parts] == [0, 0, 1, 2]
+    counts = {prop: sum(by["bab"].values()) for prop, by in parts[2].networks[0]["decided"].items()}
+    assert counts == {"cr": 21, "sr": 10}  # whole blocks, and nothing of the one that was interrupted
+    accuracy, security, satisfied = tables(parts[2])
+    assert [row[1] != "" for row in accuracy.cells] == [True, False, False]
+    assert (len(security.cells), len(satisfied.cells)) == (1, 2)
+    assert not study_regimes(DATA, tiny, tmp_path / "s").interrupted
 
 
 def test_a_contradiction_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
