@@ -12,7 +12,7 @@ from onnxsub.verifiers.bab.pieces.maxima import Maxima
 
 __all__ = ["Groups"]
 
-_CHOICES = 16  # of a group, at most
+_CHOICES = 64  # of a group, at most
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,10 +22,13 @@ from torch import Tensor
 from onnxsub.ops.base import Array
 from onnxsub.verifiers.bab.pieces.groups import Groups
 from onnxsub.verifiers.bab.pieces.maxima import Maxima
+from onnxsub.verifiers.bab.relu.kernels import compiled
 
 __all__ = ["At", "Level", "Scaled"]
 
 _NONE = -1e9  # theta of no element
+_LOOPS = "onnxsub.verifiers.bab.pieces.compiled"
+_FAR = -16.0  # of the temperature below the best one: choices that pull at nothing
 _LEAST = 1e-9  # of an interval's middle: half of the narrowest one
 
 
@@ -66,15 +69,19 @@ class Scaled:
 
 @dataclass(frozen=True, eq=False)
 class At:
-    """Of N nodes at some multipliers: weights `(N or 1, ...)`, groups `(G, N, ...)`."""
+    """Of N nodes at some multipliers.
+
+    Attributes:
+        sigma: `(N, G, S)`. up, down: weights of what the row rises and falls with, `(N or 1, ...)`. R: of members, `(N or 1, G, M)`.
+        span, s: `(N, G, S)`. height: -inf where nothing is allowed, `(N, G, K)`. mu: `(N, J)`.
+    """
 
     sigma: Tensor
     up: Tensor
     R: Tensor
     span: Tensor
-    apart: Tensor
+    s: Tensor
     height: Tensor
-    allowed: Tensor
     down: Tensor
     mu: Tensor
 
@@ -111,6 +118,9 @@ class Level:
                 count += 1
         self.shape, self.unit = (G, S), float((most[:, :, None] * span).sum())
         self._W, self._b, self._spans, self._bases = (self._tensor(t) for t in (W, b, span, bases))
+        self._arrays = self._W.numpy(), self._b.numpy(), np.zeros_like(self._W.numpy(), shape=S)
+        sizes = [(len(groups.members[g]), len(groups.choices[g]), len(own)) for g, own in zip(slots, used, strict=True)]
+        self._sizes = np.array(sizes, dtype=np.int64).reshape(-1, 3)
         self._index, self._place = torch.from_numpy(index).reshape(-1), torch.from_numpy(place)
         self._columns = torch.tensor(list(parts), dtype=torch.int64) + n  # by the order of groups
         self._falls(row, scaled, [q for q in row.falling if row.depths[q] == depth])
@@ -154,20 +164,19 @@ class Level:
             left: `(N or 1, E)`. sigma: `(N, G, S)`. theta: `(N, J)`.
             groups, elements: what may be chosen, `(N, G, K)` and `(N, J)`, bool.
         """
-        (G, M, K, S), N = self._W.shape, len(sigma)
+        (G, _, _, S), N = self._W.shape, len(sigma)
         up = left[:, self._columns].clamp(min=0.0)
-        R = torch.cat([up, up.new_zeros((len(up), 1))], 1)[:, self._place].transpose(0, 1)  # (G, N or 1, M)
-        span = R @ self._spans
-        s = sigma.transpose(0, 1) * span
-        apart = (R @ self._W.reshape(G, M, K * S)).reshape(G, R.shape[1], K, S) - s[:, :, None, :]
-        height, allowed = R @ self._b + apart.abs().sum(3), groups.transpose(0, 1)
-        bound = height.masked_fill(~allowed, -math.inf).amax(2).sum(0) if G else left.new_zeros(N)
+        R = torch.cat([up, up.new_zeros((len(up), 1))], 1)[:, self._place]
+        span = (R.transpose(0, 1) @ self._spans).transpose(0, 1)
+        s = sigma * span
+        height = self._heights(R, s, groups)
+        bound = height.amax(2).sum(1) if G else left.new_zeros(N)
         down, mu = left[:, self._falling].clamp(max=0.0), self._mixtures(theta, elements)
         coefficients = down[:, self._owner] * mu
         more = up @ self._bases + coefficients @ self._F
         found = torch.cat([(left + more).expand(N, -1), left.new_zeros((N, 1))], 1)
-        found = found.index_add(1, self._index, s.transpose(0, 1).reshape(N, G * S))[:, :-1]
-        return At(sigma, up, R, span, apart, height, allowed, down, mu), found, bound + coefficients @ self._B
+        found = found.index_add(1, self._index, s.reshape(N, G * S))[:, :-1]
+        return At(sigma, up, R, span, s, height, down, mu), found, bound + coefficients @ self._B
 
     def forward(self, at: At, x: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
         """Weights of the choices `(N, G, K)` and the derivatives by sigma and theta of a bound that is smoothed.
@@ -175,19 +184,51 @@ class Level:
         Args:
             x: the point that multipliers stand for, `(N, E)`; this depth's units are written to it.
         """
-        (G, M, K, S), N = self._W.shape, len(x)
-        z = torch.softmax((at.height / temperature).masked_fill(~at.allowed, -math.inf), 2)
-        pulls = z[..., None] * at.apart.sign()
-        own = torch.cat([x, x.new_zeros((N, 1))], 1)[:, self._index].reshape(N, G, S).transpose(0, 1)
-        slope = own - pulls.sum(2)
+        (G, M, _, S), N = self._W.shape, len(x)
+        below = (at.height - at.height.amax(2, keepdim=True)) / temperature if G else at.height
+        z = torch.softmax(below.masked_fill(below < _FAR, -math.inf), 2)
+        own = torch.cat([x, x.new_zeros((N, 1))], 1)[:, self._index].reshape(N, G, S)
+        pulls, inner = self._pulls(at, z)
+        slope = own - pulls
         rise = self._B + x @ self._F.T
         mean = x.new_zeros((N, len(self._falling))).index_add(1, self._owner, at.mu * rise)
         turn = at.down[:, self._owner] * at.mu * (rise - mean[:, self._owner])
         if self._read:
-            inner = pulls.reshape(G, N, K * S) @ self._W.reshape(G, M, K * S).transpose(1, 2) + z @ self._b.transpose(1, 2)
-            inner = inner + (slope * at.sigma.transpose(0, 1)) @ self._spans.transpose(1, 2)
+            inner = inner + ((slope * at.sigma).transpose(0, 1) @ self._spans.transpose(1, 2)).transpose(0, 1)
             values = x.new_zeros((N, len(self._columns) + 1))
-            values[:, self._place.reshape(-1)] = inner.transpose(0, 1).reshape(N, G * M)
+            values[:, self._place.reshape(-1)] = inner.reshape(N, G * M)
             x[:, self._falling] = mean
             x[:, self._columns] = torch.where(at.up > 0, values[:, :-1] + x @ self._bases.T, x[:, self._columns])
-        return z.transpose(0, 1), (slope * at.span).transpose(0, 1), turn
+        return z, slope * at.span, turn
+
+    def _apart(self, R: Tensor, s: Tensor) -> Tensor:
+        """`(G, N, K, S)`."""
+        G, M, K, S = self._W.shape
+        elements = (R.transpose(0, 1) @ self._W.reshape(G, M, K * S)).reshape(G, len(R), K, S)
+        return elements - s.transpose(0, 1)[:, :, None, :]
+
+    def _heights(self, R: Tensor, s: Tensor, groups: Tensor) -> Tensor:
+        """`(N, G, K)`, -inf where a choice is left out."""
+        loops = compiled(s, len(s) * self._W.numel(), _LOOPS)
+        if loops is None:
+            found = (R.transpose(0, 1) @ self._b + self._apart(R, s).abs().sum(3)).transpose(0, 1)
+            return found.masked_fill(~groups, -math.inf)
+        found = s.new_full(groups.shape, -math.inf)
+        R = R.expand(len(s), -1, -1)
+        loops.heights(R.numpy(), s.contiguous().numpy(), groups.numpy(), self._arrays, self._sizes, found.numpy())
+        return found
+
+    def _pulls(self, at: At, z: Tensor) -> tuple[Tensor, Tensor]:
+        """How the choices pull at the slopes `(N, G, S)`, and what they give each member if it is read, `(N, G, M)`."""
+        G, M, K, S = self._W.shape
+        loops = compiled(z, len(z) * self._W.numel(), _LOOPS)
+        if loops is None:
+            each = z.transpose(0, 1)[..., None] * self._apart(at.R, at.s).sign()
+            inner = each.reshape(G, len(z), K * S) @ self._W.reshape(G, M, K * S).transpose(1, 2)
+            inner = inner + z.transpose(0, 1) @ self._b.transpose(1, 2)
+            return each.sum(2).transpose(0, 1), inner.transpose(0, 1)
+        found, inner = z.new_zeros(at.s.shape), z.new_zeros((len(z), G, M))
+        R = at.R.expand(len(z), -1, -1)
+        out = found.numpy(), inner.numpy()
+        loops.pulls(R.numpy(), at.s.contiguous().numpy(), z.contiguous().numpy(), self._arrays, self._sizes, self._read, out)
+        return found, inner

@@ -31,11 +31,11 @@ from onnxsub.verifiers.proof import excluded
 __all__ = ["MaximaTree"]
 
 _ROOT = Pace(300, 0.05, 0.02, 2e-3)
-_CHILD = Pace(60, 0.03, 0.1, 7e-4)
+_CHILD = Pace(100, 0.03, 0.05, 2e-4)
 _AT_ONCE = 16
 _LARGEST = 2**23  # numbers that the evaluation of one node may go over
 _PADDED = 2**26  # the same before it is known which inputs count
-_SHRUNK = 0.9  # share of the ball's radius below which it is better bounded anew
+_SHRUNK = 0.985  # share of the ball's radius below which it is better bounded anew
 _FLOORS = 0.995, 0.99, 0.98, 0.96, 0.92, 0.85, 0.7, 0.5  # of the closing radius: where open nodes are tried
 _STEPS = 4  # programs from one point to a nearer one
 _BEYOND = 0.25, 0.45, 1.0, 4.0  # of the tolerance: how far beyond the nearest point others are tried
