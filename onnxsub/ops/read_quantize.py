@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxsub.ops.average import read_average_pool
+from onnxsub.ops.average import AveragePool, read_average_pool
 from onnxsub.ops.base import Array, Operator, Shape
 from onnxsub.ops.broadcast import only_variable, required
 from onnxsub.ops.combine import Sum
@@ -158,8 +158,14 @@ def read_qlinear_average(node: Node) -> tuple[Operator, ...]:
     x, target = Quantised(node, 0), f"{node.outputs[0]}:sum"
     kind = node.op_type.rpartition("QLinear")[2]
     inner = inner_node(node, kind, x.real, target, ())
-    read = read_average_pool if kind == "AveragePool" else read_global_average
-    return (*x.ops, *read(inner), *requantised(node, target, 3, 4))
+    pools = read_average_pool(inner) if kind == "AveragePool" else read_global_average(inner)
+    given = node.attributes
+    if given.get("ceil_mode", 0) and given.get("count_include_pad", 0):
+        for sliding in (op.sliding for op in pools if isinstance(op, AveragePool)):
+            declared = [int(p) for p in given.get("pads") or [0] * (2 * len(sliding.kernel))][len(sliding.kernel) :]
+            if any(a > b for a, b in zip(sliding.after, declared, strict=True)):
+                raise node.refuse("what ceil_mode adds, which onnxruntime counts with count_include_pad in this operator alone")
+    return (*x.ops, *pools, *requantised(node, target, 3, 4))
 
 
 class Quantised:

@@ -171,6 +171,21 @@ def test_refusals(reason: str) -> None:
     assert "\n" not in str(raised.value)
 
 
+def test_what_ceil_mode_adds_is_refused_where_onnxruntime_counts_it() -> None:
+    """A window of three columns of which one is there: AveragePool divides its sum by one, QLinearAveragePool by three."""
+
+    def pooled(width: int, **given: int) -> ModelProto:
+        return _integers(
+            "QLinearAveragePool", {}, ["q", "s", "z", "t", "u"], "com.microsoft", kernel_shape=[1, width], strides=[1, width],
+            ceil_mode=1, **given,
+        )  # fmt: skip
+
+    with pytest.raises(UnsupportedOperatorError, match="ceil_mode"):
+        lower(load_model(pooled(3, count_include_pad=1)))
+    assert lower(load_model(pooled(3))).classes == 30
+    assert lower(load_model(pooled(2, count_include_pad=1))).classes == 30  # four columns hold two windows of two
+
+
 def test_weights_that_are_dequantised_are_constants() -> None:
     constants = {"w": _int8((5, 6)), "s": np.array([0.1, 0.2, 0.3, 0.4, 0.5], F32), "z": np.arange(5).astype(np.int8)}
     nodes = [helper.make_node("DequantizeLinear", ["w", "s", "z"], ["v"], axis=0),
