@@ -23,7 +23,7 @@ from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.box.model import BoxModel
 from onnxsub.verifiers.bracket import Bracket
 
-__all__ = ["search_small", "worth_squares"]
+__all__ = ["program_of_node", "search_small", "worth_squares"]
 
 _UNITS = 200  # open ones, at most
 _PER_UNIT = 3  # as many times as many inputs as open units: among fewer, rows have too much in common
@@ -74,7 +74,7 @@ def _row(bracket: Bracket, found: tuple[BoxModel, Blocks], row: int, radius: flo
         return
 
     def program(lower: Tensor, upper: Tensor, budget: Budget) -> tuple[float, float]:
-        key = _searched(bracket, model, lower, upper, close(), budget)
+        key = program_of_node(bracket, model, lower, upper, close(), budget)
         return key, close()
 
     tree = WideTree(blocks, row, close(), nearer, program)
@@ -85,7 +85,7 @@ def _row(bracket: Bracket, found: tuple[BoxModel, Blocks], row: int, radius: flo
         bracket.claims.prove(row, tree.lower)
 
 
-def _searched(bracket: Bracket, model: ClauseModel, lower: Tensor, upper: Tensor, radius: float, budget: Budget) -> float:
+def program_of_node(bracket: Bracket, model: ClauseModel, lower: Tensor, upper: Tensor, radius: float, budget: Budget) -> float:
     """What linear programs prove of a node: no point of interest of it is nearer."""
     ends, at = {}, 0
     for op in model.local.network.activations:
