@@ -61,7 +61,8 @@ class Budget:
         if nodes is not None and nodes < 1:
             raise OptionError(f"--nodes {nodes} must be at least 1")
         self._whole = self  # the budget that this one is a part of: counts and stages are booked there
-        self._most_nodes: float = math.inf if nodes is None else nodes
+        self._most_nodes: float = math.inf if nodes is None else nodes  # the count at which it ends
+        self._given = self._most_nodes
         self._nodes = 0
         self.counted = nodes is not None and timeout is None
         self._started = time.perf_counter()
@@ -77,16 +78,22 @@ class Budget:
         """A budget of at most so many seconds of this one; nodes, stages and `stop` are those of the whole."""
         part = Budget(stop=self.stop)
         part._whole = self._whole
-        part._most_nodes = self._most_nodes
+        part._most_nodes, part._given = self._most_nodes, self._given
         part.counted = self.counted
         part.began = self.now
         part.deadline = min(self.deadline, part.began + max(seconds, 0.0))
         return part
 
-    def with_nodes(self, nodes: int) -> Budget:
-        """This budget, for so many nodes more at most."""
+    def with_nodes(self, nodes: int, *, asked: bool = False) -> Budget:
+        """This budget, for so many nodes more at most.
+
+        Args:
+            asked: whether it is a limit of the user, so that without a time limit its clock counts nodes.
+        """
         part = self.part(math.inf)
-        part._most_nodes = min(self._most_nodes, self.nodes + nodes)
+        part._most_nodes, part._given = min(self._most_nodes, self.nodes + nodes), nodes
+        part.counted = self.counted or (asked and not self.limited)
+        part.began = part.now
         return part
 
     @property
@@ -167,8 +174,9 @@ class Budget:
         where = f" in the stage {whole._cut!r}" if whole._cut is not None else ""
         if self.stop.is_set():
             return f"interrupted{where}"
-        if whole._nodes >= whole._most_nodes:
-            return f"the limit of {whole._most_nodes:,} nodes ended it{where}; give more (--nodes)"
+        for budget in (whole, self):
+            if whole._nodes >= budget._most_nodes:
+                return f"the limit of {budget._given:,} nodes ended it{where}; give more (--nodes)"
         return f"the time limit ended it{where}; give more time (--timeout)"
 
     @property

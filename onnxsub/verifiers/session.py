@@ -64,6 +64,11 @@ class Session:
             except SolverError as error:
                 self.trouble = str(error)
                 return _NOTHING
-        budget.count(solution.nodes)
+        if math.isfinite(nodes) and problem.binaries:
+            # a run that ended before its tree is one node; one that the limit ended has spent all it was given, in its root too
+            most = max(int(nodes), 1)
+            budget.count(most if solution.status is SolverStatus.NODE_LIMIT else max(solution.nodes, 1))
+        else:
+            budget.count(solution.nodes)
         self.runs += 1
         return solution

@@ -12,7 +12,7 @@ from scipy.optimize import brute
 import onnxsub
 from onnxsub.budget import Budget
 from onnxsub.errors import ContradictionError, InputError
-from onnxsub.metrics.local import LocalOptions, LocalVerdict, attack_local, extreme, extreme_local, make_property
+from onnxsub.metrics.local import LocalOptions, LocalVerdict, attack_local, decide_local, extreme, extreme_local, make_property
 from onnxsub.query import Query
 from tests.handmade import Net
 from tests.random_models import random_model
@@ -35,6 +35,18 @@ CASES = {
     "scr": {"eta": 0.5},
     "lr": {"lipschitz": 1.0},
 }
+
+
+@pytest.mark.parametrize("verifier", ["bab", "milp"])
+def test_a_limit_of_nodes_ends_a_decision(verifier: str, data_dir: Path) -> None:
+    """The limit of the options alone, and under a clock without one: neither the tree nor the root of a program goes on."""
+    with np.load(data_dir / "data" / "mnist.npz") as archive:
+        x0 = archive["x_test"][0].astype(np.float32) / np.float32(255)
+    query = onnxsub.make_query(data_dir / "nets" / "mnist-net_256x2.onnx", x0, threads=1)
+    prop, options = make_property("sr", 0.1, delta=2.0), LocalOptions(verifier=verifier, nodes=1)
+    found = [decide_local(query, prop, options, budget=budget) for budget in (None, Budget())]
+    assert {v.status for v in found} == {"undecided"}
+    assert all("the limit of 1 nodes ended it" in v.reason for v in found)
 
 
 @pytest.mark.parametrize("case", list(CASES))

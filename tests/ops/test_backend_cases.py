@@ -86,7 +86,7 @@ def _outcome(model: onnx.ModelProto, inputs: list[Array], outputs: list[Array], 
     if node.op_type == "Reshape" and len({math.prod(node.shapes[n]) for n in (node.inputs[0], node.outputs[0])}) > 1:
         return "no meaning at batch 1"
     if node.op_type == "ScatterND" and x.shape[0] != 1:
-        return "no meaning at batch 1"  # its indices count along the first axis: at batch 1 the same file writes into the one sample
+        return "no meaning at batch 1"  # its indices count along the first axis
     try:
         ops = READERS[node.op_type](node)
     except UnsupportedOperatorError as error:

@@ -143,6 +143,26 @@ def test_node_limit_keeps_the_bracket(solver: Solver) -> None:
     assert -1e-6 <= s.bound <= (INF if s.objective is None else s.objective)
 
 
+def test_a_node_limit_bounds_the_root_too(solver: Solver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each: a single pivot, two rounds of cuts at the root, a breath of Gurobi's own clock."""
+    monkeypatch.setattr(Problem, "most_iterations", lambda self, nodes: 1)
+    monkeypatch.setattr(Problem, "most_rounds", lambda self, nodes: 2)
+    monkeypatch.setattr(gurobi_module, "_WORK", 1e-6)
+    runs = [solver.solve(split(), SolverOptions(time_limit=60, nodes=50, threads=1)) for _ in range(2)]
+    assert runs[0].status is SolverStatus.NODE_LIMIT
+    assert runs[0].bound <= (INF if runs[0].objective is None else runs[0].objective)
+    assert (runs[0].status, runs[0].bound, runs[0].nodes) == (runs[1].status, runs[1].bound, runs[1].nodes)
+
+
+def test_rounds_of_cuts_at_the_root_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    solver = get_solver("highs")
+    free = solver.solve(split(), SolverOptions(nodes=50, threads=1))
+    monkeypatch.setattr(Problem, "most_rounds", lambda self, nodes: 2)
+    cut = solver.solve(split(), SolverOptions(nodes=50, threads=1))
+    assert free.nodes >= 50
+    assert (cut.status, cut.nodes) == (SolverStatus.NODE_LIMIT, 0)
+
+
 def test_event_stops_a_run(solver: Solver) -> None:
     stop = threading.Event()
     timer = threading.Timer(0.3, stop.set)

@@ -39,7 +39,8 @@ _WIDTH = 1e-3  # of the range of the value: what a bracket is brought to
 def decide(task: Task, query: Query) -> Done:
     """`proved`, `violated`, `undecided` or `misclassified`, by a verifier."""
     s = _settings(task)
-    return _verdict(query, decide_local(query, s.local, s.local_options(task.threads), budget=Budget(s.timeout)))
+    budget = Budget(s.timeout, nodes=s.nodes)
+    return _verdict(query, decide_local(query, s.local, s.local_options(task.threads), budget=budget))
 
 
 def resist(task: Task, query: Query) -> Done:
@@ -53,7 +54,7 @@ def resist(task: Task, query: Query) -> Done:
 def maximise(task: Task, query: Query) -> Done:
     """The extreme of the property's quantity over the ball, as a bracket, or the one end of it that an attack gives."""
     s = _settings(task)
-    budget = Budget(s.timeout)
+    budget = Budget(s.timeout, nodes=s.nodes)
     if s.approximate is not None:
         found = approximate_local(query, s.local, s.approximate, seed=s.seed, budget=budget)
     else:

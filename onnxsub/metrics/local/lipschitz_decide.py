@@ -79,7 +79,7 @@ def _shells(query: Query, prop: LipschitzRobustness, options: LocalOptions, budg
             bounds = compute_bounds(query.network, low, high, budget=budget)
             bound = lipschitz_bound(query.network, query.x0.astype(np.float64), low, high, bounds, budget=budget)
         except OutOfTime:
-            return False, None, _left(r, prop.eps, "the time limit ended it; give more (--timeout)")
+            return False, None, _left(r, prop.eps, budget.why)
         if bound <= most:
             return True, None, f"the Jacobian on a ball of radius {r:.3g}, and {shells} shells outside of it"
         if r <= _LEAST * prop.eps:

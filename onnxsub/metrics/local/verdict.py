@@ -64,8 +64,11 @@ class LocalOptions:
         return AttackOptions(seed=self.seed, threads=self.threads)
 
     def budget(self, whole: Budget | None = None) -> Budget:
-        """The clock of one decision: `timeout` as a part of what it belongs to."""
-        return (whole or Budget()).part(math.inf if self.timeout is None else self.timeout)
+        """The clock of one decision: `timeout` and `nodes` as a part of what it belongs to."""
+        if whole is None:
+            return Budget(self.timeout, nodes=self.nodes)
+        part = whole.part(math.inf if self.timeout is None else self.timeout)
+        return part if self.nodes is None else part.with_nodes(self.nodes, asked=True)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

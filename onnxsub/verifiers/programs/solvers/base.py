@@ -22,6 +22,9 @@ from onnxsub.verifiers.programs.solvers.interrupt import Abandoned
 __all__ = ["Capability", "Problem", "Solution", "Solver", "SolverOptions", "SolverStatus"]
 
 
+_WORK = 1e11  # of a root, per node of the limit: (coefficients of the rows)^2 for each of its rounds of cuts, about 4 s
+_PIVOTS = 4e9  # of a linear program, likewise: coefficients of the rows for each iteration of the simplex method
+
 _HUGE = 1e15  # beyond it the numbers of a solver have no digits left for the others
 
 
@@ -76,6 +79,19 @@ class Problem:
 
     def objective(self, x: Array) -> float:
         return float(self.c @ x) + self.offset
+
+    @property
+    def relaxed(self) -> Problem:
+        """The linear program that is left where no column has to be an integer."""
+        return replace(self, integer=np.zeros_like(self.integer))
+
+    def most_iterations(self, nodes: int) -> int:
+        """Iterations of the simplex method on the linear program that a limit of so many nodes admits."""
+        return min(max(int(nodes * _PIVOTS / max(self.A.nnz, 1)), 100), 2**31 - 1)
+
+    def most_rounds(self, nodes: int) -> int:
+        """Rounds of work at the root of the tree that a limit of so many nodes admits."""
+        return max(int(nodes * _WORK / max(self.A.nnz, 1) ** 2), 2)
 
     def limited(self, cutoff: float) -> Problem:
         """The problem with `objective <= cutoff` as a column bound (one cost) or as a row (several)."""
@@ -134,7 +150,8 @@ class SolverOptions:
 
     Attributes:
         time_limit: seconds; None for none.
-        nodes: nodes of the tree; None for no limit.
+        nodes: nodes of the tree; None for no limit. It also bounds the work at the root and on a linear program, by counts that do
+            not depend on the machine.
         threads: of the solver; None for its own default.
         seed: random seed.
         rel_gap, abs_gap: the run ends when `incumbent - bound` is within either; 0 turns one off.

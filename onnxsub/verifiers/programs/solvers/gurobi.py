@@ -39,6 +39,7 @@ STATUS: dict[str, SolverStatus | None] = {
 }
 """Every `GRB.Status`, by name."""
 
+_WORK = 4.0  # units of Gurobi's own deterministic clock, of about a second each, per node of a limit
 _SIZE_LIMIT = 10010
 _NO_LICENCE = 10009
 
@@ -115,6 +116,7 @@ class Gurobi(Solver):
             params["TimeLimit"] = max(float(options.time_limit), 0.0)
         if options.nodes is not None:
             params["NodeLimit"] = float(options.nodes)
+            params["WorkLimit"] = _WORK * options.nodes
         if options.stop_at is not None:
             params["BestObjStop"] = float(options.stop_at)
         for key, value in params.items():

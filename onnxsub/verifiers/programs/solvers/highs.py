@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
+import time
+from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar
 
@@ -62,6 +64,31 @@ _INTEGRALITY = 1e-6
 point (`test_no_point_is_lost_to_the_tolerance_of_integers`). A larger one only admits more; points are replayed anyway."""
 
 
+_FINAL = (SolverStatus.INFEASIBLE, SolverStatus.NODE_LIMIT, SolverStatus.TIME_LIMIT, SolverStatus.INTERRUPTED)
+"""Of the linear program of the root: with these the program with integers is not begun."""
+
+
+class _Root:
+    """Ends a run whose root takes too many rounds of work: HiGHS looks whether it is to stop twice in each round of cuts.
+
+    Attributes:
+        most: rounds that are allowed; 0: it does not count.
+        over: whether they are spent.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self.over = most, False
+        self._looks = 0
+
+    def look(self, event: Any) -> None:
+        """Told at each look."""
+        if event.data_out.mip_node_count <= 0:
+            self._looks += 1
+            self.over = self._looks > 2 * self.most
+        if self.over:
+            event.interrupt()
+
+
 @cache
 def _silent(highspy: Any) -> Any:
     class Silent(highspy.Highs):  # type: ignore[misc]
@@ -88,8 +115,22 @@ class Highs(Solver):
         return _silent(self.module())()
 
     def _run(self, problem: Problem, options: SolverOptions, stop: threading.Event) -> Solution:
+        root = _Root(0)
+        if options.nodes is not None and problem.binaries:
+            root = _Root(problem.most_rounds(options.nodes))
+            # HiGHS limits neither the linear program of the root nor the rounds of cuts there
+            began = time.perf_counter()
+            relaxed = self._run(problem.relaxed, replace(options, start=None, stop_at=None), stop)
+            if relaxed.status in _FINAL:
+                return relaxed
+            if options.time_limit is not None:
+                options = replace(options, time_limit=options.time_limit - (time.perf_counter() - began))
         highspy, h = self.module(), self.instance()
         self._configure(h, options)
+        if root.most:
+            h.cbMipInterrupt += root.look
+        elif options.nodes is not None:
+            h.setOptionValue("simplex_iteration_limit", problem.most_iterations(options.nodes))
         self._check(highspy, h.passModel(*_arrays(highspy, problem)), "the model was refused")
         if options.start is not None:
             start = highspy.HighsSolution()
@@ -109,6 +150,8 @@ class Highs(Solver):
         status = STATUS.get(name)
         if status is None:
             raise self._failed(h.modelStatusToString(h.getModelStatus()))
+        if status is SolverStatus.INTERRUPTED and root.over and not stop.is_set():
+            status = SolverStatus.NODE_LIMIT
         return _solution(h, problem, status, mip=bool(problem.binaries))
 
     def _configure(self, h: Any, options: SolverOptions) -> None:

@@ -56,7 +56,7 @@ class Scip(Solver):
         model = scip.Model()
         model.hideOutput()
         columns = _build(scip, model, problem)
-        self._configure(scip, model, options)
+        self._configure(scip, model, problem, options)
         if options.start is not None:
             partial = model.createPartialSol()
             for column, value in zip(columns, options.start, strict=True):
@@ -69,7 +69,7 @@ class Scip(Solver):
             raise self._failed(f"it ended with status {name}")
         return _solution(model, columns, problem, status)
 
-    def _configure(self, scip: Any, model: Any, options: SolverOptions) -> None:
+    def _configure(self, scip: Any, model: Any, problem: Problem, options: SolverOptions) -> None:
         values: dict[str, Any] = {
             "misc/catchctrlc": False,
             "randomization/randomseedshift": int(options.seed) % 2**31,
@@ -83,6 +83,7 @@ class Scip(Solver):
             values["limits/time"] = max(float(options.time_limit), 1e-3)
         if options.nodes is not None:
             values["limits/totalnodes"] = int(options.nodes)
+            values["lp/iterlim"] = values["lp/rootiterlim"] = problem.most_iterations(options.nodes)
         if options.stop_at is not None:
             values["limits/primal"] = float(options.stop_at)
         if options.threads is not None:
