@@ -96,6 +96,10 @@ class Lines:
         offset = torch.where(open_, -slope * lower, torch.zeros_like(lower))
         return Lines(slope, offset, torch.where(open_, alpha, on), open_)
 
+    def take(self, rows: Tensor) -> Lines:
+        """Those of some nodes."""
+        return Lines(self.slope[rows], self.offset[rows], self.low[rows], self.open[rows])
+
     def with_low(self, alpha: Tensor) -> Lines:
         """Other lower slopes."""
         return replace(self, low=torch.where(self.open, alpha, self.low))
@@ -130,6 +134,10 @@ class Evaluated:
     nu: Tensor
     lines: Lines
 
+    def take(self, rows: Tensor) -> Evaluated:
+        """Those of some nodes."""
+        value, w, k, q, nu = (t[rows] for t in (self.value, self.w, self.k, self.q, self.nu))
+        return Evaluated(value, w, k, q, nu, self.lines.take(rows))
 
 
 def attained(parts: Parts, layers: tuple[slice, ...], lines: Lines, q: Tensor, w: Tensor) -> Tensor:

@@ -79,8 +79,7 @@ def narrowed(ball: Ball, nodes: Nodes, found: Evaluated, slopes: Slopes) -> Node
     pieces = []
     for start in range(0, len(nodes), each):
         rows = torch.arange(start, min(start + each, len(nodes)))
-        few = Evaluated(found.value[rows], found.w[rows], found.k[rows], found.q[rows], found.nu[rows], found.lines)
-        pieces.append(_piece(ball, nodes.take(rows), few, slopes))
+        pieces.append(_piece(ball, nodes.take(rows), found.take(rows), slopes))
     return Nodes(*(torch.cat(parts) for parts in zip(*(p.parts for p in pieces), strict=True)))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -22,8 +21,7 @@ __all__ = ["DenseTree", "Found", "Program"]
 _AT_ONCE = 2**18  # numbers of a matrix of nodes by inputs: nodes that are split together
 _SLOPES = 60  # steps for the slopes of intervals
 _ROOT, _ROUNDS = 100, 3  # steps of a root, and rounds of intervals and such steps
-_STEPS = 10  # of a child
-_LOOK = 8
+_NARROWED, _STEPS = 2, 5  # rounds of intervals of a child, and steps after each of them
 _FEW = 3  # open units of a node that is a linear program's
 _TRIED = 16  # points of a step that are tried
 
@@ -136,21 +134,18 @@ class DenseTree:
 
     def _split(self, nodes: Nodes, values: Tensor) -> None:
         ball, scale = self._ball, self._scale
-        unit = choose(ball, nodes, evaluate(ball, nodes, scale), scale, _LOOK)
+        unit = choose(ball, nodes, evaluate(ball, nodes, scale))
         children, values = nodes.children(unit), values.repeat(2)
         self.nodes += len(children)
         found = evaluate(ball, children, scale)
-        left = torch.nonzero(~self._done(children, found.value))[:, 0]
-        if len(left) == 0:
-            return
-        children, values = children.take(left), values[left]
-        found = replace(found, value=found.value[left], w=found.w[left], k=found.k[left], q=found.q[left], nu=found.nu[left])
-        children = narrowed(ball, children, found, self._slopes)
-        left = torch.nonzero(~children.empty)[:, 0]
-        if len(left) == 0:
-            return
-        children, found = improve(ball, children.take(left), scale, _STEPS)
-        self._keep(children, torch.minimum(found.value, values[left]))
+        for _ in range(_NARROWED):
+            left = torch.nonzero(~self._done(children, found.value))[:, 0]
+            if len(left) == 0:
+                return
+            children, values = children.take(left), values[left]
+            children = narrowed(ball, children, found.take(left), self._slopes)
+            children, found = improve(ball, children, scale, _STEPS)
+        self._keep(children, torch.minimum(found.value, values))
         self._try(children.row, found.w.sign())
 
     def _try(self, row: Tensor, signs: Tensor) -> None:
