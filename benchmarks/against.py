@@ -61,9 +61,10 @@ def balls(folder: Path, share: float, count: int) -> Iterator[tuple[str, Path, P
 
 
 def mnistfc4(folder: Path) -> Iterator[tuple[str, Path, Path]]:
-    """The questions on `mnist-net_256x4`, unpacked, for not every tool reads `.gz`."""
+    """The questions on `mnist-net_256x4`, those with a published verdict first; unpacked, for not every tool reads `.gz`."""
     with (DATA / "gt" / "vnncomp2021_mnistfc_256x4.csv").open() as file:
-        names = [r["vnnlib"] for r in csv.DictReader(file)]
+        rows = sorted(csv.DictReader(file), key=lambda r: r["verdict"] not in ("sat", "unsat"))
+        names = [r["vnnlib"] for r in rows]
     for name in names:
         question = folder / name
         question.write_bytes(gzip.decompress((DATA / "vnnlib" / "mnistfc21" / f"{name}.gz").read_bytes()))

@@ -24,6 +24,7 @@ S = ints(1, 28, 28)
 A = np.abs(X)
 TWO = np.array(2, np.float32)
 
+REDUCED = ("L1", "L2", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
 CASES: list[tuple[str, list[Array], dict[str, Any]]] = [
     *((op, [X], {}) for op in ("Abs", "Ceil", "Exp", "Floor", "Neg", "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Tanh")),
     *((op, [A], {}) for op in ("Log", "Sqrt", "Flatten", "Identity", "Transpose")),
@@ -80,11 +81,11 @@ CASES: list[tuple[str, list[Array], dict[str, Any]]] = [
     ("Pow", [A, TWO], {}),
     ("Range", [np.array(0), np.array(5), np.array(2)], {}),
     ("Range", [np.array(3.0, np.float32), np.array(0, np.float32), np.array(-1, np.float32)], {}),
-    *((f"Reduce{op}", [X], kw) for op in ("L2", "Max", "Mean", "Min", "Prod", "Sum") for kw in ({}, {"keepdims": 0})),
-    *((f"Reduce{op}", [X], {"axes": [1], "keepdims": k}) for op in ("L2", "Max", "Mean", "Min", "Prod", "Sum") for k in (0, 1)),
-    *((f"Reduce{op}", [X, ints(-1)], {}) for op in ("L2", "Max", "Mean", "Min", "Prod", "Sum")),
+    *((f"Reduce{op}", [X], kw) for op in REDUCED for kw in ({}, {"keepdims": 0})),
+    *((f"Reduce{op}", [X], {"axes": [1], "keepdims": k}) for op in REDUCED for k in (0, 1)),
+    *((f"Reduce{op}", [X, ints(-1)], {}) for op in REDUCED),
     ("ReduceProd", [S], {"axes": [0], "keepdims": 0}),
-    ("ReduceSum", [X, ints()], {"noop_with_empty_axes": 1}),
+    *((f"Reduce{op}", [X, ints()], {"noop_with_empty_axes": 1}) for op in ("Sum", "L1", "SumSquare")),
     ("Reshape", [X, ints(0, -1)], {}),
     ("Reshape", [X, ints(2, 6)], {}),
     ("Reshape", [X, ints(-1, 1, 2)], {"allowzero": 1}),

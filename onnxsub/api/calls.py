@@ -25,7 +25,6 @@ from onnxsub.errors import InputError
 from onnxsub.model import save_model
 from onnxsub.ops.base import Array
 from onnxsub.passes.attack import AttackOptions, AttackResult
-from onnxsub.properties import load_property
 from onnxsub.pruning.result import PruneOptions, PruneResult
 from onnxsub.query import Query
 from onnxsub.verifiers.distance import DistanceOptions
@@ -238,10 +237,9 @@ def _decided(
     if isinstance(model, Query) or eps is not None or set(asked) - {"output", "input_shape"}:
         raise InputError("a property says inputs and classes itself; give model and property alone")
     read = any_model(model, x, replace(build(AskedOptions, asked).reading, sigmoids=True))
-    question = load_property(os.fspath(path), read)
     with telling(progress) as teller:
         tell = None if teller is None else teller.share()
-        return decide_property(read, question, options, tell=None if tell is None else lambda text: tell(0.0, text))
+        return decide_property(read, os.fspath(path), options, tell=None if tell is None else lambda text: tell(0.0, text))
 
 
 def _bracket(teller: Teller, query: Query, part: int) -> Any:

@@ -39,14 +39,12 @@ def verify_property(
         InputError: a file cannot be used, with line and column where the property is wrong.
     """
     check_writable(output, WITNESS_FILES)
-    from onnxsub.properties import load_property
     from onnxsub.verifiers.property import decide_property
 
-    question = load_property(property_path, model)
     for note in model.notes:
         out.note(note)
     with out.progress() as report:
-        result = decide_property(model, question, options, tell=lambda text: report(0.0, text))
+        result = decide_property(model, property_path, options, tell=lambda text: report(0.0, text))
     witness = result.witness if result.witness is not None and result.witness.confirmed else None
     if output is not None and witness is None:
         out.note(f"there is no confirmed witness, so {output!r} was not written")
@@ -64,11 +62,12 @@ def verify_property(
 
 
 def _rows(result: VerifyResult, path: str, written: str | None) -> list[tuple[str, str]]:
-    question = result.question
-    assert question is not None
-    boxes = "1 box" if len(question.cases) == 1 else f"{len(question.cases)} boxes"
+    question, what = result.question, path
+    if question is not None:
+        boxes = "1 box" if len(question.cases) == 1 else f"{len(question.cases)} boxes"
+        what = f"{path}, VNN-LIB {question.version}, {boxes}, {question.clauses} clauses"
     rows = [
-        ("property", f"{path}, VNN-LIB {question.version}, {boxes}, {question.clauses} clauses"),
+        ("property", what),
         ("answer", f"{result.status} ({result.vnncomp})"),
         ("reason", result.reason),
     ]

@@ -23,18 +23,16 @@ def run_instance(model_path: str, property_path: str, results: str, timeout: flo
 
     try:
         from onnxsub.model import load_model
-        from onnxsub.properties import load_property
         from onnxsub.reading import Reading
         from onnxsub.verifiers.options import Limits
         from onnxsub.verifiers.property import decide_property
         from onnxsub.verifiers.verify import VerifyOptions
 
         model = load_model(model_path, Reading(sigmoids=True))
-        question = load_property(property_path, model)
         left = timeout - (time.perf_counter() - _STARTED) - min(_MARGIN, timeout / 10)
         text = "timeout\n"
         if left > 0:
-            text = decide_property(model, question, VerifyOptions(Limits(timeout=left))).vnncomp_text()
+            text = decide_property(model, property_path, VerifyOptions(Limits(timeout=left))).vnncomp_text()
     except (OnnxsubError, MemoryError) as error:
         print(f"onnxsub: {' '.join(str(error).split()) or 'not enough memory'}", file=sys.stderr)
         write_atomic(results, b"error\n")

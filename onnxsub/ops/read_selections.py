@@ -153,7 +153,7 @@ def read_scatter_nd(node: Node) -> tuple[Operator, ...]:
 def _replaced(node: Node, places: Array) -> tuple[Operator, ...]:
     """The elements number `places` of the first input replaced by those of the third one, or combined with them."""
     reduction = str(node.attributes.get("reduction", "none"))
-    if reduction != "none":
+    if reduction != "none" and places.size:
         return reduced(node, places, reduction)
     if len(np.unique(places)) != places.size:
         raise node.refuse("a place is written twice")
@@ -165,6 +165,8 @@ def _replaced(node: Node, places: Array) -> tuple[Operator, ...]:
     before: tuple[Operator, ...] = ()
     names: list[str] = []
     for number, place in ((0, ~written), (2, written)):
+        if number == 2 and not places.size:
+            continue
         name, value = node.inputs[number], node.constant(number)
         if value is not None:
             values = np.asarray(value, dtype=np.float64).reshape(-1)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from onnxsub.properties.formula import Constraint, Formula, Variables
-from onnxsub.properties.property import Case, Clause
+from onnxsub.properties.property import Case, Clause, Picked, Table
 from onnxsub.properties.sexpr import Source, Tree
 
 __all__ = ["assemble"]
@@ -53,10 +53,14 @@ def assemble(
         raise _error(source, empty, name_of) from None
     branches = formula.product(choices, declared) if choices else [[]]
     formula.check_rows(len(branches) * len(rows), declared)
-    cases: dict[bytes, tuple[np.ndarray, np.ndarray, list[Clause]]] = {}
+    # every row is stored once; clauses hold numbers
+    table: dict[int, tuple[int, Constraint]] = {}
+    shared = [_number(table, c) for c in rows]
+    cases: dict[bytes, tuple[np.ndarray, np.ndarray, list[list[int]]]] = {}
     last: _EmptyBoxError | None = None
     base_arrays = np.array(base[0]), np.array(base[1])
-    for branch in branches:
+    for i, branch in enumerate(branches):
+        source.look(i)
         bounds = [c for c in branch if min(c.coefficients) < n]
         lower, upper = base_arrays
         if bounds:
@@ -68,15 +72,25 @@ def assemble(
                 continue
             lower, upper = np.array(box[0]), np.array(box[1])
         _check_bounded(source, lower, upper, bounds[0].token if bounds else declared, name_of)
-        own = rows + [c for c in branch if min(c.coefficients) >= n]
+        own = shared + [_number(table, c) for c in branch if min(c.coefficients) >= n]
         if not own:
             raise source.error(declared, "no assertion constrains an output; such a property holds for every input of the box")
         key = lower.tobytes() + upper.tobytes()
-        cases.setdefault(key, (lower, upper, []))[2].append(_clause(own, variables))
+        cases.setdefault(key, (lower, upper, []))[2].append(own)
     if not cases:
         assert last is not None
         raise _error(source, last, name_of)
-    return tuple(Case(lower, upper, tuple(clauses)) for lower, upper, clauses in cases.values())
+    stored = _table([constraint for _, constraint in table.values()], variables)
+
+    def picked(members: list[int]) -> Clause:
+        return Picked(stored, np.array(list(dict.fromkeys(members)), dtype=np.int32))
+
+    return tuple(Case(lower, upper, tuple(map(picked, clauses))) for lower, upper, clauses in cases.values())
+
+
+def _number(table: dict[int, tuple[int, Constraint]], constraint: Constraint) -> int:
+    """The number of a constraint in the table, which it joins."""
+    return table.setdefault(id(constraint), (len(table), constraint))[0]
 
 
 def _tightest(rows: list[Constraint]) -> list[Constraint]:
@@ -121,10 +135,10 @@ def _error(source: Source, empty: _EmptyBoxError, name_of: dict[int, str]) -> Ex
     )
 
 
-def _clause(constraints: list[Constraint], variables: Variables) -> Clause:
+def _table(constraints: list[Constraint], variables: Variables) -> Table:
     matrix = np.zeros((len(constraints), variables.outputs))
     for row, constraint in zip(matrix, constraints, strict=True):
         for v, c in constraint.coefficients.items():
             row[v - variables.inputs] = c
     bound = np.array([c.bound for c in constraints]) + 0.0
-    return Clause(matrix, bound, np.array([c.strict for c in constraints], dtype=bool))
+    return Table(matrix, bound, np.array([c.strict for c in constraints], dtype=bool))

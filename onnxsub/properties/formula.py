@@ -60,6 +60,7 @@ class Formula:
         self._source = source
         self._tokens = source.tokens
         self._variables = variables
+        self._looks = 0
 
     def conjunctions(self, tree: Tree) -> list[list[Constraint]]:
         """The disjunctive normal form: a list of conjunctions.
@@ -91,7 +92,11 @@ class Formula:
             raise self._source.error(token, f"the property has more than {_CLAUSES} cases; split it into several files")
         count = math.prod(len(p) for p in parts)
         self.check_rows(sum(count // max(len(p), 1) * sum(map(len, p)) for p in parts), token)
-        return [list(itertools.chain.from_iterable(choice)) for choice in itertools.product(*parts)]
+        found = []
+        for i, choice in enumerate(itertools.product(*parts)):
+            self._source.look(i)
+            found.append(list(itertools.chain.from_iterable(choice)))
+        return found
 
     def together(self, trees: list[Tree]) -> list[Tree]:
         """Assertions, an `(and ...)` among them taken apart: what is said of every case then stands by itself."""
@@ -136,6 +141,8 @@ class Formula:
 
     def _comparison(self, tree: list[Tree], name: str) -> list[Constraint]:
         """`(<= a b)`, or the chain `(<= a b c)` of SMT-LIB."""
+        self._looks += 1
+        self._source.look(self._looks)
         head = tree[1]
         assert isinstance(head, int)
         if len(tree) < 4:

@@ -7,6 +7,7 @@ import os
 import zlib
 from pathlib import Path
 
+from onnxsub.budget import Budget
 from onnxsub.errors import InputError
 from onnxsub.limits import check_regular, limits
 from onnxsub.model import Model
@@ -19,24 +20,24 @@ from onnxsub.properties.vnnlib2 import read_version_2
 __all__ = ["load_property", "parse_property"]
 
 
-
-def load_property(path: str | os.PathLike[str], model: Model | None = None) -> Property:
+def load_property(path: str | os.PathLike[str], model: Model | None = None, *, budget: Budget | None = None) -> Property:
     """The property of a file; with a model, sizes and head are checked against it.
 
     Raises:
         InputError: the file cannot be read, is not VNN-LIB, uses what is not supported, or does not fit the model. Messages
             about the text begin with `file:line:column`.
+        OutOfTime: the budget ended before it was read.
     """
     shown = os.fspath(path)
-    found = parse_property(_read(Path(path)), shown)
+    found = parse_property(_read(Path(path)), shown, budget)
     if model is not None:
         check_fits(found, model)
     return found
 
 
-def parse_property(text: str, where: str = "property") -> Property:
-    """The property of a text; `where` is what messages call it. Raises InputError as `load_property` does."""
-    source = Source(text, where)
+def parse_property(text: str, where: str = "property", budget: Budget | None = None) -> Property:
+    """The property of a text; `where` is what messages call it. Raises as `load_property` does."""
+    source = Source(text, where, budget)
     commands = parse(source)
     if not commands:
         raise source.error(0, "there is no command in it; give a VNN-LIB property")

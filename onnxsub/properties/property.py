@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnxsub.ops.base import Array, Shape
 
-__all__ = ["Case", "Clause", "Property"]
+__all__ = ["Case", "Clause", "Picked", "Property", "Table", "tabled"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,48 @@ class Clause:
         """Whether `y` satisfies every row. NaN satisfies none."""
         margins = self.margins(y)
         return bool(np.where(self.strict, margins > 0, margins >= 0).all())
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows that clauses pick from: `A` `(rows, outputs)`, `b` `(rows,)`, `strict` `(rows,)`."""
+
+    A: Array
+    b: Array
+    strict: Array
+
+
+class Picked(Clause):
+    """A clause that holds the numbers of its rows in a table, so that rows of many clauses are stored once."""
+
+    def __init__(self, table: Table, members: Array) -> None:
+        object.__setattr__(self, "table", table)
+        object.__setattr__(self, "members", members)
+
+    table: Table
+    members: Array
+
+    @property
+    def A(self) -> Array:  # noqa: N802 - the matrix's name
+        return np.asarray(self.table.A[self.members])
+
+    @property
+    def b(self) -> Array:
+        return np.asarray(self.table.b[self.members])
+
+    @property
+    def strict(self) -> Array:
+        return np.asarray(self.table.strict[self.members])
+
+
+def tabled(clauses: Sequence[Clause]) -> tuple[Table, list[Array]]:
+    """The rows of some clauses, and the numbers of each one's rows; rows that are stored once stay so."""
+    first = clauses[0]
+    if isinstance(first, Picked) and all(isinstance(c, Picked) and c.table is first.table for c in clauses):
+        return first.table, [c.members for c in clauses if isinstance(c, Picked)]
+    table = Table(*(np.concatenate([getattr(c, name) for c in clauses]) for name in ("A", "b", "strict")))
+    ends = np.cumsum([len(c.b) for c in clauses])
+    return table, np.split(np.arange(len(table.b)), ends[:-1])
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.ops.dense import Dense
 from onnxsub.ops.movement import flatten
-from onnxsub.properties.property import Clause
+from onnxsub.properties.property import Clause, tabled
 
 __all__ = ["RowSet", "as_margin_network", "row_set", "weakest"]
 
@@ -31,19 +32,20 @@ class RowSet:
 
 def row_set(clauses: tuple[Clause, ...]) -> RowSet:
     """The rows of `clauses`, each different one once (whether a row is strict makes no difference here)."""
+    table, members = tabled(clauses)
+    rows, first, place = np.unique(np.concatenate(members), return_index=True, return_inverse=True)
+    order = np.argsort(first)
     number: dict[bytes, int] = {}
-    matrix, bound, members = [], [], []
-    for clause in clauses:
-        own = []
-        for a, b in zip(clause.A, clause.b, strict=True):
-            key = a.tobytes() + b.tobytes()
-            if key not in number:
-                number[key] = len(number)
-                matrix.append(a)
-                bound.append(float(b))
-            own.append(number[key])
-        members.append(tuple(dict.fromkeys(own)))
-    return RowSet(np.array(matrix), np.array(bound), tuple(members))
+    kept, numbers = [], np.empty(len(rows), dtype=np.int64)
+    for at, row in zip(order.tolist(), rows[order].tolist(), strict=True):
+        key = table.A[row].tobytes() + table.b[row].tobytes()
+        if key not in number:
+            number[key] = len(number)
+            kept.append(row)
+        numbers[at] = number[key]
+    flat, ends = numbers[place].tolist(), np.cumsum([0, *map(len, members)]).tolist()
+    own = tuple(tuple(dict.fromkeys(flat[a:b])) for a, b in itertools.pairwise(ends))
+    return RowSet(table.A[kept], table.b[kept], own)
 
 
 def weakest(rows: RowSet) -> tuple[int, ...]:
@@ -52,26 +54,30 @@ def weakest(rows: RowSet) -> tuple[int, ...]:
     Clauses over the same directions A differ in b only, and `A y <= b` implies `A y <= b'` for `b <= b'`. Of these the largest b
     stands for all that it dominates. The cost is linear in the number of clauses, but for directions with several rows.
     """
-    found = list(range(len(rows.clauses)))
-    groups: dict[tuple[bytes, ...], list[int]] = {}
-    ends: list[dict[bytes, float]] = []
+    found = np.arange(len(rows.clauses))
+    names: dict[bytes, int] = {}
+    direction = np.array([names.setdefault(a.tobytes(), len(names)) for a in rows.A])
+    groups: dict[bytes, tuple[list[int], list[Array]]] = {}
     for k, members in enumerate(rows.clauses):
-        own: dict[bytes, float] = {}
-        for r in members:
-            key = rows.A[r].tobytes()
-            own[key] = min(own.get(key, np.inf), float(rows.b[r]))
-        ends.append(own)
-        groups.setdefault(tuple(sorted(own)), []).append(k)
-    for key, group in groups.items():
-        leaders: list[int] = []
-        for k in sorted(group, key=lambda k: -sum(ends[k].values())):
-            above = (j for j in leaders[:_LEADERS] if all(ends[j][a] >= ends[k][a] for a in key))
-            leader = next(above, None)
-            if leader is None:
-                leaders.append(k)
-            else:
-                found[k] = leader
-    return tuple(found)
+        at = np.array(members)
+        if len(at) > 1:
+            at = at[np.lexsort((rows.b[at], direction[at]))]  # of each direction the smallest end first
+            at = at[np.append(True, np.diff(direction[at]) != 0)]
+        numbers, ends = groups.setdefault(direction[at].tobytes(), ([], []))
+        numbers.append(k)
+        ends.append(rows.b[at])
+    for numbers, ends in groups.values():
+        b, left = np.array(ends), np.array(numbers)
+        order = np.argsort(-b.sum(1), kind="stable")
+        b, left = b[order], left[order]
+        for _ in range(_LEADERS):
+            if not len(left):
+                break
+            below = (b <= b[0]).all(1)
+            below[0] = True  # an end that is no number is below nothing
+            found[left[below]] = left[0]
+            b, left = b[~below], left[~below]
+    return tuple(found.tolist())
 
 
 _LEADERS = 16  # clauses of one group that a clause is compared with: one is enough where there is a single row

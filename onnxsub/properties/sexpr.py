@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
+from onnxsub.budget import Budget
 from onnxsub.errors import InputError
 from onnxsub.limits import limits
 
@@ -21,14 +22,21 @@ Tree: TypeAlias = "int | list[Tree]"
 _TOKENS = re.compile(r';[^\n]*|"[^"\n]*"|[()]|[A-Za-z]\w*[ \t]*\[[^\]()\n]*\]|[^\s()\[\];"]+|\S')
 """Comments, strings, parentheses, names and numbers (a tensor element `X[0, 3]` is one token), and whatever else there is."""
 _DEPTH = 200
+_LOOK = 1024  # steps between two looks at the budget
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A text and what messages call it."""
+    """A text, what messages call it, and the clock of whoever reads it."""
 
     text: str
     where: str
+    budget: Budget | None = None
+
+    def look(self, count: int) -> None:
+        """Raises OutOfTime where the budget ended; told how often it was called, it looks now and then."""
+        if self.budget is not None and count % _LOOK == 0:
+            self.budget.check()
 
     @cached_property
     def tokens(self) -> list[str]:
@@ -40,6 +48,7 @@ class Source:
             if token[0] == ";":
                 continue
             found.append(token)
+            self.look(len(found))
             if len(token) > allowed.digits or len(found) > allowed.tokens:
                 allowed.check("digits", len(token), f"{self.where}: characters of the token {token[:20]!r}...")
                 allowed.check("tokens", len(found), f"{self.where}: tokens")
@@ -67,6 +76,7 @@ def parse(source: Source) -> list[list[Tree]]:
     stack: list[list[Tree]] = [top]
     current = top
     for i, token in enumerate(source.tokens):
+        source.look(i)
         if token == "(":
             new: list[Tree] = [i]
             current.append(new)

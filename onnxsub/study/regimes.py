@@ -128,19 +128,22 @@ def study_regimes(data: ImageSet, options: RegimesOptions, folder: Path, *, prog
     files = {"train_sha256": data.train.sha256, "test_sha256": data.test.sha256}
     steps = Steps(folder, {**asdict(options), "data": data.name, **files, "marabou": None, "marabou_images": None})
     found: list[dict[str, Any]] = []
+    interrupted = False
     try:
         _all_networks(steps, data, options, found, progress)
     except KeyboardInterrupt:
-        return RegimesResult(data.name, options, tuple(found), interrupted=True)
-    return RegimesResult(data.name, options, tuple(found))
+        interrupted = True
+    found.sort(key=lambda record: (options.architectures.index(record["architecture"]), options.regimes.index(record["regime"])))
+    return RegimesResult(data.name, options, tuple(found), interrupted)
 
 
 def _all_networks(
     steps: Steps, data: ImageSet, options: RegimesOptions, found: list[dict[str, Any]], progress: Report | None
 ) -> None:
-    """Appends the record of every network; the last one is a part where something interrupts."""
+    """Appends the record of every network, those that are decided on first; the last one is a part after an interruption."""
     assert data.test is not None  # `study_regimes` has looked
     todo = [(arch, regime) for arch in options.architectures for regime in options.regimes]
+    todo.sort(key=lambda pair: not (pair[0] == options.architectures[-1] and pair[1] in options.decided))
     for i, (arch, regime) in enumerate(todo):
         name = model_name(options.recipe_of(data.name, arch, regime))
 

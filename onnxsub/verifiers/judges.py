@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxsub.instance import Instance
 from onnxsub.ops.base import Array
-from onnxsub.properties.property import Case
+from onnxsub.properties.property import Case, tabled
 from onnxsub.query import worst_margin
 from onnxsub.runtime import Runtime
 from onnxsub.verifiers.witness import Witness, ball_float32, inside_float32
@@ -57,6 +57,9 @@ class BallJudge:
         return self.judge(points[int(np.nan_to_num(self.margins(points)[0], nan=-math.inf).argmax())])
 
 
+_ENTRIES = 2**22  # margins that are worked out at once
+
+
 class CaseJudge:
     """Replays points of one case of a property on the file.
 
@@ -70,10 +73,17 @@ class CaseJudge:
         self._number = number
         self._dtype, self._whole = runtime.model.input_dtype, runtime.model.whole
         self.lower, self.upper = inside_float32(case.lower, case.upper, self._dtype, whole=self._whole)
-        self._rows = np.concatenate([c.A for c in case.clauses])
-        self._ends = np.concatenate([c.b for c in case.clauses])
-        self._strict = np.concatenate([c.strict for c in case.clauses])
-        self._first = np.cumsum([0, *(len(c.b) for c in case.clauses)])[:-1]
+        table, members = tabled(case.clauses)
+        used, flat = np.unique(np.concatenate(members), return_inverse=True)
+        self._rows, self._ends, self._strict = table.A[used], table.b[used], table.strict[used]
+        first = np.cumsum([0, *map(len, members)])[:-1]
+        # rows of all clauses are looked at once, not per clause
+        once = np.unique(np.repeat(np.arange(len(members)), [len(m) for m in members]) * len(used) + flat)
+        everywhere = (np.bincount(once % len(used)) == len(members)) & (len(members) > 1)
+        everywhere[flat[first]] = False  # no clause is left without a row
+        own = ~everywhere[flat]
+        self._everywhere, self._own = np.flatnonzero(everywhere), flat[own]
+        self._first = np.cumsum(own)[first] - 1
 
     def _fed(self, x: Array) -> Array:
         with np.errstate(over="ignore"):
@@ -83,11 +93,21 @@ class CaseJudge:
 
     def _least(self, y: Array) -> tuple[Array, Array]:
         """The smallest row of every clause and whether the clause holds, `(N, clauses)`; NaN holds nothing."""
+        block = max(1, _ENTRIES // (len(self._own) + len(self._ends)))
+        parts = [self._least_of(y[i : i + block]) for i in range(0, len(y), block)]
+        least, holds = zip(*parts, strict=True)
+        return np.concatenate(least), np.concatenate(holds)
+
+    def _least_of(self, y: Array) -> tuple[Array, Array]:
         with np.errstate(invalid="ignore", over="ignore"):
             margins = self._ends - np.asarray(y, dtype=np.float64) @ self._rows.T
             holds = np.where(self._strict, margins > 0, margins >= 0)
-        least = np.minimum.reduceat(margins, self._first, axis=1)
-        return least, np.logical_and.reduceat(holds, self._first, axis=1)
+        least = np.minimum.reduceat(margins[:, self._own], self._first, axis=1)
+        held = np.logical_and.reduceat(holds[:, self._own], self._first, axis=1)
+        if len(self._everywhere):
+            least = np.minimum(least, margins[:, self._everywhere].min(1, keepdims=True))
+            held &= holds[:, self._everywhere].all(1, keepdims=True)
+        return least, held
 
     def margins(self, points: Array) -> tuple[Array, Array]:
         """The largest over the clauses of the smallest row, and that clause, for points anywhere, `(N, *input_shape)`."""

@@ -11,7 +11,7 @@ import pytest
 
 from onnxsub.errors import InputError
 from onnxsub.study import regimes as study
-from onnxsub.study.regimes import RegimesOptions, study_regimes
+from onnxsub.study.regimes import RegimesOptions, RegimesResult, study_regimes
 from onnxsub.study.regimes_report import tables, write_report
 from onnxsub.zoo.images import ImageSet
 from tests.cli.conftest import Run
@@ -80,6 +80,18 @@ def test_an_interruption_hands_out_what_there_is(tmp_path: Path) -> None:
     assert [row[1] != "" for row in accuracy.cells] == [True, False, False]
     assert (len(security.cells), len(satisfied.cells)) == (1, 2)
     assert not study_regimes(DATA, tiny, tmp_path / "s").interrupted
+
+
+def test_published_figures_stand_beside_those_of_their_images() -> None:
+    options = RegimesOptions(radii=(0.05, 0.1, 0.2))
+    secure = {prop: [0.5, 0.25, 0.125] for prop in study.PROPERTIES}
+    record = {"architecture": "fc100", "regime": "adversarial", "accuracy": 0.8047, "attacked_images": 9, "secure": secure}
+    accuracy, security = tables(RegimesResult("fashion-mnist", options, (record,)))
+    assert accuracy.heads == ("regime", "fc100", "apart", "fc30", "apart", "published")
+    assert accuracy.cells[1] == ("adversarial", "80.5", "-4.6", "", "", "85.1")
+    assert security.heads[-3:] == ("cr at 0.05", "cr at 0.2", "sr at 0.2")
+    assert security.cells == (("adversarial", *["25.0"] * 4, "50.0", "12.5", "12.5"),)
+    assert tables(RegimesResult("gtsrb", options, (record,)))[0].cells[1] == ("adversarial", "80.5", "")
 
 
 def test_a_contradiction_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
