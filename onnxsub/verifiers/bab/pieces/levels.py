@@ -29,6 +29,7 @@ __all__ = ["At", "Level", "Scaled"]
 _NONE = -1e9  # theta of no element
 _LOOPS = "onnxsub.verifiers.bab.pieces.compiled"
 _FAR = -16.0  # of the temperature below the best one: choices that pull at nothing
+_PASSES = 8  # that torch takes over the elements of all groups
 _LEAST = 1e-9  # of an interval's middle: half of the narrowest one
 
 
@@ -209,7 +210,7 @@ class Level:
 
     def _heights(self, R: Tensor, s: Tensor, groups: Tensor) -> Tensor:
         """`(N, G, K)`, -inf where a choice is left out."""
-        loops = compiled(s, len(s) * self._W.numel(), _LOOPS)
+        loops = compiled(s, _PASSES * len(s) * self._W.numel(), _LOOPS)
         if loops is None:
             found = (R.transpose(0, 1) @ self._b + self._apart(R, s).abs().sum(3)).transpose(0, 1)
             return found.masked_fill(~groups, -math.inf)
@@ -221,7 +222,7 @@ class Level:
     def _pulls(self, at: At, z: Tensor) -> tuple[Tensor, Tensor]:
         """How the choices pull at the slopes `(N, G, S)`, and what they give each member if it is read, `(N, G, M)`."""
         G, M, K, S = self._W.shape
-        loops = compiled(z, len(z) * self._W.numel(), _LOOPS)
+        loops = compiled(z, _PASSES * len(z) * self._W.numel(), _LOOPS)
         if loops is None:
             each = z.transpose(0, 1)[..., None] * self._apart(at.R, at.s).sign()
             inner = each.reshape(G, len(z), K * S) @ self._W.reshape(G, M, K * S).transpose(1, 2)

@@ -60,6 +60,7 @@ class Region:
         self._ends = ends[self._free] + 1.0
         self._same = not row.depths.any() and not self._ordered
         self._program: WarmProgram | None = None
+        self._whole, self._built_for = np.zeros(0), dict[int, int]()
 
     def nearest(self, chosen: Sequence[int], most: float) -> Nearest:
         """The nearest point within `most` with one element of every rising unit."""
@@ -130,14 +131,17 @@ class Region:
 
     def _largest(self, picked: dict[int, int], radius: float) -> tuple[Array, Array] | None:
         """Multipliers and a point at which the concave row is largest within a radius."""
-        units, whole = self._expressed(picked)
+        if self._program is None or picked != self._built_for:
+            units, self._whole = self._expressed(picked)
+            self._built_for = picked
+            if self._program is None or not self._same:
+                self._program = self._built(units, picked, self._whole)
+            else:
+                self._program.costs(-self._whole[:-1])
         program, n = self._program, len(self._row.a)
-        if program is None or not self._same:
-            program = self._program = self._built(units, picked, whole)
         if not program.able:
             return None
         low, high = self._row.within(radius)
-        program.costs(-whole[:-1])
         program.highs.changeColsBounds(n, np.arange(n, dtype=np.int32), low, np.maximum(low, high))
         if not program.run(_SECONDS, self._budget) or program.status != "kOptimal":
             return None
