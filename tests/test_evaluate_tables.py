@@ -25,8 +25,8 @@ from onnxsub.evaluate.settings import Settings
 from onnxsub.evaluate.spread import spreads
 from onnxsub.evaluate.tables import results_of, write_results
 from onnxsub.results import dumps
+from tests.evaluate.test_run import InProcess
 from tests.evaluate_tools import make_files
-from tests.test_evaluate_run import InProcess
 from tests.test_report import ROW
 
 

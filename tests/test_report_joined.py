@@ -28,10 +28,10 @@ from onnxsub.metrics.adversarial_result import AdversarialResult
 from onnxsub.metrics.margin import MarginOptions
 from onnxsub.report.joined_tables import Member, against_table, changed_table, members_table
 from onnxsub.verifiers.options import Limits
+from tests.evaluate.test_run import InProcess
 from tests.evaluate_tools import make_files
 from tests.report_tools import ROW_LIKE, Recorder, check_layout
 from tests.robustness_tools import Here, Invented, many, plan_of
-from tests.test_evaluate_run import InProcess
 
 
 @pytest.fixture(scope="module")

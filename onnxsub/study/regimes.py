@@ -140,10 +140,10 @@ def study_regimes(data: ImageSet, options: RegimesOptions, folder: Path, *, prog
 def _all_networks(
     steps: Steps, data: ImageSet, options: RegimesOptions, found: list[dict[str, Any]], progress: Report | None
 ) -> None:
-    """Appends the record of every network, those of a regime that is decided on first; the last is a part after an interruption."""
+    """Appends the record of every network, those that are decided on first; the last one is a part after an interruption."""
     assert data.test is not None  # `study_regimes` has looked
-    regimes = sorted(options.regimes, key=lambda regime: regime not in options.decided)
-    todo = [(arch, regime) for regime in regimes for arch in options.architectures]
+    todo = [(arch, regime) for arch in options.architectures for regime in options.regimes]
+    todo.sort(key=lambda pair: not (pair[0] == options.architectures[-1] and pair[1] in options.decided))
     for i, (arch, regime) in enumerate(todo):
         name = model_name(options.recipe_of(data.name, arch, regime))
 

@@ -109,13 +109,13 @@ def test_programs_end_nodes_or_leave_them_open(proved: float) -> None:
 
 def test_distances_are_those_of_the_milp(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
-    row = small._row
+    row = small.search_row
 
-    def seen(bracket: Bracket, *args: Any) -> None:
-        row(bracket, *args)
+    def seen(bracket: Bracket, *args: Any, **named: Any) -> None:
+        row(bracket, *args, **named)
         asked.append(bracket.lower)
 
-    monkeypatch.setattr(small, "_row", seen)
+    monkeypatch.setattr(small, "search_row", seen)
     monkeypatch.setattr(small, "_PER_UNIT", 2)
     monkeypatch.setattr(by_bab, "_LINES", 0.0)
     monkeypatch.setattr(by_bab, "_SQUARES", 0.0)

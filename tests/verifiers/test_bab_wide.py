@@ -164,13 +164,13 @@ def test_the_distance_is_that_of_the_usual_search(seed: int, monkeypatch: pytest
     with torch.no_grad():
         label = int(network.forward(torch.tensor(x0[None])).argmax())
     asked: list[float] = []
-    row = search._row
+    row = search.search_row
 
-    def seen(*args: object) -> None:
-        row(*args)  # type: ignore[arg-type]
+    def seen(*args: object, **named: object) -> None:
+        row(*args, **named)  # type: ignore[arg-type]
         asked.append(args[0].lower)  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(search, "_row", seen)
+    monkeypatch.setattr(search, "search_row", seen)
     by_trees = measured(network, x0, label, verifier="bab", timeout=20.0)
     monkeypatch.setattr(search, "_INPUTS", 10**9)
     usual = measured(network, x0, label, verifier="bab", timeout=20.0)

@@ -212,20 +212,25 @@ def test_the_nearest_point_of_all_choices_is_the_nearest() -> None:
     assert compared > 3
 
 
-def test_trees_alone_find_the_distance() -> None:
+def test_trees_alone_find_the_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree_module, "_FEW", 0)
     compared = 0
-    for seed in range(12):
+    for seed in [*range(12), *range(HIDDEN, HIDDEN + 8)]:
         network, x0, label, true = question(seed)
         if true.status != "exact" or true.upper > 0.9:
             continue
-        found = by_trees(network, x0, label, 1.05 * true.upper, TOL)
+        found = by_trees(network, x0, label, 1.01 * true.upper, TOL)
         if found is None:
             continue
         bracket, _ = found
-        assert bracket.upper == pytest.approx(true.upper, abs=4 * TOL)
-        assert bracket.lower == pytest.approx(true.upper, abs=4 * TOL)
-        compared += 1
-    assert compared > 3
+        assert true.upper - 4 * TOL <= bracket.upper
+        assert bracket.lower <= true.upper + 4 * TOL
+        if seed < HIDDEN:
+            assert bracket.upper == pytest.approx(true.upper, abs=4 * TOL)
+            assert bracket.lower == pytest.approx(true.upper, abs=4 * TOL)
+        compared += 1 if seed < HIDDEN else 100
+    assert compared % 100 > 3
+    assert compared > 300
 
 
 @pytest.mark.parametrize("kind", ["tied", "random"])
@@ -247,6 +252,7 @@ def test_what_a_tree_proves_counts_when_it_is_ended(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(tree_module, "_ROOT", Pace(5, 0.05, 0.02, 2e-3))
     monkeypatch.setattr(tree_module, "_CHILD", Pace(3, 0.03, 0.1, 7e-4))
     monkeypatch.setattr(tree_module, "_AT_ONCE", 1)
+    monkeypatch.setattr(tree_module, "_FEW", 0)
     proved = ended = 0
     for seed in range(12):
         network, x0, label, true = question(seed)
@@ -317,8 +323,9 @@ def test_a_limit_of_nodes_ends_a_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree_module, "_ROOT", Pace(2, 0.05, 0.02, 2e-3))
     monkeypatch.setattr(tree_module, "_CHILD", Pace(1, 0.03, 0.1, 7e-4))
     monkeypatch.setattr(tree_module, "_AT_ONCE", 1)
+    monkeypatch.setattr(tree_module, "_FEW", 0)
     ended = 0
-    for seed in range(12):
+    for seed in [*range(12), *range(HIDDEN, HIDDEN + 12)]:
         for model, _, radius in rows(seed):
             bracket = bracket_of(*question(seed)[:3], threads=1, nodes=3)
             search = MaximaTree.of(bracket, model, radius)

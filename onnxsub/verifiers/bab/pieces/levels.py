@@ -72,9 +72,8 @@ class At:
     """Of N nodes at some multipliers.
 
     Attributes:
-        sigma: `(N, G, S)`. up, down: weights of what the row rises and falls with, `(N or 1, ...)`.
-        R: of members, `(N or 1, G, M)`.
-        span, s: `(N, G, S)`. height: -inf where nothing is allowed, `(N, G, K)`. mu: `(N, J)`.
+        sigma, span, s: `(N, G, S)`. up, down: weights of what the row rises and falls with, `(N or 1, ...)`.
+        R: of members, `(N or 1, G, M)`. height: -inf where nothing is allowed, `(N, G, K)`. mu: `(N, J)`.
     """
 
     sigma: Tensor

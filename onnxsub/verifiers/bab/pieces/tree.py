@@ -1,9 +1,9 @@
 r"""A tree over what is the largest element of each maximum, for targets whose row is one over maxima (`maxima.py`).
 
 A node leaves a choice of elements to every unit that the row may rise with. Its bound (`bound.py`) begins with its parent's
-multipliers; its children are the elements of one unit, the one that the bound holds for most undecided. No row says that an element
-is the largest where it is chosen: for a maximum that the row rises with, a smaller element is no better. Points at which bounds
-are attained say which elements count there, and a linear program finds the nearest point with these (`region.py`).
+multipliers; its children are the elements of the unit that the bound holds for most undecided. No row says that an element is the
+largest where it is chosen: a smaller one is no better. Points at which bounds are attained say which elements count there, and a
+linear program finds the nearest point with these (`region.py`).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ _ROOT = Pace(300, 0.05, 0.02, 2e-3)
 _CHILD = Pace(100, 0.03, 0.05, 2e-4)
 _AT_ONCE = 16
 _LARGEST = 2**23  # numbers that the evaluation of one node may go over
+_FEW = 64  # binaries up to which linear programs end sooner where units read others
 _PADDED = 2**26  # the same before it is known which inputs count
 _SHRUNK = 0.985  # share of the ball's radius below which it is better bounded anew
 _FLOORS = 0.995, 0.99, 0.98, 0.96, 0.92, 0.85, 0.7, 0.5  # of the closing radius: where open nodes are tried
@@ -93,12 +94,12 @@ class MaximaTree:
 
     @staticmethod
     def of(bracket: Bracket, model: ClauseModel, radius: float) -> MaximaTree | None:
-        """The search within `radius`; None where the target's row is no such one, or a large one."""
+        """The search within `radius`; None where the target's row is no such one, or linear programs are the better choice."""
         if not model.local.network.windows or bracket.session.bab.dive == 0:
             return None
         with bracket.budget.stage("build"):
             row = Maxima.of(model)
-            if row is None:
+            if row is None or (row.depths.any() and model.binaries <= _FEW):
                 return None
             groups = Groups.of(row, radius)
             if len(groups.members) * groups.largest * groups.most * len(row.a) > _PADDED:
@@ -117,8 +118,7 @@ class MaximaTree:
         self._busy: list[_Node] = []
         self._stuck: list[float] = []
         self._tried: set[tuple[int, ...]] = set()
-        self._built = math.inf
-        self._started = False
+        self._built, self._started = math.inf, False
         self.nodes = self._counted = 0
         self._shrink()
 

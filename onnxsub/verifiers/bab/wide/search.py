@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+from torch import Tensor
 
 from onnxsub.budget import Budget, OutOfTime
 from onnxsub.errors import UnsupportedOperatorError
@@ -14,7 +18,10 @@ from onnxsub.verifiers.box.model import BoxModel
 from onnxsub.verifiers.box.unpool import with_relus
 from onnxsub.verifiers.bracket import Bracket
 
-__all__ = ["network_as_blocks", "search_wide"]
+__all__ = ["Program", "network_as_blocks", "search_row", "search_wide"]
+
+Program: TypeAlias = Callable[[Tensor, Tensor, float, Budget], float]
+"""The ends of a node's units, the radius and the clock; what is proved of the distance there."""
 
 _INPUTS = 1024  # from so many on
 _PER_UNIT = 16  # and so many times as many as open units: among fewer, rows are not nearly orthogonal
@@ -52,7 +59,7 @@ def search_wide(bracket: Bracket) -> bool:
         for number, row in enumerate(rows):
             part = budget.part(budget.remaining / (len(rows) - number))
             with bracket.budget.stage("tree"):
-                _row(bracket, blocks, row, radius, part, math.inf if large else _MOST)
+                search_row(bracket, blocks, row, radius, part, most=math.inf if large else _MOST)
         if bracket.upper >= _AGAIN * radius or budget.over:
             break
     return tried
@@ -72,8 +79,23 @@ def network_as_blocks(bracket: Bracket, local: BoxModel, radius: float) -> tuple
     return None if blocks is None else (local, blocks)
 
 
-def _row(bracket: Bracket, blocks: Blocks, row: int, radius: float, budget: Budget, most: float) -> None:
-    """One target on a ball; what is proved goes to the bracket, also where an interruption ends the tree."""
+def search_row(
+    bracket: Bracket,
+    blocks: Blocks,
+    row: int,
+    radius: float,
+    budget: Budget,
+    *,
+    most: float = math.inf,
+    programs: Callable[[], Program | None] | None = None,
+) -> None:
+    """One target on a ball; what is proved goes to the bracket, also where an interruption ends the tree.
+
+    Args:
+        most: nodes.
+        programs: makes what searches nodes with few open units, or None where bounds exclude the target; None: the tree goes on to
+            their end.
+    """
 
     def close() -> float:
         return min(radius, bracket.upper - bracket.gap / 2)
@@ -84,7 +106,15 @@ def _row(bracket: Bracket, blocks: Blocks, row: int, radius: float, budget: Budg
 
     if bracket.claims.lowers[row] >= close() or budget.over:
         return
-    tree = WideTree(blocks, row, close(), found)
+    program = None if programs is None else programs()
+    if programs is not None and program is None:
+        return
+
+    def searched(lower: Tensor, upper: Tensor, part: Budget) -> tuple[float, float]:
+        assert program is not None
+        return program(lower, upper, close(), part), close()
+
+    tree = WideTree(blocks, row, close(), found, None if program is None else searched)
     try:
         with contextlib.suppress(OutOfTime):
             tree.run(budget, most)

@@ -6,19 +6,16 @@ of the radius. Nodes with few open units there are searched by linear programs, 
 
 from __future__ import annotations
 
-import contextlib
 import math
+from functools import partial
 
 import numpy as np
 from torch import Tensor
 
-from onnxsub.budget import Budget, OutOfTime
-from onnxsub.ops.base import Array
+from onnxsub.budget import Budget
 from onnxsub.verifiers.bab.leaf import restricted
 from onnxsub.verifiers.bab.lp.depth_first import DepthFirst
-from onnxsub.verifiers.bab.wide.blocks import Blocks
-from onnxsub.verifiers.bab.wide.search import network_as_blocks
-from onnxsub.verifiers.bab.wide.tree import WideTree
+from onnxsub.verifiers.bab.wide.search import Program, network_as_blocks, search_row
 from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.box.model import BoxModel
 from onnxsub.verifiers.bracket import Bracket
@@ -51,38 +48,14 @@ def search_small(bracket: Bracket) -> None:
             for number, row in enumerate(rows):
                 part = budget.part(budget.remaining / (len(rows) - number))
                 with bracket.budget.stage("tree"):
-                    _row(bracket, found, row, radius, part)
+                    search_row(bracket, found[1], row, radius, part, programs=partial(_programs, bracket, found[0], row))
             if bracket.upper * share >= _AGAIN * radius:
                 break
 
 
-def _row(bracket: Bracket, found: tuple[BoxModel, Blocks], row: int, radius: float, budget: Budget) -> None:
-    """One target on a ball; what is proved goes to the bracket, also where an interruption ends the tree."""
-    local, blocks = found
-
-    def close() -> float:
-        return min(radius, bracket.upper - bracket.gap / 2)
-
-    def nearer(offsets: Array) -> float:
-        bracket.accept(bracket.x0 + offsets.reshape(bracket.x0.shape))
-        return close()
-
-    if bracket.claims.lowers[row] >= close() or budget.over:
-        return
+def _programs(bracket: Bracket, local: BoxModel, row: int) -> Program | None:
     model = bracket.target(local, row)
-    if model is None:
-        return
-
-    def program(lower: Tensor, upper: Tensor, budget: Budget) -> tuple[float, float]:
-        key = program_of_node(bracket, model, lower, upper, close(), budget)
-        return key, close()
-
-    tree = WideTree(blocks, row, close(), nearer, program)
-    try:
-        with contextlib.suppress(OutOfTime):
-            tree.run(budget, math.inf)
-    finally:
-        bracket.claims.prove(row, tree.lower)
+    return None if model is None else partial(program_of_node, bracket, model)
 
 
 def program_of_node(bracket: Bracket, model: ClauseModel, lower: Tensor, upper: Tensor, radius: float, budget: Budget) -> float:

@@ -20,31 +20,13 @@ from tests.evaluate_tools import (
     SAMPLES,
     UNITS,
     Call,
-    called,
     command,
     done_units,
     facts,
-    make_files,
     small_plan,
     start,
-    undisturbed,
 )
 from tests.verifiers.external_tools import program
-
-
-@pytest.fixture
-def call(capfd: pytest.CaptureFixture[str]) -> Call:
-    return called(capfd)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return make_files(tmp_path_factory.mktemp("files"))
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, files: tuple[Path, Path]) -> Path:
-    return undisturbed(tmp_path_factory.mktemp("runs"), files)
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:

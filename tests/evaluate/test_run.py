@@ -18,22 +18,7 @@ from onnxsub.evaluate.task import Outcome, Task
 from onnxsub.evaluate.work import work
 from onnxsub.passes.select import SelectOptions
 from onnxsub.verifiers.options import Limits
-from tests.evaluate_tools import SAMPLES, UNITS, Call, called, command, facts, make_files, rows, small_plan, undisturbed
-
-
-@pytest.fixture
-def call(capfd: pytest.CaptureFixture[str]) -> Call:
-    return called(capfd)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return make_files(tmp_path_factory.mktemp("files"))
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, files: tuple[Path, Path]) -> Path:
-    return undisturbed(tmp_path_factory.mktemp("runs"), files)
+from tests.evaluate_tools import SAMPLES, UNITS, Call, command, facts, rows, small_plan
 
 
 def test_results(finished: Path) -> None:
