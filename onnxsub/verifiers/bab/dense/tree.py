@@ -22,7 +22,7 @@ _AT_ONCE = 2**18  # numbers of a matrix of nodes by inputs: nodes that are split
 _SLOPES = 60  # steps for the slopes of intervals
 _ROOT, _ROUNDS = 100, 3  # steps of a root, and rounds of intervals and such steps
 _NARROWED, _STEPS = 2, 5  # rounds of intervals of a child, and steps after each of them
-_FEW = 3  # open units of a node that is a linear program's
+_FEW, _LAST = 0, 100  # open units of a node that is a linear program's, and steps that it gets before
 _TRIED = 16  # points of a step that are tried
 
 Found = Callable[[Array, bool], float]
@@ -119,14 +119,15 @@ class DenseTree:
     def _programs(self, nodes: Nodes, values: Tensor, budget: Budget) -> tuple[Nodes, Tensor]:
         """Hands nodes with few open units to linear programs; the other ones."""
         few = nodes.open.sum(1) <= _FEW
-        for i in torch.nonzero(few)[:, 0].tolist():
-            row = int(nodes.row[i])
-            done = False
+        some = torch.nonzero(few)[:, 0]
+        last, found = improve(self._ball, nodes.take(some), self._scale, _LAST)
+        for i in torch.nonzero(~self._done(last, found.value))[:, 0].tolist():
+            row, done = int(last.row[i]), False
             if not budget.over:
-                done, radius = self._program(self.rows[row], nodes.lower[i].double(), nodes.upper[i].double(), budget)
+                done, radius = self._program(self.rows[row], last.lower[i].double(), last.upper[i].double(), budget)
                 self.within(radius)  # a program may find a point, and proves nothing beyond it
             if not done and budget.over:
-                self._pool.put(nodes.take(torch.tensor([i])), values[i : i + 1])
+                self._pool.put(last.take(torch.tensor([i])), found.value[i : i + 1])
             elif not done:
                 self._stuck.add(row)
         rest = torch.nonzero(~few)[:, 0]
