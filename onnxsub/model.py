@@ -92,6 +92,11 @@ class Model(Shown):
         """Whether the logits are not the file's own word: a head was left out, or the file is asked for a class."""
         return self.output != self.own.tensor
 
+    def same_as(self, other: Model) -> bool:
+        """Whether both are one function: one file, read in one way."""
+        mine, theirs = ((m.sha256, m.own_output, m.output, m.input_shape) for m in (self, other))
+        return mine == theirs
+
     @property
     def whole(self) -> bool:
         """Whether the file takes whole numbers only."""

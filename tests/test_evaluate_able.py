@@ -129,9 +129,12 @@ def test_a_run_can_be_gone_on_with_after_the_repair(tmp_path: Path, capsys: pyte
     assert run([*begin, "--run", str(folder), "--quiet"]) == 3  # undecided all of them
     capsys.readouterr()
     (tmp_path / "tool.sh").rename(tmp_path / "gone.sh")
-    assert run(["robustness", "--run", str(folder), "--quiet"]) == 3  # nothing is left to do, so nothing is missing
+    again = ["robustness", "--run", str(folder), "--quiet"]
+    assert run(again) == 4  # the folder names a program
+    assert "--allow-commands" in capsys.readouterr().err
+    assert run([*again, "--allow-commands"]) == 3  # nothing is left to do, so nothing is missing
     (tmp_path / "gone.sh").rename(tmp_path / "tool.sh")
-    assert run(["robustness", "--run", str(folder), "--quiet"]) == 3
+    assert run([*again, "--allow-commands"]) == 3
 
 
 @pytest.mark.slow

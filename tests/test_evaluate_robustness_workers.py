@@ -12,18 +12,15 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
 import pytest
 
-from onnxsub.evaluate.drive import LEDGER, PLAN
-from onnxsub.evaluate.ledger import Ledger
-from onnxsub.evaluate.plan import write_plan
-from onnxsub.evaluate.robustness.job import RobustnessJob
+from onnxsub.evaluate.drive import LEDGER
 from tests.evaluate_tools import ROOT, SAMPLES, done_units, make_files, start
-from tests.robustness_tools import plan_of
 
 pytestmark = pytest.mark.slow
 
@@ -55,42 +52,34 @@ def calm(tmp_path_factory: pytest.TempPathFactory, files: tuple[Path, Path]) -> 
     return run
 
 
-def log_bookings(run: Path, files: tuple[Path, Path]) -> None:
-    """Makes a ledger that writes down every time that a unit is booked as done."""
-    plan = plan_of(files)
-    run.mkdir()
-    write_plan(plan, run / PLAN)
-    with Ledger(run / LEDGER, kinds=RobustnessJob(plan).kinds) as ledger:
-        ledger.add(RobustnessJob(plan).units())
-    db = sqlite3.connect(run / LEDGER)
-    db.execute("CREATE TABLE bookings (unit INTEGER)")
-    db.execute(
-        "CREATE TRIGGER booked AFTER UPDATE OF state ON units WHEN NEW.state = 'done' "
-        "BEGIN INSERT INTO bookings VALUES (NEW.id); END"
-    )
-    db.commit()
-    db.close()
+def bookings(run: Path) -> dict[int, tuple[float, str, int]]:
+    """When every unit was booked as done, by its number: seconds that it took, time of day, attempts."""
+    with closing(sqlite3.connect(run / LEDGER)) as db:
+        return {u: tuple(more) for u, *more in db.execute("SELECT id, seconds, finished, attempts FROM units WHERE state = 'done'")}
 
 
 def test_killed_and_finished(tmp_path: Path, files: tuple[Path, Path], calm: Path) -> None:
     run = tmp_path / "run"
-    log_bookings(run, files)
+    booked: dict[int, tuple[float, str, int]] = {}
     for kill in range(2):
         with start(argv(files, run)) as process:
             goal = done_units(run) + 2
             while process.poll() is None and done_units(run) < goal:
                 time.sleep(0.02)
             process.kill()
-            process.communicate()
-        assert process.returncode == -signal.SIGKILL, f"kill {kill} came too late"
+            said = process.communicate()
+        assert process.returncode == -signal.SIGKILL, f"kill {kill} came too late: {said}"
+        now = bookings(run)
+        assert booked.items() <= now.items()
+        booked = now
     assert 0 < done_units(run) < SAMPLES
     with start(argv(files, run)) as process:
         out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert json.loads(out)["units"]["done"] == SAMPLES
-    db = sqlite3.connect(run / LEDGER)
-    assert [u for (u,) in db.execute("SELECT unit FROM bookings ORDER BY unit")] == list(range(1, SAMPLES + 1))
-    db.close()
+    now = bookings(run)
+    assert sorted(now) == list(range(1, SAMPLES + 1))
+    assert booked.items() <= now.items()  # what was done once was not done again
     assert facts(run) == facts(calm)
 
 

@@ -72,4 +72,7 @@ def command(dataset: str | None, files: tuple[str, ...], folder: str, out: Outpu
     for table in others:
         rows.append((table.title.lower(), table.note))
     out.result(found, rows, [accuracy.heads, *accuracy.cells])
+    if found.interrupted:
+        out.note("interrupted: this is what was done so far; the same command goes on with it")
+        return Exit.INTERRUPTED
     return Exit.DONE

@@ -86,8 +86,9 @@ def read_average_pool(node: Node) -> tuple[AveragePool, ...]:
     if node.attributes.get("count_include_pad", 0):
         pads = node.attributes.get("pads") or [0] * (2 * len(kernel))
         behind = [int(p) for p in pads[len(kernel) :]]
-        if node.attributes.get("auto_pad", "NOTSET") != "NOTSET":
-            behind = [max(a, 0) for a in sliding.after]
+        mode = node.attributes.get("auto_pad", "NOTSET")
+        if mode != "NOTSET":
+            behind = [0 if mode == "VALID" else max(a, 0) for a in sliding.after]
         axes = zip(sliding.in_spatial, sliding.before, behind, strict=True)
         padded = Sliding(kernel, sliding.strides, sliding.dilations, (0,) * len(kernel), tuple(i + b + a for i, b, a in axes), out)
         counted = padded.pairs()[0]

@@ -160,6 +160,8 @@ def read_conv_transpose(node: Node) -> tuple[ConvTranspose, ...]:
     if node.attributes.get("output_shape") or mode in ("SAME_UPPER", "SAME_LOWER"):
         # the padding follows from the output's shape; output_padding counts as part of what is spanned
         extra = node.attributes.get("output_padding") or [0] * len(kernel)
+        if any(extra) and not node.attributes.get("output_shape"):
+            raise node.refuse(f"auto_pad {mode!r} with output_padding {list(extra)}: onnxruntime's output is larger than ONNX says")
         total = [n + int(e) - i for n, e, i in zip(sliding.spans, extra, sliding.in_spatial, strict=True)]
         if min(total) < 0:
             raise node.refuse("its output is larger than what its windows span")

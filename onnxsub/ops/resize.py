@@ -186,6 +186,8 @@ def _resize(
     if weights[0] is not None:
         raise node.refuse("it resizes the batch axis")
     inside = [rule.inside(*axis) for axis in found]
+    if list(before) == list(after) and not (all(w is None for w in weights) and all(part.all() for part in inside)):
+        raise node.refuse(f"scales {scales} keep every length, and onnxruntime then copies the tensor; leave it out")
     common = node.common()
     if all(part.all() for part in inside) and rule.mode == "nearest":
         return (Gather(**common, indices=tuple(None if w is None else w.argmax(axis=1) for w in weights[1:])),)

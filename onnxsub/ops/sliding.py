@@ -24,6 +24,8 @@ __all__ = ["Sliding", "read_sliding"]
 _FOLD_ELEMENTS = 2**17
 """Window elements at a time (1 MiB): what stays in a core's cache."""
 
+_POOLS = ("AveragePool", "LpPool", "MaxPool")
+
 _THIN = 32
 """Up to this many output positions (measured) one product for all samples is faster than one for each."""
 
@@ -69,7 +71,7 @@ class Sliding:
     def padded(self, x: Tensor, value: float = 0.0) -> Tensor:
         """`x` `(..., *in_spatial)` padded (or cropped) to `spans`."""
         pads = [p for b, a in zip(reversed(self.before), reversed(self.after), strict=True) for p in (b, a)]
-        return torch.nn.functional.pad(x, pads, value=value) if any(pads) else x
+        return _moved(x, pads, value)
 
     def correlate(self, x: Tensor, weight: Tensor, groups: int) -> Tensor:
         """Convolution of `x` `(N, C, *in_spatial)` with `weight` `(C_out, C / groups, *kernel)`."""
@@ -91,7 +93,7 @@ class Sliding:
             return conv(a, weight, None, self.strides, self.before, rest, groups, self.dilations)
         full = conv(a, weight, None, self.strides, 0, 0, groups, self.dilations)
         pads = [-p for b, e in zip(reversed(self.before), reversed(self.after), strict=True) for p in (b, e)]
-        return f.pad(full, pads) if any(pads) else full
+        return _moved(full, pads)
 
     def _spread_by_fold(self, a: Tensor, weight: Tensor, groups: int) -> Tensor:
         """`spread` as a matrix product and a sum of overlapping windows, a piece of the batch at a time.
@@ -118,7 +120,7 @@ class Sliding:
         if self.symmetric:
             return full.reshape(n, groups * c, *self.in_spatial)
         pads = [-p for b, e in zip(reversed(self.before), reversed(self.after), strict=True) for p in (b, e)]
-        return f.pad(full, pads) if any(pads) else full
+        return _moved(full, pads)
 
     def spread_window(self, a: Tensor, weight: Tensor, groups: int, window: Window) -> tuple[Tensor, Window]:
         """`spread` for `a` cropped to the output positions `window`, cropped to the input positions that it meets."""
@@ -160,6 +162,14 @@ class Sliding:
         )  # fmt: skip
 
 
+def _moved(x: Tensor, pads: list[int], value: float = 0.0) -> Tensor:
+    """`torch.nn.functional.pad`, padding before it crops: what is cropped may be longer than the tensor was."""
+    pad = torch.nn.functional.pad
+    for part in ([max(p, 0) for p in pads], [min(p, 0) for p in pads]):
+        x = pad(x, part, value=value) if any(part) else x
+    return x
+
+
 def read_sliding(node: Node, kernel: Shape, small: str, large: str) -> Sliding:
     """The geometry of a node whose windows slide over tensor `large` and lead to tensor `small` (swapped for ConvTranspose)."""
     wide, narrow = node.sample_shape(large)[1:], node.sample_shape(small)[1:]
@@ -181,7 +191,30 @@ def read_sliding(node: Node, kernel: Shape, small: str, large: str) -> Sliding:
         before = (0,) * rank
     elif mode != "NOTSET":
         raise node.refuse(f"auto_pad {mode!r}")
-    return Sliding(kernel, strides, dilations, before, wide, narrow)
+    found = Sliding(kernel, strides, dilations, before, wide, narrow)
+    if node.op_type in _POOLS:
+        _check_pool(node, found, mode, pads[rank:])
+    return found
+
+
+def _check_pool(node: Node, sliding: Sliding, mode: str, behind: list[int]) -> None:
+    """Raises UnsupportedOperatorError where onnxruntime's windows are not those of the operator's definition.
+
+    It places windows with SAME padding as if they had no dilation, moves them inward where two elements or more are left over, and
+    lets ceil_mode add none there; LpPool has no ceil_mode there at all. A window that is larger than what it slides over is no
+    window at all by the definition.
+    """
+    ceil, lp = bool(node.attributes.get("ceil_mode", 0)), node.op_type == "LpPool"
+    if not mode.startswith("SAME"):
+        beyond = any(a > b for a, b in zip(sliding.after, behind if mode == "NOTSET" else [0] * len(behind), strict=True))
+        if beyond and (lp or not ceil):
+            raise node.refuse("a window reaches beyond the padding, of which onnxruntime makes something else")
+        return
+    if max(sliding.dilations) > 1:
+        raise node.refuse(f"auto_pad {mode!r} with dilations {list(sliding.dilations)}, which onnxruntime leaves out of account")
+    axes = zip(sliding.in_spatial, sliding.out_spatial, sliding.strides, sliding.spans, strict=True)
+    if any(i - n >= 2 or o != -(-i // s) for i, o, s, n in axes):
+        raise node.refuse(f"auto_pad {mode!r} with windows so far apart that onnxruntime places them elsewhere")
 
 
 def _per_axis(node: Node, name: str, rank: int) -> Shape:

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import NamedTuple
 
 from onnxsub.properties.sexpr import Source, Tree
@@ -21,6 +22,7 @@ _COMPARISONS = {"<=": (1.0, False), ">=": (-1.0, False), "<": (1.0, True), ">": 
 _EQUAL = ("=", "==")
 _CLAUSES = 100_000
 _ROWS = 4_000_000  # of all clauses together, each of which has a copy of what they share
+_BITS = 2**14  # of a numerator or a denominator: a sum of float64 numbers has 2,100, and only products have more
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +50,7 @@ class Constraint(NamedTuple):
     token: int
 
 
-_Term = tuple[dict[int, float], float]  # linear part and constant
+_Term = tuple[dict[int, Fraction], Fraction]  # linear part and constant, exact: what cancels leaves what was meant
 
 
 class Formula:
@@ -148,20 +150,19 @@ class Formula:
         terms = [self._term(t) for t in tree[2:]]
         found = []
         for (left, a), (right, b) in itertools.pairwise(terms):
-            coefficients = dict(left)
+            exact = dict(left)
             for v, c in right.items():
-                coefficients[v] = coefficients.get(v, 0.0) - c
-            coefficients = {v: c for v, c in coefficients.items() if c != 0}
-            self._check(coefficients, name, b - a, head)
+                exact[v] = exact.get(v, 0) - c
+            coefficients = {v: _float(c) for v, c in exact.items() if c}
+            bound = _float(b - a)
+            self._check(coefficients, name, bound, head)
             if name in _EQUAL:
-                found.append(Constraint(coefficients, b - a, False, head))
-                found.append(Constraint({v: -c for v, c in coefficients.items()}, a - b, False, head))
+                found.append(Constraint(coefficients, bound, False, head))
+                found.append(Constraint({v: -c for v, c in coefficients.items()}, -bound, False, head))
                 continue
             sign, strict = _COMPARISONS[name]
             if sign < 0:
-                coefficients, bound = {v: -c for v, c in coefficients.items()}, a - b
-            else:
-                bound = b - a
+                coefficients, bound = {v: -c for v, c in coefficients.items()}, -bound
             found.append(Constraint(coefficients, bound, strict, head))
         return found
 
@@ -170,6 +171,8 @@ class Formula:
             raise self._source.error(token, "this comparison has no variable in it; remove it or check the names")
         if not (math.isfinite(bound) and all(math.isfinite(c) for c in coefficients.values())):
             raise self._source.error(token, "a number of this comparison is too large for float64; scale the constraint")
+        if 0 in coefficients.values():
+            raise self._source.error(token, "a factor of this comparison is too small for float64; scale the constraint")
         n = self._variables.inputs
         reads_inputs = min(coefficients) < n
         if reads_inputs and max(coefficients) >= n:
@@ -191,15 +194,14 @@ class Formula:
         if not parts:
             raise self._source.error(head, f"({name}) has nothing to work on; give it a term")
         if name == "+":
-            return _sum(parts)
+            return self._checked(_sum(parts), head)
         if name == "-":
-            first = parts[0] if len(parts) > 1 else ({}, 0.0)
-            return _sum([first, *(_scaled(p, -1.0) for p in parts[len(parts) > 1 :])])
+            first = parts[:1] if len(parts) > 1 else []
+            return self._checked(_sum([*first, *(_scaled(p, Fraction(-1)) for p in parts[len(first) :])]), head)
         if name == "*":
             return self._product(parts, head)
         if name == "/" and len(parts) == 2 and not parts[1][0] and parts[1][1] != 0:
-            value = parts[1][1]
-            return {v: c / value for v, c in parts[0][0].items()}, parts[0][1] / value
+            return self._checked(_scaled(parts[0], 1 / parts[1][1]), head)
         what = "only a division by a constant other than 0 is linear" if name == "/" else "terms are made of +, - and *"
         raise self._source.error(head, f"{name!r} is not supported here; {what}")
 
@@ -207,8 +209,18 @@ class Formula:
         variable = [p for p in parts if p[0]]
         if len(variable) > 1:
             raise self._source.error(token, "a product of variables is not linear and not supported; only constants may be factors")
-        factor = math.prod(p[1] for p in parts if not p[0])
-        return _scaled(variable[0], factor) if variable else ({}, factor)
+        factor = Fraction(1)
+        for linear, value in parts:
+            if not linear:
+                factor = self._checked(({}, factor * value), token)[1]
+        return self._checked(_scaled(variable[0], factor), token) if variable else ({}, factor)
+
+    def _checked(self, term: _Term, token: int) -> _Term:
+        """The term, where its numbers are not so long that working on takes time."""
+        for c in (term[1], *term[0].values()):
+            if max(c.numerator.bit_length(), c.denominator.bit_length()) > _BITS:
+                raise self._source.error(token, "the numbers of this term are too long once it is worked out; simplify it")
+        return term
 
     def _atom(self, token: int) -> _Term:
         word = self._tokens[token]
@@ -216,22 +228,30 @@ class Formula:
             value = float(word)
             if not math.isfinite(value):
                 raise self._source.error(token, f"{word} is too large for float64; scale the constraint")
-            return {}, value
+            return {}, Fraction(value)
         v = self._variables.lookup(token)
         if v is None:
             raise self._source.error(token, f"{word!r} is neither a number nor declared; known are {self._variables.known}")
-        return {v: 1.0}, 0.0
+        return {v: Fraction(1)}, Fraction(0)
 
 
 def _sum(terms: list[_Term]) -> _Term:
-    total: dict[int, float] = {}
-    constant = 0.0
+    total: dict[int, Fraction] = {}
+    constant = Fraction(0)
     for linear, value in terms:
         constant += value
         for v, c in linear.items():
-            total[v] = total.get(v, 0.0) + c
+            total[v] = total.get(v, 0) + c
     return total, constant
 
 
-def _scaled(term: _Term, factor: float) -> _Term:
+def _scaled(term: _Term, factor: Fraction) -> _Term:
     return {v: c * factor for v, c in term[0].items()}, term[1] * factor
+
+
+def _float(value: Fraction) -> float:
+    """The nearest float64; infinite where that is too large."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf

@@ -100,22 +100,24 @@ class RegimesResult:
     Attributes:
         networks: `name`, `architecture`, `regime`, `accuracy`, `test_images`, `attacked_images`, `secure` {property: share per
             radius} and, where it is decided on, `decided` {property: {verifier: {status: count}}} and `contradictions`.
+        interrupted: networks are missing, or questions of the last one.
     """
 
     data: str
     options: RegimesOptions
     networks: tuple[Mapping[str, Any], ...] = field(default=())
+    interrupted: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Schema `onnxsub.study-regimes/1`."""
         return {
             "schema": "onnxsub.study-regimes/1", "version": VERSION, "data": self.data, **asdict(self.options),
-            "networks": list(self.networks),
+            "networks": list(self.networks), "interrupted": self.interrupted,
         }  # fmt: skip
 
 
 def study_regimes(data: ImageSet, options: RegimesOptions, folder: Path, *, progress: Report | None = None) -> RegimesResult:
-    """Train, attack, decide; what `folder` holds of it is not done again.
+    """Train, attack, decide; what `folder` holds of it is not done again. Interrupted, it says what it has.
 
     Raises:
         InputError: there are no test images; the folder is of another study; a training diverged. OptionError, OutputError.
@@ -125,8 +127,23 @@ def study_regimes(data: ImageSet, options: RegimesOptions, folder: Path, *, prog
     # neither the interpreter nor how many images it is asked about decides a result that is there
     files = {"train_sha256": data.train.sha256, "test_sha256": data.test.sha256}
     steps = Steps(folder, {**asdict(options), "data": data.name, **files, "marabou": None, "marabou_images": None})
+    found: list[dict[str, Any]] = []
+    interrupted = False
+    try:
+        _all_networks(steps, data, options, found, progress)
+    except KeyboardInterrupt:
+        interrupted = True
+    found.sort(key=lambda record: (options.architectures.index(record["architecture"]), options.regimes.index(record["regime"])))
+    return RegimesResult(data.name, options, tuple(found), interrupted)
+
+
+def _all_networks(
+    steps: Steps, data: ImageSet, options: RegimesOptions, found: list[dict[str, Any]], progress: Report | None
+) -> None:
+    """Appends the record of every network, those that are decided on first; the last one is a part after an interruption."""
+    assert data.test is not None  # `study_regimes` has looked
     todo = [(arch, regime) for arch in options.architectures for regime in options.regimes]
-    found = []
+    todo.sort(key=lambda pair: not (pair[0] == options.architectures[-1] and pair[1] in options.decided))
     for i, (arch, regime) in enumerate(todo):
         name = model_name(options.recipe_of(data.name, arch, regime))
 
@@ -141,12 +158,17 @@ def study_regimes(data: ImageSet, options: RegimesOptions, folder: Path, *, prog
         record: dict[str, Any] = {
             "name": name, "architecture": arch, "regime": regime, "accuracy": state.card["figures"]["accuracy"],
             "test_images": state.card["figures"]["test_images"], "attacked_images": min(options.attacked, len(data.test)),
-            "secure": steps.once(f"security/{name}", partial(_security, state, folder / f"{name}.onnx", data.test, options)),
+            "secure": steps.once(
+                f"security/{name}", partial(_security, state, steps.folder / f"{name}.onnx", data.test, options)
+            ),
         }  # fmt: skip
-        if arch == options.architectures[-1] and regime in options.decided:
-            record |= _decided(steps, state, name, data.test, options, say)
         found.append(record)
-    return RegimesResult(data.name, options, tuple(found))
+        if arch == options.architectures[-1] and regime in options.decided:
+            statuses: dict[tuple[str, str], list[str]] = {}
+            try:
+                _decide(steps, state, data.test, options, statuses, say)
+            finally:
+                record |= _counted(statuses)
 
 
 def _trained(steps: Steps, data: ImageSet, recipe: Recipe) -> Checkpoint:
@@ -189,38 +211,41 @@ def _security(state: Checkpoint, file: Path, test: Labelled, options: RegimesOpt
     return shares
 
 
-def _decided(
-    steps: Steps, state: Checkpoint, name: str, test: Labelled, options: RegimesOptions, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """Counts of every status by each verifier, and how often one proved what another one refuted."""
-    n = min(options.images, len(test))
+def _decide(
+    steps: Steps, state: Checkpoint, test: Labelled, options: RegimesOptions, statuses: dict[tuple[str, str], list[str]],
+    say: Callable[[str], None],
+) -> None:  # fmt: skip
+    """Fills `statuses`: (property, verifier) -> the status of each image, in their order."""
+    n, name = min(options.images, len(test)), model_name(state.recipe)
     relus = steps.folder / f"{name}.relus.onnx"
     if options.marabou is not None and not relus.exists():
         save_model(exported(state, relus=True)[0], relus)
     asked: list[tuple[str, Path, str, int]] = [("bab", steps.folder / f"{name}.onnx", "bab", n)]
     if options.marabou is not None:
         asked.append(("marabou", relus, f"marabou:{options.marabou}", min(n, options.marabou_images)))
-    statuses: dict[tuple[str, str], list[str]] = {}
     for prop in options.asked:
         for verifier, file, chosen, count in asked:
             if verifier == "marabou" and prop == "lr":
                 continue  # no VNN-LIB text says it
-            words: list[str] = []
             for start in range(0, count, _BLOCK):
                 say(f"{prop} by {verifier}, image {start + 1} of {count}")
                 rows = range(start, min(start + _BLOCK, n))
-                words += steps.once(
+                words = steps.once(
                     f"decided/{name}/{prop}-{verifier}-{start:04d}",
                     partial(_block, file, test, rows, prop, chosen, options),
                 )
-            statuses[prop, verifier] = words[:count]
+                statuses.setdefault((prop, verifier), []).extend(words[: count - start])
+
+
+def _counted(statuses: Mapping[tuple[str, str], Sequence[str]]) -> dict[str, Any]:
+    """Counts of every status by each verifier, and how often one proved what another one refuted."""
     counts: dict[str, dict[str, dict[str, int]]] = {}
     for (prop, verifier), words in statuses.items():
         counts.setdefault(prop, {})[verifier] = {word: words.count(word) for word in sorted(set(words))}
     contradictions = sum(
         {a, b} == {"proved", "violated"}
-        for prop in options.asked
-        for a, b in zip(statuses[prop, "bab"], statuses.get((prop, "marabou"), []), strict=False)
+        for prop in counts
+        for a, b in zip(statuses.get((prop, "bab"), ()), statuses.get((prop, "marabou"), ()), strict=False)
     )
     return {"decided": counts, "contradictions": contradictions}
 

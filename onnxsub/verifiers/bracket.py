@@ -136,10 +136,8 @@ class Bracket:
     def certify(self) -> None:
         """A first lower end from bounds alone."""
         with self.budget.stage("bounds"):
-            top = min(self.upper, self.reach)
-            radius = certified_radius(
-                self.network, self.instance.ball, self.label, top, tol=0.05, target=self.instance.target, budget=self.budget
-            )
+            ball, top, target = self.instance.ball, min(self.upper, self.reach), self.instance.target
+            radius = certified_radius(self.network, ball, self.label, top, tol=0.05, target=target, budget=self.budget)
         for t in self.claims.lowers:
             self.claims.prove(t, radius)
         self.tell("bounds")
@@ -155,16 +153,15 @@ class Bracket:
                 self.accept(np.asarray(start))
             if start is not None and quick and self.best is None and self.running:
                 self._go_beyond(np.asarray(start, dtype=np.float64))
-            if self.best is not None or not self.session.milp.attack or not self.running:
+            if self.best is not None or not (self.session.milp.attack and self.running):
                 return
             limits, part = self.session.limits, self.budget.part(self.budget.remaining / 3)
             whole = AttackOptions(seed=limits.seed, threads=limits.threads)
+            of, anchor = self.instance, self.x0.astype(np.float32)
             for options in (replace(whole, **_QUICK), whole) if quick else (whole,):
-                anchor = self.x0.astype(np.float32)
                 found = attack_network(
-                    self.network, anchor, self.label, self.instance.space, options, self.referee.margins,
-                    target=self.instance.target, budget=part,
-                )  # fmt: skip
+                    self.network, anchor, of.label, of.space, options, self.referee.margins, target=of.target, budget=part
+                )
                 if found.x_adv is not None:
                     self.accept(found.x_adv)
                 if math.isfinite(self.upper):
@@ -180,10 +177,8 @@ class Bracket:
         found = np.flatnonzero(margins > 0)
         if len(found) == 0:
             return
-        near = tangent_steps(
-            self.network, self.x0, self.label, self.instance.space, line[int(found[0])], _TANGENTS, budget=self.budget,
-            target=self.instance.target,
-        )  # fmt: skip
+        of, first = self.instance, line[int(found[0])]
+        near = tangent_steps(self.network, self.x0, of.label, of.space, first, _TANGENTS, budget=self.budget, target=of.target)
         if near is not None:
             self.accept(near)
 
@@ -244,6 +239,11 @@ class Bracket:
             return best is not None
         return closed and not self.referee.on_boundary(best, self._rounding(best))
 
+    @property
+    def _short(self) -> bool:
+        """Whether the best point is short of the boundary over the real numbers by more than the tolerance."""
+        return self.best is not None and self._rounding(self.best) > self.tol and not self.referee.on_boundary(self.best, self.tol)
+
     def result(self, verifier: str = "milp", claimed: Mapping[int, float] | None = None) -> DistanceResult:
         """The bracket as it stands.
 
@@ -258,11 +258,9 @@ class Bracket:
         if claims.diverged is not None:
             # the bracket is about the file as it runs, of which nothing is proved
             status, lower = "bracket", 0.0
-            reason = (
-                f"float32 execution differs from the network over the real numbers: there no other class lies within "
-                f"{claims.lower:.6g} (proved), onnxruntime has one at {upper:.6g}"
-            )
-        elif upper - lower <= self.tol:
+            reason = f"there no other class lies within {claims.lower:.6g} (proved), onnxruntime has one at {upper:.6g}"
+            reason = f"float32 execution differs from the network over the real numbers: {reason}"
+        elif upper - lower <= self.tol and not (claimed is None and self._short):
             status = "exact"
         elif math.isinf(upper) and lower >= self.reach:
             status, lower = "none", math.inf
@@ -277,6 +275,8 @@ class Bracket:
 
     def _why(self, lower: float, upper: float) -> str:
         """Why a bracket stayed open."""
+        if upper - lower <= self.tol:
+            return f"float32 execution reaches the boundary before the real numbers do, by more than --tol {self.tol:g}"
         if upper - lower <= self.finest:
             return f"float32 numbers lie {self.finest / 2:.3g} apart there, so --tol {self.tol:g} cannot be met"
         if self.budget.over:

@@ -17,14 +17,16 @@ from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.options import ExactOptions
 from onnxsub.verifiers.programs.solvers import Problem, Solution, SolverOptions
 from onnxsub.verifiers.proof import Claims
+from onnxsub.verifiers.real_rows import output_scales
 from onnxsub.verifiers.result import Progress
 from onnxsub.verifiers.session import Session
-from onnxsub.verifiers.witness import Witness, inside_float32
+from onnxsub.verifiers.witness import Witness, ball_float32
 
 __all__ = ["Extremum"]
 
 _GAP = 0.25  # share of the tolerance at which a program ends
 _ABOVE = 0.5  # share of the tolerance by which the level lies above the best point
+_LEAST = 1e-300  # what nothing is divided by less than
 _ROUNDING = 1e-5  # of the largest logit: what float32 inference itself is good to, with room
 
 
@@ -35,7 +37,7 @@ class Extremum:
     *level* is the value of the best point and half of the tolerance more: what is proved not to exceed it settles the pair.
 
     Attributes:
-        scale: the largest logit at the anchor, and at least 1e-12.
+        scale: the largest logit at the anchor; where all are 0, the largest sum of the sizes of their terms.
         tol: the gap at which the bracket is exact, in units of the logits.
         top: proved: `f_t - f_y <= top` on the ball.
         low, high: the float32 points that lie in the ball and in the domain, `(*input_shape)`.
@@ -50,12 +52,12 @@ class Extremum:
         self.top = math.inf
         self._progress = progress
         self._base: float | None = None
-        lower, upper = query.space.ball(query.x0, eps)
-        self.low, self.high = inside_float32(lower, upper)
+        self.low, self.high = ball_float32(query.space.ball(query.x0, eps), query.x0, eps)
         self.low, self.high = (np.where(self.low > self.high, query.x0, end) for end in (self.low, self.high))
         self.best = self._replayed(query.x0[None])
         assert self.best.y is not None
-        self.scale = max(float(np.abs(self.best.y).max()), 1e-12)
+        largest = float(np.abs(self.best.y).max()) or float(output_scales(query.network, query.x0).max())
+        self.scale = max(largest, _LEAST)
         self.tol = tol * self.scale
         self._claims: Claims[int] = Claims((target,), self._over_reals, lambda _: max(self.tol, _ROUNDING * self.scale))
         self._claims.lowers[target] = -math.inf

@@ -11,7 +11,7 @@ from onnxsub.ops.base import Array
 from onnxsub.properties.property import Case, tabled
 from onnxsub.query import worst_margin
 from onnxsub.runtime import Runtime
-from onnxsub.verifiers.witness import Witness, inside_float32
+from onnxsub.verifiers.witness import Witness, ball_float32, inside_float32
 
 __all__ = ["BallJudge", "CaseJudge"]
 
@@ -25,9 +25,9 @@ class BallJudge:
 
     def __init__(self, instance: Instance, eps: float) -> None:
         self._instance = instance
-        lower, upper = instance.ball(eps)
         self._whole = instance.space.whole
-        self.lower, self.upper = inside_float32(lower.reshape(-1), upper.reshape(-1), whole=self._whole)
+        ends = ball_float32(instance.ball(eps), instance.x0, eps, whole=self._whole)
+        self.lower, self.upper = (end.reshape(-1) for end in ends)
         self._anchor = instance.x0.astype(np.float32).reshape(-1)
         self._clause = {t: k for k, t in enumerate(instance.targets)}
 
@@ -99,8 +99,8 @@ class CaseJudge:
         return np.concatenate(least), np.concatenate(holds)
 
     def _least_of(self, y: Array) -> tuple[Array, Array]:
-        margins = self._ends - np.asarray(y, dtype=np.float64) @ self._rows.T
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
+            margins = self._ends - np.asarray(y, dtype=np.float64) @ self._rows.T
             holds = np.where(self._strict, margins > 0, margins >= 0)
         least = np.minimum.reduceat(margins[:, self._own], self._first, axis=1)
         held = np.logical_and.reduceat(holds[:, self._own], self._first, axis=1)

@@ -13,7 +13,7 @@ from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.region import InputSpace
 
-__all__ = ["Judge", "Witness", "grid_step", "inside_float32", "points_inside", "points_within"]
+__all__ = ["Judge", "Witness", "ball_float32", "grid_step", "inside_float32", "points_inside", "points_within"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +88,13 @@ def inside_float32(
     high = np.where(high.astype(np.float64) > upper, np.nextafter(high, kind(-np.inf)), high)
     none = low > high
     return np.where(none, nearest, low), np.where(none, nearest, high)
+
+
+def ball_float32(ball: tuple[Array, Array], x0: Array, eps: float, *, whole: bool = False) -> tuple[Array, Array]:
+    """The same for the sides of a ball, whose ends are rounded: of these numbers none is farther from the anchor than `eps`."""
+    low, high = inside_float32(*ball, whole=whole)
+    inner = (low + 1, high - 1) if whole else (np.nextafter(low, np.float32(np.inf)), np.nextafter(high, np.float32(-np.inf)))
+    return np.where(x0 - low.astype(np.float64) > eps, inner[0], low), np.where(high.astype(np.float64) - x0 > eps, inner[1], high)
 
 
 def grid_step(x: Array, x0: Array, space: InputSpace) -> float:

@@ -38,7 +38,7 @@ def perturb(
             point.requires_grad_(True)
             height = cross_entropy(net(point), y, reduction="sum") if climb is None else climb(point)
             (gradient,) = torch.autograd.grad(height, point)
-        point = torch.minimum(torch.maximum(point.detach() + size * gradient.sign(), lower), upper)
+        point = torch.clamp(torch.add(point.detach(), gradient.sign_(), alpha=size), lower, upper)
     return point.detach()
 
 

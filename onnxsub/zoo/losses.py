@@ -52,18 +52,25 @@ __all__ = ["XI", "Loss", "attack_constraint", "constraint_loss", "excess", "inte
 XI = 1e-3
 """Loss of a strict constraint exactly at its boundary."""
 
+_BESIDE = (StandardRobustness, LipschitzRobustness, ConfidenceRobustness)
+"""Properties that compare with the output at the sample."""
+
 Loss = Callable[[nn.Sequential, Tensor, Tensor, float, Phase, torch.Generator], Tensor]
 """`(net, x, y, radius, phase, rng)` to a number; `x` `(N, ...)` in [0, 1], `radius` that of this step."""
 
 
-def excess(prop: LocalProperty, net: nn.Module, x: Tensor, x0: Tensor, y: Tensor) -> Tensor:
+def excess(prop: LocalProperty, net: nn.Module, x: Tensor, x0: Tensor, y: Tensor, start: Tensor | None = None) -> Tensor:
     """`e` of every row: `(N, ...)` to `(N,)`; above 0 where the row violates the property.
+
+    Args:
+        start: `f(x0)`, where it is known already; only some properties look at it.
 
     Raises:
         InputError: there is no loss for the property.
     """
     logits: Tensor = net(x)
-    start: Tensor
+    if start is None and isinstance(prop, _BESIDE):
+        start = net(x0)
     match prop:
         case ClassificationRobustness():
             own = torch.nn.functional.one_hot(y, logits.shape[1]).bool()
@@ -71,15 +78,15 @@ def excess(prop: LocalProperty, net: nn.Module, x: Tensor, x0: Tensor, y: Tensor
         case StrongClassificationRobustness():
             return prop.eta - logits.softmax(1).gather(1, y[:, None])[:, 0]
         case StandardRobustness():
-            start = net(x0)
+            assert start is not None
             norm: Tensor = torch.linalg.vector_norm(logits - start, NORMS[prop.norm], dim=1)
             return norm - prop.delta
         case LipschitzRobustness():
             moved = (x - x0).flatten(1).abs().amax(1)
-            start = net(x0)
+            assert start is not None
             return (logits - start).abs().amax(1) - prop.lipschitz * moved
         case ConfidenceRobustness():
-            start = net(x0)
+            assert start is not None
             return (logits.softmax(1) - start.softmax(1)).abs().amax(1) - prop.gamma
     raise InputError(f"property {prop.name} has no loss; choose another regime")
 
@@ -96,7 +103,11 @@ def attack_constraint(
     prop: LocalProperty, net: nn.Module, x: Tensor, y: Tensor, radius: float, steps: int, size: float, rng: torch.Generator
 ) -> Tensor:
     """The end of PGD on `e` in the ball of `radius` round every row of `x`; see `perturb`."""
-    return perturb(net, x, y, radius, steps, size, rng, climb=lambda point: excess(prop, net, point, x, y).sum())
+    start = None
+    if isinstance(prop, _BESIDE):
+        with torch.no_grad():  # the point does not move it: once for all steps
+            start = net(x)
+    return perturb(net, x, y, radius, steps, size, rng, climb=lambda point: excess(prop, net, point, x, y, start).sum())
 
 
 def interval_logits(net: nn.Sequential, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,7 +168,8 @@ def _certified(budget: float) -> Loss:
 def _constrained(prop: LocalProperty, alpha: float, beta: float) -> Loss:
     def loss(net: nn.Sequential, x: Tensor, y: Tensor, radius: float, phase: Phase, rng: torch.Generator) -> Tensor:
         point = attack_constraint(prop, net, x, y, radius, phase.steps, phase.size * radius, rng)
-        violation = constraint_loss(prop, excess(prop, net, point, x, y)).mean()
-        return alpha * cross_entropy(net(x), y) + beta * violation
+        start = net(x)
+        violation = constraint_loss(prop, excess(prop, net, point, x, y, start)).mean()
+        return alpha * cross_entropy(start, y) + beta * violation
 
     return loss

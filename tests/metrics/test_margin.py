@@ -261,3 +261,28 @@ def test_bad_input() -> None:
         MarginOptions(verifier="marabou")
     with pytest.raises(InputError, match="--tol"):
         MarginOptions(tol=1e-9)
+
+
+@pytest.mark.parametrize("verifier", ["bab", "milp"])
+@pytest.mark.parametrize("power", [-80, -40, 60])
+def test_logits_of_any_size_have_the_tolerance_of_their_size(power: int, verifier: str) -> None:
+    nodes = [
+        helper.make_node("Gemm", ["x", "W", "b"], ["h"], transB=1),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Gemm", ["r", "V", "c"], ["y"], transB=1),
+    ]
+    s = 2.0**power
+    numbers = {
+        "W": [[1, -2], [-1, 1], [0.5, 1]], "b": [0.1, -0.2, 0.3], "c": [0.2 * s, 0],
+        "V": s * np.array([[1, -0.5, 0.2], [0.3, 1, -1]]),
+    }  # fmt: skip
+    weights = [numpy_helper.from_array(np.asarray(v, dtype=np.float32), k) for k, v in numbers.items()]
+    shown = [helper.make_tensor_value_info(k, TensorProto.FLOAT, ["N", 2]) for k in ("x", "y")]
+    graph = helper.make_graph(nodes, "tiny", shown[:1], shown[1:], weights)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    q = make_query(onnx_model(proto), np.array([0.6, 0.3], dtype=np.float32), threads=1)
+    r = smallest_margin(q, 1 - q.label, 0.2, MarginOptions(QUICK, verifier=verifier))
+    assert r.status == "exact"
+    at_most = sampled(q, 1 - q.label, 0.2)
+    assert r.upper <= at_most + 1e-3 * s
+    assert at_most - r.lower <= 0.02 * s

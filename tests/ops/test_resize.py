@@ -91,6 +91,14 @@ def test_antialias_along_one_to_three_axes(mode: str, shape: tuple[int, ...], si
     assert compared or len(shape) != 3
 
 
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+def test_scales_that_keep_every_length_are_refused(mode: str) -> None:
+    """onnxruntime copies the tensor, where ONNX has interpolation by 1.2."""
+    scales = np.array([1.0, 1.0, 1.2, 1.0], dtype=np.float32)
+    with pytest.raises(UnsupportedOperatorError, match="keep every length"):
+        Case("Resize", ((2, 4, 5), None, scales), {"mode": mode}, (13,)).ops(13)
+
+
 def test_antialias_of_the_nearest_neighbour_is_refused() -> None:
     """onnxruntime does not run it either."""
     case = Case("Resize", ((2, 6, 6), None, None, ints(1, 2, 3, 3)), {"mode": "nearest", "antialias": 1}, (19,))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto, helper
 
 from onnxsub.budget import Budget
 from onnxsub.errors import InputError, ModelError
@@ -18,6 +18,7 @@ from onnxsub.model import load_model, save_model
 from onnxsub.passes.compare import CompareOptions, compare
 from onnxsub.passes.substitute import lines, substitute
 from onnxsub.query import Query, make_query
+from onnxsub.reading.canonical import Reading
 from onnxsub.region import InputSpace
 from onnxsub.results import dumps
 from tests.clock import Clock
@@ -73,6 +74,18 @@ def test_the_same_network_and_disagreements() -> None:
     assert same.sampled == same.attacked == same.disagreements == 0
     turned = compare(query_of(f), load_model(affine([[0.0, 1.0], [1.0, 0.0]], [0.0, 0.0])), CompareOptions(1e-3))
     assert turned.disagreements == turned.points
+
+
+def test_one_file_read_by_two_outputs_is_two_networks() -> None:
+    net = Net(3)
+    first, second = (net.node("Gemm", ["x", net.weight(sign * np.eye(3)[:2])], transB=1) for sign in (1, -1))
+    proto = net.model(first, 2)
+    proto.graph.output.append(helper.make_tensor_value_info(second, TensorProto.FLOAT, ["N", 2]))
+    one, other = (load_model(proto, Reading(output=name)) for name in (first, second))
+    query = make_query(one, np.array([0.3, 0.6, 0.1], dtype=np.float32))
+    found = compare(query, other, CompareOptions(eps=0.1))
+    assert found.certified >= found.attacked > 1.3  # x + x
+    assert compare(query, load_model(proto, Reading(output=first)), CompareOptions(eps=0.1)).certified == 0
 
 
 def test_a_substitute_is_compared_through_the_normalisation(tmp_path: Path) -> None:

@@ -50,6 +50,11 @@ def test_nested_connectives_multiply_out() -> None:
         ("(<= (/ Y_0 4) (/ 1 2))", [0.25, 0], 0.5, False),
         ("(<= 2. (* Y_1 1E0))", [0, -1], -2, False),
         ("(<= (+ Y_0 Y_0 Y_1 (- Y_1)) +1)", [2, 0], 1, False),
+        # what cancels leaves what was meant: sums are exact
+        ("(>= (+ Y_0 1e17) (+ 1e17 5))", [-1, 0], -5, False),
+        ("(<= (+ Y_1 0.25 1e300) (- 1e300 0.5))", [0, 1], -0.75, False),
+        ("(< (- (+ (* 1e25 Y_0) (* 3 Y_0)) (* 1e25 Y_0)) 1)", [3, 0], 1, True),
+        ("(<= (* 1e200 1e-300 1e100 Y_0) 2)", [1e200 * 1e-300 * 1e100, 0], 2, False),
     ],
 )
 def test_linear_terms(atom: str, a: list[float], b: float, strict: bool) -> None:
@@ -130,6 +135,9 @@ BAD1 = [
     (HEAD1 + BOX1 + "(assert (<= X_1 X_0))", "9:10: this comparison relates inputs"),
     (HEAD1 + BOX1 + "(assert (< X_1 0.5))", "9:10: '<' on an input: boxes are closed; write <= instead"),
     (HEAD1 + BOX1 + "(assert (<= 1 2))", "9:10: this comparison has no variable"),
+    (HEAD1 + BOX1 + "(assert (<= (* 1e-200 1e-200 Y_0) 2))", "9:10: a factor of this comparison is too small"),
+    (HEAD1 + BOX1 + "(assert (<= (* 1e200 1e200 Y_0) 2))", "9:10: a number of this comparison is too large"),
+    (HEAD1 + BOX1 + f"(assert (<= (* {'1e-300 ' * 40}Y_0) 2))", "9:14: the numbers of this term are too long"),
     (HEAD1 + BOX1 + "(assert (<= Y_0))", "9:10: '<=' compares at least two terms, found 1"),
     (HEAD1 + BOX1 + "(assert (not (<= Y_0 1)))", "9:10: 'not' is not supported in an assertion; write the negated"),
     (HEAD1 + BOX1 + "(assert (or))", "9:9: (or) is empty"),

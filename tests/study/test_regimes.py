@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from onnxsub.errors import InputError
 from onnxsub.study import regimes as study
-from onnxsub.study.regimes import RegimesOptions, study_regimes
+from onnxsub.study.regimes import RegimesOptions, RegimesResult, study_regimes
 from onnxsub.study.regimes_report import tables, write_report
 from onnxsub.zoo.images import ImageSet
 from tests.cli.conftest import Run
@@ -58,6 +59,39 @@ def test_three_kills_change_no_figure(tmp_path: Path) -> None:
     # what an attack refutes on the first images no proof may claim
     satisfied = tables(whole)[-1]
     assert len(satisfied.cells) == 6
+
+
+def test_an_interruption_hands_out_what_there_is(tmp_path: Path) -> None:
+    tiny = replace(TINY, epochs=1, images=21)
+    parts = []
+    for last in ("training", "attacks", "sr by bab, image 11 of 21", "-adv0.1: training"):
+
+        def report(share: float, text: str, last: str = last) -> None:
+            if last in text:
+                raise KeyboardInterrupt
+
+        parts.append(study_regimes(DATA, tiny, tmp_path / "s", progress=report))
+        assert write_report(parts[-1], tmp_path / "s")[0].exists()
+    assert all(part.interrupted and part.to_json()["interrupted"] for part in parts)
+    assert [len(part.networks) for part in parts] == [0, 0, 1, 2]
+    counts = {prop: sum(by["bab"].values()) for prop, by in parts[2].networks[0]["decided"].items()}
+    assert counts == {"cr": 21, "sr": 10}  # whole blocks, and nothing of the one that was interrupted
+    accuracy, security, satisfied = tables(parts[2])
+    assert [row[1] != "" for row in accuracy.cells] == [True, False, False]
+    assert (len(security.cells), len(satisfied.cells)) == (1, 2)
+    assert not study_regimes(DATA, tiny, tmp_path / "s").interrupted
+
+
+def test_published_figures_stand_beside_those_of_their_images() -> None:
+    options = RegimesOptions(radii=(0.05, 0.1, 0.2))
+    secure = {prop: [0.5, 0.25, 0.125] for prop in study.PROPERTIES}
+    record = {"architecture": "fc100", "regime": "adversarial", "accuracy": 0.8047, "attacked_images": 9, "secure": secure}
+    accuracy, security = tables(RegimesResult("fashion-mnist", options, (record,)))
+    assert accuracy.heads == ("regime", "fc100", "apart", "fc30", "apart", "published")
+    assert accuracy.cells[1] == ("adversarial", "80.5", "-4.6", "", "", "85.1")
+    assert security.heads[-3:] == ("cr at 0.05", "cr at 0.2", "sr at 0.2")
+    assert security.cells == (("adversarial", *["25.0"] * 4, "50.0", "12.5", "12.5"),)
+    assert tables(RegimesResult("gtsrb", options, (record,)))[0].cells[1] == ("adversarial", "80.5", "")
 
 
 def test_a_contradiction_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from onnxsub.ops.clip import Clip
 from onnxsub.ops.relu import Relu, relu_rows
 from onnxsub.verifiers.bab.lp.cutting import Cutting
 from onnxsub.verifiers.bab.lp.depth_first import DepthFirst
-from onnxsub.verifiers.bab.lp.hull import units_of, violated
+from onnxsub.verifiers.bab.lp.hull import Cut, units_of, violated
 from onnxsub.verifiers.bab.lp.long_step import Columns, long_steps
 from onnxsub.verifiers.bab.lp.relaxation import Relaxation
 from onnxsub.verifiers.box.clause import ClauseModel
@@ -30,6 +30,7 @@ from onnxsub.verifiers.programs.encode import MilpModel
 from onnxsub.verifiers.programs.solvers import Problem
 from tests.verifiers.bab_tools import Sample, frame_of, target_models
 from tests.verifiers.nets import anchor, bracket_of, logits, measured, random_dense, random_network
+from tests.verifiers.windowed import hidden_relus
 
 TOL = 1e-6
 
@@ -350,3 +351,20 @@ def test_targets_with_many_units_are_left_to_the_tree() -> None:
     search = bracket(network, x0, label, most - 1)
     assert most > 3
     assert all(DepthFirst.of(search, m, radius) is None for m in models if m.binaries == most)
+
+
+def test_a_cut_that_names_a_column_twice_is_one_row() -> None:
+    """Cuts of several windows that read one another do; HiGHS refused all cuts that came with it, and the search broke off."""
+    network, x0, label = hidden_relus(127)
+    (model, *_) = target_models(network, x0, label, 0.2)
+    values = []
+    for columns, coefficients in (([0, 0, 1], [0.25, 0.75, 2.0]), ([0, 1], [1.0, 2.0])):
+        linear = Relaxation(model, Budget())
+        free = linear.solve({}, 0.2)
+        assert free.columns is not None
+        end = float(free.columns[0] + 2 * free.columns[1]) - 0.05
+        linear.add([Cut(np.array(columns), np.array(coefficients), end)])
+        values.append(linear.value(linear.solve({}, 0.2), 0.2))
+        assert linear.problem.rows == linear._h.getNumRow()
+        assert values[-1] < linear.value(free, 0.2)
+    assert values[0] == pytest.approx(values[1], abs=1e-9)

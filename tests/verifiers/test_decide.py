@@ -10,6 +10,7 @@ import pytest
 from onnxsub.errors import InputError
 from onnxsub.results import dumps
 from onnxsub.verifiers.result import VerifyResult
+from onnxsub.verifiers.witness import ball_float32
 from tests.random_models import PIECEWISE
 from tests.verifiers.nets import anchor, decided, dense, logits, measured, random_dense, random_network, worst
 
@@ -64,6 +65,17 @@ def test_violated_by_the_program_alone() -> None:
 
 def test_the_radius_itself_is_never_called_proved() -> None:
     assert ask(TWO_SIDED, X0, 0, float(np.float64(X0[0]) - 0.3)).status in ("unknown", "violated")
+
+
+@pytest.mark.parametrize("verifier", ["bab", "milp"])
+def test_a_witness_never_lies_outside_by_a_rounding_of_the_ball(verifier: str) -> None:
+    """0.375 + eps is 0.5 in float64, where there is a tie, and eps is less than 0.125."""
+    network, eps = dense(([[0.0], [1.0]], [0.5, 0.0])), float(np.nextafter(0.125, 0))
+    assert 0.375 + eps == 0.5
+    r = decided(network, np.array([0.375], dtype=np.float32), 0, eps, replay=logits(network), verifier=verifier, threads=1)
+    assert r.status in ("proved", "unknown")
+    low, high = ball_float32((np.array([2.0]), np.array([4.0])), np.array([3.0]), float(np.nextafter(1.0, 0)), whole=True)
+    assert (low, high) == (3, 3)
 
 
 def test_zero_radius_and_wrong_anchor() -> None:

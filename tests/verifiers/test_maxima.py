@@ -1,4 +1,4 @@
-"""Rows as sums of maxima: bounds hold at every point and are tight, and distances are those of the MILP."""
+"""Rows over maxima: bounds hold at every point and are tight, and distances are those of the MILP."""
 
 from __future__ import annotations
 
@@ -17,36 +17,49 @@ from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.verifiers.bab.lp.cutting import Cutting
 from onnxsub.verifiers.bab.lp.relaxation import Relaxation
-from onnxsub.verifiers.bab.pieces.bound import Multipliers, Pace, Sums, improve
+from onnxsub.verifiers.bab.pieces.bound import Choices, Multipliers, Pace, Sums, improve
 from onnxsub.verifiers.bab.pieces.groups import Groups
-from onnxsub.verifiers.bab.pieces.maxima import Affines, Maxima
+from onnxsub.verifiers.bab.pieces.maxima import Maxima
 from onnxsub.verifiers.bab.pieces.region import Region
 from onnxsub.verifiers.bab.pieces.tree import MaximaTree
+from onnxsub.verifiers.bab.pieces.units import Affines, Unit
 from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.result import DistanceResult
 from tests.verifiers.bab_tools import target_models
 from tests.verifiers.maxima_tools import by_trees
 from tests.verifiers.nets import anchor, balanced, bracket_of, logits, measured
-from tests.verifiers.windowed import random_windowed, tied_windows
+from tests.verifiers.windowed import hidden_relus, random_windowed, tied_windows
 
 TOL = 1e-6
 _PACE = Pace(300, 0.05, 0.02, 2e-3)
 
 
+HIDDEN = 100  # seeds from here on: Relus that read windows
+
+
 @cache
 def question(seed: int) -> tuple[Network, Array, int, DistanceResult]:
-    network, x0, label = tied_windows(seed)
+    network, x0, label = tied_windows(seed) if seed < HIDDEN else hidden_relus(seed)
     return network, x0, label, measured(network, x0, label, threads=1, tol=TOL, replay=logits(network))
 
 
 @cache
 def rows(seed: int, *, tight: bool = False) -> list[tuple[ClauseModel, Maxima, float]]:
-    """The targets whose rows are sums of maxima, on a ball that reaches beyond the boundary."""
+    """The targets with rows over maxima, on a ball that reaches beyond the boundary."""
     network, x0, label, true = question(seed)
     radius = min(1.3 * true.upper, 0.9)
     models = target_models(network, x0, label, radius, tight=tight)
     found = [(m, Maxima.of(m), radius) for m in models]
     return [(m, row, radius) for m, row, radius in found if row is not None]
+
+
+def own_row(count: int, sizes: Array, n: int, rng: np.random.Generator) -> Maxima:
+    """A sum of maxima over n inputs within 1."""
+    units = tuple(
+        Unit(rng.normal(size=(k, n)), np.zeros((k, count)), rng.normal(size=k), np.full(k, -np.inf), np.full(k, np.inf))
+        for k in sizes
+    )
+    return Maxima(rng.normal(size=n), np.ones(count), 0.0, units, -np.ones(n), np.ones(n))
 
 
 def points(row: Maxima, radius: float, seed: int, count: int = 300) -> Array:
@@ -59,7 +72,7 @@ def points(row: Maxima, radius: float, seed: int, count: int = 300) -> Array:
 @pytest.mark.parametrize("tight", [False, True])
 def test_the_row_is_the_margin_where_that_is_not_negative(tight: bool) -> None:
     seen = 0
-    for seed in range(12):
+    for seed in [*range(12), *range(HIDDEN, HIDDEN + 12)]:
         for model, row, radius in rows(seed, tight=tight):
             d = points(row, radius, seed)
             x0 = np.asarray(model.local.box.x0)
@@ -70,38 +83,80 @@ def test_the_row_is_the_margin_where_that_is_not_negative(tight: bool) -> None:
             of_interest = margin >= 0 if tight else np.ones(len(d), dtype=bool)
             assert np.abs(value - margin)[of_interest].max(initial=0.0) <= 1e-9
             seen += int(of_interest.sum())
-            assert [row.winners(p) for p in d[:5]] == [tuple(int((e.w @ p + e.b).argmax()) for e in row.rising) for p in d[:5]]
+            values, elements = row.unit_values(d)
+            assert all(np.array_equal(values[:, q], e.max(1)) for q, e in enumerate(elements))
+            assert [row.winners(p) for p in d[:5]] == [tuple(int(elements[q][i].argmax()) for q in row.rising) for i in range(5)]
     assert seen > (100 if tight else 500)
 
 
-def _nodes(groups: Groups, row: Maxima, sums: Sums, rng: np.random.Generator) -> tuple[tuple[int, ...], torch.Tensor]:
+def _node(groups: Groups, row: Maxima, sums: Sums, rng: np.random.Generator) -> tuple[tuple[int, ...], Choices]:
     """Some elements chosen at random."""
-    chosen = tuple(int(rng.integers(len(e.b))) if rng.random() < 0.4 else -1 for e in row.rising)
-    allowed = sums.there.clone()
-    for c, k in enumerate(chosen):
+    chosen = tuple(int(rng.integers(len(row.units[q].b))) if rng.random() < 0.4 else -1 for q in row.rising)
+    there, elements = sums.groups.clone()[None], sums.begin()[1].elements.clone()
+    for q, k in zip(row.rising, chosen, strict=True):
         if k >= 0:
-            allowed &= torch.from_numpy(groups.allowed(c, k))
-    return chosen, allowed
+            there &= torch.from_numpy(groups.allowed(q, k))
+            if q in sums.places:
+                own = torch.zeros(len(row.units[q].b), dtype=torch.bool)
+                own[k] = True
+                elements[:, sums.places[q]] = own
+    return chosen, Choices(there, elements)
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_bounds_hold_at_every_point_of_a_node(seed: int) -> None:
-    rng, held = np.random.default_rng(seed), 0
-    for _, row, radius in rows(seed):
-        groups = Groups.of(row, radius)
-        for share in (1.0, 0.6):
-            sums = Sums(row, groups, share * radius, torch.float64)
-            d = points(row, share * radius, seed)
-            for _ in range(6):
-                chosen, allowed = _nodes(groups, row, sums, rng)
-                begin = sums.begin()
-                sigma, theta = rng.random(begin.sigma.shape), rng.normal(size=begin.theta.shape)
-                given = Multipliers(torch.from_numpy(sigma).float(), torch.from_numpy(theta).float())
-                bound = float(sums.evaluate(given, allowed[None]))
-                inside = np.array([all(k in (-1, w) for k, w in zip(chosen, row.winners(p), strict=True)) for p in d])
-                assert (row.values(d)[inside] <= bound + 1e-12).all()
-                held += int(inside.sum())
-    assert held > 500 or not rows(seed)
+@pytest.mark.parametrize("first", [0, HIDDEN])
+def test_bounds_hold_at_every_point_of_a_node(first: int) -> None:
+    held = deep = 0
+    for seed in range(first, first + 12):
+        rng = np.random.default_rng(seed)
+        for _, row, radius in rows(seed):
+            if not row.units:
+                continue
+            groups = Groups.of(row, radius)
+            for share in (1.0, 0.6):
+                sums = Sums(row, groups, share * radius, torch.float64)
+                d = points(row, share * radius, seed)
+                middle, half = (e[len(row.a) :] for e in (sums.scaled.middle, sums.scaled.half))
+                values, elements = row.unit_values(d)
+                winners = np.array([elements[q].argmax(1) for q in row.rising]).reshape(-1, len(d))
+                # intervals of units hold where the margin is not negative
+                read = np.any([u.v.any(axis=0) for u in row.units], axis=0)
+                there = (np.abs(values - middle) <= half)[:, read].all(axis=1)
+                assert there[row.values(d) >= 0].all()
+                for _ in range(6):
+                    chosen, choices = _node(groups, row, sums, rng)
+                    begin, _ = sums.begin()
+                    sigma, theta = rng.random(begin.sigma.shape), rng.normal(size=begin.theta.shape)
+                    given = Multipliers(torch.from_numpy(sigma).float(), torch.from_numpy(theta).float())
+                    bound = float(sums.evaluate(given, choices))
+                    own = np.array(chosen, dtype=np.int64).reshape(-1, 1)
+                    inside = there & ((own < 0) | (own == winners)).all(axis=0)
+                    assert (row.values(d)[inside] <= bound + 1e-12).all()
+                    held += int(inside.sum())
+                    deep += int(inside.sum()) * bool(row.depths.any())
+    assert held > 5000
+    assert deep > 5000 or first < HIDDEN
+
+
+def test_derivatives_are_those_of_the_bound() -> None:
+    """Small steps down the gradient lower a bound that is hardly smoothed by what it says."""
+    compared = 0
+    for seed in range(HIDDEN, HIDDEN + 12):
+        for _, row, radius in rows(seed):
+            rng = np.random.default_rng(seed)
+            sums = Sums(row, Groups.of(row, radius), radius, torch.float64)
+            begin, choices = sums.begin()
+            sigma = torch.from_numpy(rng.uniform(0.2, 0.8, begin.sigma.shape))
+            theta = torch.from_numpy(rng.normal(size=begin.theta.shape))
+            _, slope, turn = sums.gradient(Multipliers(sigma, theta), choices, 1e-9 * sums.unit)
+            for part, gradient in ((sigma, slope), (theta, turn)):
+                step = torch.from_numpy(rng.normal(size=part.shape)) * 1e-7
+                ends = []
+                for sign in (-1, 1):
+                    moved = (sigma + sign * step, theta) if part is sigma else (sigma, theta + sign * step)
+                    ends.append(float(sums.evaluate(Multipliers(*moved), choices)))
+                assert (ends[1] - ends[0]) / 2 == pytest.approx(float((gradient * step).sum()) * sums.unit, abs=2e-10, rel=1e-3)
+                compared += bool(row.depths.any())
+    assert compared > 8
 
 
 def test_improved_bounds_are_as_good_as_programs_with_cuts() -> None:
@@ -109,14 +164,14 @@ def test_improved_bounds_are_as_good_as_programs_with_cuts() -> None:
     better = compared = 0
     for seed in range(12):
         for model, row, radius in rows(seed):
-            if not row.rising:
-                continue
+            if not row.rising or row.depths.any():
+                continue  # of units that read others programs use the intervals, these bounds only those of what is read
             groups = Groups.of(row, radius)
             single, double = (Sums(row, groups, radius, t) for t in (torch.float32, torch.float64))
-            start = single.begin()
-            first = float(double.evaluate(start, single.there[None]))
-            given, found = improve(single, start, single.there[None], _PACE, Budget())
-            bound = float(double.evaluate(given, single.there[None]))
+            start, choices = single.begin()
+            first = float(double.evaluate(start, choices))
+            given, found = improve(single, start, choices, _PACE, Budget())
+            bound = float(double.evaluate(given, choices))
             assert bound <= first + 1e-9
             assert float(found.value) == pytest.approx(bound, abs=1e-4 * (1 + abs(bound)))
             if bound < 0:
@@ -137,10 +192,10 @@ def test_the_nearest_point_of_all_choices_is_the_nearest() -> None:
         *_, true = question(seed)
         nearest = []
         for _, row, radius in rows(seed):
-            if math.prod(len(e.b) for e in row.rising) > 500:
+            if math.prod(len(row.units[q].b) for q in row.rising) > 500:
                 break
             region = Region(row, Budget())
-            for chosen in itertools.product(*(range(len(e.b)) for e in row.rising)):
+            for chosen in itertools.product(*(range(len(row.units[q].b)) for q in row.rising)):
                 found = region.nearest(chosen, radius)
                 if found.point is None:
                     assert found.radius == radius
@@ -157,20 +212,25 @@ def test_the_nearest_point_of_all_choices_is_the_nearest() -> None:
     assert compared > 3
 
 
-def test_trees_alone_find_the_distance() -> None:
+def test_trees_alone_find_the_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree_module, "_FEW", 0)
     compared = 0
-    for seed in range(12):
+    for seed in [*range(12), *range(HIDDEN, HIDDEN + 8)]:
         network, x0, label, true = question(seed)
         if true.status != "exact" or true.upper > 0.9:
             continue
-        found = by_trees(network, x0, label, 1.05 * true.upper, TOL)
+        found = by_trees(network, x0, label, 1.01 * true.upper, TOL)
         if found is None:
             continue
         bracket, _ = found
-        assert bracket.upper == pytest.approx(true.upper, abs=4 * TOL)
-        assert bracket.lower == pytest.approx(true.upper, abs=4 * TOL)
-        compared += 1
-    assert compared > 3
+        assert true.upper - 4 * TOL <= bracket.upper
+        assert bracket.lower <= true.upper + 4 * TOL
+        if seed < HIDDEN:
+            assert bracket.upper == pytest.approx(true.upper, abs=4 * TOL)
+            assert bracket.lower == pytest.approx(true.upper, abs=4 * TOL)
+        compared += 1 if seed < HIDDEN else 100
+    assert compared % 100 > 3
+    assert compared > 300
 
 
 @pytest.mark.parametrize("kind", ["tied", "random"])
@@ -192,6 +252,7 @@ def test_what_a_tree_proves_counts_when_it_is_ended(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(tree_module, "_ROOT", Pace(5, 0.05, 0.02, 2e-3))
     monkeypatch.setattr(tree_module, "_CHILD", Pace(3, 0.03, 0.1, 7e-4))
     monkeypatch.setattr(tree_module, "_AT_ONCE", 1)
+    monkeypatch.setattr(tree_module, "_FEW", 0)
     proved = ended = 0
     for seed in range(12):
         network, x0, label, true = question(seed)
@@ -223,15 +284,14 @@ def test_what_a_tree_proves_counts_when_it_is_ended(monkeypatch: pytest.MonkeyPa
 def test_groups_are_a_partition_with_few_choices() -> None:
     rng = np.random.default_rng(0)
     for count in (0, 1, 7, 200):
-        rising = tuple(Affines(rng.normal(size=(k, 30)), rng.normal(size=k)) for k in rng.integers(2, 6, count))
-        row = Maxima(rng.normal(size=30), 0.0, rising, (), -np.ones(30), np.ones(30))
+        row = own_row(count, rng.integers(2, 6, count), 30, rng)
         groups = Groups.of(row, 0.5)
         assert sorted(c for g in groups.members for c in g) == list(range(count))
-        assert groups.most <= 16
-        assert all(len(c) == math.prod(len(rising[i].b) for i in g) for g, c in zip(groups.members, groups.choices, strict=True))
-        assert len(groups.members) <= max(1, 0.6 * count) or count == 0
-    wide = Maxima(rng.normal(size=9), 0.0, (Affines(rng.normal(size=(40, 9)), rng.normal(size=40)),), (), -np.ones(9), np.ones(9))
-    assert Groups.of(wide, 1.0).most == 40
+        assert groups.most <= 64
+        sizes = [math.prod(len(row.units[i].b) for i in g) for g in groups.members]
+        assert sizes == [len(c) for c in groups.choices] == groups.there.sum(1).tolist()
+        assert len(groups.members) <= max(1, 0.5 * count) or count == 0
+    assert Groups.of(own_row(1, np.array([40]), 9, rng), 1.0).most == 40
 
 
 def test_numbers_that_are_none_are_left_to_others() -> None:
@@ -263,8 +323,9 @@ def test_a_limit_of_nodes_ends_a_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree_module, "_ROOT", Pace(2, 0.05, 0.02, 2e-3))
     monkeypatch.setattr(tree_module, "_CHILD", Pace(1, 0.03, 0.1, 7e-4))
     monkeypatch.setattr(tree_module, "_AT_ONCE", 1)
+    monkeypatch.setattr(tree_module, "_FEW", 0)
     ended = 0
-    for seed in range(12):
+    for seed in [*range(12), *range(HIDDEN, HIDDEN + 12)]:
         for model, _, radius in rows(seed):
             bracket = bracket_of(*question(seed)[:3], threads=1, nodes=3)
             search = MaximaTree.of(bracket, model, radius)

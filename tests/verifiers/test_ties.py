@@ -11,8 +11,10 @@ import pytest
 from onnxsub.instance import Instance, Replay
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
+from onnxsub.region import InputSpace
 from onnxsub.verifiers.real_rows import output_scales, real_margins
 from onnxsub.verifiers.referee import Referee
+from onnxsub.verifiers.result import DistanceResult
 from tests.verifiers.nets import UNIT, decided, dense, logits, measured
 
 BOTH = ("bab", "milp")
@@ -53,6 +55,25 @@ def test_a_plateau_behind_a_steep_slope_is_not_the_boundary(
         assert r.status == "bracket"
         assert r.reason
     assert r.upper >= true - 1e-6
+
+
+@pytest.mark.parametrize("verifier", BOTH)
+def test_exact_means_the_tolerance_also_where_float32_comes_to_the_boundary_first(verifier: str) -> None:
+    """Class 1 begins at t, which float32 rounds down by 5e-6: there it has a tie."""
+    t = float(np.float32(185.0)) + 5e-6
+    assert float(np.float32(t)) == 185.0
+    network, x0 = dense(([[0.0], [1.0]], [t, 0.0])), np.array([10.0], dtype=np.float32)
+
+    def ask(tol: float) -> DistanceResult:
+        space = InputSpace(0.0, 255.0)
+        return measured(network, x0, 0, space, replay=in_float32(network), verifier=verifier, tol=tol, threads=1)
+
+    coarse, fine = ask(1e-4), ask(1e-6)
+    assert coarse.status == "exact"
+    assert coarse.upper == pytest.approx(t - 10.0, abs=1e-4)
+    assert fine.status == "bracket"
+    assert fine.reason
+    assert fine.lower <= t - 10.0
 
 
 @pytest.mark.parametrize("verifier", BOTH)

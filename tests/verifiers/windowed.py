@@ -7,11 +7,12 @@ import torch
 
 from onnxsub.network import Network
 from onnxsub.ops.base import Array, Operator
+from onnxsub.ops.combine import Concat
 from onnxsub.ops.dense import Dense
 from onnxsub.ops.relu import Relu
 from onnxsub.ops.windows import WindowMax
 
-__all__ = ["one_layer", "random_windowed", "table", "tied_windows"]
+__all__ = ["hidden_relus", "one_layer", "random_windowed", "table", "tied_windows"]
 
 
 def table(rng: np.random.Generator, size: int, count: int, most: int) -> Array:
@@ -41,6 +42,16 @@ class _Builder:
         alike = self.rng.random(size) < 0.3
         weight[alike] = weight[0] + 0.1 * weight[alike]
         self.add(Dense, size, weight=weight, bias=0.2 * self.rng.normal(size=size))
+
+    def join(self, parts: list[str], sizes: list[int]) -> None:
+        """Goes on from several tensors."""
+        if len(parts) == 1:
+            return
+        name, size = f"t{len(self.ops)}", sum(sizes)
+        slots = tuple(int(e) for e in np.cumsum([0, *sizes[:-1]]))
+        common = {"op_type": "Concat", "node": name, "inputs": tuple(parts), "output": name}
+        self.ops.append(Concat(**common, in_shapes=tuple((s,) for s in sizes), out_shape=(size,), axis=0, slots=slots))  # type: ignore[arg-type]
+        self.name, self.size = name, size
 
     def relu(self) -> None:
         self.add(Relu, self.size)
@@ -106,6 +117,33 @@ def tied_windows(seed: int) -> tuple[Network, Array, int]:
     network = Network("x", (b.inputs,), b.name, tuple(b.ops))
     x0 = np.zeros(pixels, dtype=np.float32)
     x0[rng.choice(pixels, 2, replace=False)] = rng.uniform(0.3, 1.0, 2)
+    with torch.no_grad():
+        label = int(network.forward(torch.as_tensor(x0[None].astype(np.float64))).argmax())
+    return network, x0, label
+
+
+def hidden_relus(seed: int) -> tuple[Network, Array, int]:
+    """Windows, then layers of Relus or windows that read them and the input, and classes that read them all; anchor and label.
+
+    As substitutes are: what is read of windows is small beside what is read of the input, and most of what is read is direct.
+    """
+    rng = np.random.default_rng(40_000 + seed)
+    b = _Builder(seed, int(rng.integers(4, 10)))
+    parts = ["x"]
+    sizes = [b.size]
+    for kind in ["windows", *(str(k) for k in rng.choice(["relu", "relu", "windows"], int(rng.integers(1, 3))))]:
+        b.join(parts, sizes)
+        b.dense(int(rng.integers(5, 13)))
+        if kind == "relu":
+            b.relu()
+        else:
+            b.windows(int(rng.integers(3, 8)))
+        parts.append(b.name)
+        sizes.append(b.size)
+    b.join(parts, sizes)
+    b.dense(3)
+    network = Network("x", (b.inputs,), b.name, tuple(b.ops))
+    x0 = rng.uniform(0.0, 1.0, sizes[0]).astype(np.float32)
     with torch.no_grad():
         label = int(network.forward(torch.as_tensor(x0[None].astype(np.float64))).argmax())
     return network, x0, label

@@ -20,7 +20,7 @@ from onnxsub.verifiers.conclude import work
 from onnxsub.verifiers.decision import Decision, Spec, SpecBox
 from onnxsub.verifiers.registry import engine_of
 from onnxsub.verifiers.session import Session
-from onnxsub.verifiers.witness import Witness, inside_float32
+from onnxsub.verifiers.witness import Witness, ball_float32
 
 __all__ = ["BallJudge", "Found", "hunt", "search"]
 
@@ -38,8 +38,8 @@ class BallJudge:
     def __init__(self, query: Query, prop: LocalProperty) -> None:
         self._query = query
         self._prop = prop
-        low, high = (end.reshape(-1) for end in query.space.ball(query.x0, prop.eps))
-        self.lower, self.upper = inside_float32(low, high)
+        ends = ball_float32(query.space.ball(query.x0, prop.eps), query.x0, prop.eps)
+        self.lower, self.upper = (end.reshape(-1) for end in ends)
 
     def _fed(self, x: Array) -> Array:
         flat = np.asarray(x, dtype=np.float64).reshape(len(x), -1).astype(np.float32)

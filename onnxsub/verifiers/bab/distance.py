@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from onnxsub.budget import OutOfTime
 from onnxsub.ops.base import Array
+from onnxsub.verifiers.bab.dense.search import search_dense
 from onnxsub.verifiers.bab.near import NearGoal
 from onnxsub.verifiers.bab.question import Question
 from onnxsub.verifiers.bab.radius import NEAR, Asked, Schedule
@@ -48,6 +49,8 @@ def search_distance(bracket: Bracket, start: Array | None) -> None:
     first = not small or bracket.budget.remaining < _SHORT
     if first and not tried:
         bracket.certify()
+    if not small:
+        search_dense(bracket)
     _narrow_down(bracket, certified=first or tried)
 
 

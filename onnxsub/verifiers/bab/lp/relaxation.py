@@ -111,10 +111,9 @@ class Relaxation:
         index, data = np.concatenate([c.columns for c in cuts]), np.concatenate([c.coefficients for c in cuts])
         below, ends = np.full(len(cuts), -np.inf), np.array([c.upper for c in cuts])
         rows = sp.csr_array((data, index, starts), shape=(len(cuts), p.columns))
-        self._h.addRows(
-            len(cuts), below, ends, len(data), starts[:-1].astype(np.int32),
-            index.astype(np.int32), data,
-        )  # fmt: skip
+        rows.sum_duplicates()  # HiGHS takes no row that names a column twice
+        starts = rows.indptr[:-1].astype(np.int32)
+        self._h.addRows(len(cuts), below, ends, rows.nnz, starts, rows.indices.astype(np.int32), rows.data)
         lower, upper = np.concatenate([p.row_lower, below]), np.concatenate([p.row_upper, ends])
         self._hold(replace(p, A=sp.csc_array(sp.vstack([p.A, rows])), row_lower=lower, row_upper=upper))
 

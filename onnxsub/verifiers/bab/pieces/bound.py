@@ -1,14 +1,14 @@
-r"""An upper bound of a sum of maxima over a box, in closed form for any multipliers.
+r"""An upper bound of a row over maxima on a box, in closed form for any multipliers.
 
-Every group g of maxima gets a copy of the input of its own, held to the others by slopes `s_g` (Lagrangian decomposition), and
-every minimum i is replaced by a mixture `mu_i` of its elements. With the box moved to `[-1, 1]^n`, the elements `W_gk . x + b_gk`
-of a group, one per choice of what is the largest in each of its maxima, and those `M_j . x + B_j` of the minima,
+Every group g of maxima gets a copy of what it reads, input and units before, held to the others by slopes `s_g` (Lagrangian
+decomposition), and every unit that the row falls with is replaced by a mixture of its elements, depth by depth (`levels.py`). With
+everything moved to `[-1, 1]` and `a . x + k` what is left in the end,
 
-    row <= k + sum_g max_k (b_gk + |W_gk - s_g|_1) + sum_j mu_j B_j + |a + sum_j mu_j M_j + sum_g s_g|_1.
+    row <= k + sum_g max_k (b_gk + |W_gk - s_g|_1) + |a|_1.
 
 With one maximum per group the best slopes give what the hulls of all single maxima give (Anderson et al. 2020), with several the
-joint hulls. A node leaves out choices. Slopes lie between the smallest and the largest slope of their elements, `s = sigma span`
-above the smallest one, which is moved into a; mixtures are softmax of `theta`.
+joint hulls. A node leaves out choices. Slopes lie between the smallest and the largest slope of their elements; mixtures are the
+softmax of `theta`.
 
 Multipliers are improved by Adam on a smoothed bound: a softmax over the choices and a clipped line in place of the sign, both of
 which sharpen as the steps get shorter.
@@ -27,20 +27,37 @@ from onnxsub.budget import Budget
 from onnxsub.ops.base import Array
 from onnxsub.propagate.adam import Adam
 from onnxsub.verifiers.bab.pieces.groups import Groups
-from onnxsub.verifiers.bab.pieces.maxima import Affines, Maxima
+from onnxsub.verifiers.bab.pieces.levels import At, Level, Scaled
+from onnxsub.verifiers.bab.pieces.maxima import Maxima
 
-__all__ = ["Bounded", "Multipliers", "Pace", "Sums", "improve"]
+__all__ = ["Bounded", "Choices", "Multipliers", "Pace", "Sums", "improve"]
 
 _OF_TERMS = 1e-12  # of the sizes of all terms: thousands of times what float64 can round
 _STEEP = 0.1  # of the temperature: where the clipped line is the sign
 _FASTER = 10.0  # the rate of theta in that of sigma
 _CHUNK = 20  # steps after which nodes that are done are left out
-_NONE = -1e9  # theta of no element
+
+
+@dataclass(frozen=True, eq=False)
+class Choices:
+    """What N nodes leave: choices of groups `(N, G, K)` and elements of units that the row may fall with `(N, J)`, bool."""
+
+    groups: Tensor
+    elements: Tensor
+
+    def take(self, rows: Tensor) -> Choices:
+        """Those of some nodes."""
+        return Choices(self.groups[rows], self.elements[rows])
+
+    @staticmethod
+    def joined(parts: list[Choices]) -> Choices:
+        """Those of several lots of nodes."""
+        return Choices(torch.cat([p.groups for p in parts]), torch.cat([p.elements for p in parts]))
 
 
 @dataclass(frozen=True, eq=False)
 class Multipliers:
-    """Of N nodes: `sigma` `(N, G, S)` and `theta` `(N, J)`, float32."""
+    """Of N nodes: those of all depths one after the other, `sigma` `(N, G S)` and `theta` `(N, J)`, float32."""
 
     sigma: Tensor
     theta: Tensor
@@ -76,137 +93,107 @@ class Bounded:
     """What multipliers bring: `value` proves what it says, `(N,)`; the rest is where to look.
 
     Attributes:
-        z: weights of the choices, `(N, G, K)`. x: a point of `[-1, 1]^n`, `(N, n)`.
+        z: weights of the choices, `(N, G, K)`. v: of the units, by their coordinates, `(N, Q)`.
+        x: a point of `[-1, 1]^n`, `(N, n)`.
     """
 
     value: Tensor
     z: Tensor
+    v: Tensor
     x: Tensor
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """All of it."""
+        return self.value, self.z, self.v, self.x
+
+    def take(self, rows: Tensor) -> Bounded:
+        """Those of some nodes."""
+        return Bounded(*(part[rows] for part in self.parts))
 
 
 class Sums:
-    """A row within a radius, in one precision. Names as in the module; `unit` is the sum of all spans.
+    """A row within a radius, in one precision. `unit`: the sum of all spans.
 
     Attributes:
-        middle, half: of the box, float64.
+        scaled: the coordinates. inputs: n. groups: all choices of all groups, `(G, K)`, bool.
+        places: of the elements of each unit that the row may fall with, among all of these.
     """
 
     def __init__(self, row: Maxima, groups: Groups, radius: float, dtype: torch.dtype) -> None:
-        low, high = row.within(radius)
-        self.middle, self.half, self.dtype = (low + high) / 2, np.maximum((high - low) / 2, 0.0), dtype
-        n = len(self.half)
-        rising, falling = ([self._moved(e) for e in part] for part in (row.rising, row.falling))
-        a, joined = row.a * self.half, groups.joined(tuple(rising))
-        bases = [e.w.min(axis=0) for e in joined]
-        spans = [np.ptp(e.w, axis=0) for e in joined]
-        wide = max((int((s > 0).sum()) for s in spans), default=0)
-        shape = (len(joined), groups.most, wide)
-        W, b, index = np.zeros(shape), np.zeros(shape[:2]), np.full((len(joined), wide), n)
-        there = np.zeros(shape[:2], dtype=np.bool_)
-        for g, (e, base, span) in enumerate(zip(joined, bases, spans, strict=True)):
-            used = np.flatnonzero(span > 0)
-            a = a + base
-            index[g, : len(used)] = used
-            W[g, : len(e.b), : len(used)] = (e.w - base)[:, used]
-            b[g, : len(e.b)], there[g, : len(e.b)] = e.b, True
-        sizes = [len(e.b) for e in falling]
-        first = np.cumsum([0, *sizes])
-        members = np.full((len(sizes), max(sizes, default=0)), first[-1])
-        for i, size in enumerate(sizes):
-            members[i, :size] = first[i] + np.arange(size)
-        self.there = torch.from_numpy(there)
-        self.k = row.k + float(row.a @ self.middle)
-        self._W, self._b, self._a = self._tensor(W), self._tensor(b), self._tensor(a)
-        self._M = self._tensor(np.concatenate([np.zeros((0, n)), *(e.w for e in falling)]))
-        self._B = self._tensor(np.concatenate([np.zeros(0), *(e.b for e in falling)]))
-        self._index, self._members = torch.from_numpy(index).reshape(-1), torch.from_numpy(members)
-        self._span = self._W.amax(1) if groups.most else self._tensor(np.zeros((0, wide)))
-        self.unit = max(float(self._span.sum()), 1e-30)
-        everything = (W, b[there], a, self._M.numpy(), self._B.numpy(), self.k, row.a * self.middle)
-        self._size = float(sum(np.abs(t).sum() for t in everything))
+        self.scaled, self.inputs = Scaled(row, radius), len(row.a)
+        depths = sorted(set(row.depths.tolist()), reverse=True)
+        self._levels = [Level(row, groups, self.scaled, depth, dtype) for depth in depths]
+        self._sigma = np.cumsum([0, *(math.prod(level.shape) for level in self._levels)])
+        self._theta = np.cumsum([0, *(level.elements for level in self._levels)])
+        self.places: dict[int, slice] = {}
+        for level, first in zip(self._levels, self._theta.tolist(), strict=False):
+            self.places |= {q: slice(first + own.start, first + own.stop) for q, own in level.places.items()}
+        self.groups = torch.from_numpy(groups.there)
+        a, self._k = self.scaled.row()
+        self._a = torch.from_numpy(a).to(dtype)
+        self.unit = max(sum(level.unit for level in self._levels), 1e-30)
 
-    def _moved(self, e: Affines) -> Affines:
-        return Affines(e.w * self.half, e.b + e.w @ self.middle)
-
-    def _tensor(self, values: Array) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64)).to(self.dtype)
-
-    def begin(self) -> Multipliers:
-        """Multipliers of one node to begin with."""
-        return Multipliers(torch.full((1, *self._span.shape), 0.5), torch.zeros((1, len(self._B))))
+    def begin(self) -> tuple[Multipliers, Choices]:
+        """Multipliers of one node to begin with, and all choices."""
+        sigma, theta = torch.full((1, int(self._sigma[-1])), 0.5), torch.zeros((1, int(self._theta[-1])))
+        return Multipliers(sigma, theta), Choices(self.groups[None], torch.ones_like(theta, dtype=torch.bool))
 
     def numbers(self) -> int:
         """How many a node's evaluation goes over."""
-        return self._W.numel() + self._M.numel()
+        return sum(level.numbers() for level in self._levels)
 
     def offsets(self, x: Tensor) -> Array:
         """Points of `[-1, 1]^n` as offsets from the anchor."""
-        found: Array = self.middle + self.half * x.double().numpy()
+        n = self.inputs
+        found: Array = self.scaled.middle[:n] + self.scaled.half[:n] * x.double().numpy()
         return found
 
-    def mixtures(self, theta: Tensor) -> Tensor:
-        """`mu`, `(N, J)`."""
-        return self._flat(self._softmax(theta))
+    def _backward(self, given: Multipliers, choices: Choices) -> tuple[list[At], Tensor, Tensor]:
+        """All depths, what is left of the row, and the bound."""
+        left, value, found = self._a[None], self._k + torch.zeros(len(given.sigma), dtype=self._a.dtype), []
+        for i, level in enumerate(self._levels):
+            sigma = given.sigma[:, self._sigma[i] : self._sigma[i + 1]].to(self._a.dtype).reshape(len(value), *level.shape)
+            at = slice(self._theta[i], self._theta[i + 1])
+            theta, elements = given.theta[:, at].to(self._a.dtype), choices.elements[:, at]
+            own, left, more = level.backward(left, sigma, theta, choices.groups[:, level.slots], elements)
+            found.append(own)
+            value = value + more
+        return found, left, value + left[:, : self.inputs].abs().sum(1)
 
-    def _softmax(self, theta: Tensor) -> Tensor:
-        return torch.softmax(self._padded(theta, _NONE), 2) if theta.shape[1] else theta.new_zeros((len(theta), 0, 0))
-
-    def _padded(self, values: Tensor, rest: float) -> Tensor:
-        """One number per element of the minima as `(N, minima, most)`."""
-        return torch.cat([values, values.new_full((len(values), 1), rest)], 1)[:, self._members]
-
-    def _flat(self, values: Tensor) -> Tensor:
-        found = values.new_zeros((len(values), len(self._B) + 1))
-        found[:, self._members.reshape(-1)] = values.reshape(len(values), -1)
-        return found[:, :-1]
-
-    def _parts(self, sigma: Tensor, mu: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`W - s`, the groups' elements at their best, and the slope that is left for all."""
-        s = sigma * self._span
-        apart = self._W - s[:, :, None, :]
-        height = self._b + apart.abs().sum(3)
-        left = torch.cat([self._a + mu @ self._M, s.new_zeros((len(s), 1))], 1).index_add(1, self._index, s.reshape(len(s), -1))
-        return apart, height, left[:, :-1]
-
-    def _value(self, height: Tensor, allowed: Tensor, mu: Tensor, left: Tensor) -> Tensor:
-        best = height.masked_fill(~allowed, -math.inf).amax(2).sum(1) if height.shape[1] else 0.0
-        return best + mu @ self._B + left.abs().sum(1) + self.k
-
-    def evaluate(self, given: Multipliers, allowed: Tensor) -> Tensor:
+    def evaluate(self, given: Multipliers, choices: Choices) -> Tensor:
         """The bound, in this precision; in float64 it is moved outward by what that can round."""
-        mu = self.mixtures(given.theta.to(self.dtype))
-        _, height, left = self._parts(given.sigma.to(self.dtype), mu)
-        return self._value(height, allowed, mu, left) + _OF_TERMS * self._size
+        return self._backward(given, choices)[2] + _OF_TERMS * self.scaled.size
 
-    def gradient(self, given: Multipliers, allowed: Tensor, temperature: float) -> tuple[Bounded, Tensor, Tensor]:
+    def gradient(self, given: Multipliers, choices: Choices, temperature: float) -> tuple[Bounded, Tensor, Tensor]:
         """The bound and the gradients of the smoothed one, of sigma and of theta."""
-        soft = self._softmax(given.theta)
-        mu = self._flat(soft)
-        apart, height, left = self._parts(given.sigma, mu)
-        value = self._value(height, allowed, mu, left)
-        z = torch.softmax((height / temperature).masked_fill(~allowed, -math.inf), 2)
-        x = (left / (_STEEP * temperature)).clamp(-1.0, 1.0)
-        own = torch.cat([x, x.new_zeros((len(x), 1))], 1)[:, self._index].reshape(given.sigma.shape)
-        slope = own - (z[..., None] * apart.sign()).sum(2)
-        rise = self._padded(self._B + x @ self._M.T, 0.0) if len(self._B) else soft
-        turn = self._flat(soft * (rise - (soft * rise).sum(2, keepdim=True)))
-        return Bounded(value, z, x), slope * self._span / self.unit, turn / self.unit
+        at, left, value = self._backward(given, choices)
+        n, N = self.inputs, len(value)
+        left = left.expand(N, -1)
+        x = torch.zeros_like(left)
+        x[:, :n] = (left[:, :n] / (_STEEP * temperature)).clamp(-1.0, 1.0)
+        z = x.new_zeros(choices.groups.shape)
+        slope, turn = torch.zeros_like(given.sigma), torch.zeros_like(given.theta)
+        for i in reversed(range(len(at))):
+            level = self._levels[i]
+            z[:, level.slots], own, turn[:, self._theta[i] : self._theta[i + 1]] = level.forward(at[i], x, temperature)
+            slope[:, self._sigma[i] : self._sigma[i + 1]] = own.reshape(N, -1)
+        return Bounded(value, z, left[:, n:], x[:, :n]), slope / self.unit, turn / self.unit
 
 
 def improve(
-    sums: Sums, start: Multipliers, allowed: Tensor, pace: Pace, budget: Budget
+    sums: Sums, start: Multipliers, choices: Choices, pace: Pace, budget: Budget
 ) -> tuple[Multipliers, Bounded]:
     """Multipliers of N nodes after some steps, with a bound that proves nothing yet: nodes below zero are left out on the way.
 
     Args:
         sums: in float32.
-        allowed: `(N, G, K)`, bool: some choice of every group.
     """
     sigma, theta = start.sigma.clone(), start.theta.clone()
-    n = len(sums.half)
-    z = torch.zeros((len(sigma), *sums.there.shape))
-    found = Bounded(torch.full((len(sigma),), math.inf), z, torch.zeros((len(sigma), n)))
-    rows = torch.arange(len(sigma))
+    N, n = len(sigma), sums.inputs
+    shapes = (N, *sums.groups.shape), (N, len(sums.scaled.half) - n), (N, n)
+    found = Bounded(torch.full((N,), math.inf), *(torch.zeros(shape) for shape in shapes))
+    rows = torch.arange(N)
     decay = pace.end ** (1 / pace.steps)
     now = Multipliers(sigma.clone(), theta.clone())
     adam = Adam([now.sigma, now.theta], [pace.rate, _FASTER * pace.rate], decay=decay)
@@ -214,15 +201,15 @@ def improve(
     for step in range(pace.steps + 1):
         if budget.over:
             break
-        at, slope, turn = sums.gradient(now, allowed[rows], temperature * decay**step)
+        at, slope, turn = sums.gradient(now, choices, temperature * decay**step)
         if step % _CHUNK == 0 or step == pace.steps:
-            for whole, part in ((found.value, at.value), (found.z, at.z), (found.x, at.x), (sigma, now.sigma), (theta, now.theta)):
+            for whole, part in zip((*found.parts, sigma, theta), (*at.parts, now.sigma, now.theta), strict=True):
                 whole[rows] = part
             left = torch.nonzero(~(at.value < 0))[:, 0]
             if len(left) == 0:
                 break
             if len(left) < len(rows):
-                rows = rows[left]
+                rows, choices = rows[left], choices.take(left)
                 now = Multipliers(now.sigma[left].clone(), now.theta[left].clone())
                 adam = adam.taken([now.sigma, now.theta], left)
                 slope, turn = slope[left], turn[left]

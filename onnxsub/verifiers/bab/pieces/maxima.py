@@ -1,64 +1,29 @@
-r"""A row as a sum of maxima of affine functions, where no unit that is left open reads another one:
+r"""A row over maxima of affine functions, which may read one another:
 
-    row(d) <= a . d + k + sum_i max_j (w_ij . d + b_ij) + sum_i min_j (w_ij . d + b_ij)
+    row(d) <= a . d + weights . u + k,    u_q = max_i (w_qi . d + v_qi . u + b_qi)
 
-for all offsets d from the anchor at which the row is not negative. A window or a Relu that the row rises with is one of the
-maxima, one that it falls with one of the minima, with the row's own weight in w and b. Elements that another one reaches wherever
-in the box are left out, by their difference: around an anchor whose elements are all equal, intervals tell nothing apart.
+for all offsets d from the anchor at which the row is not negative; v_q reads units before q only. Elements of a unit over inputs
+that another one reaches wherever in the box are left out, by their difference: around an anchor whose elements are all equal,
+intervals tell nothing apart.
+
+A bound replaces every unit by lines. Going from the last unit to the first, a unit has some weight by then; the row *rises* with
+a unit that may have a positive one and *falls* with a unit that may have a negative one. One that it only falls with is no choice:
+with its mixtures of elements the row is concave in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from onnxsub.ops.base import Array
-from onnxsub.ops.relu import Relu
-from onnxsub.ops.windows import Windows, contenders
+from onnxsub.verifiers.bab.pieces.units import Affines, Unit, Units
 from onnxsub.verifiers.bab.wide.blocks import Walk
 from onnxsub.verifiers.box.clause import ClauseModel
 
-__all__ = ["Affines", "Maxima"]
-
-_COMPARED = 2**24  # numbers that the comparison of one unit's elements may go over
-
-
-@dataclass(frozen=True, eq=False)
-class Affines:
-    """`w . d + b`, several of them: `(K, n)` and `(K,)`."""
-
-    w: Array
-    b: Array
-
-    @staticmethod
-    def joined(parts: Sequence[Affines], n: int) -> Affines:
-        """All of several, over n inputs."""
-        w, b = [e.w for e in parts], [e.b for e in parts]
-        return Affines(np.concatenate([np.zeros((0, n)), *w]), np.concatenate([np.zeros(0), *b]))
-
-    def take(self, index: Array | list[int]) -> Affines:
-        """Some of them."""
-        return Affines(self.w[index], self.b[index])
-
-    def times(self, factor: float) -> Affines:
-        """All of them, multiplied."""
-        return Affines(factor * self.w, factor * self.b)
-
-    def undominated(self, low: Array, high: Array) -> list[int]:
-        """Those that no other one reaches wherever in a box; of equal ones the last is left."""
-        middle, half = (low + high) / 2, (high - low) / 2
-        left = list(range(len(self.b)))
-        if self.w.size * len(left) > _COMPARED:
-            return left
-        for j in range(len(self.b)):
-            others = [i for i in left if i != j]
-            over = self.w[j] - self.w[others]
-            if (over @ middle + np.abs(over) @ half + self.b[j] - self.b[others] <= 0).any():
-                left.remove(j)
-        return left
+__all__ = ["Maxima"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,53 +31,46 @@ class Maxima:
     """The row of the module.
 
     Attributes:
-        a: `(n,)`. k: relaxed as all proofs are (`BoxModel.slack`).
-        rising: the maxima; falling: the minima. Each has at least two elements.
+        a: `(n,)`. weights: `(Q,)`. k: relaxed as all proofs are (`BoxModel.slack`).
+        units: each has at least two elements.
         low, high: the box of d, `(n,)`.
     """
 
     a: Array
+    weights: Array
     k: float
-    rising: tuple[Affines, ...]
-    falling: tuple[Affines, ...]
+    units: tuple[Unit, ...]
     low: Array
     high: Array
 
     @staticmethod
     def of(model: ClauseModel) -> Maxima | None:
-        """The row of a clause with one row; None where an open unit reads another one, or is neither window nor Relu, or a number
-        is not finite."""
+        """The row of a clause with one row; None where a unit is neither window nor Relu, or a number is not finite."""
         with np.errstate(all="ignore"):  # looked at when all is there
             found = Maxima._of(model)
             return found if found is not None and found._finite else None
 
     @staticmethod
     def _of(model: ClauseModel) -> Maxima | None:
-        network = model.local.network
-        if len(model.members) != 1 or not all(isinstance(op, Windows | Relu) for op in network.nonlinear):
+        if len(model.members) != 1:
             return None
         walk = Walk(model.local)
-        last = walk.rows(network.output)
-        units = _Units(model, walk)
-        if last is None or not units.read():
-            return None
+        last = walk.rows(model.local.network.output)
         x0 = np.asarray(model.local.box.x0, dtype=np.float64).reshape(-1)
         low, high = model.lower.reshape(-1) - x0, model.upper.reshape(-1) - x0
+        units = Units(model, walk, low, high)
+        if last is None or not units.read():
+            return None
         w, v, b = units.reduced(*(part[[model.row]] for part in last))
-        a, weights, k = w[0], v[0], float(b[0]) + float(w[0] @ x0) + model.slack
-        rising, falling = list[Affines](), list[Affines]()
-        for place, elements in units.open.items():
-            c, moved = weights[place], Affines(elements.w, elements.b + elements.w @ x0)
-            own = moved.take(moved.undominated(low, high)).times(c)
-            if c == 0 or len(own.b) == 1:
-                a, k = a + own.w[0], k + float(own.b[0])
-            else:
-                (rising if c > 0 else falling).append(own)
-        return Maxima(a, k, tuple(rising), tuple(falling), low, high)
+        k = float(b[0]) + float(last[0][model.row] @ x0) + model.slack
+        places = list(units.open)
+        own = tuple(Unit(u.w, u.v[:, places], u.b, u.low, u.high) for u in units.open.values())
+        return Maxima(w[0], v[0, places], k, own, low, high)
 
     @property
     def _finite(self) -> bool:
-        parts = [self.a, np.array(self.k), self.low, self.high, *(t for e in (*self.rising, *self.falling) for t in (e.w, e.b))]
+        parts = [self.a, self.weights, np.array(self.k), self.low, self.high]
+        parts += [t for u in self.units for t in ((u.w, u.v, u.b, u.low, u.high) if u.reads else (u.w, u.b))]
         return all(bool(np.isfinite(t).all()) for t in parts)
 
     def within(self, radius: float) -> tuple[Array, Array]:
@@ -120,66 +78,74 @@ class Maxima:
         return np.maximum(self.low, -radius), np.minimum(self.high, radius)
 
     @cached_property
-    def _all(self) -> tuple[tuple[Affines, Array], tuple[Affines, Array]]:
-        """All elements of the maxima and of the minima, and where each of these begins."""
+    def depths(self) -> Array:
+        """Of each unit: 0 where it reads none, else one more than the deepest that it reads, `(Q,)`."""
+        found = np.zeros(len(self.units), dtype=np.int64)
+        for q, unit in enumerate(self.units):
+            read = unit.v.any(axis=0)
+            found[q] = 1 + found[read].max() if read.any() else 0
+        return found
 
-        def joined(part: tuple[Affines, ...]) -> tuple[Affines, Array]:
-            return Affines.joined(part, len(self.a)), np.cumsum([0, *(len(e.b) for e in part)])[:-1]
+    @cached_property
+    def ends(self) -> tuple[Array, Array]:
+        """The smallest and the largest weight that a unit may have by whatever lines are chosen for the others, `(Q,)`."""
+        least, most = self.weights.copy(), self.weights.copy()
+        for q in reversed(range(len(self.units))):
+            v = self.units[q].v
+            lowest, highest = np.minimum(v.min(axis=0), 0.0), np.maximum(v.max(axis=0), 0.0)
+            up, down = max(most[q], 0.0), max(-least[q], 0.0)
+            most += up * highest - down * lowest
+            least += up * lowest - down * highest
+        return least, most
 
-        return joined(self.rising), joined(self.falling)
+    @cached_property
+    def rising(self) -> tuple[int, ...]:
+        """Units that the row may rise with."""
+        return tuple(np.flatnonzero(self.ends[1] > 0).tolist())
+
+    @cached_property
+    def falling(self) -> tuple[int, ...]:
+        """Units that the row may fall with; some may be rising as well."""
+        return tuple(np.flatnonzero(self.ends[0] < 0).tolist())
+
+    @cached_property
+    def size(self) -> float:
+        """No sum of terms of the row, with whatever lines, has larger terms in all."""
+        far = np.maximum(np.abs(self.low), np.abs(self.high))
+        found = abs(self.k) + float(np.abs(self.a) @ far)
+        for weight, unit in zip(np.maximum(*map(np.abs, self.ends)), self.units, strict=True):
+            own = float((np.abs(unit.w) @ far + np.abs(unit.b)).sum())
+            if unit.reads:
+                own += float(np.maximum(np.abs(unit.low), np.abs(unit.high)).sum())
+            found += float(weight) * own
+        return found
+
+    def unit_values(self, d: Array) -> tuple[Array, list[Array]]:
+        """At points `(N, n)`: of all units, `(N, Q)`, and of their elements, `(N, K)` each."""
+        u, elements = np.zeros((len(d), len(self.units))), list[Array]()
+        if not self.units:
+            return u, elements
+        over_d = d @ self._all.w.T + self._all.b
+        for q, unit in enumerate(self.units):
+            own = over_d[:, self._first[q] : self._first[q] + len(unit.b)]
+            elements.append(own + u @ unit.v.T if self.depths[q] else own)
+            u[:, q] = elements[-1].max(axis=1)
+        return u, elements
+
+    @cached_property
+    def _all(self) -> Affines:
+        return Affines.joined([u.own for u in self.units], len(self.a))
+
+    @cached_property
+    def _first(self) -> Array:
+        return np.cumsum([0, *(len(u.b) for u in self.units)])
 
     def values(self, d: Array) -> Array:
         """The right-hand side of the module at points `(N, n)`."""
-        found: Array = d @ self.a + self.k
-        for (e, first), most in zip(self._all, (np.maximum, np.minimum), strict=True):
-            if len(first):
-                found = found + most.reduceat(d @ e.w.T + e.b, first, axis=1).sum(axis=1)
+        found: Array = d @ self.a + self.unit_values(d)[0] @ self.weights + self.k
         return found
 
     def winners(self, d: Array) -> tuple[int, ...]:
-        """Which element of each of the maxima is the largest at a point."""
-        return tuple(int((e.w @ d + e.b).argmax()) for e in self.rising)
-
-
-class _Units:
-    """The units of a folded network: those that are one element on the intervals as functions of the input and of the others."""
-
-    def __init__(self, model: ClauseModel, walk: Walk) -> None:
-        self._model, self._walk = model, walk
-        self._w, self._v, self._b = np.zeros((walk.units, walk.inputs)), np.zeros((walk.units, walk.units)), np.zeros(walk.units)
-        self._is_open = np.zeros(walk.units, dtype=np.bool_)
-        self.open: dict[int, Affines] = {}
-
-    def read(self) -> bool:
-        """Whether all of it could be read, and no open unit reads an open one."""
-        for op in self._model.local.network.nonlinear:
-            found = self._walk.rows(op.inputs[0])
-            if found is None:
-                return False
-            lower, upper = (np.asarray(e, dtype=np.float64).reshape(-1) for e in self._model.intervals[op.output])
-            first = self._walk.places[op.output].start
-            if isinstance(op, Windows):
-                alive = contenders(op.table, lower, upper)
-                pieces = [op.table[i][alive[i]] for i in range(len(op.table))]
-            else:
-                # -1: the constant 0
-                pieces = [np.array([-1] if u <= 0 else [i] if l >= 0 else [i, -1]) for i, (l, u) in enumerate(zip(lower, upper))]  # noqa: B905
-            for i, own in enumerate(pieces):
-                if not self._take(first + i, own, found):
-                    return False
-        return True
-
-    def _take(self, place: int, own: Array, found: tuple[Array, Array, Array]) -> bool:
-        on = (own >= 0)[:, None]
-        w, v, b = self.reduced(found[0][own] * on, found[1][own] * on, found[2][own] * on[:, 0])
-        if len(own) == 1:
-            self._w[place], self._v[place], self._b[place] = w[0], v[0], b[0]
-            return True
-        self._is_open[place] = True
-        self.open[place] = Affines(w, b)
-        return not v.any()
-
-    def reduced(self, w: Array, v: Array, b: Array) -> tuple[Array, Array, Array]:
-        """Rows over the input and all units as rows over the input and the open ones."""
-        fixed = np.where(self._is_open, 0.0, v)
-        return w + fixed @ self._w, np.where(self._is_open, v, 0.0) + fixed @ self._v, b + fixed @ self._b
+        """Which element of each of the rising units is the largest at a point."""
+        elements = self.unit_values(d[None])[1]
+        return tuple(int(elements[q][0].argmax()) for q in self.rising)

@@ -1,9 +1,10 @@
-r"""The nearest point at which a row is reached where it is known which element of every maximum counts: linear programs.
+r"""The nearest point at which a row is reached where it is known which element of every rising maximum counts: linear programs.
 
-With the elements chosen the row is concave, `a . d + k + sum_i min_j (..)`, and its largest value within a radius a small linear
-program: the offsets and one column per minimum. That value rises with the radius and is concave in it, so Newton steps on the
-radius, each from the multipliers of the last program, come to where it is zero. What counts is the line that the multipliers
-give as a mixture of the minima's elements, in closed form, never the solver's word.
+With these elements in place the row is concave in the others, and its largest value within a radius a small linear program: the
+offsets and one column per unit that is left, at least each of its elements. Units that the row may rise and fall with get rows
+that say which element is the largest. The value rises with the radius and is concave in it, so Newton steps on the radius, each
+from the multipliers of the last program, come to where it is zero. What counts is the line that the multipliers give as mixtures
+of elements, in closed form, never the solver's word.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import scipy.sparse as sp
 
 from onnxsub.budget import Budget
 from onnxsub.ops.base import Array
-from onnxsub.verifiers.bab.pieces.maxima import Affines, Maxima
+from onnxsub.verifiers.bab.pieces.maxima import Maxima
 from onnxsub.verifiers.programs.lp import WarmProgram
 from onnxsub.verifiers.programs.solvers import Problem
 from onnxsub.verifiers.proof import excludes
@@ -44,37 +45,35 @@ class Nearest:
 
 
 class Region:
-    """The programs of a row, one kept by the solver and solved from its last basis."""
+    """The programs of a row; one is kept by the solver and solved from its last basis while its rows stay the same."""
 
     def __init__(self, row: Maxima, budget: Budget) -> None:
         self._row, self._budget = row, budget
-        n, falling = len(row.a), row.falling
-        self._members = [len(e.b) for e in falling]
-        self._all = Affines.joined(falling, n)
-        count, rows = len(falling), len(self._all.b)
-        minimum = np.repeat(np.arange(count), self._members)
-        tied = sp.csr_array((np.ones(rows), (np.arange(rows), minimum)), shape=(rows, count))
-        A = sp.csc_array(sp.hstack([sp.csr_array(-self._all.w), tied]))
-        far = np.maximum(np.abs(row.low), np.abs(row.high))
-        most = np.array([float((np.abs(e.w) @ far + np.abs(e.b)).max()) for e in falling])
-        self._ends = most + 1.0
-        self._costs = -np.ones(count)
-        low, high = np.concatenate([row.low, -self._ends]), np.concatenate([row.high, self._ends])
-        none = np.zeros(n + count, dtype=np.bool_)
-        c = np.concatenate([-row.a, self._costs])
-        self._program = WarmProgram(Problem(c, 0.0, A, np.full(rows, -np.inf), self._all.b, low, high, none))
+        self._free = [q for q in row.falling if q not in row.rising]
+        self._column = {q: len(row.a) + i for i, q in enumerate(self._free)}
+        both = set(row.rising) & set(row.falling)
+        self._ordered = [q for q in row.rising if q in both and not row.depths[q]]
+        self._far = far = np.maximum(np.abs(row.low), np.abs(row.high))
+        ends = np.zeros(len(row.units))  # no unit is farther from zero
+        for q, unit in enumerate(row.units):
+            ends[q] = float((np.abs(unit.w) @ far + np.abs(unit.v) @ ends + np.abs(unit.b)).max())
+        self._ends = ends[self._free] + 1.0
+        self._same = not row.depths.any() and not self._ordered
+        self._program: WarmProgram | None = None
 
     def nearest(self, chosen: Sequence[int], most: float) -> Nearest:
-        """The nearest point within `most` with one element of every maximum."""
-        a, k = self._chosen(chosen)
+        """The nearest point within `most` with one element of every rising unit."""
         radius, point = most, None
+        picked = self._picked(chosen)
         for _ in range(_NEWTON):
-            found = self._largest(a, radius)
+            found = self._largest(picked, radius)
             if found is None:
                 return Nearest(0.0, None)
-            mu, d = found
-            slope, offset = a + mu @ self._all.w, k + float(mu @ self._all.b)
-            reached = self._zero(slope, offset, most)
+            y, d = found
+            line = self._line(picked, y)
+            if line is None:
+                return Nearest(0.0, None)
+            reached = self._zero(*line, most)
             if point is None and reached >= most:
                 return Nearest(most, None)
             point = d
@@ -85,35 +84,94 @@ class Region:
         return Nearest(radius, point)
 
     def farther(self, chosen: Sequence[int], radius: float) -> Array | None:
-        """The point within a radius at which the row is largest with one element of every maximum."""
-        found = self._largest(self._chosen(chosen)[0], radius)
+        """The point within a radius at which the row is largest with one element of every rising unit."""
+        found = self._largest(self._picked(chosen), radius)
         return None if found is None else found[1]
 
-    def _chosen(self, chosen: Sequence[int]) -> tuple[Array, float]:
-        own = [e.take([k]) for e, k in zip(self._row.rising, chosen, strict=True)]
-        return self._row.a + sum(e.w[0] for e in own), self._row.k + sum(float(e.b[0]) for e in own)
+    def _picked(self, chosen: Sequence[int]) -> dict[int, int]:
+        return dict(zip(self._row.rising, chosen, strict=True))
 
-    def _largest(self, a: Array, radius: float) -> tuple[Array, Array] | None:
-        """Mixtures of the minima and a point at which the concave row is largest within a radius."""
-        program, n = self._program, len(a)
+    def _rows(self, picked: dict[int, int]) -> list[tuple[int, int, int]]:
+        """Unit, the element that another value is at least as large as, and the one that has it; -1: the unit's own column."""
+        found = [(q, i, -1) for q in self._free for i in range(len(self._row.units[q].b))]
+        ordered = ((q, i, picked[q]) for q in self._ordered for i in range(len(self._row.units[q].b)))
+        return found + [r for r in ordered if r[1] != r[2]]
+
+    def _expressed(self, picked: dict[int, int]) -> tuple[Array, Array]:
+        """Every unit over the columns and 1: `(Q, columns + 1)`; the row likewise."""
+        row = self._row
+        n, columns = len(row.a), len(row.a) + len(self._free)
+        units = np.zeros((len(row.units), columns + 1))
+        for q in range(len(row.units)):
+            if q in self._column:
+                units[q, self._column[q]] = 1.0
+            elif q in picked:
+                units[q] = self._element(q, picked[q], units)
+        whole = row.weights @ units
+        whole[:n] += row.a
+        whole[-1] += row.k
+        return units, whole
+
+    def _element(self, q: int, i: int, units: Array) -> Array:
+        unit = self._row.units[q]
+        found: Array = unit.v[i] @ units
+        found[: unit.w.shape[1]] += unit.w[i]
+        found[-1] += unit.b[i]
+        return found
+
+    def _built(self, units: Array, picked: dict[int, int], whole: Array) -> WarmProgram:
+        """`max whole` where every row of `_rows` holds."""
+        A = np.zeros((len(self._rows(picked)), len(whole)))
+        for r, (q, i, j) in enumerate(self._rows(picked)):
+            A[r] = self._element(q, i, units) - (units[q] if j < 0 else self._element(q, j, units))
+        low, high = np.concatenate([self._row.low, -self._ends]), np.concatenate([self._row.high, self._ends])
+        c, none = -whole[:-1], np.zeros(len(low), dtype=np.bool_)
+        return WarmProgram(Problem(c, 0.0, sp.csc_array(A[:, :-1]), np.full(len(A), -np.inf), -A[:, -1], low, high, none))
+
+    def _largest(self, picked: dict[int, int], radius: float) -> tuple[Array, Array] | None:
+        """Multipliers and a point at which the concave row is largest within a radius."""
+        units, whole = self._expressed(picked)
+        program, n = self._program, len(self._row.a)
+        if program is None or not self._same:
+            program = self._program = self._built(units, picked, whole)
         if not program.able:
             return None
         low, high = self._row.within(radius)
-        program.costs(np.concatenate([-a, self._costs]))
-        h = program.highs
-        h.changeColsBounds(n, np.arange(n, dtype=np.int32), low, np.maximum(low, high))
+        program.costs(-whole[:-1])
+        program.highs.changeColsBounds(n, np.arange(n, dtype=np.int32), low, np.maximum(low, high))
         if not program.run(_SECONDS, self._budget) or program.status != "kOptimal":
             return None
-        weights = np.maximum(-program.multipliers, 0.0)
-        total = np.add.reduceat(weights, np.cumsum([0, *self._members[:-1]])) if self._members else np.zeros(0)
-        if (total <= 0).any():
-            return None
-        mu = weights / np.repeat(total, self._members)
-        return mu, np.asarray(h.getSolution().col_value, dtype=np.float64)[:n]
+        return np.maximum(-program.multipliers, 0.0), np.asarray(program.highs.getSolution().col_value, dtype=np.float64)[:n]
 
-    def _zero(self, slope: Array, offset: float, most: float) -> float:
+    def _line(self, picked: dict[int, int], y: Array) -> tuple[Array, float, float] | None:
+        """Slope, offset and the size of all terms of a line that the row stays below, with y as mixtures; None: some unit is left
+        with a positive weight."""
+        row = self._row
+        extra = {q: np.zeros(len(row.units[q].b)) for q in (*self._free, *self._ordered)}
+        for (q, i, j), value in zip(self._rows(picked), y.tolist(), strict=True):
+            # a row says that this element is at most the unit's own value
+            extra[q][i] -= value
+            if j >= 0:
+                extra[q][j] += value
+        a, k, v, size = row.a.copy(), row.k, row.weights.copy(), row.size
+        for q in reversed(range(len(row.units))):
+            unit = row.units[q]
+            if q in picked:
+                own = extra[q].copy() if q in extra else np.zeros(len(unit.b))
+                own[picked[q]] += v[q]
+            elif v[q] > 0:
+                return None
+            elif v[q] == 0:
+                continue
+            else:
+                total = -extra[q].sum()
+                own = extra[q] / total * -v[q] if total > 0 else np.full(len(unit.b), v[q] / len(unit.b))
+            a, k, v = a + own @ unit.w, k + float(own @ unit.b), v + own @ unit.v
+            size += float(np.abs(own) @ (np.abs(unit.w) @ self._far + np.abs(unit.b)))
+        return a, k, size
+
+    def _zero(self, slope: Array, offset: float, size: float, most: float) -> float:
         """The largest radius, as far as `most`, within which a line is negative."""
-        size = abs(offset) + float(np.abs(slope) @ np.maximum(np.abs(self._row.low), np.abs(self._row.high)))
 
         def negative(radius: float) -> bool:
             low, high = self._row.within(radius)

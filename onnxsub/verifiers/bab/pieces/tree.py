@@ -1,9 +1,9 @@
-r"""A tree over what is the largest element of each maximum, for targets whose row is a sum of maxima (`maxima.py`).
+r"""A tree over what is the largest element of each maximum, for targets whose row is one over maxima (`maxima.py`).
 
-A node leaves a choice of elements to every group of maxima. Its bound (`bound.py`) begins with its parent's multipliers; its
-children are the elements of one maximum, the one that the bound holds for most undecided. No row says that an element is the
-largest where it is chosen: for a maximum that the row rises with, a smaller element is no better. Points at which bounds are
-attained say which elements count there, and a linear program finds the nearest point with these (`region.py`).
+A node leaves a choice of elements to every unit that the row may rise with. Its bound (`bound.py`) begins with its parent's
+multipliers; its children are the elements of the unit that the bound holds for most undecided. No row says that an element is the
+largest where it is chosen: a smaller one is no better. Points at which bounds are attained say which elements count there, and a
+linear program finds the nearest point with these (`region.py`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from torch import Tensor
 
 from onnxsub.budget import Budget
 from onnxsub.ops.base import Array
-from onnxsub.verifiers.bab.pieces.bound import Bounded, Multipliers, Pace, Sums, improve
+from onnxsub.verifiers.bab.pieces.bound import Bounded, Choices, Multipliers, Pace, Sums, improve
 from onnxsub.verifiers.bab.pieces.groups import Groups
+from onnxsub.verifiers.bab.pieces.levels import Scaled
 from onnxsub.verifiers.bab.pieces.maxima import Maxima
 from onnxsub.verifiers.bab.pieces.region import Nearest, Region
 from onnxsub.verifiers.box.clause import ClauseModel
@@ -30,14 +31,15 @@ from onnxsub.verifiers.proof import excluded
 __all__ = ["MaximaTree"]
 
 _ROOT = Pace(300, 0.05, 0.02, 2e-3)
-_CHILD = Pace(60, 0.03, 0.1, 7e-4)
+_CHILD = Pace(100, 0.03, 0.05, 2e-4)
 _AT_ONCE = 16
 _LARGEST = 2**23  # numbers that the evaluation of one node may go over
+_FEW = 64  # binaries up to which linear programs end sooner where units read others
 _PADDED = 2**26  # the same before it is known which inputs count
-_SHRUNK = 0.9  # share of the ball's radius below which it is better bounded anew
+_SHRUNK = 0.985  # share of the ball's radius below which it is better bounded anew
 _FLOORS = 0.995, 0.99, 0.98, 0.96, 0.92, 0.85, 0.7, 0.5  # of the closing radius: where open nodes are tried
 _STEPS = 4  # programs from one point to a nearer one
-_BEYOND = 0.25, 1.0, 4.0  # of the tolerance: how far beyond the nearest point others are tried
+_BEYOND = 0.25, 0.45, 1.0, 4.0  # of the tolerance: how far beyond the nearest point others are tried
 _ROWS = 64  # nodes evaluated together
 
 
@@ -46,38 +48,38 @@ class _Node:
     """A node that waits.
 
     Attributes:
-        chosen: an element per maximum, -1 where it is open.
-        allowed: `(G, K)`, bool. given: of one node.
-        value: its bound. split: the maximum that comes next.
+        chosen: an element per rising unit, -1 where it is open.
+        choices, given: of one node.
+        value: its bound. split: the rising unit that comes next, by its place among these.
     """
 
     chosen: tuple[int, ...]
-    allowed: Tensor
+    choices: Choices
     given: Multipliers
     value: float
     split: int
 
 
 class _Spread:
-    """How much of a bound hangs on each maximum being undecided."""
+    """How much of a bound hangs on each rising unit being undecided."""
 
-    def __init__(self, row: Maxima, groups: Groups) -> None:
-        self._group = torch.tensor([next(g for g, m in enumerate(groups.members) if c in m) for c in range(len(row.rising))])
-        most = max((len(e.b) for e in row.rising), default=0)
+    def __init__(self, row: Maxima, groups: Groups, scaled: Scaled) -> None:
+        group = {q: g for g, members in enumerate(groups.members) for q in members}
+        self._units = torch.tensor(row.rising, dtype=torch.int64)
+        self._group = torch.tensor([group[q] for q in row.rising], dtype=torch.int64)
+        most = max((len(row.units[q].b) for q in row.rising), default=0)
         self._is = torch.zeros((len(row.rising), most, groups.most))
         self._apart = torch.zeros((len(row.rising), most, most))
-        low, high = row.within(math.inf)
-        half = (high - low) / 2
-        for c, e in enumerate(row.rising):
-            count = len(e.b)
-            self._apart[c, :count, :count] = torch.from_numpy(np.array([np.abs(e.w - w) @ half for w in e.w])).float()
-            for k in range(count):
-                self._is[c, k] = torch.from_numpy(groups.allowed(c, k)[int(self._group[c])]).float()
+        for c, q in enumerate(row.rising):
+            w = scaled.unit(q)[0]
+            self._apart[c, : len(w), : len(w)] = torch.from_numpy(np.array([np.abs(w - own).sum(axis=1) for own in w])).float()
+            for k in range(len(w)):
+                self._is[c, k] = torch.from_numpy(groups.allowed(q, k)[group[q]]).float()
 
-    def widest(self, z: Tensor, is_open: Tensor) -> list[int]:
-        """The maximum to split per node, -1: none is open. `z` `(N, G, K)`, `is_open` `(N, maxima)`."""
-        share = torch.einsum("nck,cjk->ncj", z[:, self._group], self._is)
-        spread = torch.einsum("nci,cij,ncj->nc", share, self._apart, share)
+    def widest(self, found: Bounded, is_open: Tensor) -> list[int]:
+        """The rising unit to split per node, by its place among these; -1: none is open. `is_open` `(N, rising)`."""
+        share = torch.einsum("nck,cjk->ncj", found.z[:, self._group], self._is)
+        spread = torch.einsum("nci,cij,ncj->nc", share, self._apart, share) * found.v[:, self._units].clamp(min=0.0)
         best = spread.masked_fill(~is_open, -1.0).max(1)
         return torch.where(best.values >= 0, best.indices, -1).tolist()
 
@@ -92,32 +94,31 @@ class MaximaTree:
 
     @staticmethod
     def of(bracket: Bracket, model: ClauseModel, radius: float) -> MaximaTree | None:
-        """The search within `radius`; None where the target's row is no such sum, or a large one."""
+        """The search within `radius`; None where the target's row is no such one, or linear programs are the better choice."""
         if not model.local.network.windows or bracket.session.bab.dive == 0:
             return None
         with bracket.budget.stage("build"):
             row = Maxima.of(model)
-            if row is None:
+            if row is None or (row.depths.any() and model.binaries <= _FEW):
                 return None
             groups = Groups.of(row, radius)
-            if len(groups.members) * groups.most * len(row.a) > _PADDED:
+            if len(groups.members) * groups.largest * groups.most * len(row.a) > _PADDED:
                 return None
             sums = Sums(row, groups, radius, torch.float32)
-            return MaximaTree(bracket, model, row, groups) if sums.numbers() <= _LARGEST else None
+            return MaximaTree(bracket, model, row, groups, radius) if sums.numbers() <= _LARGEST else None
 
-    def __init__(self, bracket: Bracket, model: ClauseModel, row: Maxima, groups: Groups) -> None:
+    def __init__(self, bracket: Bracket, model: ClauseModel, row: Maxima, groups: Groups, radius: float) -> None:
         self._bracket, self._model, self._row, self._groups = bracket, model, row, groups
         self._radius = self.close = model.local.box.radius
         self._region = Region(row, bracket.budget)
-        self._spread = _Spread(row, groups)
+        self._spread = _Spread(row, groups, Scaled(row, radius))
         self._parts: dict[tuple[int, int], Tensor] = {}
         self._count = itertools.count()
         self._open: list[tuple[float, int, _Node]] = []
         self._busy: list[_Node] = []
         self._stuck: list[float] = []
         self._tried: set[tuple[int, ...]] = set()
-        self._built = math.inf
-        self._started = False
+        self._built, self._started = math.inf, False
         self.nodes = self._counted = 0
         self._shrink()
 
@@ -178,24 +179,29 @@ class MaximaTree:
             self._started = True
             self._settle(())
             return
-        root = _Node((-1,) * len(self._row.rising), self._single.there, self._single.begin(), math.inf, -1)
+        given, choices = self._single.begin()
+        root = _Node((-1,) * len(self._row.rising), choices, given, math.inf, -1)
         self._busy = [root]
         self._improved([root], _ROOT, budget)
         self._busy, self._started = [], True
 
     def _children(self, node: _Node) -> list[_Node]:
+        unit = self._row.rising[node.split]
         found = []
-        for k in range(len(self._row.rising[node.split].b)):
-            allowed = node.allowed & self._part(node.split, k)
-            if bool(allowed.any(1).all()):
+        for k in range(len(self._row.units[unit].b)):
+            groups, elements = node.choices.groups & self._part(unit, k), node.choices.elements.clone()
+            if unit in self._single.places:
+                places = self._single.places[unit]
+                elements[:, places] = torch.arange(places.stop - places.start) == k
+            if bool(groups.any(2).all()):
                 chosen = (*node.chosen[: node.split], k, *node.chosen[node.split + 1 :])
-                found.append(_Node(chosen, allowed, node.given, node.value, -1))
+                found.append(_Node(chosen, Choices(groups, elements), node.given, node.value, -1))
         return found
 
-    def _part(self, winner: int, element: int) -> Tensor:
-        if (winner, element) not in self._parts:
-            self._parts[winner, element] = torch.from_numpy(self._groups.allowed(winner, element))
-        return self._parts[winner, element]
+    def _part(self, unit: int, element: int) -> Tensor:
+        if (unit, element) not in self._parts:
+            self._parts[unit, element] = torch.from_numpy(self._groups.allowed(unit, element))
+        return self._parts[unit, element]
 
     def _bounded(self, nodes: list[_Node], budget: Budget) -> None:
         """Nodes without a choice are settled by programs, all others by multipliers."""
@@ -217,24 +223,24 @@ class MaximaTree:
 
     def _improved(self, nodes: list[_Node], pace: Pace, budget: Budget) -> None:
         """Bounds nodes, and puts those that stay open back with what they are split on."""
-        allowed = torch.stack([n.allowed for n in nodes])
-        given, found = improve(self._single, Multipliers.joined([n.given for n in nodes]), allowed, pace, budget)
+        choices = Choices.joined([n.choices for n in nodes])
+        given, found = improve(self._single, Multipliers.joined([n.given for n in nodes]), choices, pace, budget)
         self.nodes += len(nodes)
         lots = torch.split(torch.arange(len(nodes)), _ROWS)
-        values = torch.cat([self._double.evaluate(given.take(r), allowed[r]) for r in lots]).numpy()
+        values = torch.cat([self._double.evaluate(given.take(r), choices.take(r)) for r in lots]).numpy()
         left = np.flatnonzero(~excluded(values))
         if len(left) == 0:
             return
         rows = torch.from_numpy(left)
         self._look(found, rows)
         is_open = torch.tensor([[k < 0 for k in nodes[i].chosen] for i in left], dtype=torch.bool)
-        splits = self._spread.widest(found.z[rows], is_open.reshape(len(left), -1))
+        splits = self._spread.widest(found.take(rows), is_open.reshape(len(left), -1))
         for i, split in zip(left.tolist(), splits, strict=True):
             node = nodes[i]
             if split < 0:
                 self._settle(node.chosen)
             else:
-                self._put(_Node(node.chosen, node.allowed, given.take(torch.tensor([i])), float(values[i]), split))
+                self._put(_Node(node.chosen, node.choices, given.take(torch.tensor([i])), float(values[i]), split))
 
     def _put(self, node: _Node) -> None:
         heapq.heappush(self._open, (-node.value, next(self._count), node))
@@ -290,5 +296,5 @@ class MaximaTree:
 
     @staticmethod
     def _holds(sums: Sums, nodes: list[_Node]) -> bool:
-        values = sums.evaluate(Multipliers.joined([n.given for n in nodes]), torch.stack([n.allowed for n in nodes]))
+        values = sums.evaluate(Multipliers.joined([n.given for n in nodes]), Choices.joined([n.choices for n in nodes]))
         return bool(excluded(values.numpy()).all())

@@ -20,7 +20,7 @@ from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.box.model import BoxModel
 from onnxsub.verifiers.bracket import Bracket
 
-__all__ = ["search_small", "worth_squares"]
+__all__ = ["program_of_node", "search_small", "worth_squares"]
 
 _UNITS = 200  # open ones, at most
 _PER_UNIT = 3  # as many times as many inputs as open units: among fewer, rows have too much in common
@@ -55,10 +55,10 @@ def search_small(bracket: Bracket) -> None:
 
 def _programs(bracket: Bracket, local: BoxModel, row: int) -> Program | None:
     model = bracket.target(local, row)
-    return None if model is None else partial(_searched, bracket, model)
+    return None if model is None else partial(program_of_node, bracket, model)
 
 
-def _searched(bracket: Bracket, model: ClauseModel, lower: Tensor, upper: Tensor, radius: float, budget: Budget) -> float:
+def program_of_node(bracket: Bracket, model: ClauseModel, lower: Tensor, upper: Tensor, radius: float, budget: Budget) -> float:
     """What linear programs prove of a node: no point of interest of it is nearer."""
     ends, at = {}, 0
     for op in model.local.network.activations:
