@@ -39,13 +39,16 @@ class Costs:
         """Counts what a node reads and writes that depends on the input. Raises ModelError above a limit."""
         sizes = [float(math.prod(shapes[output])) for output in node.output if output in shapes]
         self._values += sum(sizes)
-        at = f"up to {node.op_type} (node {name!r})"
         # onnxruntime packs a weight anew for every node that reads it
         self._weights += sum(constants[n].nbytes for n in node.input if n in constants)
+        self._operations += max(sizes, default=0.0) * _each(node, shapes)
+        most = self._limits
+        if self._weights <= most.weights and self._values <= most.values and self._operations <= most.operations:
+            return
+        at = f"up to {node.op_type} (node {name!r})"
         what = f"{self._where}: bytes of constants that its operators read, {at}"
         self._limits.check("weights", self._weights, what, at_least=8 * self._stored, error=ModelError)
         self._limits.check("values", self._values, f"{self._where}: numbers in its tensors for one sample, {at}", error=ModelError)
-        self._operations += max(sizes, default=0.0) * _each(node, shapes)
         what = f"{self._where}: multiplications for one sample, {at}"
         self._limits.check("operations", self._operations, what, error=ModelError)
 

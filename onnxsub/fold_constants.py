@@ -18,13 +18,14 @@ import numpy as np
 import onnx
 from onnx import GraphProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
 from onnx.checker import ValidationError
-from onnx.shape_inference import InferenceError, infer_node_outputs
+from onnx.shape_inference import InferenceError
 
 from onnxsub.attributes import decode_attributes
 from onnxsub.contrib import standard_form
 from onnxsub.costs import Costs
 from onnxsub.errors import ModelError
 from onnxsub.files import one_line
+from onnxsub.inferred import Inferred
 from onnxsub.ops.base import Array, Shape
 from onnxsub.ops.node import Node
 
@@ -90,10 +91,11 @@ class _Folder:
         input_shape: Shape,
         where: str,
     ) -> None:
-        self.graph, self.opset, self.ir_version, self.where = graph, opset, ir_version, where
+        self.graph, self.opset, self.where = graph, opset, where
         self.imports = [helper.make_opsetid("", opset), *(i for i in imports if i.domain not in _DEFAULT)]
         self.versions = {i.domain: i.version for i in self.imports}
         self.costs = Costs(graph, where)
+        self.inferred = Inferred(self.imports, ir_version)
         self.types: dict[str, TypeProto] = {}
         self.shapes: dict[str, Shape] = {}
         self.constants: dict[str, Array] = {}
@@ -219,7 +221,7 @@ class _Folder:
             nowhere = node.op_type == "Pad" and any(self.shapes.get(name) == (0,) for name in node.input[3:])
             same = node.op_type == "GroupNormalization" or nowhere
             alike = {node.output[0]: self.types[node.input[0]]} if same else None
-            found = alike or infer_node_outputs(schema, node, types, values, opset_imports=self.imports, ir_version=self.ir_version)
+            found = alike or self.inferred.outputs(schema, node, types, values)
         except (InferenceError, ValidationError) as error:
             shapes = ", ".join(f"{n!r} {list(self.shapes[n])}" for n in node.input if n in self.shapes)
             raise ModelError(f"{self.at(node)} does not fit its inputs {shapes}: {one_line(error)}; check the model") from error

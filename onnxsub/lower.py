@@ -60,7 +60,7 @@ def _alive(nodes: tuple[Node, ...], output: str) -> tuple[Node, ...]:
         outputs = tuple(n if n in used else "" for n in node.outputs)
         if any(outputs):
             used.update(node.inputs)
-            found.append(replace(node, outputs=outputs))
+            found.append(node if outputs == node.outputs else replace(node, outputs=outputs))
     return tuple(reversed(found))
 
 

@@ -151,15 +151,19 @@ def info(model: Model | str | os.PathLike[str]) -> InfoResult:
     # behind an operator that ONNX does not know there are no shapes: what stands there cannot be judged, the rest one by one
     known = tuple(n for n in model.nodes if n.op_type not in READERS or _shaped(n))
     hidden = len(model.nodes) - len(known)
+    refused: tuple[str, ...] = ()
     if hidden:
         refused = tuple(line for node in known for line in unsupported((node,), _written(node)))
         refused += (f"{hidden} nodes behind that cannot be judged: their shapes are unknown",)
     else:
-        refused = unsupported(known, model.output)
+        try:
+            ops = lower_nodes(model.nodes, model.input, model.input_shape, model.output).ops
+        except UnsupportedOperatorError:
+            refused = unsupported(known, model.output)
+            if not refused:
+                raise
     if refused:  # what can be said of the others, one by one
         ops = tuple(op for node in known for op in (_single(node) or _several(node)))
-    else:
-        ops = lower_nodes(model.nodes, model.input, model.input_shape, model.output).ops
     constants = {name: value.size for node in model.nodes for name, value in node.constants.items() if _is_float(value)}
     return InfoResult(
         model=model,

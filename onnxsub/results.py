@@ -24,7 +24,9 @@ class Result(Protocol):
 
 def jsonable(value: Any) -> Any:
     """`value` in plain JSON types: arrays become lists, numpy scalars numbers, infinities and NaN null."""
-    if isinstance(value, Mapping):
+    if value is None or type(value) in (str, int, bool):
+        return value
+    if isinstance(value, dict | Mapping):
         return {str(k): jsonable(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [jsonable(v) for v in value]

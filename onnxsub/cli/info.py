@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 import click
@@ -28,6 +29,14 @@ __all__ = ["command"]
 def command(model: str, output: str | None, reading: Reading, out: Output) -> int:
     """What MODEL holds: inputs, outputs, opset, operators, units per activation, and what of it is not supported."""
     check_writable(output, (".onnx",))
+    gc.disable()  # a large graph is many small objects, none of which goes before the end of the command
+    try:
+        return _told(model, output, reading, out)
+    finally:
+        gc.enable()
+
+
+def _told(model: str, output: str | None, reading: Reading, out: Output) -> int:
     from onnxsub.model import load_model, save_model
     from onnxsub.model_info import info
 

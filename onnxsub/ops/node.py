@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from onnxsub.errors import UnsupportedOperatorError
@@ -43,7 +44,7 @@ class Node:
         """Value of input i if it is given and constant."""
         return self.constants.get(self.inputs[i]) if self.has(i) else None
 
-    @property
+    @cached_property
     def variables(self) -> tuple[str, ...]:
         """The inputs that depend on the network's input, in order."""
         return tuple(n for n in self.inputs if n and n not in self.constants)
