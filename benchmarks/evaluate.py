@@ -43,7 +43,7 @@ def main() -> int:
 
 def kill(folder: Path, kills: int) -> int:
     from tests.evaluate_tools import UNITS, command, facts, make_files
-    from tests.test_evaluate_kills import kill_and_finish
+    from tests.evaluate.test_kills import kill_and_finish
 
     files = make_files(folder)
     subprocess.run(command(*files, folder / "undisturbed"), check=True, capture_output=True, cwd=ROOT)

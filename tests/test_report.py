@@ -29,7 +29,7 @@ from onnxsub.report.report import ReportOptions, report
 from onnxsub.report.table import distances, records_csv, to_latex, to_markdown
 from tests.evaluate_tools import ROOT, SAMPLES, make_files, rewrite
 from tests.report_tools import ROW_LIKE
-from tests.test_evaluate_run import InProcess
+from tests.evaluate.test_run import InProcess
 
 DIGITS = ROOT / "models" / "digits.onnx"
 

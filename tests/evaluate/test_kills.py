@@ -53,8 +53,8 @@ def kill_and_finish(run: Path, files: tuple[Path, Path], finished: Path, kills: 
             wait_for(lambda goal=goal: done_units(run) > goal, process)  # type: ignore[misc]
             time.sleep(rng.uniform(0, 0.1))
             process.kill()
-            process.communicate()
-        assert process.returncode == -signal.SIGKILL, f"kill {i} came too late: {done_units(run)} units were done"
+            said = process.communicate()
+        assert process.returncode == -signal.SIGKILL, f"kill {i} came too late: {done_units(run)} units were done: {said}"
         booked |= bookings(run)
     assert done_units(run) < UNITS
     with start(command(*files, run, "--jobs", "2")) as process:
