@@ -42,8 +42,8 @@ def main() -> int:
 
 
 def kill(folder: Path, kills: int) -> int:
-    from tests.evaluate_tools import UNITS, command, facts, make_files
     from tests.evaluate.test_kills import kill_and_finish
+    from tests.evaluate_tools import UNITS, command, facts, make_files
 
     files = make_files(folder)
     subprocess.run(command(*files, folder / "undisturbed"), check=True, capture_output=True, cwd=ROOT)

@@ -27,9 +27,9 @@ from onnxsub.report.images import image_of
 from onnxsub.report.picture import BLACK, COLOURS, GREY
 from onnxsub.report.report import ReportOptions, report
 from onnxsub.report.table import distances, records_csv, to_latex, to_markdown
+from tests.evaluate.test_run import InProcess
 from tests.evaluate_tools import ROOT, SAMPLES, make_files, rewrite
 from tests.report_tools import ROW_LIKE
-from tests.evaluate.test_run import InProcess
 
 DIGITS = ROOT / "models" / "digits.onnx"
 
