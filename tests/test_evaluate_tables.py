@@ -25,8 +25,8 @@ from onnxsub.evaluate.settings import Settings
 from onnxsub.evaluate.spread import spreads
 from onnxsub.evaluate.tables import results_of, write_results
 from onnxsub.results import dumps
-from tests.evaluate.test_run import InProcess
 from tests.evaluate_tools import make_files
+from tests.robustness_tools import Here
 from tests.test_report import ROW
 
 
@@ -63,7 +63,7 @@ def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     plan = Plan.of((str(model),), read_samples(data, Choice(limit=2), labels="predicted"), Settings(gammas=(0.5,)))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "results.parquet").touch()
-    result = evaluate(plan, tmp_path / "run", engine=InProcess(lambda task: None))
+    result = evaluate(plan, tmp_path / "run", engine=Here())
     assert not (tmp_path / "run" / "results.parquet").exists()
     document = json.loads(dumps(result))
     assert document["results"] is None
@@ -202,7 +202,7 @@ def test_a_run_keeps_its_reference(tmp_path: Path) -> None:
     model, data = make_files(tmp_path)
     plan = Plan.of((str(model),), read_samples(data, Choice(limit=2), labels="predicted"), Settings(gammas=(0.5,)))
     (tmp_path / "published.csv").write_text("sample,value\n1,0.125\n")
-    engine = InProcess(lambda task: None)
+    engine = Here()
     with pytest.raises(InputError, match="cannot be read"):
         evaluate(plan, tmp_path / "run", engine=engine, reference=str(tmp_path / "missing.csv"))
     assert not (tmp_path / "run").exists()  # found out before anything was done

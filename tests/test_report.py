@@ -27,9 +27,9 @@ from onnxsub.report.images import image_of
 from onnxsub.report.picture import BLACK, COLOURS, GREY
 from onnxsub.report.report import ReportOptions, report
 from onnxsub.report.table import distances, records_csv, to_latex, to_markdown
-from tests.evaluate.test_run import InProcess
 from tests.evaluate_tools import ROOT, SAMPLES, make_files, rewrite
 from tests.report_tools import ROW_LIKE
+from tests.robustness_tools import Here
 
 DIGITS = ROOT / "models" / "digits.onnx"
 
@@ -42,7 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = model.rename(folder / "net & <b>more.onnx")
     samples = read_samples(data, Choice(), labels="predicted")
     plan = Plan.of((str(model),), samples, Settings(methods=("lin", "act", "con"), gammas=(0.5, 0.9)))
-    evaluate(plan, folder / "run", engine=InProcess(lambda task: None))
+    evaluate(plan, folder / "run", engine=Here())
     return folder / "run"
 
 
@@ -52,7 +52,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures") / "run"
     samples = read_samples(ROOT / "models" / "digits_anchors.npz", Choice(limit=3))
     plan = Plan.of((str(DIGITS),), samples, Settings(gammas=(0.99,), timeout=1.0))
-    evaluate(plan, folder, engine=InProcess(lambda task: None))
+    evaluate(plan, folder, engine=Here())
     return folder
 
 

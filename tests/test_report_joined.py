@@ -28,7 +28,6 @@ from onnxsub.metrics.adversarial_result import AdversarialResult
 from onnxsub.metrics.margin import MarginOptions
 from onnxsub.report.joined_tables import Member, against_table, changed_table, members_table
 from onnxsub.verifiers.options import Limits
-from tests.evaluate.test_run import InProcess
 from tests.evaluate_tools import make_files
 from tests.report_tools import ROW_LIKE, Recorder, check_layout
 from tests.robustness_tools import Here, Invented, many, plan_of
@@ -53,7 +52,7 @@ def runs(files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     for name, model, data in (("before", old, same), ("after", new, same), ("else", old, many(folder, same, 3))):
         samples = read_samples(data, Choice(limit=3), labels="predicted")
         plan = Plan.of((str(model),), samples, Settings(gammas=(0.5,), seed=int(name == "else")))
-        evaluate(plan, folder / name, engine=InProcess(lambda task: None))
+        evaluate(plan, folder / name, engine=Here())
     return folder / "before", folder / "after", folder / "else"
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,10 @@ import onnxsub
 from onnxsub.evaluate.ledger import Ledger
 from onnxsub.evaluate.run import DEATHS, LEDGER, RunOptions, evaluate
 from onnxsub.evaluate.task import Outcome, Task
-from onnxsub.evaluate.work import work
 from onnxsub.passes.select import SelectOptions
 from onnxsub.verifiers.options import Limits
 from tests.evaluate_tools import SAMPLES, UNITS, Call, command, facts, rows, small_plan
+from tests.robustness_tools import Here
 
 
 def test_results(finished: Path) -> None:
@@ -137,34 +136,12 @@ def test_bad_input(tmp_path: Path, files: tuple[Path, Path], call: Call) -> None
         assert not (run / LEDGER).exists()
 
 
-class InProcess:
-    """An engine that does units here, one at a time; `answers` may speak instead."""
-
-    jobs, queue = 1, 0
-
-    def __init__(self, answer: Callable[[Task], Outcome | None]) -> None:
-        self._answer = answer
-        self._ended: list[Outcome] = []
-        self.tasks: list[Task] = []
-
-    def submit(self, task: Task, limit: float | None) -> None:
-        self.tasks.append(task)
-        self._ended.append(self._answer(task) or work(task))
-
-    def wait(self, seconds: float) -> Sequence[Outcome]:
-        found, self._ended = self._ended, []
-        return found
-
-    def close(self) -> None:
-        pass
-
-
 def test_a_lost_worker_is_tried_again_with_fewer_threads(tmp_path: Path, files: tuple[Path, Path]) -> None:
     def answer(task: Task) -> Outcome | None:
         lost = task.kind == "original" and (task.id == 2 or task.threads > 2)
         return Outcome(task.id, "died", "its process was ended by SIGKILL") if lost else None
 
-    engine = InProcess(answer)
+    engine = Here(answer)
     result = evaluate(small_plan(files, threads=4), tmp_path / "run", engine=engine)
     assert [t.threads for t in engine.tasks if t.id == 2] == [4, 2, 1]
     assert [t.threads for t in engine.tasks if t.id == 5] == [4, 2]
@@ -175,7 +152,7 @@ def test_a_lost_worker_is_tried_again_with_fewer_threads(tmp_path: Path, files: 
     assert first.d_bnd_upper is None
     assert "SIGKILL" in (first.reason or "")
     assert second.status == "exact"
-    willing = InProcess(lambda task: None)
+    willing = Here(lambda task: None)
     again = evaluate(small_plan(files, threads=4), tmp_path / "run", engine=willing)
     assert again.done_now == 0  # a failed unit is not tried again by itself
     again = evaluate(small_plan(files, threads=4), tmp_path / "run", RunOptions(retry_failed=True), engine=willing)
@@ -187,7 +164,7 @@ def test_an_error_of_a_unit_is_its_reason(tmp_path: Path, files: tuple[Path, Pat
     def answer(task: Task) -> Outcome | None:
         return Outcome(task.id, "failed", "no such thing") if task.kind == "attack" and task.id == 1 else None
 
-    result = evaluate(small_plan(files), tmp_path / "run", engine=InProcess(answer))
+    result = evaluate(small_plan(files), tmp_path / "run", engine=Here(answer))
     assert result.counts["failed"] == 3
     assert rows(tmp_path / "run")[0].status == "failed"
     assert result.failures == {"no such thing": 1, "its attack failed: no such thing": 2}
@@ -197,7 +174,7 @@ def test_misclassified_samples_cost_nothing(tmp_path: Path, files: tuple[Path, P
     with np.load(files[1]) as archive:
         predicted = [onnxsub.make_query(files[0], x, threads=1).predicted for x in archive["x"][:2]]
         np.savez(tmp_path / "d.npz", x=archive["x"], y=[(predicted[0] + 1) % 3, predicted[1], *[0] * (SAMPLES - 2)])
-    engine = InProcess(lambda task: None)
+    engine = Here(lambda task: None)
     result = evaluate(small_plan((files[0], tmp_path / "d.npz"), labels="y"), tmp_path / "run", engine=engine)
     assert result.counts["done"] == 6
     assert [t.kind for t in engine.tasks] == ["attack", "attack", "original", "substitute"]
