@@ -104,7 +104,8 @@ def test_tensors_may_be_joined_along_any_axis(axis: int) -> None:
     ops += [*layer("b", "x", 4, 6), shaped("b:2", "b", (6,), (2, 3))]
     whole = (4, 3) if axis == 0 else (2, 6)
     ends = {"in_shapes": ((2, 3), (2, 3)), "out_shape": whole}
-    ops.append(Concat(op_type="Concat", node="c", inputs=("a:2", "b:2"), output="c", axis=axis, slots=(0, whole[axis] // 2), **ends))
+    slots = (0, whole[axis] // 2)
+    ops.append(Concat(op_type="Concat", node="c", inputs=("a:2", "b:2"), output="c", axis=axis, slots=slots, **ends))
     ops += [shaped("c:1", "c", whole, (12,)), *layer("d", "c:1", 12, 8)]
     network = Network("x", (4,), "d", tuple(ops))
     zonotopes = Zonotopes.of(network)
