@@ -29,14 +29,13 @@ from onnxsub.verifiers.proof import Claims
 from onnxsub.verifiers.referee import Referee
 from onnxsub.verifiers.result import DistanceResult, Progress, TargetResult
 from onnxsub.verifiers.session import Session
-from onnxsub.verifiers.witness import Witness, grid_step, points_within
+from onnxsub.verifiers.witness import Witness, grid_step, points_within, rounding
 
 __all__ = ["OUTWARD", "Bracket", "in_margin_units"]
 
 _BEYOND = np.geomspace(1.02, 8.0, 60)  # how far past a point another class is looked for, as shares of its offset
 _TANGENTS = 8  # steps from there to a nearer point, which will be improved anyway
 _QUICK: dict[str, Any] = {"steps": 15, "restarts": 8, "rounds": 1}  # of an attack whose point will be improved anyway
-_RELATIVE = 1e-6  # of a radius: how far the proved end and a float32 point may cross by rounding alone
 
 OUTWARD = 1e-7
 """A solver's dual bound is lowered by this share of the radius: a hundred times its tolerance, which is relative to it."""
@@ -72,14 +71,18 @@ class Bracket:
         self.folded = self.network is not plain
         self.rows = Rows(margins_of(self.network, instance.label), instance.label, {t: (t,) for t in instance.targets})
         self.referee = Referee(replace(instance.judged, network=self.network))
-        self.claims: Claims[int] = Claims(instance.targets, self.referee.over_reals, self._rounding)
+        self.claims: Claims[int] = Claims(instance.targets, self.referee.over_reals, self._rounding, session.limits.tol)
         self.reach = instance.reach
         self.tol = session.limits.tol
         self.enough = -math.inf
         self._progress = progress
 
     def _rounding(self, witness: Witness) -> float:
-        return max(self.tol, _RELATIVE * witness.radius, 2 * grid_step(witness.x, self.x0, self.instance.space))
+        return rounding(witness, self.x0, self.instance.space)
+
+    def _room(self, witness: Witness) -> float:
+        """How far the boundary over the real numbers may lie from a point that stands for it."""
+        return max(self.tol, self._rounding(witness))
 
     @property
     def x0(self) -> Array:
@@ -237,12 +240,12 @@ class Bracket:
         best = self.best
         if best is None or self.referee.float32_only(best):
             return best is not None
-        return closed and not self.referee.on_boundary(best, self._rounding(best))
+        return closed and not self.referee.on_boundary(best, self._room(best))
 
     @property
     def _short(self) -> bool:
         """Whether the best point is short of the boundary over the real numbers by more than the tolerance."""
-        return self.best is not None and self._rounding(self.best) > self.tol and not self.referee.on_boundary(self.best, self.tol)
+        return self.best is not None and self._room(self.best) > self.tol and not self.referee.on_boundary(self.best, self.tol)
 
     def result(self, verifier: str = "milp", claimed: Mapping[int, float] | None = None) -> DistanceResult:
         """The bracket as it stands.
