@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -71,18 +72,16 @@ class Bracket:
         self.folded = self.network is not plain
         self.rows = Rows(margins_of(self.network, instance.label), instance.label, {t: (t,) for t in instance.targets})
         self.referee = Referee(replace(instance.judged, network=self.network))
-        self.claims: Claims[int] = Claims(instance.targets, self.referee.over_reals, self._rounding, session.limits.tol)
+        rounded = partial(rounding, x0=instance.x0, space=instance.space)
+        self.claims: Claims[int] = Claims(instance.targets, self.referee.over_reals, rounded, session.limits.tol)
         self.reach = instance.reach
         self.tol = session.limits.tol
         self.enough = -math.inf
         self._progress = progress
 
-    def _rounding(self, witness: Witness) -> float:
-        return rounding(witness, self.x0, self.instance.space)
-
     def _room(self, witness: Witness) -> float:
         """How far the boundary over the real numbers may lie from a point that stands for it."""
-        return max(self.tol, self._rounding(witness))
+        return max(self.tol, rounding(witness, self.x0, self.instance.space))
 
     @property
     def x0(self) -> Array:
@@ -268,8 +267,7 @@ class Bracket:
         elif math.isinf(upper) and lower >= self.reach:
             status, lower = "none", math.inf
         else:
-            status = "bracket"
-            reason = self._why(lower, upper)
+            status, reason = "bracket", self._why(lower, upper)
         return DistanceResult(
             status, lower, upper, claims.best or claims.rejected, verifier, self.session.solver.name,
             self._targets(status, lowers, lower), self.budget.nodes, self.session.runs, self.budget.stop.is_set(),
@@ -287,8 +285,7 @@ class Bracket:
         return self.session.trouble or "neither bounds nor programs close what is left"
 
     def _targets(self, status: str, lowers: Mapping[int, float], lower: float) -> dict[int, TargetResult]:
-        claims, found = self.claims, {}
-        top = min(self.upper, self.reach) - self.tol
+        claims, found, top = self.claims, {}, min(self.upper, self.reach) - self.tol
         for t in lowers:
             low = math.inf if status == "none" else min(lowers[t], claims.uppers[t])
             low = min(low, lower) if claims.diverged is not None else low
