@@ -90,7 +90,7 @@ class Zonotopes:
             None: the compiled loops are not there, or not worth their start yet.
         """
         count = len(lower)
-        loops = compiled(lower, count * self.cost, _LOOPS)
+        loops = compiled(lower, count * self.cost, _LOOPS, len(self.weights))
         if loops is None:
             return None
         ends: list[tuple[Array, Array]] = []

@@ -105,7 +105,7 @@ def reached(
         whole: points lie as far as `close` lets them.
     """
     (c, k), (low, high) = line, box
-    loops = compiled(c, 2 * c.numel())
+    loops = compiled(c, 2 * c.numel(), kind=c.dtype)
     if loops is not None:
         radius, value, size = (torch.empty_like(k) for _ in range(3))
         point, guess = torch.empty_like(c), torch.zeros_like(k) if begin is None else begin
