@@ -15,10 +15,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from onnxsub.errors import OptionError
 
-__all__ = ["NODE", "Budget", "OutOfTime"]
+__all__ = ["NODE", "Budget", "OutOfTime", "time_left"]
 
 NODE = 0.005
 """Seconds that a node counts for where the clock counts nodes: about what one of a network of a few thousand units takes."""
@@ -159,13 +160,16 @@ class Budget:
             raise OutOfTime
 
     def attempt(self, work: Callable[[], None]) -> None:
-        """Runs `work` until it is done, the budget ends, or Ctrl-C comes, which sets `stop`."""
+        """Runs `work` until it is done, the budget ends, or Ctrl-C comes, which sets `stop`. Meanwhile it is the budget at work."""
+        outer = _AT_WORK.set(self)
         try:
             work()
         except OutOfTime:
             pass
         except KeyboardInterrupt:
             self.stop.set()
+        finally:
+            _AT_WORK.reset(outer)
 
     @property
     def why(self) -> str:
@@ -223,3 +227,15 @@ class Budget:
             yield
         finally:
             whole._tell = before
+
+
+_AT_WORK: ContextVar[Budget | None] = ContextVar("_AT_WORK", default=None)
+
+
+def time_left() -> float:
+    """Seconds left of the budget at work (`attempt`); infinite without one.
+
+    For what cannot be interrupted and lies too deep to be given a budget: a compiler, an import.
+    """
+    budget = _AT_WORK.get()
+    return math.inf if budget is None else budget.remaining

@@ -13,7 +13,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxsub.budget import OutOfTime
 from onnxsub.errors import InputError
 from onnxsub.metrics.margin_result import Example, MarginOptions, MarginResult
 from onnxsub.network import Network
@@ -66,12 +65,7 @@ def smallest_margin(
     budget = session.budget
     radius = query.space.within_reach(query.x0, eps)
     search = Extremum(query, target, radius, options.tol, session, progress)
-    try:
-        _search(search, options, radius)
-    except OutOfTime:
-        pass
-    except KeyboardInterrupt:
-        budget.stop.set()
+    budget.attempt(lambda: _search(search, options, radius))
     interrupted = budget.stop.is_set()
     status = "exact" if search.settled else "timeout" if budget.over and not interrupted else "bracket"
     best = search.best

@@ -30,7 +30,7 @@ from onnxsub.query import other_classes
 
 __all__ = ["certified_radius", "keeps_its_pieces", "margin_rows", "worst_margin_bound"]
 
-_SMALLEST = 1e-10  # radii below it are far below what float32 can tell apart
+_SMALLEST = 1e-10  # of the largest radius that is asked about: below it there is none worth telling
 _CAREFUL = 2.5  # bounds at a radius that there must be time for, or the first one that is to prove something is asked half as far
 _LEAST = 0.1  # share of a bracket of radii within which no next one lies from its ends
 
@@ -163,7 +163,7 @@ def certified_radius(
         careful = budget is not None and budget.remaining < _CAREFUL * (left - budget.remaining)
         if at_high > 0:
             return upper
-        while high - low > tol * high and high > _SMALLEST and not late():
+        while high - low > tol * high and high > _SMALLEST * upper and not late():
             above, below = _squashed(at_low, scale), -_squashed(at_high, scale)
             share = above / (above + below) if above + below > 0 else 0.5
             near = 0.5 if careful and low == start else 1.0

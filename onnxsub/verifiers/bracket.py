@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,14 +30,13 @@ from onnxsub.verifiers.proof import Claims
 from onnxsub.verifiers.referee import Referee
 from onnxsub.verifiers.result import DistanceResult, Progress, TargetResult
 from onnxsub.verifiers.session import Session
-from onnxsub.verifiers.witness import Witness, grid_step, points_within
+from onnxsub.verifiers.witness import Witness, grid_step, points_within, rounding
 
 __all__ = ["OUTWARD", "Bracket", "in_margin_units"]
 
 _BEYOND = np.geomspace(1.02, 8.0, 60)  # how far past a point another class is looked for, as shares of its offset
 _TANGENTS = 8  # steps from there to a nearer point, which will be improved anyway
 _QUICK: dict[str, Any] = {"steps": 15, "restarts": 8, "rounds": 1}  # of an attack whose point will be improved anyway
-_RELATIVE = 1e-6  # of a radius: how far the proved end and a float32 point may cross by rounding alone
 
 OUTWARD = 1e-7
 """A solver's dual bound is lowered by this share of the radius: a hundred times its tolerance, which is relative to it."""
@@ -72,14 +72,16 @@ class Bracket:
         self.folded = self.network is not plain
         self.rows = Rows(margins_of(self.network, instance.label), instance.label, {t: (t,) for t in instance.targets})
         self.referee = Referee(replace(instance.judged, network=self.network))
-        self.claims: Claims[int] = Claims(instance.targets, self.referee.over_reals, self._rounding)
+        rounded = partial(rounding, x0=instance.x0, space=instance.space)
+        self.claims: Claims[int] = Claims(instance.targets, self.referee.over_reals, rounded, session.limits.tol)
         self.reach = instance.reach
         self.tol = session.limits.tol
         self.enough = -math.inf
         self._progress = progress
 
-    def _rounding(self, witness: Witness) -> float:
-        return max(self.tol, _RELATIVE * witness.radius, 2 * grid_step(witness.x, self.x0, self.instance.space))
+    def _room(self, witness: Witness) -> float:
+        """How far the boundary over the real numbers may lie from a point that stands for it."""
+        return max(self.tol, rounding(witness, self.x0, self.instance.space))
 
     @property
     def x0(self) -> Array:
@@ -237,12 +239,12 @@ class Bracket:
         best = self.best
         if best is None or self.referee.float32_only(best):
             return best is not None
-        return closed and not self.referee.on_boundary(best, self._rounding(best))
+        return closed and not self.referee.on_boundary(best, self._room(best))
 
     @property
     def _short(self) -> bool:
         """Whether the best point is short of the boundary over the real numbers by more than the tolerance."""
-        return self.best is not None and self._rounding(self.best) > self.tol and not self.referee.on_boundary(self.best, self.tol)
+        return self.best is not None and self._room(self.best) > self.tol and not self.referee.on_boundary(self.best, self.tol)
 
     def result(self, verifier: str = "milp", claimed: Mapping[int, float] | None = None) -> DistanceResult:
         """The bracket as it stands.
@@ -265,8 +267,7 @@ class Bracket:
         elif math.isinf(upper) and lower >= self.reach:
             status, lower = "none", math.inf
         else:
-            status = "bracket"
-            reason = self._why(lower, upper)
+            status, reason = "bracket", self._why(lower, upper)
         return DistanceResult(
             status, lower, upper, claims.best or claims.rejected, verifier, self.session.solver.name,
             self._targets(status, lowers, lower), self.budget.nodes, self.session.runs, self.budget.stop.is_set(),
@@ -284,8 +285,7 @@ class Bracket:
         return self.session.trouble or "neither bounds nor programs close what is left"
 
     def _targets(self, status: str, lowers: Mapping[int, float], lower: float) -> dict[int, TargetResult]:
-        claims, found = self.claims, {}
-        top = min(self.upper, self.reach) - self.tol
+        claims, found, top = self.claims, {}, min(self.upper, self.reach) - self.tol
         for t in lowers:
             low = math.inf if status == "none" else min(lowers[t], claims.uppers[t])
             low = min(low, lower) if claims.diverged is not None else low

@@ -18,11 +18,9 @@ from onnxsub.verifiers.options import ExactOptions
 from onnxsub.verifiers.proof import Claims
 from onnxsub.verifiers.referee import Referee
 from onnxsub.verifiers.result import DistanceResult, Original, Progress
-from onnxsub.verifiers.witness import Witness
+from onnxsub.verifiers.witness import Witness, rounding
 
 __all__ = ["Known", "balls", "nearest", "proved_of_original", "searched"]
-
-_TIE_MOVES = 1e-5  # of a radius: how far the float32 replay of a tie may round to the other side
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +47,7 @@ def nearest(query: Query, referee: Referee, best: Witness | None, hint: Witness 
     """The nearest confirmed point of the original: the best so far, the substitute's witness, or where a walk from that leads."""
     candidates = [] if best is None else [best]
     if hint is not None:
-        candidates.append(referee.settle(hint.x, tol=1e-6))
+        candidates.append(referee.settle(hint.x, tol=rounding(hint, query.x0, query.space)))
         near = walk_back(
             query.network, query.x0, query.label, query.space, hint.x[None], query.margins, budget=budget, target=query.target
         )
@@ -75,7 +73,7 @@ def searched(
 
 
 def proved_of_original(
-    query: Query, g: Substitute, result: DistanceResult, known: Known, budget: Budget, *, claimed: bool
+    query: Query, g: Substitute, result: DistanceResult, known: Known, budget: Budget, *, claimed: bool, tol: float
 ) -> Original:
     """What the substitute's answer, and a search on the model where there was one, prove about the original.
 
@@ -85,6 +83,7 @@ def proved_of_original(
 
     Args:
         claimed: the substitute's answer is another tool's word, which is no certificate.
+        tol: of the question.
 
     Raises:
         ContradictionError: a point was replayed nearer than what is proved.
@@ -93,7 +92,7 @@ def proved_of_original(
     upper = math.inf if best is None else best.radius
     ball = balls(query)
     referee = Referee(Instance.of(query))
-    claims: Claims[int] = Claims(query.targets, referee.over_reals, lambda w: max(_TIE_MOVES * w.radius, 1e-6))
+    claims: Claims[int] = Claims(query.targets, referee.over_reals, lambda w: rounding(w, query.x0, query.space), tol)
     certain = not claimed and math.isfinite(result.upper) and result.status in ("exact", "bracket")
     exact = certain and _one_function(query, g, ball(result.upper), budget)
     reach = min(upper, query.space.reach(query.x0))

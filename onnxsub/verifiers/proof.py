@@ -55,9 +55,17 @@ class Claims(Generic[K]):
         keys: of the question.
         over_reals: a witness to the margin that the network has there over the real numbers, in units of the margin's scale.
         rounding: by how much a lower end may lie above a point, in the units of radii, by the point.
+        tol: a point of float32 execution alone is told apart only where a lower end lies above it by more than this too: what the
+            caller asked for. A point over the real numbers is a contradiction whatever was asked for.
     """
 
-    def __init__(self, keys: Iterable[K], over_reals: Callable[[Witness], float], rounding: Callable[[Witness], float]) -> None:
+    def __init__(
+        self,
+        keys: Iterable[K],
+        over_reals: Callable[[Witness], float],
+        rounding: Callable[[Witness], float],
+        tol: float = 0.0,
+    ) -> None:
         self.lowers: dict[K, float] = dict.fromkeys(keys, 0.0)
         self.uppers: dict[K, float] = dict.fromkeys(self.lowers, math.inf)
         self.excluded: set[K] = set()
@@ -67,6 +75,7 @@ class Claims(Generic[K]):
         self._open = dict.fromkeys(self.lowers)
         self._over_reals = over_reals
         self._rounding = rounding
+        self._tol = tol
         self._points: dict[K, Witness] = {}
 
     @property
@@ -116,7 +125,8 @@ class Claims(Generic[K]):
             return
         real = self._over_reals(witness)
         if not real > REAL_TIE:
-            if self.diverged is None or self.uppers[key] <= self.upper:
+            told = self.lowers[key] > self.uppers[key] + self._tol
+            if told and (self.diverged is None or self.uppers[key] <= self.upper):
                 self.diverged = witness
             return
         lower = "no point" if math.isinf(self.lowers[key]) else f"distance >= {self.lowers[key]!r}"

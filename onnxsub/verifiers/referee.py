@@ -13,7 +13,7 @@ from onnxsub.passes.attack.polish import as_points
 from onnxsub.query import worst_margin
 from onnxsub.verifiers.jumps import at_a_jump
 from onnxsub.verifiers.real_rows import RealMargins, real_margins
-from onnxsub.verifiers.witness import Witness
+from onnxsub.verifiers.witness import Witness, grid_step
 
 __all__ = ["TIE", "Referee"]
 
@@ -28,7 +28,8 @@ _ROOM = np.array([0.0, 0.25, 0.5, 1.0])  # shares of the room round a point in w
 
 _FLOAT32 = 2.0**-24
 _WHOLE_STEPS = np.arange(5) / 2  # of whole numbers: up to the next ones
-_STEPS = np.concatenate([[0.0], np.geomspace(1e-8, 1e-3, 21)])
+_SHARES = np.concatenate([[0.0], np.geomspace(1e-7, 1.0, 25)])  # of a point's distance: how far it is pushed outward
+_GRID = np.arange(len(_SHARES)) / 4  # and at least so many steps of float32
 
 
 class Referee:
@@ -130,7 +131,9 @@ class Referee:
         """`x` moved by growing steps along the sign of the margin's gradient, within the ball that grows by the same step."""
         base = np.clip(np.asarray(x, dtype=np.float64), self._space.lower, self._space.upper)
         radius = np.abs(base - self._x0).max()
-        lengths = _WHOLE_STEPS if self._space.whole else _STEPS
+        lengths = _WHOLE_STEPS
+        if not self._space.whole:
+            lengths = np.maximum(_SHARES * radius, _GRID * grid_step(base, self._x0, self._space))
         moved, steps = self._ahead(base, lengths), lengths.reshape(-1, *[1] * base.ndim)
         # rounding to float32 must not carry a point across the limit
         ball = np.minimum(radius + steps, max(limit - _FLOAT32 * (1.0 + np.abs(base).max()), 0.0))

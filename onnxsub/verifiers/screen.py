@@ -1,6 +1,9 @@
-"""Many clauses at once: intervals of the outputs refute most of them, at a cost that grows with their number and no faster."""
+"""Many clauses, and many boxes, at once: what is easy to refute is refuted together, at a cost that grows with their number and no
+faster."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -13,18 +16,23 @@ from onnxsub.verifiers.proof import excluded
 
 __all__ = ["screen"]
 
+_TOGETHER = 256  # boxes that are bounded in one batch, at most
+_VALUES = 2**16  # values of all tensors of the network over the boxes of one batch
 _MANY = 64  # rows from which on outputs are bounded first; fewer are bounded themselves at once
 _OUTWARD = 1e-9  # of the size of a row's terms: far more than their sum can round
 
 
 def screen(decision: Decision, number: int) -> None:
-    """Refutes the clauses of a box of which a row is below zero for all outputs within their intervals.
+    """Refutes the clauses of a box of which a row is below zero for all outputs within their intervals; of the first one of many
+    boxes, those that bounds of these boxes together refute.
 
     Raises:
         UnsupportedOperatorError: an operator has no bounds.
         OutOfTime: the budget ended.
     """
     box = decision.spec.boxes[number]
+    if number % _TOGETHER == 0:
+        _together(decision, range(number, min(number + _TOGETHER, len(decision.spec.boxes))))
     if len(box.rows.b) < _MANY:
         return
     with decision.budget.stage("bounds"):
@@ -34,6 +42,38 @@ def screen(decision: Decision, number: int) -> None:
         gone = excluded(highest(box.rows, low[0].double().numpy(), high[0].double().numpy()))
         for k in decision.open(number):
             if gone[list(box.rows.clauses[k])].any():
+                decision.prove(number, k)
+
+
+def _together(decision: Decision, numbers: range) -> None:
+    """Bounds boxes that have the same clauses in batches, each as the first one of its batch would be bounded alone."""
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for number in numbers:
+        rows = decision.spec.boxes[number].rows
+        if len(rows.b) < _MANY:
+            alike.setdefault((rows.A.tobytes(), rows.b.tobytes(), rows.clauses), []).append(number)
+    most = _VALUES // sum(math.prod(shape) for shape in decision.spec.network.shapes.values())
+    for group in alike.values():
+        for i in range(0, len(group), max(most, 1)):
+            part = group[i : i + most]
+            if len(part) > 1 and decision.running:
+                _bounded(decision, part)
+
+
+def _bounded(decision: Decision, numbers: list[int]) -> None:
+    boxes = [decision.spec.boxes[n] for n in numbers]
+    clauses = decision.open(numbers[0])
+    method = decision.session.milp.bounds_method
+    with decision.budget.stage("bounds"):
+        model = decision.least_model(numbers[0], clauses)
+        ends = np.stack([b.lower for b in boxes]), np.stack([b.upper for b in boxes])
+        # optimised slopes cost seconds: they are for what is left
+        first = "crown" if method == "alpha-crown" else method
+        bounds = compute_bounds(model.network, *ends, first, budget=decision.budget)
+        gone = excluded(bounds.output[1].double().numpy())
+    for number, refuted in zip(numbers, gone, strict=True):
+        for k, (row,) in model.members.items():
+            if refuted[row]:
                 decision.prove(number, k)
 
 

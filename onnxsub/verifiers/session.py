@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
+
 from onnxsub.budget import NODE, Budget
 from onnxsub.errors import LicenceError, SolverError
 from onnxsub.verifiers.options import ExactOptions
@@ -12,6 +14,8 @@ from onnxsub.verifiers.programs.solvers import Problem, Solution, SolverOptions,
 
 __all__ = ["Session"]
 
+_SMALL, _LARGE = -5, 40  # powers of two that the largest cost may be near
+_MOST = 1000  # of what is divided by: it must be a number, and so must its inverse
 _NOTHING = Solution(SolverStatus.UNKNOWN, None, None, -math.inf, 0, 0.0)
 
 
@@ -42,6 +46,7 @@ class Session:
             LicenceError: its licence does not admit the program.
         """
         budget = self.budget
+        problem, options, power = _with_costs_near_one(problem, options)
         if not problem.ordinary:
             self.trouble = "bounds are too large or infinite for a program"
             return _NOTHING
@@ -71,4 +76,23 @@ class Session:
         else:
             budget.count(solution.nodes)
         self.runs += 1
-        return solution
+        objective = None if solution.objective is None else float(np.ldexp(solution.objective, power))
+        return replace(solution, bound=float(np.ldexp(solution.bound, power)), objective=objective)
+
+
+def _with_costs_near_one(problem: Problem, options: SolverOptions) -> tuple[Problem, SolverOptions, int]:
+    """The same program with costs, and what options say of its values, divided by a power of two, and that power.
+
+    The tolerance of reduced costs is absolute: of costs as small as that every vertex is the best one. Others stay as they are.
+    """
+    size = float(np.abs(problem.c).max(initial=0.0))
+    power = min(max(math.frexp(size)[1], -_MOST), _MOST) if math.isfinite(size) and size > 0 else 0
+    if _SMALL <= power <= _LARGE:
+        return problem, options, 0
+    with np.errstate(over="ignore", under="ignore"):
+        offset, gap = (float(np.ldexp(v, -power)) for v in (problem.offset, options.abs_gap))
+        cutoff, stop_at = (None if v is None else float(np.ldexp(v, -power)) for v in (options.cutoff, options.stop_at))
+        costs = np.ldexp(problem.c, -power)
+    if not math.isfinite(offset):
+        return problem, options, 0
+    return replace(problem, c=costs, offset=offset), replace(options, abs_gap=gap, cutoff=cutoff, stop_at=stop_at), power

@@ -104,7 +104,8 @@ def distance_via(
         if options.certify is not None and not budget.over:
             engine = options.verifier if tool is None else "bab"
             direct = searched(query, options.exact, engine, best, budget.part(options.certify), progress)
-        original = proved_of_original(query, g, result, Known(best, proved, direct), budget, claimed=tool is not None)
+        known, tol = Known(best, proved, direct), options.limits.tol
+        original = proved_of_original(query, g, result, known, budget, claimed=tool is not None, tol=tol)
     facts = _facts(query, via, g, found.d_adv, rounds)
     times = {**spent, "total": budget.times["total"]}
     return replace(

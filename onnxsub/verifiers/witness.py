@@ -13,7 +13,7 @@ from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.region import InputSpace
 
-__all__ = ["Judge", "Witness", "ball_float32", "grid_step", "inside_float32", "points_inside", "points_within"]
+__all__ = ["Judge", "Witness", "ball_float32", "grid_step", "inside_float32", "points_inside", "points_within", "rounding"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +104,16 @@ def grid_step(x: Array, x0: Array, space: InputSpace) -> float:
     return float(space.spacing(x)[far].max(initial=0.0))
 
 
+def rounding(witness: Witness, x0: Array, space: InputSpace) -> float:
+    """How far a proved distance and the distance of a float32 point may cross by rounding alone.
+
+    A share of the radius, or two steps of float32 where the point lies; nothing absolute, which would hide a contradiction at small
+    radii.
+    """
+    return max(_CROSSES * witness.radius, 2 * grid_step(witness.x, x0, space))
+
+
+_CROSSES = 1e-6  # of a radius
 _AS_FAR = 1e-6  # relative difference of distances that counts as none
 _FEWEST, _MOST = 96, 128  # points that are replayed
 _VALUES = 2**23  # numbers of all tensors of them together

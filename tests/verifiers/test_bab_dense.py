@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -140,6 +141,37 @@ def test_intervals_hold_where_the_row_is_not_negative(
         assert not here.any() or bool((better.upper[i].double() >= z[here].amax(0)).all())
     assert met
     assert float((better.upper - better.lower).sum()) < float((nodes.upper - nodes.lower).sum())
+
+
+@pytest.mark.parametrize("loops", [True, False])
+@pytest.mark.parametrize("power", [-126, -116, -106, -101, -90, 90, 110, 126])
+def test_units_may_be_as_small_as_numbers_are(power: int, loops: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "_PAYS", 0 if loops else math.inf)
+    monkeypatch.setattr(intervals, "compiled", kernels.compiled if loops else lambda *_: None)
+    met = 0
+    for seed in range(4):
+        plain, factor = random_blocks(seed), 2.0**power
+        plain.offsets.sub_(run(plain, points_of(plain, seed))[1].quantile(0.95, dim=0))
+        blocks = replace(
+            plain, A=factor * plain.A, b=factor * plain.b, reads=plain.reads / factor, lower=factor * plain.lower,
+            upper=factor * plain.upper,
+        )  # fmt: skip
+        z, values = run(blocks, points_of(blocks, seed))
+        ball, scale = Ball.of(blocks, [0, 1], math.inf), torch.full((2, UNITS), 1 / factor)
+        nodes, found = improve(ball, random_nodes(ball, seed), scale, 10)
+        first = certified(ball, nodes, scale)
+        nodes = narrowed(ball, nodes, found, slopes_of(ball, 10)[0])
+        second = certified(ball, nodes, scale)
+        for i in range(len(nodes)):
+            own = values[:, int(nodes.row[i])]
+            here = inside(nodes, i, z)
+            assert not here.any() or float(first[i]) >= float(own[here].max())
+            here &= own >= 0
+            met += int(here.sum())
+            assert not here.any() or float(second[i]) >= float(own[here].max())
+            assert not here.any() or bool((nodes.lower[i].double() <= z[here].amin(0)).all())
+            assert not here.any() or bool((nodes.upper[i].double() >= z[here].amax(0)).all())
+    assert met
 
 
 @pytest.mark.parametrize("loops", [True, False])

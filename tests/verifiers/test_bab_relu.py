@@ -66,6 +66,17 @@ def test_distances_are_those_of_the_sort(seed: int, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.usefixtures("loops")
+@pytest.mark.parametrize("size", [1e-30, 1e25, 1e31, 1e37])
+def test_a_distance_is_not_endless_because_it_is_large(size: float) -> None:
+    c, k, low, high = lines(0, torch.float64)
+    expected = halfspace_radius(c, k, low, high)
+    found = reached((c / size, k), (size * low, size * high), 0.25 * size)
+    assert bool((found.radius.isinf() == expected.isinf()).all())
+    held = expected.isfinite()
+    torch.testing.assert_close(found.radius[held] / size, expected[held], rtol=0, atol=1e-12)
+
+
+@pytest.mark.usefixtures("loops")
 @pytest.mark.parametrize("seed", range(4))
 def test_cut_minima_are_sound_and_as_good_as_those_of_a_bisection(seed: int) -> None:
     c, k, low, high = lines(seed, torch.float64)

@@ -13,10 +13,12 @@ from onnxsub.model import load_model
 from onnxsub.passes.select import SelectOptions
 from onnxsub.pruning.prune import PruneOptions
 from onnxsub.query import Query, make_query
+from onnxsub.region import InputSpace
 from onnxsub.verifiers import original
 from onnxsub.verifiers.distance import DistanceOptions, distance
 from onnxsub.verifiers.options import Limits
 from onnxsub.verifiers.result import DistanceResult, TargetResult
+from tests.handmade import Net
 from tests.test_target import QUICK, SPACE, X0, small
 
 LIMITS = Limits(timeout=60, threads=1)
@@ -82,3 +84,25 @@ def test_it_ends_with_its_seconds_and_with_the_limit() -> None:
     counted = distance(query, replace(PLAIN, limits=Limits(nodes=1, threads=1), certify=30)).original
     assert counted is not None
     assert counted.lower <= plain.upper + 1e-6
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e-9])
+def test_the_same_at_radii_of_any_size(monkeypatch: pytest.MonkeyPatch, size: float) -> None:
+    """A lower end a tenth above a replayed point, in a domain so small that all radii are below 1e-6."""
+    query, plain = tiny(size), replace(PLAIN, via=replace(VIA, select=SelectOptions(gamma=None, keep=1)))
+    monkeypatch.setattr(original, "certified_radius", lambda *args, **options: 1.1 * 0.25 * size)
+    with pytest.raises(ContradictionError, match="please report"):
+        distance(query, plain)
+    monkeypatch.setattr(original, "certified_radius", lambda *args, **options: 0.2 * size)
+    found = distance(query, plain).original
+    assert found is not None
+    assert found.upper == pytest.approx(0.25 * size, rel=1e-3)
+
+
+def tiny(size: float) -> Query:
+    """`f_1 - f_0 = relu(x_0 / size) + relu(x_1 / size) - 0.5` round 0, in a domain of four times that size."""
+    net = Net(2)
+    h = net.node("Gemm", ["x", net.weight(np.eye(2) / size), net.weight(np.zeros(2))], transB=1)
+    last = [net.node("Relu", [h]), net.weight(np.array([[0.0, 0.0], [1.0, 1.0]])), net.weight(np.array([0.5, 0.0]))]
+    model = load_model(net.model(net.node("Gemm", last, transB=1), 2))
+    return make_query(model, np.zeros(2, dtype=np.float32), space=InputSpace(-4 * size, 4 * size))

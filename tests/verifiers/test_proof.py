@@ -12,9 +12,13 @@ import onnxsub.verifiers.box.model as box_model_module
 import onnxsub.verifiers.bracket as bracket_module
 from onnxsub.errors import ContradictionError
 from onnxsub.instance import Instance
+from onnxsub.network import Network
 from onnxsub.ops.base import Array
+from onnxsub.passes.certify import certified_radius
 from onnxsub.propagate import Bounds
+from onnxsub.region import InputSpace
 from onnxsub.verifiers.ascend import AttackPlan
+from onnxsub.verifiers.bracket import Bracket
 from onnxsub.verifiers.conclude import concluded, work
 from onnxsub.verifiers.decision import Decision, ball_spec
 from onnxsub.verifiers.options import ExactOptions, Limits
@@ -227,3 +231,51 @@ def test_a_proof_that_used_up_its_nodes_is_replayed(verifier: str, monkeypatch: 
     assert found.status == "proved"
     assert found.replayed > 0
     assert decision.budget.over
+
+
+def test_what_was_asked_for_hides_no_contradiction() -> None:
+    """A point of float32 alone within the tolerance is not told of; one over the real numbers contradicts the proof."""
+    for real in (-1.0, 1.0):
+        c: Claims[str] = Claims(("a",), lambda _, real=real: real, lambda _: 1e-9, 1e-6)
+        c.reach("a", point(1e-7), 1e-7)
+        if real > 0:
+            with pytest.raises(ContradictionError):
+                c.prove("a", 5e-7)
+            continue
+        c.prove("a", 5e-7)
+        assert c.diverged is None
+        c.prove("a", 5e-6)
+        assert c.diverged is c.best
+
+
+@pytest.mark.parametrize("k", [10, 24, 40])
+@pytest.mark.parametrize("verifier", BOTH)
+def test_a_wrong_lower_end_of_a_tiny_distance_is_a_contradiction(
+    monkeypatch: pytest.MonkeyPatch, verifier: str, k: int
+) -> None:
+    """Another class at `0.25 / 2^k` from the anchor 0; float32 tells such numbers apart, so nothing absolute may hide a lie."""
+    network, x0 = tiny(k), np.zeros(2, dtype=np.float32)
+    options: dict[str, Any] = {"verifier": verifier, "replay": logits(network), "threads": 1, "timeout": 1.5}
+    right = measured(network, x0, 0, SYMMETRIC, **options)
+    assert right.lower <= 0.25 * 2.0**-k * (1 + 1e-5)
+    assert right.upper >= 0.25 * 2.0**-k * (1 - 1e-5)
+    monkeypatch.setattr(bracket_module, "certified_radius", lambda *args, **more: 0.3 * 2.0**-k)
+    bracket = Bracket(Instance(network, x0, 0, SYMMETRIC, logits(network)), Session(ExactOptions(Limits(threads=1))))
+    bracket.certify()
+    with pytest.raises(ContradictionError):
+        bracket.accept(np.full(2, 0.2501 * 2.0**-k))
+
+
+def test_a_tiny_radius_is_certified() -> None:
+    network, x0 = tiny(40), np.zeros(2)
+    top = 2.0**-39
+    found = certified_radius(network, lambda r: SYMMETRIC.ball(x0, r), 0, top, tol=0.05)
+    assert 0.2 * 2.0**-40 < found <= 0.25 * 2.0**-40
+
+
+SYMMETRIC = InputSpace(-1.0, 1.0)
+
+
+def tiny(k: int) -> Network:
+    """`f_1 - f_0 = 2^k (relu(x_0) + relu(x_1)) - 0.5`."""
+    return dense(([[2.0**k, 0.0], [0.0, 2.0**k]], [0.0, 0.0]), ([[0.0, 0.0], [1.0, 1.0]], [0.5, 0.0]))

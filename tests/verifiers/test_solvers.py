@@ -68,6 +68,26 @@ def test_optimum(solver: Solver, p: Problem, value: float) -> None:
 
 
 @pytest.mark.parametrize("integer", [False, True])
+@pytest.mark.parametrize("power", [-1000, -60, -40, 60])
+def test_a_program_does_not_hang_on_the_unit_of_its_costs(power: int, integer: bool) -> None:
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        A, c, whole = sp.csc_array(rng.normal(size=(6, 8))), rng.normal(size=8), np.zeros(8, dtype=np.bool_)
+        whole[:3] = integer
+        rows = np.full(6, -0.5), np.full(6, np.inf)
+        found = []
+        for e in (0, power):
+            problem = Problem(np.ldexp(c, e), math.ldexp(1.0, e), A, *rows, np.zeros(8), np.ones(8), whole)
+            found.append(Session(ExactOptions(Limits(threads=1))).solve(problem, SolverOptions(abs_gap=math.ldexp(1e-7, e))))
+        first, second = found
+        assert first.status == second.status == SolverStatus.OPTIMAL
+        assert first.objective is not None
+        assert second.objective is not None
+        assert math.ldexp(second.bound, -power) == pytest.approx(first.bound, rel=1e-6)
+        assert math.ldexp(second.objective, -power) == pytest.approx(first.objective, rel=1e-6)
+
+
+@pytest.mark.parametrize("integer", [False, True])
 def test_infeasible(solver: Solver, integer: bool) -> None:
     p = problem([1, 1], [[1, 1], [1, -1]], [[3, INF], [0, 0]], [[0, 1], [0, 1]], [integer] * 2)
     s = solver.solve(p, SolverOptions())

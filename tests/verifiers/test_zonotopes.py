@@ -13,6 +13,7 @@ from onnxsub.network import Network
 from onnxsub.ops.base import Operator
 from onnxsub.ops.combine import Concat
 from onnxsub.ops.dense import Dense
+from onnxsub.ops.movement import Reshape
 from onnxsub.ops.relu import Relu
 from onnxsub.ops.smooth import Sigmoid
 from onnxsub.propagate import compute_bounds
@@ -84,6 +85,41 @@ def test_no_value_lies_outside(seed: int) -> None:
         assert (values >= l).all()
         assert (values <= u).all()
         assert (l.isfinite() & u.isfinite()).all()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_tensors_may_be_joined_along_any_axis(axis: int) -> None:
+    rng = np.random.default_rng(axis)
+
+    def layer(name: str, source: str, n: int, m: int) -> list[Operator]:
+        shapes = {"in_shapes": ((n,),), "out_shape": (m,)}
+        weight, bias = rng.normal(size=(m, n)) / np.sqrt(n), 0.3 * rng.normal(size=m)
+        read = Dense(op_type="Gemm", node=name, inputs=(source,), output=f"{name}:z", weight=weight, bias=bias, **shapes)
+        return [read, Relu(op_type="Relu", node=name, inputs=(f"{name}:z",), output=name, in_shapes=((m,),), out_shape=(m,))]
+
+    def shaped(name: str, source: str, before: tuple[int, ...], after: tuple[int, ...]) -> Operator:
+        return Reshape(op_type="Reshape", node=name, inputs=(source,), output=name, in_shapes=(before,), out_shape=after)
+
+    ops: list[Operator] = [*layer("a", "x", 4, 6), shaped("a:2", "a", (6,), (2, 3))]
+    ops += [*layer("b", "x", 4, 6), shaped("b:2", "b", (6,), (2, 3))]
+    whole = (4, 3) if axis == 0 else (2, 6)
+    ends = {"in_shapes": ((2, 3), (2, 3)), "out_shape": whole}
+    slots = (0, whole[axis] // 2)
+    ops.append(Concat(op_type="Concat", node="c", inputs=("a:2", "b:2"), output="c", axis=axis, slots=slots, **ends))
+    ops += [shaped("c:1", "c", whole, (12,)), *layer("d", "c:1", 12, 8)]
+    network = Network("x", (4,), "d", tuple(ops))
+    zonotopes = Zonotopes.of(network)
+    assert zonotopes is not None
+    low, high = boxes(0, 4)
+    found = zonotopes.within(low, high, {})
+    assert found is not None
+    for i in range(len(low)):
+        points = low[i] + (high[i] - low[i]) * torch.from_numpy(rng.random((200, 4)))
+        values = network.values(points)
+        for op in network.nonlinear:
+            lower, upper = (e[i] for e in found[op.output])
+            assert bool((values[op.inputs[0]] >= lower - 1e-12).all())
+            assert bool((values[op.inputs[0]] <= upper + 1e-12).all())
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -24,6 +24,7 @@ from onnxsub.passes.attack.effort import Effort
 from onnxsub.passes.attack.fgsm import sign_search
 from onnxsub.passes.attack.polish import AdversarialPoint, Confirm, settle, sharpen
 from onnxsub.passes.attack.result import AttackOptions, AttackResult
+from onnxsub.passes.attack.sampled import jumps, nearer_points, sampled_points
 from onnxsub.passes.attack.walk import float64_confirm, start_offsets
 from onnxsub.query import other_classes
 from onnxsub.region import InputSpace
@@ -76,6 +77,7 @@ class Attacker:
         self._objective = Objective(
             network, self._x0, label, space, device=options.device, dtype=torch.float32, target=target
         )
+        self._jumps = jumps(network)
         self._start = None if options.start is None else start_offsets(options.start, self._x0, space).to(options.device)
         self._upper = min(space.reach(self._x0), math.inf if options.upper is None else options.upper)
         self._generator = torch.Generator(device=options.device).manual_seed(options.seed)
@@ -152,6 +154,9 @@ class Attacker:
             budget.check()
             if self._pool is None:
                 scouted = scouted.join(self._random_points())
+            if self._jumps:
+                self._offer(sampled_points(objective, self._upper, options.effort, self._generator, budget))
+                budget.check()
         for i in range(options.rounds):
             before = self._radius
             with self._stage("descend", 0.2 + 0.6 * i / options.rounds):
@@ -165,6 +170,8 @@ class Attacker:
                 self._offer(self._run(self._pool.resumed(), plan))
                 nearest = self._pool.point[:2]
                 self._offer(sharpen(objective, nearest, upper=self._upper, steps=options.steps // 2, budget=budget))
+                if self._jumps:
+                    self._offer(nearer_points(objective, self._pool, options.effort, self._generator, budget))
         with self._stage("confirm", 0.98):
             self._settle()
 
@@ -234,8 +241,10 @@ class Attacker:
         o = self._objective
         return torch.rand((rows, o.n), generator=self._generator, dtype=o.x0.dtype, device=o.x0.device) * 2 - 1
 
-    def _offer(self, track: Track) -> None:
+    def _offer(self, track: Track | None) -> None:
         """Keeps the best rows."""
+        if track is None:
+            return
         pool = track if self._pool is None else self._pool.join(track)
         rows = torch.arange(len(pool.best), device=pool.best.device)[pool.best.isfinite()]
         if len(rows):

@@ -32,7 +32,7 @@ class Objective:
     Attributes:
         low, high: the offsets at which the domain ends, `(n,)`.
         reach: the radius at which the ball is the whole domain.
-        values: numbers that one point's forward pass makes.
+        values: numbers that one point's forward pass makes; multiplications: what it takes.
         evaluations: points evaluated so far (a gradient counts as one).
     """
 
@@ -56,8 +56,9 @@ class Objective:
             network = replace(network, output=last.inputs[0]).without_dead()
         self._network = network
         self.values = sum(math.prod(s) for s in network.shapes.values())
+        self.multiplications = network.multiplications
         room = _CHUNK_BYTES // (self.values * self.x0.element_size())
-        self._chunk = max(1, min(room, int(_CHUNK_WORK // max(network.multiplications, 1))))
+        self._chunk = max(1, min(room, int(_CHUNK_WORK // max(self.multiplications, 1))))
 
     @property
     def n(self) -> int:

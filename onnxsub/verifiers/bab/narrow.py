@@ -30,6 +30,7 @@ from onnxsub.verifiers.bab.relu.narrow import narrowed_units
 __all__ = ["cut_box", "narrowed"]
 
 _VALUES = 2**23  # of one block of rows
+_ROOM = 1e-12  # of the size of an input's ends, for rounding
 
 
 def narrowed(bounder: Bounder, nodes: Nodes, line: Line) -> Nodes:
@@ -79,7 +80,8 @@ def cut_box(low: Tensor, high: Tensor, line: Line) -> tuple[Tensor, Tensor]:
     positive, negative = c.clamp(min=0).abs(), c.clamp(max=0).abs()
     top = ((positive * high - negative * low).sum(1) + line.k).clamp(min=0)[:, None]
     # where the half-space does not lean there is no end: 0 / 0 is no number, which fmax and fmin pass over
-    return torch.fmax(low, high - top / positive - 1e-12), torch.fmin(high, low + top / negative + 1e-12)
+    room = _ROOM * torch.maximum(low.abs(), high.abs())
+    return torch.fmax(low, high - top / positive - room), torch.fmin(high, low + top / negative + room)
 
 
 def _ends(

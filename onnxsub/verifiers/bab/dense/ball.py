@@ -17,6 +17,7 @@ from onnxsub.verifiers.bab.wide.blocks import Blocks
 __all__ = ["Ball", "Parts", "layers_of"]
 
 _OUTWARD = 1e-12  # relative: what rounding of the centre may leave out of the box
+_LEAST = 1e-34  # of spans: shares of it are more than what underflows in float32, for 16,384 inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +76,12 @@ class Ball:
         before = blocks.b.abs() + blocks.A.abs() @ (centre.abs() + half)
         spans = torch.maximum(most, before + blocks.B.abs() @ most)
         row_spans = blocks.offsets[rows].abs() + blocks.rows[rows].abs() @ (centre.abs() + half) + c.abs() @ spans
+        least = _LEAST * (1 + spans.sum())
         whole = A, blocks.B, b, a, c, k
         ends = _outward(blocks.lower, -1), _outward(blocks.upper, 1)
         return Ball(
-            layers_of(blocks.B), Parts.of(whole, torch.float32), Parts.of(whole, torch.float64), _outward(spans, 1),
-            _outward(row_spans, 1), centre, half, *ends,
+            layers_of(blocks.B), Parts.of(whole, torch.float32), Parts.of(whole, torch.float64), _outward(spans + least, 1),
+            _outward(row_spans + least, 1), centre, half, *ends,
         )  # fmt: skip
 
     @property

@@ -26,7 +26,6 @@ __all__ = ["Evaluated", "Lines", "Nodes", "attained", "certified", "evaluate", "
 
 _UNIT = 10 * 2.0**-53
 _RATES = 0.1, 0.04  # of slopes, and of multipliers in units of `scale`
-_TINY = 1e-30
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +91,8 @@ class Lines:
     def of(lower: Tensor, upper: Tensor, alpha: Tensor) -> Lines:
         """On intervals."""
         open_, on = (lower < 0) & (upper > 0), (lower >= 0).to(lower.dtype)
-        slope = torch.where(open_, upper / (upper - lower).clamp(min=_TINY), on)
+        # no least width here: a unit may be as small as float32 has numbers, and what reads it as large
+        slope = torch.where(open_, upper / torch.where(open_, upper - lower, torch.ones_like(lower)), on)
         offset = torch.where(open_, -slope * lower, torch.zeros_like(lower))
         return Lines(slope, offset, torch.where(open_, alpha, on), open_)
 

@@ -60,8 +60,11 @@ class Zonotopes:
                 read.append((op, dense, source))
                 rows[op.output] = np.arange(count, count + len(dense.weight))
                 count += len(dense.weight)
-            elif isinstance(op, Concat | Reshape) and len(known) == len(op.inputs):
-                rows[op.output] = np.concatenate(known)
+            elif isinstance(op, Reshape) and known:
+                rows[op.output] = known[0]
+            elif isinstance(op, Concat) and op.constant is None and len(known) == len(op.inputs):
+                parts = [own.reshape(shape) for own, shape in zip(known, op.in_shapes, strict=True)]
+                rows[op.output] = np.concatenate(parts, axis=op.axis).reshape(-1)
         if not read or len(read) < len(network.nonlinear):
             return None
         weights = tuple(np.ascontiguousarray(dense.weight, dtype=np.float64) for _, dense, _ in read)
@@ -87,7 +90,7 @@ class Zonotopes:
             None: the compiled loops are not there, or not worth their start yet.
         """
         count = len(lower)
-        loops = compiled(lower, count * self.cost, _LOOPS)
+        loops = compiled(lower, count * self.cost, _LOOPS, len(self.weights))
         if loops is None:
             return None
         ends: list[tuple[Array, Array]] = []

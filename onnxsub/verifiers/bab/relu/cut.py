@@ -32,7 +32,7 @@ class Halved:
     def __init__(self, c: Tensor, k: Tensor, low: Tensor, high: Tensor, rows: int = 0) -> None:
         self._c = c[:, None]
         self._half, self._centre = ((high - low) / 2)[:, None], ((high + low) / 2)[:, None]
-        self._loops = compiled(c, _PASSES * rows * c.numel())
+        self._loops = compiled(c, _PASSES * rows * c.numel(), kind="cut")
         if self._loops is not None:
             self._middle = (c * self._centre[:, 0]).sum(1) + k
             return

@@ -20,7 +20,6 @@ from onnxsub.verifiers.bab.relu.kernels import compiled
 __all__ = ["Reach", "Reached", "newton_radius", "reached"]
 
 _STEPS = 60
-_FAR = 1e30  # stands for infinity: sums with it are numbers
 _TINY = {torch.float32: 1e-37, torch.float64: 1e-300}
 
 
@@ -67,14 +66,14 @@ def newton_radius(reach: Reach, k: Tensor, least: Tensor, begin: Tensor | None =
         torch.gt(reach.stop, at, out=moving)
         value, speed = k + torch.linalg.vecdot(reach.size, end), torch.linalg.vecdot(reach.size, moving)
         # where nothing moves, the value is all there is: it is reached at once, or nowhere
-        still = torch.where(value >= 0, -_FAR, _FAR)
+        still = torch.where(value >= 0, -torch.inf, torch.inf)
         new = torch.maximum(least, radius + torch.where(speed > 0, -value / speed.clamp(min=tiny), still))
         if left:
             new = torch.maximum(new, radius)
             if not bool((new > radius).any()):
                 break
         radius, left = new, True
-    return torch.where(radius >= _FAR / 2, torch.inf, radius)
+    return radius
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +105,7 @@ def reached(
         whole: points lie as far as `close` lets them.
     """
     (c, k), (low, high) = line, box
-    loops = compiled(c, 2 * c.numel())
+    loops = compiled(c, 2 * c.numel(), kind=c.dtype)
     if loops is not None:
         radius, value, size = (torch.empty_like(k) for _ in range(3))
         point, guess = torch.empty_like(c), torch.zeros_like(k) if begin is None else begin
