@@ -97,7 +97,7 @@ def search_dense(bracket: Bracket) -> None:
         return
     budget, before = bracket.budget, bracket.budget.nodes
     first = _proved(bracket, _FIRST, _SHARE)
-    hard = budget.nodes - before > _HARD and budget.limited and budget.remaining >= SQUARES
+    hard = first and budget.nodes - before > _HARD and budget.limited and budget.remaining >= SQUARES
     if hard and bracket.running and worth_squares(bracket, local):
         first = not search_small(bracket)
     if first:
