@@ -16,7 +16,7 @@ from onnxsub.ops.dense import Dense
 from onnxsub.ops.relu import Relu
 from onnxsub.verifiers.bab.wide import search
 from onnxsub.verifiers.bab.wide.blocks import Blocks
-from onnxsub.verifiers.bab.wide.bound import Pace, evaluate, first_multipliers, improve
+from onnxsub.verifiers.bab.wide.bound import Pace, _term, _terms, evaluate, first_multipliers, improve
 from onnxsub.verifiers.bab.wide.parts import Multipliers, Part, squares_for
 from onnxsub.verifiers.bab.wide.tree import WideTree
 from tests.verifiers.nets import measured
@@ -100,6 +100,22 @@ def test_the_bound_of_half_a_box_holds_at_its_points(seed: int) -> None:
     found = evaluate(part, random_multipliers(seed), lower.expand(5, -1), upper.expand(5, -1))
     assert bool(inside.any())
     assert (found.proved >= values[inside].max()).all()
+
+
+@pytest.mark.parametrize("size", [1e-60, 1.0, 1e14, 1e18, 1e60])
+def test_the_terms_of_units_of_any_size_are_largest_where_it_says(size: float) -> None:
+    rng = np.random.default_rng(0)
+
+    def drawn(low: float, high: float, unit: float) -> torch.Tensor:
+        return torch.from_numpy(unit * rng.uniform(low, high, 1000))
+
+    lower, upper = drawn(-1, 0, size), drawn(0, 1, size)
+    rest = (
+        drawn(-0.3, 0.7, 1 / size), drawn(-0.5, 0.5, 1 / size), drawn(0, 1, 1 / size**2), drawn(0, 0.9, 1 / size**2),
+        drawn(-0.5, 0.5, size), drawn(0, 1, size),
+    )  # fmt: skip
+    z = lower + (upper - lower) * torch.linspace(0, 1, 401, dtype=torch.float64)[:, None]
+    assert bool((_term(z, *rest).amax(0) <= _terms(lower, upper, *rest) + 1e-12).all())
 
 
 def test_steps_lower_the_bound() -> None:

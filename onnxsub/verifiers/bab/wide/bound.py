@@ -89,7 +89,8 @@ def _terms(lower: Tensor, upper: Tensor, *rest: Tensor) -> Tensor:
     """The largest value of every unit's term on its interval: at an end, at 0, or where the derivative of a piece is 0."""
     q, nu, kappa, mu, centre, reach = rest
     off = torch.maximum(torch.minimum(centre - nu / kappa, upper.clamp(max=0)), lower)
-    bend = (kappa - mu).clamp(min=TINY)  # a piece that is not concave is largest at an end
+    bend = kappa - mu
+    bend = torch.where(bend > 0, bend, torch.ones_like(bend))  # a piece that is not concave is largest at an end
     on = torch.minimum(torch.maximum((q - nu - mu * reach + kappa * centre) / bend, lower.clamp(min=0)), upper)
     kink = torch.minimum(torch.maximum(torch.zeros_like(lower), lower), upper)
     return torch.stack([_term(z, *rest) for z in (lower, upper, kink, off, on)]).amax(0)
