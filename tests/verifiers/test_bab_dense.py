@@ -304,7 +304,7 @@ def test_squares_go_on_where_lines_are_slow_and_agree_with_programs(roots: float
 
     monkeypatch.setattr(WideTree, "run", seen)
     monkeypatch.setattr(search, "search_small", told)
-    monkeypatch.setattr(search, "SQUARES", 0.0)
+    monkeypatch.setattr(search, "_SQUARES", 0.0)
     monkeypatch.setattr(search, "_HARD", -1)
     monkeypatch.setattr(small, "_PER_UNIT", 0.1)
     monkeypatch.setattr(small, "_ROOTS", roots)

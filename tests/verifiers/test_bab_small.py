@@ -118,7 +118,7 @@ def test_distances_are_those_of_the_milp(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(by_bab, "search_small", seen)
     monkeypatch.setattr(small, "_PER_UNIT", 2)
     monkeypatch.setattr(by_bab, "_LINES", 0.0)
-    monkeypatch.setattr(by_bab, "SQUARES", 0.0)
+    monkeypatch.setattr(by_bab, "_SQUARES", 0.0)
     monkeypatch.setattr(by_bab, "_NEARLY", float("inf"))  # squares at once, however far the bracket is from closed
     for seed in range(6):
         network = deep(seed)

@@ -12,7 +12,7 @@ from onnxsub.verifiers.bab.near import NearGoal
 from onnxsub.verifiers.bab.question import Question
 from onnxsub.verifiers.bab.radius import NEAR, Asked, Schedule
 from onnxsub.verifiers.bab.wide.search import search_wide
-from onnxsub.verifiers.bab.wide.small import SQUARES, search_small, worth_squares
+from onnxsub.verifiers.bab.wide.small import search_small, worth_squares
 from onnxsub.verifiers.box.model import WINDOWED
 from onnxsub.verifiers.bracket import Bracket
 
@@ -24,6 +24,7 @@ _SHORT = 2.0  # seconds of a search that begins with plain bounds, whatever the 
 _MANY = 2048  # inputs from which on linear programs over them take longer than the nodes they save (PERFORMANCE.md)
 _NEARLY = 1.1  # of the lower end: what squares close; farther off they only prove shares that lines prove too (PERFORMANCE.md)
 _LINES = 12.0  # seconds of trees by lines, after which small networks get squares
+_SQUARES = 40.0  # seconds that must be left for these: what they do not end is farther from its end than by lines
 _HORIZON = 20.0  # seconds that count as the time left where there is no limit, until more than that has passed
 
 
@@ -71,7 +72,7 @@ def _narrow_down(bracket: Bracket, *, certified: bool) -> None:
             top = min(bracket.reach, max(_FIRST_PROBE * bracket.reach, 2 * bracket.lower))
         if squares and budget.worked - began >= _LINES and bracket.upper <= _NEARLY * bracket.lower:
             squares = False
-            if not budget.limited or budget.remaining >= SQUARES:
+            if not budget.limited or budget.remaining >= _SQUARES:
                 search_small(bracket)
                 continue
         radius, local = top, None

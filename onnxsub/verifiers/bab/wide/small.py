@@ -20,9 +20,8 @@ from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.box.model import BoxModel
 from onnxsub.verifiers.bracket import Bracket
 
-__all__ = ["SQUARES", "program_of_node", "search_small", "worth_squares"]
+__all__ = ["program_of_node", "search_small", "worth_squares"]
 
-SQUARES = 40.0  # seconds that must be left: what squares do not end is farther from its end than by lines
 _UNITS = 200  # open ones, at most
 _PER_UNIT = 3  # as many times as many inputs as open units: among fewer, rows have too much in common
 _NEAR, _MOST = 0.975, 0.75  # of the upper end: where is searched first; of the time that is left: what that may take
