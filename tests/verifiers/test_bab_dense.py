@@ -19,7 +19,10 @@ from onnxsub.verifiers.bab.dense.intervals import least_above, narrowed, slopes_
 from onnxsub.verifiers.bab.dense.pool import Pool
 from onnxsub.verifiers.bab.dense.tree import DenseTree
 from onnxsub.verifiers.bab.relu import kernels
+from onnxsub.verifiers.bab.wide import small
 from onnxsub.verifiers.bab.wide.blocks import Blocks
+from onnxsub.verifiers.bab.wide.tree import WideTree
+from onnxsub.verifiers.bracket import Bracket
 from onnxsub.verifiers.options import BabOptions
 from tests.verifiers.nets import logits, measured, random_dense
 
@@ -282,3 +285,45 @@ def test_the_distance_is_that_of_other_engines(seed: int, sizes: tuple[int, ...]
         assert other.lower <= by_trees.upper + 1e-6
         assert other.status == "exact"
     assert by_trees.status == "exact"
+
+
+@pytest.mark.parametrize("roots", [math.inf, -1.0])
+def test_squares_go_on_where_lines_are_slow_and_agree_with_programs(roots: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes: list[int] = []
+    went: list[bool] = []
+    plain, turns = WideTree.run, small.search_small
+
+    def seen(tree: WideTree, budget: Budget, most: float) -> None:
+        plain(tree, budget, most)
+        nodes.append(tree.nodes)
+
+    def told(bracket: Bracket) -> bool:
+        went.append(turns(bracket))
+        reached.append((bracket.lower, bracket.upper))
+        return went[-1]
+
+    monkeypatch.setattr(WideTree, "run", seen)
+    monkeypatch.setattr(search, "search_small", told)
+    monkeypatch.setattr(search, "_SQUARES", 0.0)
+    monkeypatch.setattr(search, "_HARD", -1)
+    monkeypatch.setattr(small, "_PER_UNIT", 0.1)
+    monkeypatch.setattr(small, "_ROOTS", roots)
+    for seed, sizes in enumerate([(20, 12, 12, 3), (30, 20, 20, 5), (40, 30, 4)]):
+        reached: list[tuple[float, float]] = []
+        network = random_dense(seed, *sizes)
+        points = np.random.default_rng(seed).random((400, *network.input_shape))
+        scores = np.sort(logits(network)(points), axis=1)
+        x0 = points[int((scores[:, -1] - scores[:, -2]).argmax())]
+        label = int(logits(network)(x0[None])[0].argmax())
+        found = measured(network, x0, label, verifier="bab", timeout=60.0, bab=BabOptions(dive=4))
+        other = measured(network, x0, label, verifier="milp", timeout=60.0)
+        assert found.status == other.status == "exact"
+        assert found.lower <= other.upper + 1e-6
+        assert other.lower <= found.upper + 1e-6
+        assert all(low <= other.upper + 1e-6 and high >= other.lower - 1e-6 for low, high in reached)
+    assert went
+    if roots < 0:
+        assert not all(went)  # roots that are too slow leave the rest to lines
+    else:
+        assert nodes
+        assert all(went)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -109,13 +108,14 @@ def test_programs_end_nodes_or_leave_them_open(proved: float) -> None:
 
 def test_distances_are_those_of_the_milp(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[float] = []
-    row = small.search_row
+    search = small.search_small
 
-    def seen(bracket: Bracket, *args: Any, **named: Any) -> None:
-        row(bracket, *args, **named)
+    def seen(bracket: Bracket) -> bool:
+        done = search(bracket)
         asked.append(bracket.lower)
+        return done
 
-    monkeypatch.setattr(small, "search_row", seen)
+    monkeypatch.setattr(by_bab, "search_small", seen)
     monkeypatch.setattr(small, "_PER_UNIT", 2)
     monkeypatch.setattr(by_bab, "_LINES", 0.0)
     monkeypatch.setattr(by_bab, "_SQUARES", 0.0)

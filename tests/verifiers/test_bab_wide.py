@@ -180,13 +180,13 @@ def test_the_distance_is_that_of_the_usual_search(seed: int, monkeypatch: pytest
     with torch.no_grad():
         label = int(network.forward(torch.tensor(x0[None])).argmax())
     asked: list[float] = []
-    row = search.search_row
+    run = search.RowSearch.run
 
-    def seen(*args: object, **named: object) -> None:
-        row(*args, **named)  # type: ignore[arg-type]
-        asked.append(args[0].lower)  # type: ignore[attr-defined]
+    def seen(row: search.RowSearch, budget: Budget, most: float) -> None:
+        run(row, budget, most)
+        asked.append(row._bracket.lower)
 
-    monkeypatch.setattr(search, "search_row", seen)
+    monkeypatch.setattr(search.RowSearch, "run", seen)
     by_trees = measured(network, x0, label, verifier="bab", timeout=20.0)
     monkeypatch.setattr(search, "_INPUTS", 10**9)
     usual = measured(network, x0, label, verifier="bab", timeout=20.0)

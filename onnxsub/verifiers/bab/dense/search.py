@@ -11,7 +11,7 @@ from onnxsub.ops.base import Array
 from onnxsub.passes.attack.walk import walk_back
 from onnxsub.verifiers.bab.dense.tree import DenseTree
 from onnxsub.verifiers.bab.wide.search import network_as_blocks
-from onnxsub.verifiers.bab.wide.small import program_of_node
+from onnxsub.verifiers.bab.wide.small import program_of_node, search_small, worth_squares
 from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.box.model import BoxModel
 from onnxsub.verifiers.bracket import Bracket
@@ -21,7 +21,9 @@ __all__ = ["search_dense"]
 _UNITS = 128  # of the network: larger ones have not been shown to gain (PERFORMANCE.md)
 _INPUTS = 16_384
 _FIRST = 0.8  # share of the upper end that is asked about first
-_SHARE = 0.25  # of the time: what the first one may take
+_SHARE = 0.4  # of the time: what the first one may take; one that is not proved is worth nothing
+_HARD = 2_000  # nodes of the first one: at the upper end a hundred times as many would follow, and squares close more there
+_SQUARES = 25.0  # seconds that must be left for these
 _SMALLER = (1.0, 0.7), (0.97, 0.4), (0.93, 1.0)  # shares of a radius within which what stays open is closed; of the time left
 _WALKS = 8  # points from which one walk begins
 
@@ -94,7 +96,12 @@ def search_dense(bracket: Bracket) -> None:
     local = bracket.local(min(bracket.upper - bracket.gap / 2, bracket.reach), branching=True)
     if bracket.settled or local.unstable <= bracket.session.bab.dive:
         return
-    if _proved(bracket, _FIRST, _SHARE):
+    budget, before = bracket.budget, bracket.budget.nodes
+    first = _proved(bracket, _FIRST, _SHARE)
+    hard = first and budget.nodes - before > _HARD and budget.limited and budget.remaining >= _SQUARES
+    if hard and bracket.running and worth_squares(bracket, local):
+        first = not search_small(bracket)
+    if first:
         _proved(bracket, 1.0, 1.0)
 
 

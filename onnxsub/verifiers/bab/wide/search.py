@@ -18,7 +18,7 @@ from onnxsub.verifiers.box.model import BoxModel
 from onnxsub.verifiers.box.unpool import with_relus
 from onnxsub.verifiers.bracket import Bracket
 
-__all__ = ["Program", "network_as_blocks", "search_row", "search_wide"]
+__all__ = ["Program", "RowSearch", "network_as_blocks", "search_wide"]
 
 Program: TypeAlias = Callable[[Tensor, Tensor, float, Budget], float]
 """The ends of a node's units, the radius and the clock; what is proved of the distance there."""
@@ -58,8 +58,8 @@ def search_wide(bracket: Bracket) -> bool:
         rows = local.open[::-1]
         for number, row in enumerate(rows):
             part = budget.part(budget.remaining / (len(rows) - number))
-            with bracket.budget.stage("tree"):
-                search_row(bracket, blocks, row, radius, part, most=math.inf if large else _MOST)
+            if not part.over:
+                RowSearch(bracket, blocks, row, radius).run(part, math.inf if large else _MOST)
         if bracket.upper >= _AGAIN * radius or budget.over:
             break
     return tried
@@ -79,44 +79,59 @@ def network_as_blocks(bracket: Bracket, local: BoxModel, radius: float) -> tuple
     return None if blocks is None else (local, blocks)
 
 
-def search_row(
-    bracket: Bracket,
-    blocks: Blocks,
-    row: int,
-    radius: float,
-    budget: Budget,
-    *,
-    most: float = math.inf,
-    programs: Callable[[], Program | None] | None = None,
-) -> None:
+class RowSearch:
     """One target on a ball; what is proved goes to the bracket, also where an interruption ends the tree.
 
     Args:
-        most: nodes.
         programs: makes what searches nodes with few open units, or None where bounds exclude the target; None: the tree goes on to
             their end.
     """
 
-    def close() -> float:
-        return min(radius, bracket.upper - bracket.gap / 2)
+    def __init__(
+        self, bracket: Bracket, blocks: Blocks, row: int, radius: float, programs: Callable[[], Program | None] | None = None
+    ) -> None:
+        self.row, self._bracket, self._radius = row, bracket, radius
+        self._program: Program | None = None
+        self._tree: WideTree | None = None
+        if not self._wanted:
+            return
+        self._program = None if programs is None else programs()
+        if programs is None or self._program is not None:
+            self._tree = WideTree(blocks, row, self._close, self._found, None if programs is None else self._searched)
 
-    def found(offsets: Array) -> float:
-        bracket.accept(bracket.x0 + offsets.reshape(bracket.x0.shape))
-        return close()
+    @property
+    def _close(self) -> float:
+        return min(self._radius, self._bracket.upper - self._bracket.gap / 2)
 
-    if bracket.claims.lowers[row] >= close() or budget.over:
-        return
-    program = None if programs is None else programs()
-    if programs is not None and program is None:
-        return
+    @property
+    def _wanted(self) -> bool:
+        return self._bracket.claims.lowers[self.row] < self._close
 
-    def searched(lower: Tensor, upper: Tensor, part: Budget) -> tuple[float, float]:
-        assert program is not None
-        return program(lower, upper, close(), part), close()
+    @property
+    def finished(self) -> bool:
+        """Whether to go on would bring nothing."""
+        return self._tree is None or self._tree.finished or not self._wanted
 
-    tree = WideTree(blocks, row, close(), found, None if program is None else searched)
-    try:
-        with contextlib.suppress(OutOfTime):
-            tree.run(budget, most)
-    finally:
-        bracket.claims.prove(row, tree.lower)
+    @property
+    def nodes(self) -> int:
+        """Bounded so far."""
+        return 0 if self._tree is None else self._tree.nodes
+
+    def run(self, budget: Budget, most: float = math.inf) -> None:
+        """Goes on for some time, or until there are so many nodes."""
+        if self.finished or budget.over:
+            return
+        assert self._tree is not None
+        try:
+            with contextlib.suppress(OutOfTime), self._bracket.budget.stage("tree"):
+                self._tree.run(budget, most)
+        finally:
+            self._bracket.claims.prove(self.row, self._tree.lower)
+
+    def _found(self, offsets: Array) -> float:
+        self._bracket.accept(self._bracket.x0 + offsets.reshape(self._bracket.x0.shape))
+        return self._close
+
+    def _searched(self, lower: Tensor, upper: Tensor, budget: Budget) -> tuple[float, float]:
+        assert self._program is not None
+        return self._program(lower, upper, self._close, budget), self._close

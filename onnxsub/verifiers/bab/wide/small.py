@@ -15,7 +15,7 @@ from torch import Tensor
 from onnxsub.budget import Budget
 from onnxsub.verifiers.bab.leaf import restricted
 from onnxsub.verifiers.bab.lp.depth_first import DepthFirst
-from onnxsub.verifiers.bab.wide.search import Program, network_as_blocks, search_row
+from onnxsub.verifiers.bab.wide.search import Program, RowSearch, network_as_blocks
 from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.box.model import BoxModel
 from onnxsub.verifiers.bracket import Bracket
@@ -24,7 +24,11 @@ __all__ = ["program_of_node", "search_small", "worth_squares"]
 
 _UNITS = 200  # open ones, at most
 _PER_UNIT = 3  # as many times as many inputs as open units: among fewer, rows have too much in common
-_SHARES = ((1.0, 0.6), (0.97, 0.9))  # of the upper end: where is searched; of the time that is left
+_NEAR, _MOST = 0.975, 0.75  # of the upper end: where is searched first; of the time that is left: what that may take
+_LESS = 0.94  # of the upper end: where what stays open is searched
+_ROOTS = 0.9  # of the time that is left: what other roots may take
+_TURN = 0.3  # of the time that is left: what the trees of all targets may take before each has its next turn
+_LEAST = 0.5  # seconds of a turn
 _AGAIN = 0.98  # of the radius: bounds are made anew where a point has come nearer than that
 
 
@@ -33,24 +37,50 @@ def worth_squares(bracket: Bracket, local: BoxModel) -> bool:
     return local.unstable <= min(_UNITS, bracket.network.input_size // _PER_UNIT) and bracket.session.milp.fold != "never"
 
 
-def search_small(bracket: Bracket) -> None:
-    """Raises the lower ends, and tries points on the way, where the network is of that kind and a point is known."""
-    for share, time in _SHARES:
-        budget = bracket.budget.part(time * bracket.budget.remaining)
-        while math.isfinite(bracket.upper) and bracket.running and not bracket.settled and not budget.over:
-            radius = share * min(bracket.upper - bracket.gap / 2, bracket.reach)
-            local = bracket.local(radius, branching=True)
-            found = network_as_blocks(bracket, local, radius) if worth_squares(bracket, local) else None
-            if found is None:
-                return
-            # those that are soon refuted first, and none may leave the others without time
-            rows = [r for r in found[0].open[::-1] if bracket.claims.lowers[r] < radius]
-            for number, row in enumerate(rows):
-                part = budget.part(budget.remaining / (len(rows) - number))
-                with bracket.budget.stage("tree"):
-                    search_row(bracket, found[1], row, radius, part, programs=partial(_programs, bracket, found[0], row))
-            if bracket.upper * share >= _AGAIN * radius:
-                break
+def search_small(bracket: Bracket) -> bool:
+    """Raises the lower ends, and tries points on the way, where a point is known; whether there was time.
+
+    First within `_NEAR` of the upper end, where trees are far smaller; what stays open there, within less; else at the end itself.
+    """
+    if not _searched(bracket, _NEAR, _MOST):
+        return False
+    _searched(bracket, 1.0 if bracket.lower >= _NEAR * (bracket.upper - bracket.gap) else _LESS, 1.0)
+    return True
+
+
+def _searched(bracket: Bracket, share: float, time: float) -> bool:
+    """Searches within that share of the upper end; False where the roots alone would take most of the time.
+
+    Args:
+        time: share of what is left.
+    """
+    budget = bracket.budget.part(time * bracket.budget.remaining)
+    while math.isfinite(bracket.upper) and bracket.lower < share * bracket.upper and budget.running and not bracket.settled:
+        radius = share * min(bracket.upper - bracket.gap / 2, bracket.reach)
+        local = bracket.local(radius, branching=True)
+        found = network_as_blocks(bracket, local, radius) if worth_squares(bracket, local) else None
+        if found is None:
+            return False
+        # those that are soon refuted first
+        rows = [r for r in found[0].open[::-1] if bracket.claims.lowers[r] < radius]
+        searches, began = list[RowSearch](), budget.now
+        for number, row in enumerate(rows):
+            search = RowSearch(bracket, found[1], row, radius, partial(_programs, bracket, found[0], row))
+            search.run(budget, 1)  # the root, which is worth nothing before it is complete
+            searches.append(search)
+            if budget.limited and (budget.now - began) / (number + 1) * (len(rows) - number - 1) > _ROOTS * budget.remaining:
+                return False
+        _in_turns(searches, budget)
+        if bracket.upper * share >= _AGAIN * radius:
+            break
+    return True
+
+
+def _in_turns(searches: list[RowSearch], budget: Budget) -> None:
+    """Goes on with trees until all are finished or the time is over; none may leave the others without."""
+    while (open_ := [s for s in searches if not s.finished]) and budget.running:
+        for number, search in enumerate(open_):
+            search.run(budget.part(max(_TURN * budget.remaining / (len(open_) - number), _LEAST)))
 
 
 def _programs(bracket: Bracket, local: BoxModel, row: int) -> Program | None:

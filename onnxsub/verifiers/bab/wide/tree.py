@@ -97,6 +97,11 @@ class WideTree:
         """Whether nothing is left within `close`."""
         return self._started and self.lower >= self.close
 
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to split or to search."""
+        return self._started and not self._open and not self._leaves
+
     def run(self, budget: Budget, most: float) -> None:
         """Until nothing is left that can be split, the budget ends or so many nodes were bounded."""
         if not self._started:
@@ -282,10 +287,7 @@ class WideTree:
         low, high = 0.0, 1.0
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
-            if float(self._run(rows, row, middle)[1]) >= 0:
-                high = middle
-            else:
-                low = middle
+            low, high = (low, middle) if float(self._run(rows, row, middle)[1]) >= 0 else (middle, high)
         if high * float(point.abs().amax()) < self.close * (1 - _SLACK):
             self.close = min(self.close, self._found((high * point).numpy()))
 
@@ -293,7 +295,4 @@ class WideTree:
 def _children(node: _Node) -> list[_Node]:
     lower, upper = node.lower.clone(), node.upper.clone()
     lower[node.split] = upper[node.split] = 0.0
-    return [
-        replace(node, lower=lower, split=-1),
-        replace(node, upper=upper, split=-1),
-    ]
+    return [replace(node, lower=lower, split=-1), replace(node, upper=upper, split=-1)]
