@@ -258,7 +258,7 @@ def test_torch_serves_where_numba_cannot_be_imported(monkeypatch: pytest.MonkeyP
     def broken(name: str) -> None:
         raise ImportError("Numba needs NumPy 2.3 or less")
 
-    for name, value in (("absent", False), ("modules", {}), ("gone", 0)):
+    for name, value in (("absent", False), ("modules", {}), ("ready", set()), ("gone", 0)):
         monkeypatch.setattr(kernels._Loops, name, value)
     monkeypatch.setattr(kernels, "_PAYS", 0)
     monkeypatch.setattr(kernels.importlib, "import_module", broken)
