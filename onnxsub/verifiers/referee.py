@@ -28,7 +28,7 @@ _ROOM = np.array([0.0, 0.25, 0.5, 1.0])  # shares of the room round a point in w
 
 _FLOAT32 = 2.0**-24
 _WHOLE_STEPS = np.arange(5) / 2  # of whole numbers: up to the next ones
-# of a point's distance: how far it is pushed outward; where that does not do, a search from it finds nearer points than a push would
+# of a point's distance: how far it is pushed outward; where that does not do, a search from it finds nearer points
 _SHARES = np.concatenate([[0.0], np.geomspace(1e-7, 1e-2, 21)])
 _GRID = np.arange(len(_SHARES)) / 4  # and at least so many steps of float32
 
