@@ -19,7 +19,7 @@ from contextvars import ContextVar
 
 from onnxsub.errors import OptionError
 
-__all__ = ["NODE", "Budget", "OutOfTime", "time_left"]
+__all__ = ["NODE", "Budget", "OutOfTime", "check_whole", "time_left"]
 
 NODE = 0.005
 """Seconds that a node counts for where the clock counts nodes: about what one of a network of a few thousand units takes."""
@@ -227,6 +227,16 @@ class Budget:
             yield
         finally:
             whole._tell = before
+
+
+def check_whole(interrupted: bool) -> None:
+    """For callers with more to do: half an answer is not booked, and Ctrl-C, which a search takes for its end, ends them too.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted.
+    """
+    if interrupted:
+        raise KeyboardInterrupt
 
 
 _AT_WORK: ContextVar[Budget | None] = ContextVar("_AT_WORK", default=None)

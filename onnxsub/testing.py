@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from onnxsub.any_model import AnyModel, any_model
+from onnxsub.budget import check_whole
 from onnxsub.errors import InputError
 from onnxsub.gate.options import NODES
 from onnxsub.model import Model
@@ -85,6 +86,7 @@ def assert_robust(
     for number, (row, wanted) in enumerate(zip(rows, labels, strict=True)):
         query = make_query(read, row, wanted, space=space, threads=1)
         result = verify(query, eps, options)
+        check_whole(result.interrupted)
         if result.status == "violated" or (result.status != "proved" and undecided == "fail"):
             raise _error(query, result, eps, number, len(rows))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxsub.budget import check_whole
 from onnxsub.bundled import DIGITS, SEVEN
 from onnxsub.files import make_folder
 from onnxsub.model import save_model
@@ -102,6 +103,7 @@ def demo(folder: str, *, threads: int | None = None, progress: Report | None = N
     save_model(pruned.proto, str(written))
     wanted = DistanceOptions(Limits(threads=threads), via=pruned.options)
     found = distance(query, wanted, progress=lambda lower, upper, text: tell(0.5, text))
+    check_whole(found.interrupted)
     return Demo(query, pruned, written, found)
 
 

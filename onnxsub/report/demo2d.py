@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from onnxsub.budget import check_whole
 from onnxsub.errors import InputError, OptionError
 from onnxsub.files import make_folder, write_atomic
 from onnxsub.model import save_model
@@ -218,6 +219,7 @@ def _anchor(proto: ModelProto, x: Array, y: Array, seed: int) -> tuple[Query, At
 
 def _plane(query: Query, found: AttackResult, via: PruneOptions | None) -> Plane:
     result: DistanceResult = distance(query, DistanceOptions(limits=Limits(threads=1), via=via, attack=_attack(0)), found=found)
+    check_whole(result.interrupted)
     witness = None if result.witness is None or not result.witness.confirmed else result.witness.x
     if via is None:
         return Plane(None, None, query.network, result.upper, witness, query.network.units_and_windows)

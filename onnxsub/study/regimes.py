@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from onnxsub.budget import check_whole
 from onnxsub.errors import InputError, OptionError
 from onnxsub.metrics.local import LocalOptions, LocalProperty, decide_local
 from onnxsub.model import load_model, save_model
@@ -257,5 +258,7 @@ def _block(file: Path, test: Labelled, rows: Sequence[int], prop: str, verifier:
         x = on_unit_scale(torch.from_numpy(test.x[i : i + 1]))[0].numpy()
         query: Query = make_query(model, x, int(test.y[i]), space=InputSpace(), threads=1)
         how = LocalOptions(verifier=verifier, timeout=options.timeout, seed=options.seed)
-        words.append(decide_local(query, _constraint(prop, options.eps), how).status)
+        decided = decide_local(query, _constraint(prop, options.eps), how)
+        check_whole(decided.interrupted)
+        words.append(decided.status)
     return words

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import onnxsub
-from onnxsub import gate
+from onnxsub import gate, testing
 from onnxsub.errors import InputError
 from onnxsub.evaluate import drive
 from onnxsub.gate.measured import points_of
@@ -148,3 +149,9 @@ def test_assert_robust_on_what_is_undecided() -> None:
     assert_robust(RELEASED, SEVEN, radius, nodes=1, undecided="pass")
     with pytest.raises(InputError, match="neither 'fail' nor 'pass'"):
         assert_robust(RELEASED, SEVEN, radius, undecided="skip")
+
+
+def test_ctrl_c_ends_an_assertion_and_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(testing, "verify", lambda *a, **k: SimpleNamespace(status="unknown", interrupted=True))
+    with pytest.raises(KeyboardInterrupt):
+        assert_robust(RELEASED, np.zeros((1, 1, 8, 8), dtype=np.float32), EPS, undecided="pass")

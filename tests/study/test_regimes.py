@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,6 +82,21 @@ def test_an_interruption_hands_out_what_there_is(tmp_path: Path) -> None:
     assert [row[1] != "" for row in accuracy.cells] == [True, False, False]
     assert (len(security.cells), len(satisfied.cells)) == (1, 2)
     assert not study_regimes(DATA, tiny, tmp_path / "s").interrupted
+
+
+def test_ctrl_c_within_a_question_ends_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search takes it for its end, and says so; what follows must not be asked."""
+    asked = []
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        asked.append(args)
+        return SimpleNamespace(status="undecided", interrupted=True)
+
+    monkeypatch.setattr(study, "decide_local", interrupted)
+    found = study_regimes(DATA, replace(TINY, epochs=1), tmp_path / "s")
+    assert found.interrupted
+    assert len(asked) == 1
+    assert not list((tmp_path / "s").glob("steps/decided/*/*.json"))
 
 
 def test_published_figures_stand_beside_those_of_their_images() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxsub.budget import Budget
+from onnxsub.budget import Budget, check_whole
 from onnxsub.evaluate.many.settings import ManySettings
 from onnxsub.evaluate.robustness.settings import DISTANCES, RobustnessSettings
 from onnxsub.evaluate.task import Done, Task
@@ -60,7 +60,7 @@ def maximise(task: Task, query: Query) -> Done:
     else:
         tol = 0.99 * _WIDTH * (s.values[1] - s.values[0])
         found = extreme_local(query, s.local, tol, s.local_options(task.threads), budget=budget)
-    _check_whole(found.interrupted)
+    check_whole(found.interrupted)
     ends = {"lower": found.lower, "upper": found.upper, "value": found.value}
     if found.status == "misclassified":  # of the score of its class only the value at the anchor is known
         anchor = float(s.local.reached(query, query.x0[None])[0])
@@ -112,7 +112,7 @@ def locate(task: Task, query: Query) -> Done:
             return Done({**facts, **result, **_times(region.time_s)}, _confirmed(region.witness))
         case "exact" | "substitute":  # the options say which
             answer = distance(query, options)
-            _check_whole(answer.interrupted)
+            check_whole(answer.interrupted)
             witness = answer.witness if answer.original is None else answer.original.witness
             # of a substitute its own distance, which is taken for that of the network where nothing is to be proved
             own = {} if answer.original is None else {"value": answer.upper}
@@ -132,16 +132,10 @@ def _bracket(answer: DistanceResult, tol: float) -> dict[str, Any]:
 
 
 def _verdict(query: Query, verdict: LocalVerdict) -> Done:
-    _check_whole(verdict.interrupted)
+    check_whole(verdict.interrupted)
     names = ("status", "reason", "lower", "upper", "value", "distance", "verifier")
     result = {name: getattr(verdict, name) for name in names}
     return Done({**_facts(query), **result, **_times(verdict.time_s)}, verdict.witness, query.x0)
-
-
-def _check_whole(interrupted: bool) -> None:
-    """Half an answer must not be booked: the unit is lost with its worker, and done again."""
-    if interrupted:
-        raise KeyboardInterrupt
 
 
 def _facts(query: Query) -> dict[str, Any]:
