@@ -46,7 +46,7 @@ def screen(decision: Decision, number: int) -> None:
 
 
 def _together(decision: Decision, numbers: range) -> None:
-    """Bounds boxes that have the same clauses in batches, each as the first one of its batch would be bounded alone."""
+    """Bounds boxes that have the same clauses in batches; what the first of a batch has settled is asked of none here."""
     alike: dict[tuple[object, ...], list[int]] = {}
     for number in numbers:
         rows = decision.spec.boxes[number].rows
@@ -56,7 +56,7 @@ def _together(decision: Decision, numbers: range) -> None:
     for group in alike.values():
         for i in range(0, len(group), max(most, 1)):
             part = group[i : i + most]
-            if len(part) > 1 and decision.running:
+            if len(part) > 1 and decision.running and decision.open(part[0]):
                 _bounded(decision, part)
 
 
