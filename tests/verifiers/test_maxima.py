@@ -160,8 +160,8 @@ def test_derivatives_are_those_of_the_bound() -> None:
 
 
 def test_improved_bounds_are_as_good_as_programs_with_cuts() -> None:
-    """The hulls of groups are inside those of single windows: what steps lose is less than that mostly gains."""
-    better = compared = 0
+    """The hulls of groups are inside those of single windows: steps reach what programs reach, but for a small share."""
+    left = []  # of what programs lower the first bound by, the share that steps miss
     for seed in range(12):
         for model, row, radius in rows(seed):
             if not row.rising or row.depths.any():
@@ -180,10 +180,10 @@ def test_improved_bounds_are_as_good_as_programs_with_cuts() -> None:
             Cutting(linear, Budget()).root(radius)
             program = linear.value(linear.solve({}, radius), radius)
             assert bound <= program + 0.02 * (1 + abs(program))
-            better += bound <= program + 1e-4
-            compared += 1
-    assert compared > 5
-    assert better >= 0.4 * compared
+            left.append((bound - program) / (first - program))
+    assert len(left) > 5
+    assert max(left) <= 0.05
+    assert float(np.median(left)) <= 2e-3
 
 
 def test_the_nearest_point_of_all_choices_is_the_nearest() -> None:
