@@ -43,7 +43,7 @@ COMMANDS = MappingProxyType(
         "compress": "Remove the units that matter least: a smaller file, equal to the masked network.",
         "report": "Table, figures and one page of a run folder.",
         "demo2d": "Picture of a two-dimensional classifier and of its substitutes.",
-        "study": "Experiments over many networks: training regimes.",
+        "study": "Experiments over many networks: regimes, importance, fine-tuning, trade-offs.",
         "zoo": "Networks to verify: list, train, export.",
     }
 )
