@@ -27,6 +27,8 @@ __all__ = ["AttackPlan", "Climb", "ascend", "climb"]
 _SHRUNK = 0.6  # share of a round after which the box has its own size
 _QUIET = 0.5  # share of a round after which there is no noise
 _STARTS = 1024  # of all clauses together: where there are more clauses than these, each has one
+_FEW = 32  # inputs that vary, up to which points all over the box come near to whatever lies in it
+_DRAWN, _CLAUSES = 4096, 64  # points drawn there, and clauses that each choose from them, at most
 _SPREAD = 0.1  # how far starts lie round a given point, in halves of the box; steps are that much shorter too
 
 
@@ -117,12 +119,12 @@ class _Box:
 
 @dataclass(frozen=True, eq=False)
 class _Begin:
-    """How a round begins: its number, the starts, which of them have noise, and the scale of its step lengths."""
+    """How a round begins: its number, the starts, which of them have noise, and the scale of the step lengths (of each start)."""
 
     number: int
     u: Tensor
     loud: Tensor
-    scale: float
+    scale: float | Tensor
 
 
 def _round(
@@ -197,12 +199,35 @@ def ascend(
     tried: set[bytes] = set()
     loud = torch.ones((len(owner), *[1] * len(network.input_shape)), device=plan.device)
     for number in range(len(plan.growth)):
-        begin = _Begin(number, box.starts(len(owner), start), loud, 1.0 if start is None else _SPREAD)
+        starts = box.starts(len(owner), start)
+        scale = torch.full_like(loud, 1.0 if start is None else _SPREAD)
+        if start is None and plan.growth[number] == plan.noise[number] == 0:
+            chosen = _choose(network, box, starts, member, owner)
+            scale[chosen] = _SPREAD
+        begin = _Begin(number, starts, loud, scale)
         for x, values in _round(network, box, plan, goal, begin, budget):
             found = _try_best(x, least(values), judge, tried)
             if found is not None:
                 return found
     return None
+
+
+def _choose(network: Network, box: _Box, starts: Tensor, member: Tensor, owner: Tensor) -> Tensor:
+    """Makes a third of each clause's starts those of many points at which its smallest row is largest, in place; says which.
+
+    Where few inputs vary, gradients often vanish far from what is looked for, and many points cost less than one round.
+    """
+    if int((box.half > 0).sum()) > _FEW or len(member) > _CLAUSES:
+        return torch.zeros(0, dtype=torch.long)
+    u, chosen = box.cloud(_DRAWN), []
+    with torch.no_grad():
+        values = network.forward(box.centre + box.half * u).flatten(1)
+    for k, mine in enumerate(member):
+        places = torch.nonzero(owner == k)[2::3, 0]
+        least = values[:, mine].amin(1).nan_to_num(nan=-math.inf)
+        starts[places] = u[least.topk(len(places)).indices]
+        chosen.append(places)
+    return torch.cat(chosen)
 
 
 def _try_best(x: Tensor, least: Tensor, judge: Judge, tried: set[bytes]) -> Witness | None:

@@ -1,16 +1,14 @@
 """Branch and bound on the box of inputs itself: where few of them vary, halves of a box close more than signs of units do.
 
 A region is a box and a clause that is looked for in it. All rows of the clause must be `>= 0`, so a region is done where one of
-them is negative all over it, and what a row's line excludes is cut off its box. What is left is halved along the input that moves
-the weakest row most, in part also along the one with the longest side. Regions are searched depth-first, many at a time, the most
-promising first.
+them is negative all over it, and what a row's line excludes is cut off its box. What is left is halved along the input whose halves
+have the lowest rows (`halves.py`). Regions are searched depth-first, many at a time, the most promising first.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from onnxsub.budget import Budget
 from onnxsub.ops.base import Activation, Box
+from onnxsub.verifiers.bab.inputs.halves import TRIED, Regions, halved, promises
 from onnxsub.verifiers.bab.inputs.lines import row_lines
 from onnxsub.verifiers.bab.inputs.ways import Ways
 from onnxsub.verifiers.bab.inputs.zonotopes import Zonotopes
@@ -27,42 +26,10 @@ from onnxsub.verifiers.decision import Decision
 
 __all__ = ["InputSearch"]
 
-_AT_ONCE, _NUMBERS = 128, 2**19  # regions of a step, and values of the units of all of them, at most
+_AT_ONCE, _NUMBERS = 128, 2**19  # regions of a step, and values of the units of all halves that are bounded for them, at most
 _FEW = 8  # inputs
 _CLAUSES = 64  # beyond, every clause would need regions of its own for the same bounds
-_SIDE = 0.5  # weight of the side's length beside what the line says: a line that does not lean says nothing
 _WITHOUT_A_LIMIT = 2**15  # regions, where no time ends them: a row that only touches zero is never closed by halves
-_SMALLEST = 1e-12  # of the ends of a side: what is no longer halved
-
-
-@dataclass(frozen=True, eq=False)
-class _Regions:
-    """Boxes `(B, n)` and the number of the clause that is looked for in each, `(B,)`.
-
-    Attributes:
-        within: intervals of the pre-activations that hold in there, by the tensor that the operator writes; empty: unknown.
-    """
-
-    lower: Tensor
-    upper: Tensor
-    clause: Tensor
-    within: Mapping[str, Box]
-
-    def __len__(self) -> int:
-        return len(self.clause)
-
-    def take(self, rows: Tensor | slice) -> _Regions:
-        within = {name: (l[rows], u[rows]) for name, (l, u) in self.within.items()}
-        return _Regions(self.lower[rows], self.upper[rows], self.clause[rows], within)
-
-    def halved(self, axis: Tensor) -> _Regions:
-        """Both halves along one input each, halves of a region side by side."""
-        at = axis[:, None]
-        middle = self.lower.gather(1, at) / 2 + self.upper.gather(1, at) / 2
-        lower = torch.stack([self.lower, self.lower.scatter(1, at, middle)], 1).flatten(0, 1)
-        upper = torch.stack([self.upper.scatter(1, at, middle), self.upper], 1).flatten(0, 1)
-        within = {name: (l.repeat_interleave(2, 0), u.repeat_interleave(2, 0)) for name, (l, u) in self.within.items()}
-        return _Regions(lower, upper, self.clause.repeat_interleave(2), within)
 
 
 class InputSearch:
@@ -92,12 +59,12 @@ class InputSearch:
         self._side = (upper - lower)[0]
         self.few = int((self._side > 0).sum()) <= _FEW
         count = len(clauses)
-        self._waiting = [_Regions(lower.expand(count, -1), upper.expand(count, -1), torch.arange(count), {})]
+        self._waiting = [Regions(lower.expand(count, -1), upper.expand(count, -1), torch.arange(count), {})]
         self._stuck: set[int] = set()  # clauses with a region that no halving helps: regions prove them no more
         self._alone = torch.tensor([len(m) == 1 for m in members])
         self._most = math.inf if math.isfinite(decision.budget.remaining) else _WITHOUT_A_LIMIT
         self._units = sum(math.prod(op.in_shapes[0]) for op in self._network.nonlinear)
-        self._at_once = max(1, min(_AT_ONCE, _NUMBERS // max(self._units, 1)))
+        self._at_once = max(1, min(_AT_ONCE, _NUMBERS // (2 * TRIED * max(self._units, 1))))
 
     @staticmethod
     def fits(decision: Decision, number: int, clauses: list[int]) -> bool:
@@ -139,7 +106,7 @@ class InputSearch:
         budget.count(done)
         self._close()
 
-    def _bounded(self, regions: _Regions, budget: Budget) -> tuple[int, _Regions]:
+    def _bounded(self, regions: Regions, budget: Budget) -> tuple[int, Regions]:
         """How many regions were bounded, and the halves of what is left of them."""
         d = self._decision
         pending = torch.tensor([k not in self._stuck and d.is_open(self._number, k) for k in self._clauses])
@@ -154,7 +121,7 @@ class InputSearch:
         lower, upper = lines.cut(which, regions.lower, regions.upper)
         # only a number below zero refutes: `top` is `inf` where nothing is known
         keep = torch.nonzero(~(tops < 0).any(1) & ~(lower > upper).any(1))[:, 0]
-        left = _Regions(lower, upper, regions.clause, lines.pre if self._roomy else {}).take(keep)
+        left = Regions(lower, upper, regions.clause, lines.pre if self._roomy else {}).take(keep)
         self._ways.told(way, count - len(left), count)
         if not len(left):
             return count, left
@@ -162,19 +129,24 @@ class InputSearch:
         least, weakest = tops.min(1)
         c = lines.c[keep, which.gather(1, weakest[:, None])[:, 0]]
         self._try(left, c, which)
-        size = left.upper - left.lower
-        score = _shares(c.abs() * size) + _SIDE * _shares(size / self._side.clamp(min=1e-300))
-        able = size > _SMALLEST * (left.lower.abs() + left.upper.abs())
-        value, axis = score.masked_fill(~able, -1.0).max(1)
+        promise = promises(left, c, self._side)
         # where the network is affine a line is the row itself, and no half brings it lower
-        helpless = (value < 0) | (self._affine(lines.pre, count)[keep] & self._alone[left.clause])
+        helpless = (promise < 0).all(1) | (self._affine(lines.pre, count)[keep] & self._alone[left.clause])
         self._stuck |= {self._clauses[k] for k in left.clause[helpless].tolist()}
         rows = torch.nonzero(~helpless)[:, 0]
         # the last ones come first
         rows = rows[least[rows].argsort(stable=True)]
-        return count, left.take(rows).halved(axis[rows])
+        return count, halved(left.take(rows), promise[rows], least[rows], lambda r: self._tops(r, budget))
 
-    def _intervals(self, regions: _Regions) -> tuple[Mapping[str, Box] | None, int]:
+    def _tops(self, regions: Regions, budget: Budget) -> Tensor:
+        """The largest value that the weakest row of each region's clause may have, by what costs little."""
+        within = self._zonotopes and self._zonotopes.within(regions.lower, regions.upper, regions.within)
+        lines = row_lines(
+            self._network, self._rows, regions.lower, regions.upper, within or regions.within or None, budget, units=False
+        )
+        return lines.top.gather(1, self._members[regions.clause]).amin(1)
+
+    def _intervals(self, regions: Regions) -> tuple[Mapping[str, Box] | None, int]:
         """Intervals of the units that hold in regions; 1: they are enough, 0: every unit is bounded backward too."""
         found = None if self._zonotopes is None else self._zonotopes.within(regions.lower, regions.upper, regions.within)
         return (regions.within or None, 0) if found is None else (found, self._ways.next())
@@ -188,7 +160,7 @@ class InputSearch:
             found &= op.affine_on(*pre[op.output]).flatten(1).all(1)
         return found
 
-    def _try(self, regions: _Regions, c: Tensor, which: Tensor) -> None:
+    def _try(self, regions: Regions, c: Tensor, which: Tensor) -> None:
         """Replays the best of the middles and of the points at which lines are largest; now and then a search goes on from it."""
         middle = regions.lower / 2 + regions.upper / 2
         points = torch.cat([middle, torch.where(c > 0, regions.upper, regions.lower)])
@@ -211,8 +183,3 @@ class InputSearch:
         for k in self._clauses:
             if k not in left and self._decision.is_open(self._number, k):
                 self._decision.prove(self._number, k)
-
-
-def _shares(values: Tensor) -> Tensor:
-    """Values `(B, n)` as shares of the largest one of their row; 0 where they are no numbers."""
-    return (values / values.amax(1, keepdim=True).clamp(min=1e-300)).nan_to_num(0.0, 0.0, 0.0)
