@@ -58,7 +58,9 @@ def asked(bound: dict[int, tuple[float, float]], whole: Regions) -> Regions:
         return torch.tensor(found, dtype=torch.float64)
 
     promise = promises(whole, torch.ones(1, 3, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
-    return halved(whole, promise, torch.ones(1, dtype=torch.float64), tops)
+    found, of = halved(whole, promise, torch.ones(1, dtype=torch.float64), tops)
+    assert of.tolist() == [0] * len(found)
+    return found
 
 
 def test_the_input_with_the_lowest_halves_is_taken() -> None:

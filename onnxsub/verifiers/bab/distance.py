@@ -8,6 +8,7 @@ from dataclasses import replace
 from onnxsub.budget import OutOfTime
 from onnxsub.ops.base import Array
 from onnxsub.verifiers.bab.dense.search import search_dense
+from onnxsub.verifiers.bab.inputs.nearest import search_inputs
 from onnxsub.verifiers.bab.near import NearGoal
 from onnxsub.verifiers.bab.question import Question
 from onnxsub.verifiers.bab.radius import NEAR, Asked, Schedule
@@ -50,6 +51,7 @@ def search_distance(bracket: Bracket, start: Array | None) -> None:
     if first and not tried:
         bracket.certify()
     if not small:
+        search_inputs(bracket)
         search_dense(bracket)
     _narrow_down(bracket, certified=first or tried)
 

@@ -66,16 +66,17 @@ def promises(regions: Regions, c: Tensor, side: Tensor) -> Tensor:
     return (_shares(c.abs() * size) + _SIDE * _shares(size / side.clamp(min=1e-300))).masked_fill(~able, -1.0)
 
 
-def halved(regions: Regions, promise: Tensor, top: Tensor, bound: Callable[[Regions], Tensor]) -> Regions:
-    """The halves of regions along the input whose halves have the lowest tops together, without those that are refuted.
+def halved(regions: Regions, promise: Tensor, top: Tensor, bound: Callable[[Regions], Tensor]) -> tuple[Regions, Tensor]:
+    """The halves of regions along the input whose halves have the lowest tops together, without those that are refuted; and the
+    numbers of the regions that they are halves of.
 
     Args:
         promise: as of `promises`, of which each row has one that is not negative.
-        top: largest value of the weakest row, `(B,)`.
-        bound: the same of other regions; below zero it refutes them.
+        top: what is left to be refuted of each, not negative: the largest value of its weakest row, for example; `(B,)`.
+        bound: the same of other regions; below zero they are refuted.
     """
     if not len(regions):
-        return regions
+        return regions, regions.clause
     value, axes = promise.topk(min(TRIED, int((promise >= 0).sum(1).max())), dim=1)
     tried = regions.halves(axes)
     ends = bound(tried).reshape(len(regions), -1, 2)
@@ -85,7 +86,7 @@ def halved(regions: Regions, promise: Tensor, top: Tensor, bound: Callable[[Regi
     best = (_EVEN * value - lost.nan_to_num(1.0, 1.0)).masked_fill(value < 0, -torch.inf).argmax(1)
     rows = (torch.arange(len(regions)) * axes.shape[1] + best)[:, None] * 2 + torch.arange(2)
     open_ = ~(ends[torch.arange(len(regions)), best] < 0)
-    return tried.take(rows[open_])
+    return tried.take(rows[open_]), torch.arange(len(regions))[:, None].expand(-1, 2)[open_]
 
 
 def _shares(values: Tensor) -> Tensor:

@@ -136,7 +136,8 @@ class InputSearch:
         rows = torch.nonzero(~helpless)[:, 0]
         # the last ones come first
         rows = rows[least[rows].argsort(stable=True)]
-        return count, halved(left.take(rows), promise[rows], least[rows], lambda r: self._tops(r, budget))
+        halves, _ = halved(left.take(rows), promise[rows], least[rows], lambda r: self._tops(r, budget))
+        return count, halves
 
     def _tops(self, regions: Regions, budget: Budget) -> Tensor:
         """The largest value that the weakest row of each region's clause may have, by what costs little."""
