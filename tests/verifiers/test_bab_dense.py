@@ -276,7 +276,7 @@ def test_the_distance_is_that_of_other_engines(seed: int, sizes: tuple[int, ...]
         nodes.append(tree.nodes)
 
     monkeypatch.setattr(DenseTree, "run", seen)
-    by_trees = measured(network, x0, label, verifier="bab", timeout=60.0, bab=BabOptions(dive=4))
+    by_trees = measured(network, x0, label, verifier="bab", timeout=60.0, bab=BabOptions(dive=4, inputs=0))
     assert nodes
     monkeypatch.setattr(search, "_UNITS", -1)
     for verifier in ("bab", "milp"):
@@ -315,7 +315,7 @@ def test_squares_go_on_where_lines_are_slow_and_agree_with_programs(roots: float
         scores = np.sort(logits(network)(points), axis=1)
         x0 = points[int((scores[:, -1] - scores[:, -2]).argmax())]
         label = int(logits(network)(x0[None])[0].argmax())
-        found = measured(network, x0, label, verifier="bab", timeout=60.0, bab=BabOptions(dive=4))
+        found = measured(network, x0, label, verifier="bab", timeout=60.0, bab=BabOptions(dive=4, inputs=0))
         other = measured(network, x0, label, verifier="milp", timeout=60.0)
         assert found.status == other.status == "exact"
         assert found.lower <= other.upper + 1e-6
