@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxsub.ops import einsum
 from onnxsub.ops.base import Array, Operator, Shape
 from onnxsub.ops.broadcast import only_variable
 from onnxsub.ops.movement import Permute, Reshape
@@ -77,7 +78,9 @@ def moved(node: Node) -> bool:
     if node.op_type == "Transpose" and int((node.attributes.get("perm") or [-1])[0]) != 0:
         return True
     tensors = node.variables
-    if node.op_type == "Gemm" and tensors != node.inputs[:1]:
+    if node.op_type in ("Expand", "Tile") and node.shapes.get(node.outputs[0], (1,))[:1] != (1,):
+        return True  # copies of a sample, which differ from each other only by what they meet
+    if (node.op_type == "Gemm" and tensors != node.inputs[:1]) or (node.op_type == "Einsum" and not einsum.in_front(node)):
         return True
     if node.op_type == "Concat" and int(node.attributes.get("axis", 0)) in (0, -len(node.shapes[tensors[0]])):
         return True
@@ -183,6 +186,8 @@ def _shifted(node: Node) -> tuple[Mapping[str, Any], dict[int, Array]]:
         also = {"Concat": range(len(node.inputs)), "GatherElements": (1,), "ScatterElements": (0, 1, 2)}.get(kind, ())
         raised = {i: value[None] for i in also if (value := node.constant(i)) is not None}
         return given | {"axis": _on(int(given.get("axis", default)))}, raised
+    if kind == "Einsum":
+        return {"equation": einsum.behind(node)}, {}
     if kind == "Transpose":
         perm = given.get("perm") or reversed(range(rank))
         return given | {"perm": [0, *(int(p) + 1 for p in perm)]}, {}

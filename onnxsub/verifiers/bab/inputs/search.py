@@ -18,6 +18,7 @@ from torch import Tensor
 
 from onnxsub.budget import Budget
 from onnxsub.ops.base import Activation, Box
+from onnxsub.propagate.backward import flattened
 from onnxsub.verifiers.bab.inputs.lines import row_lines
 from onnxsub.verifiers.bab.inputs.ways import Ways
 from onnxsub.verifiers.bab.inputs.zonotopes import Zonotopes
@@ -185,7 +186,7 @@ class InputSearch:
         for op in self._network.nonlinear:
             if not isinstance(op, Activation):
                 return torch.zeros(count, dtype=torch.bool)
-            found &= op.affine_on(*pre[op.output]).flatten(1).all(1)
+            found &= flattened(op.affine_on(*pre[op.output]), 1).all(1)
         return found
 
     def _try(self, regions: _Regions, c: Tensor, which: Tensor) -> None:
