@@ -195,7 +195,7 @@ def _check_class(own: Own, scores: Shape, classes: int, where: str) -> None:
         raise ModelError(f"{where}: the class is chosen along an axis of {length} of the {classes} scores; export the scores")
     if own.labels and (len(own.labels) != classes or len(set(own.labels)) != classes):
         raise ModelError(f"{where}: {len(set(own.labels))} labels stand for {classes} classes; export the scores")
-    if classes == 1:
+    if classes == 1 and own.axis is not None:
         raise ModelError(f"{where}: the class is chosen among one score and always the same; export the score")
 
 

@@ -151,7 +151,7 @@ READERS: Mapping[str, Reader] = MappingProxyType({
     "Xor": read_jumps.read_logical,
     "com.microsoft.DequantizeLinear": read_qlinear.read_contrib_dequantize,
     "com.microsoft.QGemm": read_quantize.read_qgemm,
-    "com.microsoft.QLinearAdd": read_quantize.read_qlinear_add,
+    "com.microsoft.QLinearAdd": read_qlinear.read_qlinear_add,
     "com.microsoft.QLinearAveragePool": read_quantize.read_qlinear_average,
     "com.microsoft.QLinearConcat": read_qlinear.read_qlinear_concat,
     "com.microsoft.QLinearGlobalAveragePool": read_quantize.read_qlinear_average,

@@ -79,11 +79,14 @@ def moved(node: Node) -> bool:
         return True
     tensors = node.variables
     if node.op_type in ("Expand", "Tile") and node.shapes.get(node.outputs[0], (1,))[:1] != (1,):
-        return True  # copies of a sample, which differ from each other only by what they meet
+        return True
     if (node.op_type == "Gemm" and tensors != node.inputs[:1]) or (node.op_type == "Einsum" and not einsum.in_front(node)):
         return True
     if node.op_type == "Concat" and int(node.attributes.get("axis", 0)) in (0, -len(node.shapes[tensors[0]])):
         return True
+    ranks = {len(node.shapes[n]) for n in tensors}
+    if node.op_type in _BROADCAST and (len(ranks) > 1 or any(v.ndim > max(ranks) for v in node.constants.values())):
+        return True  # first axes do not meet each other
     return any(node.shapes[n][:1] != (1,) for n in tensors)
 
 

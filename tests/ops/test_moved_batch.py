@@ -394,3 +394,28 @@ def test_einsum_without_the_batch_axis_in_front(equation: str, shapes: list[Shap
     nodes += [make("Einsum", names, ["e"], equation=equation), make("Reshape", ["e", "flat"], ["c"])]
     nodes.append(make("Gemm", ["c", "v"], ["y"]))
     _check(_behind(nodes, (12,), (3,), 1, weights), 9)
+
+
+@pytest.mark.parametrize("kind", ["Add", "Mul", "Max", "MatMul", "more axes", "matrices", "Expand"])
+def test_operands_whose_first_axes_do_not_meet(kind: str) -> None:
+    """At batch 1 they are broadcast as they are, as unrolled recurrent networks and ensembles have them."""
+    make, number = helper.make_node, onnx.numpy_helper.from_array
+    weights = [number(random((4, 12), 1, 0.5), "w"), number(ints(1, 3, 4), "rows"), number(ints(1, -1), "flat")]
+    nodes = [make("MatMul", ["x", "w"], ["r"]), make("Reshape", ["r", "rows"], ["b"])]
+    other, size = "b", 12
+    if kind == "MatMul":
+        nodes.append(make("Transpose", ["b"], ["t"], perm=[0, 2, 1]))
+        other, size = "t", 3
+    elif kind in ("more axes", "matrices"):
+        shape, size = ((1, 1, 4), 4) if kind == "more axes" else ((3, 4, 2), 6)
+        weights.append(number(random(shape, 3), "c"))
+        other = "c"
+    op = {"more axes": "Add", "matrices": "MatMul"}.get(kind, kind)
+    if kind == "Expand":  # copies of a sample, each of which is met by another row
+        weights += [number(ints(3, 1, 4), "copies"), number(random((3, 1, 4), 5), "c")]
+        nodes += [make("Unsqueeze", ["x", "zero"], ["u"]), make("Expand", ["u", "copies"], ["e"]), make("Mul", ["e", "c"], ["m"])]
+        weights.append(number(ints(0), "zero"))
+    else:
+        nodes.append(make(op, ["x", other], ["m"]))
+    nodes += [make("Relu", ["m"], ["n"]), make("Reshape", ["n", "flat"], ["f"]), make("Gemm", ["f", "v"], ["y"])]
+    _check(_behind(nodes, (4,), (3,), 1, [*weights, number(random((size, 3), 8), "v")]), 4)
