@@ -72,7 +72,7 @@ def canonical(source: ModelProto, reading: Reading, opset: int, where: str) -> C
     dims = _lengths(value, reading.input_shape, where)
     element = value.type.tensor_type.elem_type
     batch = dims[0] if dims and isinstance(dims[0], int) else None
-    odd = len(dims) == 1 or (batch is not None and batch > 1)
+    odd = len(dims) == 1 or (batch is not None and (batch > 1 or _is_list(source.graph, choice.output)))
     ml = any(node.domain == DOMAIN for node in source.graph.node)
     branches = any(node.op_type == "If" for node in source.graph.node)
     feed = Feed(helper.tensor_dtype_to_np_dtype(element) if element in INTEGERS or element in _FLOATS else _no_type(value, where))
@@ -108,6 +108,12 @@ def canonical(source: ModelProto, reading: Reading, opset: int, where: str) -> C
         del graph.value_info[:]  # they were inferred for open lengths
     _type_output(proto)
     return Canonical(proto, choice.output, choice.own, feed, notes)
+
+
+def _is_list(graph: GraphProto, name: str) -> bool:
+    """Whether an output is stated as one axis of several numbers: scores of one sample, and an input without a batch axis."""
+    kind = next(v.type for v in graph.output if v.name == name).tensor_type
+    return kind.HasField("shape") and len(kind.shape.dim) == 1 and kind.shape.dim[0].dim_value > 1
 
 
 def _input(graph: GraphProto, value: ValueInfoProto) -> ValueInfoProto:
