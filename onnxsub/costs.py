@@ -63,4 +63,6 @@ def _each(node: NodeProto, shapes: Mapping[str, Shape]) -> float:
         return float(math.prod(weight[1:]))
     if node.op_type in ("MatMul", "Gemm", "MatMulInteger"):
         return float(max((n for name in node.input[:2] for n in shapes.get(name, ())[-2:]), default=1))
+    if node.op_type == "Einsum":
+        return float(max((math.prod(shapes.get(name, ())) for name in node.input), default=1))
     return 1.0

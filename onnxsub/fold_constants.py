@@ -21,6 +21,7 @@ from onnx.checker import ValidationError
 from onnx.shape_inference import InferenceError
 
 from onnxsub.attributes import decode_attributes
+from onnxsub.branches import Branches
 from onnxsub.contrib import standard_form
 from onnxsub.costs import Costs
 from onnxsub.errors import ModelError
@@ -34,8 +35,8 @@ __all__ = ["Prepared", "prepare"]
 _DEFAULT = ("", "ai.onnx")
 _RESHAPING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 _COMPUTED = (
-    frozenset({"Abs", "Add", "And", "Cast", "Ceil", "Concat", "ConstantOfShape", "Cos", "CumSum", "DequantizeLinear", "Div"})
-    | {"Equal", "Exp", "Expand", "Floor", "Gather", "GatherElements", "GatherND", "Gemm", "Greater", "GreaterOrEqual"}
+    frozenset({"Abs", "Add", "And", "Cast", "Ceil", "Clip", "Concat", "ConstantOfShape", "Cos", "CumSum", "DequantizeLinear"})
+    | {"Div", "Equal", "Exp", "Expand", "Floor", "Gather", "GatherElements", "GatherND", "Gemm", "Greater", "GreaterOrEqual"}
     | {"Less", "LessOrEqual", "Log", "MatMul", "Max", "Min", "Mod", "Mul", "Neg", "NonZero", "Not", "Or", "Pow"}
     | {"QuantizeLinear", "Range", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceLogSumExp"}
     | {"ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu"}
@@ -52,11 +53,13 @@ _SMALL = 4096
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Nodes that depend on the input, in topological order, with the shape of every tensor whose shape is known."""
+    """Nodes that depend on the input, in topological order, with the shape of every tensor whose shape is known; `inside`: the
+    graph's nodes with those of the branches that are taken, None where it has none."""
 
     nodes: tuple[Node, ...]
     shapes: Mapping[str, Shape]
     constants: Mapping[str, Array]
+    inside: tuple[NodeProto, ...] | None
 
 
 def prepare(
@@ -110,13 +113,11 @@ class _Folder:
         self.shapes[input_name] = tuple(input_shape)
 
     def run(self) -> Prepared:
-        nodes = []
-        for node in self.graph.node:
-            if not self.folded(node):
-                kept = self.keep(node)
-                if kept is not None:
-                    nodes.append(kept)
-        return Prepared(tuple(nodes), self.shapes, self.constants)
+        nodes, graph = [], Branches(self.graph, self.constants)
+        for node in graph:
+            if not self.folded(node) and (kept := self.keep(node)) is not None:
+                nodes.append(kept)
+        return Prepared(tuple(nodes), self.shapes, self.constants, tuple(graph.nodes) if graph.taken else None)
 
     def folded(self, node: NodeProto) -> bool:
         """Whether `node` does not depend on the input's values; if so its outputs are constants from here on."""

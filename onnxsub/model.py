@@ -21,6 +21,7 @@ from onnxsub.model_file import read_model_file, serialise
 from onnxsub.ops.base import Shape
 from onnxsub.ops.node import Node
 from onnxsub.reading import Feed, Own, Reading, canonical
+from onnxsub.reading.ml import WHY
 from onnxsub.shown import Shown
 from onnxsub.signature import Signature, class_shape, read_signature
 from onnxsub.strip_head import strip_head
@@ -194,7 +195,7 @@ def _check_class(own: Own, scores: Shape, classes: int, where: str) -> None:
         raise ModelError(f"{where}: the class is chosen along an axis of {length} of the {classes} scores; export the scores")
     if own.labels and (len(own.labels) != classes or len(set(own.labels)) != classes):
         raise ModelError(f"{where}: {len(set(own.labels))} labels stand for {classes} classes; export the scores")
-    if classes == 1:
+    if classes == 1 and own.axis is not None:
         raise ModelError(f"{where}: the class is chosen among one score and always the same; export the score")
 
 
@@ -231,6 +232,8 @@ def _output_shape(prepared: Prepared, signature: Signature, nodes: tuple[Node, .
     if declared and all(d is not None for d in declared[1:]):
         return (1, *(d for d in declared[1:] if d is not None))
     unknown = next(n for n in nodes if any(o and o not in prepared.shapes for o in n.outputs))
+    if unknown.op_type in WHY:
+        raise unknown.refuse(WHY[unknown.op_type])
     raise UnsupportedOperatorError(
         f"{where}: operator {unknown.op_type} (node {unknown.name!r}, opset {unknown.opset}) is not known, "
         "and the file does not state the shape of its output; replace the operator by standard ones"

@@ -228,11 +228,15 @@ def is_whole(x: Array) -> bool:
 
 
 def one_hot(y: Array, model: Model) -> Array:
-    """The classes that a file gives, `(N, ...)` of one value each, as scores: 1 for that one, 0 for the others, float32."""
+    """The classes that a file gives, `(N, ...)` of one value each, as scores: 1 for that one, 0 for the others, float32.
+
+    Where it has one score, `(N, 1)`: 1 for class 1.
+    """
     values = np.asarray(y).reshape(len(y), -1)
     if values.shape[1] != 1:
         raise ModelError(f"{model.where}: output {model.own.tensor!r} gives {values.shape[1]} values for a sample, not one class")
     labels = np.asarray(model.own.labels if model.own.labels else range(model.outputs))
+    labels = labels if len(labels) > 1 else np.ones(1)
     return np.asarray((values == labels[None]).astype(np.float32))
 
 

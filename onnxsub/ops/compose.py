@@ -13,11 +13,11 @@ from onnxsub.ops.bilinear import Bilinear, Product
 from onnxsub.ops.choose import Choose
 from onnxsub.ops.combine import Sum
 from onnxsub.ops.convex import Square
-from onnxsub.ops.dense import LeftProduct
+from onnxsub.ops.dense import Dense, LeftProduct
 from onnxsub.ops.elementwise import Scale
 from onnxsub.ops.joined import joined
 from onnxsub.ops.logsumexp import LogSumExp
-from onnxsub.ops.movement import Gather, Reshape
+from onnxsub.ops.movement import Gather, Permute, Reshape
 from onnxsub.ops.node import Node
 from onnxsub.ops.normalised import Normalised
 from onnxsub.ops.reduce import Reduce
@@ -79,6 +79,10 @@ class Composer:
         """The same elements in the per-sample shape `shape`."""
         return self._put(Reshape, (x,), shape, into, "reshaped")
 
+    def permute(self, x: str, order: tuple[int, ...]) -> str:
+        """Axis i is axis `order[i]` of x."""
+        return self._put(Permute, (x,), tuple(self.shapes[x][i] for i in order), None, "turned", order=order)
+
     def picked(self, x: str, positions: Array, into: str | None = None) -> str:
         """The elements number `positions`, `(k,)`, of the flattened tensor."""
         size = math.prod(self.shapes[x])
@@ -118,6 +122,10 @@ class Composer:
         """`W x`, x a matrix per sample."""
         shape = (len(weight), self.shapes[x][-1])
         return self._put(LeftProduct, (x,), shape, into, "weighted", weight=np.asarray(weight, dtype=np.float64))
+
+    def dense(self, x: str, weight: Array) -> str:
+        """`x W^T` along the last axis; W `(*batch, out, in)`."""
+        return self._put(Dense, (x,), (*self.shapes[x][:-1], weight.shape[-2]), None, "dense", weight=weight)
 
     def _kept(self, x: str, axes: tuple[int, ...]) -> Shape:
         return tuple(1 if i in axes else n for i, n in enumerate(self.shapes[x]))

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxsub.ops import einsum
 from onnxsub.ops.base import Array, Operator, Shape
 from onnxsub.ops.broadcast import only_variable
 from onnxsub.ops.movement import Permute, Reshape
@@ -77,10 +78,15 @@ def moved(node: Node) -> bool:
     if node.op_type == "Transpose" and int((node.attributes.get("perm") or [-1])[0]) != 0:
         return True
     tensors = node.variables
-    if node.op_type == "Gemm" and tensors != node.inputs[:1]:
+    if node.op_type in ("Expand", "Tile") and node.shapes.get(node.outputs[0], (1,))[:1] != (1,):
+        return True
+    if (node.op_type == "Gemm" and tensors != node.inputs[:1]) or (node.op_type == "Einsum" and not einsum.in_front(node)):
         return True
     if node.op_type == "Concat" and int(node.attributes.get("axis", 0)) in (0, -len(node.shapes[tensors[0]])):
         return True
+    ranks = {len(node.shapes[n]) for n in tensors}
+    if node.op_type in _BROADCAST and (len(ranks) > 1 or any(v.ndim > max(ranks) for v in node.constants.values())):
+        return True  # first axes do not meet each other
     return any(node.shapes[n][:1] != (1,) for n in tensors)
 
 
@@ -183,6 +189,8 @@ def _shifted(node: Node) -> tuple[Mapping[str, Any], dict[int, Array]]:
         also = {"Concat": range(len(node.inputs)), "GatherElements": (1,), "ScatterElements": (0, 1, 2)}.get(kind, ())
         raised = {i: value[None] for i in also if (value := node.constant(i)) is not None}
         return given | {"axis": _on(int(given.get("axis", default)))}, raised
+    if kind == "Einsum":
+        return {"equation": einsum.behind(node)}, {}
     if kind == "Transpose":
         perm = given.get("perm") or reversed(range(rank))
         return given | {"perm": [0, *(int(p) + 1 for p in perm)]}, {}

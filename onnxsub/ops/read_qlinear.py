@@ -12,7 +12,7 @@ import numpy as np
 from onnxsub.ops.base import Activation, Array, Operator
 from onnxsub.ops.bilinear import Product
 from onnxsub.ops.broadcast import of_sample, required
-from onnxsub.ops.combine import read_concat
+from onnxsub.ops.combine import Sum, read_concat
 from onnxsub.ops.elementwise import Scale
 from onnxsub.ops.joined import joined
 from onnxsub.ops.leaky import Leaky
@@ -21,8 +21,8 @@ from onnxsub.ops.read_quantize import Quantised, read_dequantize, read_quantize,
 from onnxsub.ops.smooth import Sigmoid
 
 __all__ = [
-    "read_contrib_dequantize", "read_contrib_quantize", "read_qlinear_concat", "read_qlinear_leaky_relu", "read_qlinear_mul",
-    "read_qlinear_sigmoid",
+    "read_contrib_dequantize", "read_contrib_quantize", "read_qlinear_add", "read_qlinear_concat", "read_qlinear_leaky_relu",
+    "read_qlinear_mul", "read_qlinear_sigmoid",
 ]  # fmt: skip
 
 
@@ -40,6 +40,25 @@ def _constant(node: Node, i: int) -> Array:
     """Input i as real numbers; its scale and zero point follow it."""
     value, scale, zero = (required(node, i + k, what) for k, what in enumerate(("a constant", "its scale", "its zero point")))
     return np.asarray((value.astype(np.float64) - zero.reshape(-1)[0]) * float(scale.reshape(-1)[0]))
+
+
+def read_qlinear_add(node: Node) -> tuple[Operator, ...]:
+    """`A, a_scale, a_zero, B, b_scale, b_zero, y_scale, y_zero`; one of the two may be a constant."""
+    target, shape = f"{node.outputs[0]}:sum", node.common()["out_shape"]
+    common = {"op_type": node.op_type, "node": node.name, "output": target, "out_shape": shape}
+    parts = [Quantised(node, i) for i in (0, 3) if node.inputs[i] in node.variables]
+    before = tuple(op for part in parts for op in part.ops)
+    total: Operator
+    if len(parts) == 1:
+        (part,), constant = parts, 3 if node.inputs[0] in node.variables else 0
+        shift = of_sample(node, _constant(node, constant), len(part.shape) + 1)
+        total = Scale(**common, inputs=(part.real,), in_shapes=(part.shape,), shift=shift)
+    else:
+        if any(len(part.shape) != len(shape) for part in parts):
+            raise node.refuse("its terms have different numbers of axes")
+        names, shapes = (tuple(f) for f in zip(*((p.real, p.shape) for p in parts), strict=True))
+        total = Sum(**common, inputs=names, in_shapes=shapes, signs=(1, 1))
+    return (*before, total, *requantised(node, target, 6, 7))
 
 
 def read_qlinear_mul(node: Node) -> tuple[Operator, ...]:

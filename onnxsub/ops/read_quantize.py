@@ -15,7 +15,6 @@ import numpy as np
 from onnxsub.ops.average import AveragePool, read_average_pool
 from onnxsub.ops.base import Array, Operator, Shape
 from onnxsub.ops.broadcast import only_variable, required
-from onnxsub.ops.combine import Sum
 from onnxsub.ops.conv import read_conv
 from onnxsub.ops.dense import read_gemm, read_matmul
 from onnxsub.ops.elementwise import Scale
@@ -30,8 +29,7 @@ __all__ = [
     "read_dynamic_quantize",
     "read_matmul_integer",
     "read_qgemm",
-    "read_qlinear_add",
-    "read_qlinear_average",
+        "read_qlinear_average",
     "read_qlinear_conv",
     "read_qlinear_matmul",
     "read_quantize",
@@ -132,23 +130,6 @@ def read_qgemm(node: Node) -> tuple[Operator, ...]:
     target = node.outputs[0] if real else f"{node.outputs[0]}:sum"
     gemm = read_gemm(inner_node(node, "Gemm", a.real, target, (b, c)))
     return (*a.ops, *gemm, *(() if real else requantised(node, target, 7, 8)))
-
-
-def read_qlinear_add(node: Node) -> tuple[Operator, ...]:
-    """onnxruntime's QLinearAdd: `A, a_scale, a_zero, B, b_scale, b_zero, y_scale, y_zero`."""
-    target, shape = f"{node.outputs[0]}:sum", node.common()["out_shape"]
-    if len(node.variables) != 2:
-        raise node.refuse("one of its terms is a constant")
-    parts = [Quantised(node, i) for i in (0, 3)]
-    for part in parts:
-        if len(part.shape) != len(shape):
-            raise node.refuse("its terms have different numbers of axes")
-    names = tuple(p.real for p in parts)
-    total = Sum(
-        op_type=node.op_type, node=node.name, inputs=names, output=target, in_shapes=tuple(p.shape for p in parts), out_shape=shape,
-        signs=(1, 1),
-    )  # fmt: skip
-    return (*parts[0].ops, *parts[1].ops, total, *requantised(node, target, 6, 7))
 
 
 def read_qlinear_average(node: Node) -> tuple[Operator, ...]:

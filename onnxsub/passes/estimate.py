@@ -36,7 +36,7 @@ from onnxsub.ops.substituted import Substituted
 from onnxsub.ops.substituted_max import SubstitutedMax
 from onnxsub.ops.windows import Windows
 from onnxsub.passes.rough import curved, rough_chord, rough_error
-from onnxsub.propagate.backward import terms
+from onnxsub.propagate.backward import flattened, terms
 
 __all__ = ["DIRECTIONS", "MEMORY", "Estimate", "Start", "estimate_widths", "most_directions"]
 
@@ -201,7 +201,7 @@ class _Pushed:
         size = z.centre.numel()
         wanted = self._units.get(op.output)
         everything = wanted is None or len(wanted) == size
-        flat = z.spread.flatten(1)
+        flat = flattened(z.spread, 1)
         total = torch.zeros(size if everything or wanted is None else len(wanted))
         tiny = torch.finfo(torch.float32).tiny
         for part in self._parts(op):
@@ -244,7 +244,7 @@ class _Pushed:
         for part in self._parts(op):
             torch.mul(z.spread[part], slope, out=spread[part])
             if len(sources):
-                rows = spread[part].flatten(1)
+                rows = flattened(spread[part], 1)
                 rows[:, sources] += self._cauchy(len(sources), len(rows)).mul_(half[sources])
         return _Flow(centre, spread, box)
 

@@ -123,9 +123,12 @@ def _through(network: Network, method: str, x: torch.Tensor, budget: Budget) -> 
 
 
 def _between(op: Activation, method: str, z: torch.Tensor, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Slope and offset of the line through pre-activations and values at anchor and adversarial point."""
+    """Slope and offset of the line through pre-activations and values at anchor and adversarial point; `act`: at the anchor."""
     if method == "con":
         return torch.zeros_like(z[0]), s[0]
+    if method == "act":
+        slope, _ = op.tangent(z[0])
+        return slope, s[0] - slope * z[0]
     step = z[1] - z[0]
     apart = step.abs() > torch.maximum(_COINCIDE * z.abs().amax(0), op.grain(z[0]))
     slope = torch.where(apart, (s[1] - s[0]) / torch.where(apart, step, torch.ones_like(step)), torch.zeros_like(step))

@@ -11,7 +11,7 @@ from onnxsub.budget import Budget
 from onnxsub.network import Network
 from onnxsub.ops.base import Box, Nonlinear
 from onnxsub.ops.relaxation import Relaxation
-from onnxsub.propagate.backward import Coefficients, pull_back
+from onnxsub.propagate.backward import Coefficients, flattened, pull_back
 from onnxsub.propagate.chunks import MEMORY, row_chunks, unit_rows
 from onnxsub.propagate.rounding import Scales, scales_of, settled, slack
 
@@ -63,7 +63,7 @@ def linear_range(
             bound = pull_back(network, tensor, negative, relaxations, scales=scales.finite, budget=budget)
             highs[:, where] = -bound.minimum(lower, upper)
             high_passed[:, where] = _passed(bound.passed)
-    return _widened(lows, highs, scales[tensor].flatten(1)[:, index], low_passed, high_passed, scales.largest)
+    return _widened(lows, highs, flattened(scales[tensor], 1)[:, index], low_passed, high_passed, scales.largest)
 
 
 def row_range(

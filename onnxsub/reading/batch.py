@@ -1,8 +1,9 @@
 """The batch axis: models without one, and models with a fixed one of more than one sample, as models with a batch axis of 1.
 
 *Without one* (a vector in, a vector out): every tensor t of the file becomes `t[None]`, or stays as it is where it has an axis of
-length 1 in front already, which then is the batch axis. Operators whose meaning counts axes get their numbers moved by one;
-operators for which this is not known are refused.
+length 1 in front already, which then is the batch axis. Operators whose meaning counts axes get their numbers moved by one. Where
+there is one for which this is not known, the graph stays as it is between two views, from and to tensors with the axis: what
+stands between them is read as what a Transpose or a Reshape has moved the batch axis of (`ops/moved_batch.py`).
 
 *A fixed one* of B: the form has batch 1 and the file is run on B copies of the sample, the first row counts. Lengths B that Reshape
 states in front become 1. That rows do not mix is checked by running both on random inputs.
@@ -20,7 +21,7 @@ from onnx import GraphProto, NodeProto, helper, numpy_helper
 
 from onnxsub.errors import ModelError, UnsupportedOperatorError
 from onnxsub.ops.base import Array, Shape
-from onnxsub.reading.graphs import Names, attribute, constant_value, name_of, replace_nodes
+from onnxsub.reading.graphs import Names, attribute, constant_value, keep_only, name_of, replace_nodes
 
 __all__ = ["Feed", "bare_layout", "one_of_many", "with_batch_axis"]
 
@@ -69,10 +70,39 @@ def bare_layout(outputs: Shape, batch: int | None) -> bool:
 
 
 def with_batch_axis(graph: GraphProto, input_name: str, shapes: Mapping[str, Shape], opset: int, where: str) -> None:
-    """Puts an axis of 1 in front of every tensor that the input leads to, in place.
+    """Gives the input and the output of a graph an axis of 1 in front, in place.
 
     Args:
         shapes: of the tensors of the file as it is.
+    """
+    try:
+        _everywhere(graph, input_name, shapes, opset, where)
+    except UnsupportedOperatorError:
+        _around(graph, input_name, shapes)
+
+
+def _around(graph: GraphProto, input_name: str, shapes: Mapping[str, Shape]) -> None:
+    """The nodes as they are, between two views."""
+    names, (output,) = Names(graph), graph.output
+    inner = {input_name: names.fresh(f"{input_name}/sample"), output.name: names.fresh(f"{output.name}/sample")}
+    for node in graph.node:
+        node.input[:] = [inner.get(name, name) for name in node.input]
+        node.output[:] = [inner.get(name, name) for name in node.output]
+    after = shapes[output.name]
+    for source, target, shape in (
+        (input_name, inner[input_name], shapes[input_name]),
+        (inner[output.name], output.name, after if after[:1] == (1,) else (1, *after)),
+    ):
+        lengths = numpy_helper.from_array(np.array(shape, dtype=np.int64), names.fresh(f"{target}/shape"))
+        graph.initializer.append(lengths)
+        graph.node.append(helper.make_node("Reshape", [source, lengths.name], [target], name=names.fresh(f"{target}/view")))
+    nodes = list(graph.node)
+    replace_nodes(graph, [nodes[-2], *nodes[:-2], nodes[-1]])
+    keep_only(graph, output.name)
+
+
+def _everywhere(graph: GraphProto, input_name: str, shapes: Mapping[str, Shape], opset: int, where: str) -> None:
+    """Puts an axis of 1 in front of every tensor that the input leads to, in place.
 
     Raises:
         UnsupportedOperatorError: an operator of which it is not known what that does to it.

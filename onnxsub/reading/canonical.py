@@ -14,7 +14,7 @@ from onnxsub.fold_constants import prepare
 from onnxsub.ops.base import Shape
 from onnxsub.reading.batch import Feed, bare_layout, one_of_many, with_batch_axis
 from onnxsub.reading.choice import Choice, Own, choose
-from onnxsub.reading.graphs import keep_only, only_input
+from onnxsub.reading.graphs import keep_only, only_input, replace_nodes
 from onnxsub.reading.integers import INTEGERS, with_float_input
 from onnxsub.reading.ml import DOMAIN, without_ml
 from onnxsub.reading.pair import is_pair, unpaired
@@ -72,12 +72,13 @@ def canonical(source: ModelProto, reading: Reading, opset: int, where: str) -> C
     dims = _lengths(value, reading.input_shape, where)
     element = value.type.tensor_type.elem_type
     batch = dims[0] if dims and isinstance(dims[0], int) else None
-    odd = len(dims) == 1 or (batch is not None and batch > 1)
+    odd = len(dims) == 1 or (batch is not None and (batch > 1 or _is_list(source.graph, choice.output)))
     ml = any(node.domain == DOMAIN for node in source.graph.node)
+    branches = any(node.op_type == "If" for node in source.graph.node)
     feed = Feed(helper.tensor_dtype_to_np_dtype(element) if element in INTEGERS or element in _FLOATS else _no_type(value, where))
     changed = (
         choice.scores != choice.output or len(source.graph.output) > 1 or ml or element in INTEGERS
-        or reading.input_shape is not None or odd or is_pair(source.graph, choice.scores)
+        or reading.input_shape is not None or odd or branches or is_pair(source.graph, choice.scores)
     )  # fmt: skip
     if not changed:
         return Canonical(source, choice.output, choice.own, feed, choice.notes)
@@ -89,14 +90,17 @@ def canonical(source: ModelProto, reading: Reading, opset: int, where: str) -> C
     _end_in(graph, choice)
     without_ml(graph, where, opset)
     _imports(proto, opset)
-    pair = unpaired(graph)
-    notes += () if pair is None else (pair,)
-    value = next(v for v in graph.input if v.name == value.name)
+    value = _input(graph, value)
     if element in INTEGERS:
         kind = str(feed.dtype)
         with_float_input(graph, value, where)
         notes += (f"input {value.name!r} is {kind}: bounds are over the box, witnesses are whole numbers",)
     _set_lengths(value, dims)
+    if branches:
+        notes += _without_branches(proto, value, dims, opset, odd, where)
+        value = _input(graph, value)
+    pair = unpaired(graph)
+    notes += () if pair is None else (pair,)
     if odd:
         feed, more = _one_sample(proto, value, [d for d in dims if isinstance(d, int)], opset, feed, where)
         notes += more
@@ -104,6 +108,18 @@ def canonical(source: ModelProto, reading: Reading, opset: int, where: str) -> C
         del graph.value_info[:]  # they were inferred for open lengths
     _type_output(proto)
     return Canonical(proto, choice.output, choice.own, feed, notes)
+
+
+def _is_list(graph: GraphProto, name: str) -> bool:
+    """Whether an output is stated as one axis of several numbers: scores of one sample, and an input without a batch axis."""
+    kind = next(v.type for v in graph.output if v.name == name).tensor_type
+    return kind.HasField("shape") and len(kind.shape.dim) == 1 and kind.shape.dim[0].dim_value > 1
+
+
+def _input(graph: GraphProto, value: ValueInfoProto) -> ValueInfoProto:
+    """The input of that name, which a change of the graph may have copied."""
+    found: ValueInfoProto = next(v for v in graph.input if v.name == value.name)
+    return found
 
 
 def _no_type(value: ValueInfoProto, where: str) -> np.dtype[Any]:
@@ -182,6 +198,24 @@ def _imports(proto: ModelProto, opset: int) -> None:
     proto.ir_version = max(proto.ir_version, _IR)
 
 
+def _without_branches(
+    proto: ModelProto, value: ValueInfoProto, dims: list[int | str], opset: int, odd: bool, where: str
+) -> tuple[str, ...]:
+    """Puts the branch that is taken in the place of every If whose condition is known at batch 1, in place."""
+    sample = [d for d in (dims if odd else dims[1:]) if isinstance(d, int)]
+    if len(sample) != len(dims) - (not odd):
+        return ()  # an open length, refused with the signature
+    graph = proto.graph
+    found = prepare(graph, opset, proto.opset_import, proto.ir_version, tuple(sample), value.name, where, bare=odd).inside
+    if found is None:
+        return ()
+    count = sum(node.op_type == "If" for node in graph.node)
+    replace_nodes(graph, found)
+    keep_only(graph, graph.output[0].name)
+    del graph.value_info[:]
+    return (f"{count} If left out: with one sample it is known which of the branches is taken",)
+
+
 def _type_output(proto: ModelProto) -> None:
     """Writes the type of the output where the file does not state it."""
     graph = proto.graph
@@ -221,7 +255,7 @@ def _one_sample(
     output.type.tensor_type.ClearField("shape")
     if bare_layout(out, batch):
         with_batch_axis(graph, value.name, shapes, opset, where)
-        _set_lengths(value, [1, *dims])
+        _set_lengths(_input(graph, value), [1, *dims])
         return Feed(feed.dtype, bare=True), (f"the model has no batch axis: one is put in front of its input of shape {declared}",)
     assert batch is not None
     one_of_many(graph, batch)

@@ -5,6 +5,8 @@
 | a float tensor | its values |
 | a list of maps (`ZipMap` of scores) | the scores |
 | a class: ArgMax of scores, a label looked up by it, the label of a linear classifier | the scores; the file's word is the class |
+| whether one score is above its boundary: `p > 0.5`, Round of a Sigmoid, `z > 0`, also as a float | that score; likewise |
+| the largest score, beside the class that it is of | the scores that the class is chosen from |
 """
 
 from __future__ import annotations
@@ -81,6 +83,7 @@ def choose(graph: GraphProto, wanted: str | None, where: str) -> Choice:
         raise ModelError(f"{where} has no output; export the model again")
     scores = [v for v in outputs.values() if _gives_scores(graph, v)]
     rest = [v for v in outputs.values() if v not in scores]
+    scores = [v for v in scores if not _largest(graph, v.name, rest)]
     if not scores:
         scores, rest = [v for v in rest if _label_tail(graph, v.name) is not None], []
     roots = {_root(graph, v.name) for v in scores}
@@ -97,6 +100,23 @@ def choose(graph: GraphProto, wanted: str | None, where: str) -> Choice:
     return Choice(found.output, found.scores, found.own, (note, *found.notes))
 
 
+def _largest(graph: GraphProto, name: str, classes: list[ValueInfoProto]) -> bool:
+    """Whether an output is the largest of the scores that another one chooses a class from: no scores of classes."""
+    node = _written(graph, name)
+    if node is None or node.domain not in ("", "ai.onnx") or node.op_type != "ReduceMax":
+        return False
+    tails = (_label_tail(graph, v.name) for v in classes)
+    return any(tail is not None and _root(graph, tail[0]) == _root(graph, node.input[0]) for tail in tails)
+
+
+def _written(graph: GraphProto, name: str) -> NodeProto | None:
+    """The node that writes a tensor, through views and casts."""
+    writers = producers(graph)
+    while (node := writers.get(name)) is not None and node.domain in ("", "ai.onnx") and node.op_type in _VIEWS:
+        name = node.input[0]
+    return node
+
+
 def _gives_scores(graph: GraphProto, value: ValueInfoProto) -> bool:
     return _is_float(value) or _zipped(graph, value.name) is not None
 
@@ -108,7 +128,7 @@ def _is_float(value: ValueInfoProto) -> bool:
 def _is_class(value: ValueInfoProto) -> bool:
     """Whether a value is of whole numbers or words, as a label is."""
     return value.type.HasField("tensor_type") and value.type.tensor_type.elem_type in (
-        TensorProto.INT64, TensorProto.INT32, TensorProto.STRING,
+        TensorProto.INT64, TensorProto.INT32, TensorProto.STRING, TensorProto.BOOL,
     )  # fmt: skip
 
 
@@ -144,17 +164,49 @@ def _read(graph: GraphProto, value: ValueInfoProto, where: str) -> Choice:
     if zipped is not None:
         scores, notes = zipped.input[0], (f"ZipMap (node {name_of(zipped)!r}) at the end left out: it puts names to the scores",)
     elif value.type.HasField("tensor_type") and not _is_float(value) and value.type.tensor_type.elem_type:
-        tail = _label_tail(graph, name)
+        tail = _label_tail(graph, name) or _decided(graph, name, where)
         if tail is None:
             return Choice(name, name, Own(name))  # refused by its type
         scores, own, node = tail
-        note = f"{node.op_type} (node {name_of(node)!r}) at the end left out: it makes a class of the scores, which are read"
         inner, notes = _normalised(graph, scores)
-        return Choice(name, inner, own, (note, *notes))
+        return Choice(name, inner, own, (_left_out(node), *notes))
+    elif (tail := _decided(graph, name, where)) is not None:
+        scores, own, node = tail
+        return Choice(name, scores, own, (_left_out(node),))
     else:
         scores = name
     inner, more = _normalised(graph, scores)
     return Choice(name, inner, Own(scores), (*notes, *more))
+
+
+def _left_out(node: NodeProto) -> str:
+    return f"{node.op_type} (node {name_of(node)!r}) at the end left out: it makes a class of the scores, which are read"
+
+
+def _decided(graph: GraphProto, name: str, where: str) -> tuple[str, Own, NodeProto] | None:
+    """The one score whose side of the boundary an output is: class 1 above it. None where the output is made otherwise.
+
+    Raises:
+        ModelError: the score is compared with another number.
+    """
+    node = _written(graph, name)
+    if node is None or node.domain not in ("", "ai.onnx") or node.op_type not in ("Greater", "GreaterOrEqual", "Round"):
+        return None
+    score = str(node.input[0])
+    writer = _written(graph, score)
+    sigmoid = writer is not None and writer.op_type == "Sigmoid" and not writer.domain
+    if node.op_type == "Round":
+        return (score, Own(name, is_class=True), node) if sigmoid else None
+    limit = constant_value(graph, node.input[1])
+    if limit is None or limit.size != 1:
+        return None
+    number = float(np.asarray(limit).reshape(-1)[0])
+    if number != (0.5 if sigmoid else 0.0):
+        raise ModelError(
+            f"{where}: output {name!r} says whether a score is above {number:g} ({node.op_type}, node {name_of(node)!r}), "
+            "which is no boundary that is read (0.5 of a Sigmoid, 0 of others); export the score, less that number"
+        )
+    return score, Own(name, is_class=True), node
 
 
 def _normalised(graph: GraphProto, scores: str) -> tuple[str, tuple[str, ...]]:

@@ -7,6 +7,8 @@
 | LinearClassifier | the same, and Softmax or Sigmoid behind it where it has one; one row of two classes becomes `(-s, s)` |
 | ArrayFeatureExtractor | the features by constant indices: Gather |
 | Normalizer | L1, L2: LpNormalization; MAX: Div by ReduceMax (which is no magnitude: what is 0 at most has no bounds) |
+| Imputer | Identity, where it replaces what is no number: every input of a domain is one |
+| Binarizer | Greater and Cast |
 
 Others stay as they are, and are refused by the operator table; `WHY` says why of those that are no networks.
 """
@@ -174,8 +176,25 @@ def _normalizer(made: _Made, _: GraphProto) -> bool:
     return True
 
 
+def _imputer(made: _Made, _: GraphProto) -> bool:
+    replaced = attribute(made.node, "replaced_value_float", 0.0)
+    if attribute(made.node, "imputed_value_int64s") or not np.isnan(replaced):
+        raise made.refuse("replaces numbers that inputs may have; of Imputers that is read which replaces NaN")
+    made.step("Identity", [made.source()], made.node.output[0])
+    return True
+
+
+def _binarizer(made: _Made, _: GraphProto) -> bool:
+    threshold = made.weight("threshold", np.array(attribute(made.node, "threshold", 0.0), dtype=np.float32))
+    above = made.step("Greater", [made.source(), threshold])
+    made.step("Cast", [above], made.node.output[0], to=TensorProto.FLOAT)
+    return True
+
+
 _WRITERS: dict[str, Callable[[_Made, GraphProto], bool]] = {
     "ArrayFeatureExtractor": _features,
+    "Binarizer": _binarizer,
+    "Imputer": _imputer,
     "LinearClassifier": _classifier,
     "LinearRegressor": _regressor,
     "Normalizer": _normalizer,

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from onnxsub.network import Network
 from onnxsub.ops.base import Affine, Array
+from onnxsub.propagate.backward import flattened
 from onnxsub.query import worst_margin
 
 __all__ = ["RealMargins", "output_scales", "real_margins"]
@@ -87,7 +88,7 @@ def _of_some(network: Network, x: Array, label: int, target: int | None) -> tupl
         slopes = torch.autograd.grad(row.sum(), [values[name] for name in names], allow_unused=True)
         for name, slope in zip(names, slopes, strict=True):
             if slope is not None:
-                terms += torch.where(slope == 0, 0.0, slope.abs() * scales[name]).flatten(1).sum(1)
+                terms += flattened(torch.where(slope == 0, 0.0, slope.abs() * scales[name]), 1).sum(1)
     return margins, leaders, terms.numpy(), own.numpy()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tests.ops.cases_movement import MOVEMENT
-from tests.ops.tools import Case, ints, random
+from tests.ops.tools import Case, Input, ints, random
 
 F32 = np.float32
 ALL = (7, 9, 11, 13, 15, 18, 21, 24)
@@ -67,6 +67,34 @@ def _dense() -> list[Case]:
         Case("MatMul", (random((2, 4, 3)), (1, 3, 5)), opsets=(13,)),
         Case("MatMul", (random((1, 4, 3)), (3, 5)), opsets=(13,)),
     ]
+
+
+def _einsum() -> list[Case]:
+    forms: list[tuple[str, tuple[Input, ...]]] = [
+        ("bi,oi->bo", ((5,), random((4, 5)))),
+        ("bi,io", ((5,), random((5, 4)))),
+        ("oi,bi->bo", (random((4, 5)), (5,))),
+        ("b t i , i o -> b t o", ((3, 5), random((5, 4)))),
+        ("...i,oi->...o", ((2, 3, 5), random((4, 5)))),
+        ("bchw,cd->bdhw", ((3, 4, 2), random((3, 5)))),
+        ("bchw,c->bchw", ((3, 4, 2), random((3,)))),
+        ("bchw,chwo->bo", ((3, 4, 2), random((3, 4, 2, 5)))),
+        ("bti,bsi->bts", ((3, 5), (4, 5))),
+        ("bqhd,bkhd->bhqk", ((3, 2, 4), (5, 2, 4))),
+        ("bhqk,bkhd->bqhd", ((2, 3, 5), (5, 2, 4))),
+        ("B...ij,B...jk->B...ik", ((2, 3, 4), (2, 4, 5))),
+        ("bi,bi->bi", ((5,), (5,))),
+        ("bi,bi->b", ((5,), (5,))),
+        ("bi,bj->bij", ((3,), (4,))),
+        ("bij,bk->bi", ((3, 4), (2,))),
+        ("btij->bji", ((2, 3, 4),)),
+        ("bij->bj", ((3, 4),)),
+        ("bti,bsi->bts", ((1, 5), (4, 1))),
+        ("bi,oij,bj->bo", ((3,), random((4, 3, 2)), (2,))),
+        ("ij,bjk,kl->bil", (random((2, 3)), (3, 4), random((4, 5)))),
+        ("bi,ij,jk->bk", ((3,), random((3, 4)), random((4, 2)))),
+    ]
+    return [Case("Einsum", inputs, {"equation": equation}, (12,)) for equation, inputs in forms]
 
 
 def _elementwise() -> list[Case]:
@@ -340,6 +368,6 @@ def _jumps() -> list[Case]:
 
 
 CASES = [
-    *_dense(), *_conv(), *_conv_transpose(), *_elementwise(), *_activations(), *_pooling(), *_movement(), *_arithmetic(),
-    *_normalisations(), *_extremes(), *_jumps(), *MOVEMENT,
+    *_dense(), *_einsum(), *_conv(), *_conv_transpose(), *_elementwise(), *_activations(), *_pooling(), *_movement(),
+    *_arithmetic(), *_normalisations(), *_extremes(), *_jumps(), *MOVEMENT,
 ]  # fmt: skip

@@ -60,7 +60,13 @@ def counted(g: Graph) -> str:
     return g("Mul", "x", g("ReduceMean", g("Cast", g("Greater", "x", 0.3), to=TensorProto.FLOAT), g.integers(2)))
 
 
-GENERAL = [jumps_elsewhere, jumps_behind_a_sum, has_its_threshold, of_two_tensors, both_tests, either_test, counted]
+def relus_and_a_choice(g: Graph) -> str:
+    return g("Relu", g("Where", g("Greater", "x", 0.1), g("Relu", "x"), g("Mul", "x", -0.5)))
+
+
+GENERAL = [
+    jumps_elsewhere, jumps_behind_a_sum, has_its_threshold, of_two_tensors, both_tests, either_test, counted, relus_and_a_choice,
+]  # fmt: skip
 
 
 def classifier(spell: Callable[[Graph], str]) -> ModelProto:
@@ -178,3 +184,14 @@ def test_layouts_of_units_that_jump(kind: str, method: str, layout: str) -> None
 def test_the_tangent_of_a_jump_is_not_offered() -> None:
     with pytest.raises(InputError, match=r"Sign .* is not: use lin or con"):
         prune(two_queried("Sign", 9), PruneOptions("act", SelectOptions(gamma=0.6), "compact"))
+
+
+@pytest.mark.parametrize("layout", ["inplace", "compact"])
+def test_tangents_of_units_beside_a_jump(layout: str) -> None:
+    """A test is no unit: the Relus around it have tangents."""
+    query = make_query(load_model(classifier(relus_and_a_choice)), np.full((3, 5), 0.4, F32))
+    found = prune(query, PruneOptions("act", SelectOptions(gamma=0.9), layout, eps=0.01))
+    assert found.preserves["x0"] <= 1e-4
+    slopes = [slope for slope in found.substitute.lines.slope.values() if slope.shape == (3, 5)]
+    assert len(slopes) == 2
+    assert all(np.isin(slope, (0.0, 1.0)).all() for slope in slopes)

@@ -365,3 +365,57 @@ def test_products_of_vectors(kind: str) -> None:
     nodes = [make("Squeeze", ["x", "zero"], ["a"]), make("MatMul", product, ["b"]), make("Reshape", ["b", "flat"], ["c"]),
              make("MatMul", ["c", "v"], ["y"])]  # fmt: skip
     _check(_behind(nodes, (4,), (3,), 1, [*weights, number(random((1 if kind == "both" else 4, 3), 8), "v")]), 7)
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes", "after"),
+    [
+        ("bij,ik->kbj", [(3, 4), None], (2, 1, 4)),  # the batch axis moves
+        ("kbj,kbl->bjl", [(2, 1, 6), (2, 1, 3)], (1, 6, 3)),
+        ("ti,ij,sj->ts", [(3, 4), None, (2, 6)], (3, 2)),  # without one
+        ("...i,i->...", [(3, 4), None], (3,)),
+        ("i,i->", [(12,), (12,)], ()),
+        ("bqd,bkd->bqk", [None, (3, 4)], (1, 5, 3)),  # by queries that are constant
+    ],
+)
+def test_einsum_without_the_batch_axis_in_front(equation: str, shapes: list[Shape | None], after: Shape) -> None:
+    make, number = helper.make_node, onnx.numpy_helper.from_array
+    constants = {"ik": (3, 2), "ij": (4, 6), "i": (4,), "bqd": (1, 5, 4)}
+    terms, nodes, names = equation.split("->")[0].split(","), list[Any](), list[str]()
+    weights = [number(ints(1, math.prod(after)), "flat"), number(random((math.prod(after), 3)), "v")]
+    for k, (term, shape) in enumerate(zip(terms, shapes, strict=True)):
+        names.append(f"t{k}")
+        if shape is None:
+            weights.append(number(random(constants[term], 4), names[-1]))
+            continue
+        full = (1, *shape) if equation.startswith("b") else shape
+        weights += [number(random((12, math.prod(shape)), k, 0.5), f"w{k}"), number(ints(*full), f"s{k}")]
+        nodes += [make("MatMul", ["x", f"w{k}"], [f"r{k}"]), make("Reshape", [f"r{k}", f"s{k}"], [names[-1]])]
+    nodes += [make("Einsum", names, ["e"], equation=equation), make("Reshape", ["e", "flat"], ["c"])]
+    nodes.append(make("Gemm", ["c", "v"], ["y"]))
+    _check(_behind(nodes, (12,), (3,), 1, weights), 9)
+
+
+@pytest.mark.parametrize("kind", ["Add", "Mul", "Max", "MatMul", "more axes", "matrices", "Expand"])
+def test_operands_whose_first_axes_do_not_meet(kind: str) -> None:
+    """At batch 1 they are broadcast as they are, as unrolled recurrent networks and ensembles have them."""
+    make, number = helper.make_node, onnx.numpy_helper.from_array
+    weights = [number(random((4, 12), 1, 0.5), "w"), number(ints(1, 3, 4), "rows"), number(ints(1, -1), "flat")]
+    nodes = [make("MatMul", ["x", "w"], ["r"]), make("Reshape", ["r", "rows"], ["b"])]
+    other, size = "b", 12
+    if kind == "MatMul":
+        nodes.append(make("Transpose", ["b"], ["t"], perm=[0, 2, 1]))
+        other, size = "t", 3
+    elif kind in ("more axes", "matrices"):
+        shape, size = ((1, 1, 4), 4) if kind == "more axes" else ((3, 4, 2), 6)
+        weights.append(number(random(shape, 3), "c"))
+        other = "c"
+    op = {"more axes": "Add", "matrices": "MatMul"}.get(kind, kind)
+    if kind == "Expand":  # copies of a sample, each of which is met by another row
+        weights += [number(ints(3, 1, 4), "copies"), number(random((3, 1, 4), 5), "c")]
+        nodes += [make("Unsqueeze", ["x", "zero"], ["u"]), make("Expand", ["u", "copies"], ["e"]), make("Mul", ["e", "c"], ["m"])]
+        weights.append(number(ints(0), "zero"))
+    else:
+        nodes.append(make(op, ["x", other], ["m"]))
+    nodes += [make("Relu", ["m"], ["n"]), make("Reshape", ["n", "flat"], ["f"]), make("Gemm", ["f", "v"], ["y"])]
+    _check(_behind(nodes, (4,), (3,), 1, [*weights, number(random((size, 3), 8), "v")]), 4)

@@ -82,6 +82,10 @@ INTEGER = {
         "com.microsoft",
     ),
     "QLinearAdd": _integers("QLinearAdd", {}, ["q", "s", "z", "q", "s", "z", "t", "u"], "com.microsoft"),
+    "QLinearAdd, a constant": _integers(
+        "QLinearAdd", {"w": _int8((6,)), "ws": scalar(0.02), "wz": scalar(3, np.int8)}, ["q", "s", "z", "w", "ws", "wz", "t", "u"],
+        "com.microsoft",
+    ),
     "QLinearAveragePool": _integers(
         "QLinearAveragePool", {}, ["q", "s", "z", "t", "u"], "com.microsoft", kernel_shape=[2, 3], strides=[1, 2],
     ),

@@ -34,6 +34,16 @@ BARE: dict[str, tuple[list[NodeProto], tuple[int, ...], tuple[int, ...], dict[st
     "unsqueezed": ([N("Unsqueeze", ["x", "front"], ["f"]), *body("f", "q"), N("Squeeze", ["q", "front"], ["z"])], (6,), (4,),
                    {"front": np.array([0])}),
     "weights on the left": ([N("MatMul", ["W", "x"], ["f"]), *body("f")], (5,), (4,), {"W": points(3, 6, (5,))}),
+    "means of columns": ([N("ReduceMean", ["x"], ["f"], axes=[0], keepdims=0), *body("f")], (6, 6), (4,), {}),
+    "image": ([N("Unsqueeze", ["x", "zero"], ["i"]), N("Conv", ["i", "K"], ["c"]), N("Relu", ["c"], ["r0"]),
+               N("Squeeze", ["r0", "zero"], ["s0"]), N("ReduceMean", ["s0"], ["f"], axes=[1, 2], keepdims=0), *body("f")],
+              (3, 7, 8), (4,), {"zero": np.array([0]), "K": points(5, 6, (3, 3, 3)) - np.float32(0.5)}),
+    "image of one channel": ([N("Unsqueeze", ["x", "zero"], ["i"]), N("Conv", ["i", "K"], ["c"]), N("Relu", ["c"], ["r0"]),
+                              N("ReduceMean", ["r0"], ["s0"], axes=[2, 3], keepdims=0), N("Squeeze", ["s0", "zero"], ["f"]),
+                              *body("f")],
+                             (1, 7, 8), (4,), {"zero": np.array([0]), "K": points(5, 6, (1, 3, 3)) - np.float32(0.5)}),
+    "normalised": ([N("LayerNormalization", ["x", "g"], ["n"]), N("Transpose", ["n"], ["t"]), N("Softmax", ["t"], ["u"], axis=0),
+                    N("Flatten", ["u"], ["f"], axis=0), *body("f")], (3, 2), (1, 4), {"g": points(4, 1, (2,))[0]}),
     "joined": ([N("Relu", ["x"], ["u"]), N("Concat", ["x", "u"], ["f"], axis=0), *body("f")], (3,), (4,), {}),
 }  # fmt: skip
 
@@ -55,14 +65,15 @@ def test_without_a_batch_axis(name: str) -> None:
     np.testing.assert_allclose(network_values(proto, x), found, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "node", [N("ReduceMean", ["x"], ["f"], axes=[0], keepdims=0), N("Transpose", ["x"], ["f"]), N("Add", ["x", "wide"], ["f"])]
-)
-def test_what_counts_axes_is_refused_by_name(node: NodeProto) -> None:
-    shape = (6,) if node.op_type == "Add" else (6, 6)
-    out = (2, 4) if node.op_type == "Add" else (4,) if node.op_type == "ReduceMean" else (6, 4)
-    proto = file([node, *body("f")], tensor("x", shape), [tensor("z", out)], mlp(0) | {"wide": points(0, 2, (6,))}, opset=13)
-    with pytest.raises(ModelError, match=node.op_type if node.op_type != "Transpose" else "fixed batch of 6"):
+def test_rows_made_of_a_vector_are_no_classes() -> None:
+    nodes, weights = [N("Add", ["x", "wide"], ["f"]), *body("f")], mlp(0) | {"wide": points(0, 2, (6,))}
+    with pytest.raises(ModelError, match="is not one score per class"):
+        lower(load_model(file(nodes, tensor("x", (6,)), [tensor("z", (2, 4))], weights, opset=13)))
+
+
+def test_axes_of_a_matrix_that_are_turned() -> None:
+    proto = file([N("Transpose", ["x"], ["f"]), *body("f")], tensor("x", (6, 6)), [tensor("z", (6, 4))], mlp(0), opset=13)
+    with pytest.raises(ModelError, match="fixed batch of 6"):
         lower(load_model(proto))
 
 

@@ -149,3 +149,58 @@ def test_the_checker_takes_the_form() -> None:
     form = load_model(file(nodes, X, [tensor("k", ["N"], I64)], mlp(0))).form
     checker.check_model(form, full_check=True)
     assert [v.name for v in form.graph.output] == ["z"]
+
+
+ONE = {"C": points(1, 10, (1,)) - np.float32(0.5), "half": np.array(0.5, np.float32), "zero": np.zeros(1, np.float32)}
+DECIDED: dict[str, tuple[list[tuple[str, list[str]]], int]] = {
+    "of a probability": ([("Sigmoid", ["w"]), ("Greater", ["", "half"])], TensorProto.BOOL),
+    "as a number": ([("Sigmoid", ["w"]), ("Greater", ["", "half"]), ("Cast", [""])], I64),
+    "as a float": ([("Sigmoid", ["w"]), ("GreaterOrEqual", ["", "half"]), ("Cast", [""])], F),
+    "rounded": ([("Sigmoid", ["w"]), ("Round", [""])], F),
+    "of a logit": ([("Greater", ["w", "zero"]), ("Cast", [""])], TensorProto.INT32),
+}
+
+
+@pytest.mark.parametrize("name", DECIDED)
+def test_whether_one_score_is_above_its_boundary(name: str) -> None:
+    """Not a score with two values, of which 0 would be a tie everywhere."""
+    steps, kind = DECIDED[name]
+    nodes, last = [*body(), helper.make_node("MatMul", ["r", "C"], ["w"])], ""
+    for k, (op, inputs) in enumerate(steps):
+        made = "y" if k == len(steps) - 1 else f"y{k}"
+        nodes.append(helper.make_node(op, [i or last for i in inputs], [made], **({"to": kind} if op == "Cast" else {})))
+        last = made
+    proto = file(nodes, X, [tensor("y", ["N", 1], kind)], mlp(0) | ONE)
+    model = load_model(proto)
+    assert (model.output, model.outputs, model.own.tensor) == ("w", 1, "y")
+    x = points(2, 40, (6,))
+    said = np.concatenate([run(proto, row[None])[0].reshape(-1) for row in x]).astype(int)
+    assert set(said) == {0, 1}
+    for label in (0, 1):
+        query = make_query(model, x[np.flatnonzero(said == label)[0]])
+        assert query.predicted == label
+        found = attack(query, AttackOptions(steps=20, restarts=4))
+        assert found.x_adv is not None
+        assert int(run(proto, found.x_adv[None])[0].reshape(-1)[0]) == 1 - label
+        assert verify(query, found.d_adv / 20).status == "proved"
+        assert verify(query, 1.01 * found.d_adv).status == "violated"
+
+
+def test_a_score_that_is_compared_with_another_number_is_refused() -> None:
+    nodes = [*body(), helper.make_node("MatMul", ["r", "C"], ["w"]), helper.make_node("Greater", ["w", "half"], ["y"])]
+    proto = file(nodes, X, [tensor("y", ["N", 1], TensorProto.BOOL)], mlp(0) | ONE)
+    with pytest.raises(ModelError, match=r"above 0.5 \(Greater.*export the score, less that number"):
+        load_model(proto)
+
+
+def test_the_largest_probability_is_no_score_of_classes() -> None:
+    """`p.max(1)` gives it and the class: the scores are those that the class is chosen from."""
+    nodes = [
+        *body(), SOFTMAX, helper.make_node("ReduceMax", ["p"], ["most"], axes=[1], keepdims=0),
+        helper.make_node("ArgMax", ["p"], ["k"], axis=1, keepdims=0),
+    ]  # fmt: skip
+    proto = file(nodes, X, [tensor("most", ["N"]), tensor("k", ["N"], I64)], mlp(0))
+    model = load_model(proto)
+    assert (model.own_output, model.output, model.outputs) == ("k", "z", 4)
+    x = points(5, 3, (6,))
+    assert [make_query(model, row).predicted for row in x] == run(proto, x, "k")[0].tolist()

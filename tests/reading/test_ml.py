@@ -149,3 +149,27 @@ def test_a_norm_that_is_none_is_refused() -> None:
     nodes = [helper.make_node("Normalizer", ["x"], ["n"], domain=ML, norm="L3"), *body("n")]
     with pytest.raises(ModelError, match="norm L3"):
         load_model(file(nodes, X, [tensor("z", ["N", 4])], mlp(0), ml=1))
+
+
+@pytest.mark.parametrize("kind", ["Imputer", "Binarizer"])
+def test_imputers_and_binarizers(kind: str) -> None:
+    given = {"imputed_value_floats": [0.3], "replaced_value_float": float("nan")} if kind == "Imputer" else {"threshold": 0.4}
+    nodes = [helper.make_node(kind, ["x"], ["n"], domain=ML, **given), *body("n")]
+    proto = file(nodes, X, [tensor("z", ["N", 4])], mlp(0), ml=1)
+    x = points(1, 20, (6,))
+    with torch.no_grad():
+        z = lower(load_model(proto)).forward(torch.from_numpy(x.astype(np.float64))).numpy()
+    np.testing.assert_allclose(run(proto, x)[0], z, rtol=1e-4, atol=1e-5)
+
+
+def test_an_imputer_of_numbers_is_refused() -> None:
+    given = {"imputed_value_floats": [0.3], "replaced_value_float": 0.0}
+    nodes = [helper.make_node("Imputer", ["x"], ["n"], domain=ML, **given), *body("n")]
+    with pytest.raises(ModelError, match="replaces numbers that inputs may have"):
+        load_model(file(nodes, X, [tensor("z", ["N", 4])], mlp(0), ml=1))
+
+
+def test_a_support_vector_machine_without_a_shape_is_refused_as_one() -> None:
+    node = helper.make_node("SVMClassifier", ["x"], ["label", "y"], domain=ML, classlabels_ints=[0, 1])
+    with pytest.raises(UnsupportedOperatorError, match="support vectors have no bounds"):
+        load_model(file([node], X, [tensor("y", ["N", None])], {}, ml=1))

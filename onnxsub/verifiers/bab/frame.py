@@ -16,6 +16,7 @@ from onnxsub.device import free_memory
 from onnxsub.network import Network
 from onnxsub.ops.base import Activation
 from onnxsub.ops.splitting import Splittable
+from onnxsub.propagate.backward import flattened
 from onnxsub.verifiers.bab.cuts.planes import Cuts
 from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.options import BabOptions
@@ -123,5 +124,5 @@ class Frame:
     @property
     def open_units(self) -> int:
         """Most unstable units of any target."""
-        counts = sum(self.unstable(op).flatten(1).sum(1) for op in self.splits)
+        counts = sum(flattened(self.unstable(op), 1).sum(1) for op in self.splits)
         return int(torch.as_tensor(counts).max()) if self.splits else 0

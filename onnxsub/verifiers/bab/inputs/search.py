@@ -16,6 +16,7 @@ from torch import Tensor
 
 from onnxsub.budget import Budget
 from onnxsub.ops.base import Activation, Box
+from onnxsub.propagate.backward import flattened
 from onnxsub.verifiers.bab.inputs.halves import TRIED, Regions, halved, promises
 from onnxsub.verifiers.bab.inputs.lines import row_lines
 from onnxsub.verifiers.bab.inputs.ways import Ways
@@ -158,7 +159,7 @@ class InputSearch:
         for op in self._network.nonlinear:
             if not isinstance(op, Activation):
                 return torch.zeros(count, dtype=torch.bool)
-            found &= op.affine_on(*pre[op.output]).flatten(1).all(1)
+            found &= flattened(op.affine_on(*pre[op.output]), 1).all(1)
         return found
 
     def _try(self, regions: Regions, c: Tensor, which: Tensor) -> None:
