@@ -14,7 +14,7 @@ from onnx import ModelProto
 
 from onnxsub.budget import Budget, OutOfTime
 from onnxsub.device import torch_settings
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, ModelError, UnsupportedOperatorError
 from onnxsub.layouts import LAYOUTS, LayoutContext, PrecisionError
 from onnxsub.lower import lower
 from onnxsub.model import load_model
@@ -114,17 +114,27 @@ def _file(
             progress(0.0, f"writing layout {layout}")
         return LAYOUTS[layout](query.model, raw, context, budget=budget)
 
+    def in_place(cut: str | None) -> tuple[str, ModelProto, str | None, tuple[str, ...]]:
+        """The graph of the file; another one where its nodes are no place for what units become."""
+        try:
+            return "inplace", written("inplace", budget), cut, ()
+        except (ModelError, UnsupportedOperatorError) as error:
+            complaint = str(error).removesuffix("; use --layout compact")
+            return "compact", written("compact", budget), cut, (f"{complaint}: layout compact was written",)
+
     free = options.best_effort and options.layout is None
     if free and not g.selection.complete:
-        return "inplace", written("inplace", budget), None, ()
+        return in_place(None)
     layout = options.layout or _layout_for(g.network, query.model.source.ByteSize())
+    if layout == "inplace" and options.layout is None:
+        return in_place(None)
     try:
         proto = written(layout, budget.part(_SHARE * budget.remaining) if free else budget)
     except OutOfTime:
         if not free:
             raise
         budget.check()
-        return "inplace", written("inplace", budget), "layout", ()
+        return in_place("layout")
     except PrecisionError as error:
         if options.layout is not None:
             raise
