@@ -30,7 +30,8 @@ _INPUTS = 16_384
 _FIRST = 0.8  # share of the upper end that is asked about first
 _SHARE = 0.4  # of the time: what the first one may take; one that is not proved is worth nothing
 _HARD = 500  # nodes of the first one: at the upper end a hundred times as many would follow, and squares close more there
-_NEAR = 0.975  # of the upper end: where hard ones are asked about before that
+_NEAR, _LEAST = 0.975, 0.85  # of the upper end: where hard ones are asked about before that
+_MANY, _FALL = 5_000, 0.09  # nodes of the first one from which on that is less; by how much for e times as many
 _SQUARES = 25.0  # seconds that must be left for these
 _SMALLER = (1.0, 0.7), (0.97, 0.6), (0.93, 1.0)  # shares of a radius within which what stays open is closed; of the time left
 _WALKS = 8  # points from which one walk begins
@@ -124,9 +125,12 @@ def search_dense(bracket: Bracket) -> None:
     budget, before = bracket.budget, bracket.budget.nodes
     if not _proved(bracket, _FIRST, _SHARE):
         return
-    hard = budget.nodes - before > _HARD and worth_squares(bracket, local)
-    if hard and not _proved(bracket, _NEAR, 1.0, squares=True):
-        return
+    nodes = budget.nodes - before
+    hard = nodes > _HARD and worth_squares(bracket, local)
+    share = min(_NEAR, max(_LEAST, _NEAR - _FALL * math.log(max(nodes, 1) / _MANY)))
+    for near in dict.fromkeys((share, _NEAR)) if hard else ():
+        if not _proved(bracket, near, 1.0, squares=True):
+            return
     _proved(bracket, 1.0, 1.0, squares=hard)
 
 
