@@ -33,7 +33,7 @@ _HARD = 1_200  # nodes of the first one: at the upper end a hundred times as man
 _NEAR, _LEAST = 0.975, 0.85  # of the upper end: where hard ones are asked about before that
 _MANY, _FALL = 5_000, 0.09  # nodes of the first one from which on that is less; by how much for e times as many
 _SQUARES = 25.0  # seconds that must be left for these
-_SMALLER = (1.0, 0.7), (0.97, 0.6), (0.93, 1.0)  # shares of a radius within which what stays open is closed; of the time left
+_SMALLER = (1.0, 0.9), (0.97, 0.7), (0.93, 1.0)  # shares of a radius within which what stays open is closed; of the time left
 _WALKS = 8  # points from which one walk begins
 
 _Ends = dict[int, tuple[float, Tensor, Tensor]]  # a radius, and intervals of the units where the target is reached within it
