@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from onnxsub.budget import Budget
-from onnxsub.ops.base import Array
+from onnxsub.network import Network
+from onnxsub.ops.base import Array, Operator
+from onnxsub.ops.dense import Dense
 from onnxsub.verifiers.bab.dense import intervals, search
 from onnxsub.verifiers.bab.dense.ball import Ball
 from onnxsub.verifiers.bab.dense.bound import Nodes, attained, certified, evaluate, improve
@@ -22,7 +24,6 @@ from onnxsub.verifiers.bab.relu import kernels
 from onnxsub.verifiers.bab.wide import small
 from onnxsub.verifiers.bab.wide.blocks import Blocks
 from onnxsub.verifiers.bab.wide.tree import WideTree
-from onnxsub.verifiers.bracket import Bracket
 from onnxsub.verifiers.options import BabOptions
 from tests.verifiers.nets import logits, measured, random_dense
 
@@ -287,30 +288,43 @@ def test_the_distance_is_that_of_other_engines(seed: int, sizes: tuple[int, ...]
     assert by_trees.status == "exact"
 
 
-@pytest.mark.parametrize("roots", [math.inf, -1.0])
-def test_squares_go_on_where_lines_are_slow_and_agree_with_programs(roots: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    nodes: list[int] = []
-    went: list[bool] = []
-    plain, turns = WideTree.run, small.search_small
+def scaled(network: Network, factor: float) -> Network:
+    """The same classes with hidden layers of another size: the first layer times a factor, the last one divided by it."""
+    linear = [op for op in network.ops if isinstance(op, Dense)]
+    ops: list[Operator] = []
+    for op in network.ops:
+        if op is linear[0]:
+            assert isinstance(op, Dense)
+            op = replace(op, weight=factor * op.weight, bias=factor * op.bias)
+        elif isinstance(op, Dense) and op in linear[1:-2]:
+            op = replace(op, bias=factor * op.bias)
+        elif isinstance(op, Dense) and op is linear[-2]:
+            op = replace(op, weight=op.weight / factor)
+        ops.append(op)
+    return Network(network.input, network.input_shape, network.output, tuple(ops))
+
+
+@pytest.mark.parametrize("power", [-40, 0, 40])
+def test_squares_help_where_lines_are_slow_and_agree_with_programs(power: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    roots: list[bool] = []
+    given: list[bool] = []
+    plain, begun = WideTree.run, DenseTree.__init__
 
     def seen(tree: WideTree, budget: Budget, most: float) -> None:
         plain(tree, budget, most)
-        nodes.append(tree.nodes)
+        roots.append(tree.settled)
 
-    def told(bracket: Bracket) -> bool:
-        went.append(turns(bracket))
-        reached.append((bracket.lower, bracket.upper))
-        return went[-1]
+    def told(tree: DenseTree, *args: object) -> None:
+        begun(tree, *args)  # type: ignore[arg-type]
+        given.append(len(args) > 6 and args[6] is not None)
 
     monkeypatch.setattr(WideTree, "run", seen)
-    monkeypatch.setattr(search, "search_small", told)
+    monkeypatch.setattr(DenseTree, "__init__", told)
     monkeypatch.setattr(search, "_SQUARES", 0.0)
     monkeypatch.setattr(search, "_HARD", -1)
     monkeypatch.setattr(small, "_PER_UNIT", 0.1)
-    monkeypatch.setattr(small, "_ROOTS", roots)
-    for seed, sizes in enumerate([(20, 12, 12, 3), (30, 20, 20, 5), (40, 30, 4)]):
-        reached: list[tuple[float, float]] = []
-        network = random_dense(seed, *sizes)
+    for seed, sizes in enumerate([(20, 12, 12, 3), (30, 16, 16, 5), (40, 30, 4)]):
+        network = scaled(random_dense(seed, *sizes), 2.0**power)
         points = np.random.default_rng(seed).random((400, *network.input_shape))
         scores = np.sort(logits(network)(points), axis=1)
         x0 = points[int((scores[:, -1] - scores[:, -2]).argmax())]
@@ -320,10 +334,27 @@ def test_squares_go_on_where_lines_are_slow_and_agree_with_programs(roots: float
         assert found.status == other.status == "exact"
         assert found.lower <= other.upper + 1e-6
         assert other.lower <= found.upper + 1e-6
-        assert all(low <= other.upper + 1e-6 and high >= other.lower - 1e-6 for low, high in reached)
-    assert went
-    if roots < 0:
-        assert not all(went)  # roots that are too slow leave the rest to lines
-    else:
-        assert nodes
-        assert all(went)
+    assert roots
+    assert any(given)  # and what they leave is searched by lines
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_intervals_of_squares_hold_and_a_tree_that_begins_with_them_closes_no_row_that_is_reached(seed: int) -> None:
+    blocks = random_blocks(seed)
+    z, values = run(blocks, points_of(blocks, seed))
+    level = values.quantile(0.98, dim=0)
+    blocks.offsets.sub_(level)
+    values = values - level
+    ends = []
+    for row in (0, 1):
+        tree = WideTree(blocks, row, 1.1, lambda _: 1.1)
+        tree.run(Budget(20.0), 1)
+        here = values[:, row] >= 0
+        assert here.any()
+        assert bool((tree.ends[0] <= z[here].amin(0)).all() & (tree.ends[1] >= z[here].amax(0)).all())
+        assert float((tree.ends[1] - tree.ends[0]).sum()) < 0.95 * float((blocks.upper - blocks.lower).sum())
+        ends.append(tree.ends)
+    low, high = (torch.stack(e) for e in zip(*ends, strict=True))
+    dense = DenseTree(blocks, [0, 1], 1.1, lambda *_: 1.1, lambda *_: (False, 1.1), 2**30, (low, high))
+    dense.run(Budget(3.0))
+    assert dense.closed == []

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from onnxsub.verifiers.bab.wide.blocks import Blocks
 
-__all__ = ["Ball", "Parts", "layers_of"]
+__all__ = ["Ball", "Parts", "layers_of", "outward"]
 
 _OUTWARD = 1e-12  # relative: what rounding of the centre may leave out of the box
 _LEAST = 1e-34  # of spans: shares of it are more than what underflows in float32, for 16,384 inputs
@@ -78,10 +78,10 @@ class Ball:
         row_spans = blocks.offsets[rows].abs() + blocks.rows[rows].abs() @ (centre.abs() + half) + c.abs() @ spans
         least = _LEAST * (1 + spans.sum())
         whole = A, blocks.B, b, a, c, k
-        ends = _outward(blocks.lower, -1), _outward(blocks.upper, 1)
+        ends = outward(blocks.lower, -1), outward(blocks.upper, 1)
         return Ball(
-            layers_of(blocks.B), Parts.of(whole, torch.float32), Parts.of(whole, torch.float64), _outward(spans + least, 1),
-            _outward(row_spans + least, 1), centre, half, *ends,
+            layers_of(blocks.B), Parts.of(whole, torch.float32), Parts.of(whole, torch.float64), outward(spans + least, 1),
+            outward(row_spans + least, 1), centre, half, *ends,
         )  # fmt: skip
 
     @property
@@ -106,7 +106,7 @@ def layers_of(B: Tensor) -> tuple[slice, ...]:
     return tuple(slice(i, j) for i, j in zip(starts, [*starts[1:], len(B)], strict=True))
 
 
-def _outward(values: Tensor, sign: int) -> Tensor:
+def outward(values: Tensor, sign: int) -> Tensor:
     """As float32, not smaller (sign 1) or not larger (-1) than they were."""
     short = values.float()
     limit = torch.full_like(short, sign * torch.inf)

@@ -9,7 +9,7 @@ from onnxsub.verifiers.bab.relu.compiled import kept
 
 __all__ = ["least_rows"]
 
-_BLOCK = 64  # numbers that are summed in float32
+_BLOCK = 256  # numbers that are summed in float32
 
 
 @kept
@@ -24,6 +24,15 @@ def least_rows(rows: tuple[Array, Array, Array], lines: tuple[Array, Array, Arra
     v, which, t = rows
     w, k, line = lines
     n = v.shape[1]
+    sizes = np.empty(len(w))
+    for j in range(len(w)):
+        size = 0.0
+        for start in range(0, n, _BLOCK):
+            z = np.float32(0)
+            for p in range(start, min(start + _BLOCK, n)):
+                z += abs(w[j, p])
+            size += float(z)
+        sizes[j] = size
     for i in range(len(which)):
         r, c, middle = v[which[i]], w[line[i]], k[line[i]]
         x, first, second = 0.0, 0.0, -1.0
@@ -31,18 +40,16 @@ def least_rows(rows: tuple[Array, Array, Array], lines: tuple[Array, Array, Arra
         best = np.inf
         for step in range(tries + 1):
             g = np.float32(x)
-            total, slope, size = 0.0, 0.0, 0.0
+            total, slope = 0.0, 0.0
             for start in range(0, n, _BLOCK):
-                a, b, z = np.float32(0), np.float32(0), np.float32(0)
+                a, b = np.float32(0), np.float32(0)
                 for p in range(start, min(start + _BLOCK, n)):
                     y = c[p]
                     d = r[p] + g * y
                     a += abs(d)
                     b += y if d > 0 else -y
-                    z += abs(y)
                 total += float(a)
                 slope += float(b)
-                size += float(z)
             value = t[i] + g * middle + total * share
             slope += middle
             if value < best:
@@ -51,7 +58,7 @@ def least_rows(rows: tuple[Array, Array, Array], lines: tuple[Array, Array, Arra
                 if not slope < 0:
                     break
                 f0, s0 = value, slope
-                x = 0.5 * total / max(size, 1e-30)
+                x = 0.5 * total / max(sizes[line[i]], 1e-30)
                 continue
             if slope < 0:
                 first, f0, s0 = float(g), value, slope

@@ -8,8 +8,8 @@ which two tangents find in a few passes (`compiled.py`). Units of the first laye
 pulled back over intervals that are new already, with slopes that were looked for at the root.
 
 *Rounding*, in float32 with unit roundoff u: as in `bound.py` with sums of m products, `(2 m + 32) u` times the sum of
-`|nu_k| spans_k`, `|q_k| spans_k` and the unit's own span. The n numbers of a norm are summed by 64 in float32 and then in float64:
-`80 u` of it. k is raised by `32 u (|k| + |w|_1 + spans)` beyond what its own pass may be off by.
+`|nu_k| spans_k`, `|q_k| spans_k` and the unit's own span. The n numbers of a norm are summed by 256 in float32 and then in float64:
+`272 u` of it. k is raised by `32 u (|k| + |w|_1 + spans)` beyond what its own pass may be off by.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from onnxsub.verifiers.bab.relu.kernels import compiled
 __all__ = ["Slopes", "least_above", "narrowed", "slopes_of"]
 
 _UNIT = 2.0**-24
-_NORM = 1 + 80 * _UNIT
+_NORM = 1 + 272 * _UNIT
 _NUMBERS = 2**21  # of one piece: what stays in a core's cache
 _TRIES = 5
 _PASSES = 50  # over every number, by torch

@@ -11,6 +11,7 @@ from onnxsub.verifiers.bab.dense.bound import Evaluated, Nodes, attained
 __all__ = ["choose"]
 
 _TINY = 1e-30
+_LATER = 0.5  # of a score: what a unit behind the first layer counts; what decides one of the first narrows all that follows
 
 
 def choose(ball: Ball, nodes: Nodes, found: Evaluated) -> Tensor:
@@ -25,4 +26,5 @@ def choose(ball: Ball, nodes: Nodes, found: Evaluated) -> Tensor:
     for up, down in ((above, below), (lines.offset, most_below)):
         loss = torch.where(open_, torch.where(q > 0, q * up, -q * down).clamp(min=0), torch.zeros_like(q))
         score += loss / loss.amax(1, keepdim=True).clamp(min=_TINY)
+    score[:, ball.layers[0].stop :] *= _LATER
     return torch.where(open_, score, torch.full_like(score, -1.0)).argmax(1)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from onnxsub.budget import Budget
 from onnxsub.ops.base import Array
-from onnxsub.verifiers.bab.dense.ball import Ball
+from onnxsub.verifiers.bab.dense.ball import Ball, outward
 from onnxsub.verifiers.bab.dense.bound import Nodes, certified, evaluate, improve
 from onnxsub.verifiers.bab.dense.intervals import narrowed, slopes_of
 from onnxsub.verifiers.bab.dense.pool import Pool
@@ -21,7 +21,8 @@ __all__ = ["DenseTree", "Found", "Program"]
 _AT_ONCE = 2**18  # numbers of a matrix of nodes by inputs: nodes that are split together
 _SLOPES = 60  # steps for the slopes of intervals
 _ROOT, _ROUNDS = 100, 3  # steps of a root, and rounds of intervals and such steps
-_NARROWED, _STEPS = 2, 5  # rounds of intervals of a child, and steps after each of them
+_NARROWED, _STEPS = 1, 10  # rounds of intervals of a child, and steps after each of them
+_BEFORE = 3  # steps of a child before its intervals are narrowed
 _FEW, _LAST = 0, 100  # open units of a node that is a linear program's, and steps that it gets before
 _TRIED = 16  # points of a step that are tried
 
@@ -42,9 +43,13 @@ class DenseTree:
     Args:
         found: told of points. program: told of nodes with few open units.
         memory: bytes that waiting nodes may take.
+        ends: intervals of the units where a row is not negative within `radius`, `(T, m)` float64; None: those of the blocks.
     """
 
-    def __init__(self, blocks: Blocks, rows: list[int], radius: float, found: Found, program: Program, memory: int) -> None:
+    def __init__(
+        self, blocks: Blocks, rows: list[int], radius: float, found: Found, program: Program, memory: int,
+        ends: tuple[Tensor, Tensor] | None = None,
+    ) -> None:  # fmt: skip
         self.radius, self.nodes, self.rows = radius, 0, rows
         self._blocks, self._found, self._program = blocks, found, program
         self._ball = Ball.of(blocks, rows, radius)
@@ -55,6 +60,7 @@ class DenseTree:
         self._steps = 0
         self._scale = torch.ones((len(rows), self._ball.units))
         self._slopes = torch.empty(0)
+        self._ends = None if ends is None else (outward(ends[0], -1), outward(ends[1], 1))
 
     @property
     def finished(self) -> bool:
@@ -81,6 +87,8 @@ class DenseTree:
         ball, count = self._ball, len(self.rows)
         self._slopes, lower, upper = slopes_of(ball, _SLOPES)
         lower, upper = (t.expand(count, -1).clone() for t in (lower, upper))
+        if self._ends is not None:
+            lower, upper = torch.maximum(lower, self._ends[0]), torch.minimum(upper, self._ends[1])
         nothing = torch.zeros_like(lower)
         nodes = Nodes(torch.arange(count), lower, upper, nothing, (upper > -lower).float(), nothing.clone())
         read = evaluate(ball, nodes, self._scale).q.abs()
@@ -138,7 +146,7 @@ class DenseTree:
         unit = choose(ball, nodes, evaluate(ball, nodes, scale))
         children, values = nodes.children(unit), values.repeat(2)
         self.nodes += len(children)
-        found = evaluate(ball, children, scale)
+        children, found = improve(ball, children, scale, _BEFORE)
         for _ in range(_NARROWED):
             left = torch.nonzero(~self._done(children, found.value))[:, 0]
             if len(left) == 0:

@@ -117,6 +117,11 @@ class RowSearch:
         """Bounded so far."""
         return 0 if self._tree is None else self._tree.nodes
 
+    @property
+    def ends(self) -> tuple[float, Tensor, Tensor] | None:
+        """A radius, and intervals of the units where the target is reached within it; None: it is proved as far as anyone asks."""
+        return (self._tree.close, *self._tree.ends) if self._tree is not None and self._wanted else None
+
     def run(self, budget: Budget, most: float = math.inf) -> None:
         """Goes on for some time, or until there are so many nodes."""
         if self.finished or budget.over:

@@ -66,19 +66,24 @@ class _Condition:
     by_mu: Tensor
 
     @staticmethod
-    def of(gram: Tensor, b: Tensor, kappa: Tensor, mu: Tensor) -> _Condition:
-        """For the logarithms of kappa and mu."""
+    def of(gram: Tensor, b: Tensor, kappa: Tensor, mu: Tensor, first: int, last: int) -> _Condition:
+        """For the logarithms of kappa and mu.
+
+        Args:
+            first, last: units before the first read none, and none reads the last or one behind it: b is zero there.
+        """
         root = (kappa / 2).exp()
-        r = root[:, :, None] * b * (-mu / 2).exp()[:, None, :]
-        m = torch.baddbmm(root[:, :, None] * gram * root[:, None, :], r, r.transpose(1, 2))
+        r = root[:, first:, None] * b[first:, :last] * (-mu[:, :last] / 2).exp()[:, None, :]
+        m = root[:, :, None] * gram * root[:, None, :]
+        m[:, first:, first:] += r @ r.transpose(1, 2)
         size = m.abs().sum(2).amax(1).clamp(min=TINY)[:, None, None]
-        power = m.div_(size)
-        first = power
+        power = once = m.div_(size)
         for _ in range(_SQUARINGS):
             power = power @ power
-        each = (power * first).sum(2)
+        each = (power * once).sum(2)
         total = each.sum(1, keepdim=True).clamp(min=TINY)
-        by_mu = -((power @ r) * r).sum(1) / (total * size[:, 0])
+        by_mu = torch.zeros_like(mu)
+        by_mu[:, :last] = -((power[:, first:, first:] @ r) * r).sum(1) / (total * size[:, 0])
         return _Condition(total ** (1 / (2**_SQUARINGS + 1)) * size[:, 0], each / total, by_mu)
 
 
@@ -105,6 +110,8 @@ def improve_closed(
     often = Adam([nu, reach], [pace.rate] * 2, decay=_LAST ** (1 / pace.steps))
     rarely = Adam([log_kappa, log_mu], [pace.rate * min(every, 3)] * 2, decay=_LAST ** (every / pace.steps))
     middle, weight = (part.low + part.high) / 2, part.weight
+    readers, read = (torch.nonzero(part.B.any(k))[:, 0] for k in (1, 0))
+    first, last = (int(readers[0]), int(read[-1]) + 1) if len(read) else (len(part.b), 0)
     for step in range(pace.steps + 1):
         if budget is not None and budget.over:
             break
@@ -112,7 +119,7 @@ def improve_closed(
             squares = squares_for(part, replace(start, nu=nu, least=start.least.to(dtype), unit=unit))
         lam = squares.lam.to(dtype)
         if step % every == 0:
-            condition = _Condition.of(squares.gram.to(dtype), part.B, log_kappa, log_mu)
+            condition = _Condition.of(squares.gram.to(dtype), part.B, log_kappa, log_mu, first, last)
             kappa, mu = log_kappa.exp() / condition.scale, log_mu.exp()
         own = nu * unit
         moved = own if extra is None else own + extra

@@ -24,13 +24,14 @@ _SAMPLE = 16384  # inputs that stand for all while multipliers are improved
 # steps of a root; its squares serve ten of them, and all steps of its children
 _ROOT = Pace(100, 0.1, 10), Pace(100, 0.05, 10), Pace(100, 0.05, 10), Pace(100, 0.03, 10), Pace(60, 0.02, 10)
 _SPREAD = 0.5, 0.0, -0.5, -1.0  # of log(least lambda): tried side by side in each of these rounds
+_BEGIN, _GO_ON = (2.0, 0.0), (0.4, 0.0)  # the same among few inputs, in the first round and later
 _CHILD = Pace(40, 0.02, every=3)
 _END = Pace(40, 0.03, every=3)  # for an end of a unit's interval
 _OF_ROOT = 2  # `Pace.every` of a root
 _AT_ONCE = 16
 _FEW = 40  # open units of a node that is a program's
 _FEWER = 0.67  # of these: where it is tried again below a node that it did not settle
-_ROWS = 32  # units at a time
+_ROWS = 48  # units at a time
 _BISECTIONS = 40
 _FLOORS = 0.5, 0.8, 0.9, 0.95, 0.98, 0.99  # of the radius: where a root is tried
 _SLACK = 1e-9  # of the radius: how much nearer a point must be to count
@@ -61,7 +62,7 @@ class WideTree:
 
     Attributes:
         close: no point of interest farther out counts; it falls with every point that is found.
-        nodes: bounded so far.
+        nodes: bounded so far. ends: of the units where the row is not negative within `close`, once the root is complete.
 
     Args:
         found: told of points `(n,)` (offsets) at which the row is not negative, nearer than `close`; returns the new `close`.
@@ -71,7 +72,7 @@ class WideTree:
     def __init__(
         self, blocks: Blocks, row: int, close: float, found: Callable[[Array], float], program: Program | None = None
     ) -> None:
-        self.close, self.nodes = close, 0
+        self.close, self.nodes, self.ends = close, 0, (blocks.lower, blocks.upper)
         self._blocks, self._found = blocks, found
         self._whole = Part.of(blocks, row)
         self._sampled = self._whole.sample(spread(self._whole, _SAMPLE))
@@ -127,17 +128,17 @@ class WideTree:
         """The root, with far more steps than a child, and the squares that all nodes share; each round keeps what it proves."""
         b, part, whole = self._blocks, self._sampled.within(self.close), self._whole.within(self.close)
         given = first_multipliers(whole, b.lower, b.upper)
-        lower, upper = (t.expand(len(_SPREAD), -1) for t in (b.lower, b.upper))
+        lower, upper = b.lower[None], b.upper[None]
         self._busy, self._started = [_Node(b.lower, b.upper, given, 0.0, -1)], True
         self.nodes += 1
         budget.count(1)
         for number, pace in enumerate(_ROOT):
             if number:
                 lower, upper = self._narrowed(part, given, lower, upper, budget)
-            count = int(((lower[0] < 0) & (upper[0] > 0)).sum())
-            budget.tell(f"multipliers and intervals of {count} units, {self.lower:.6g} of {self.close:.6g}")
-            several = given.take(torch.zeros(len(_SPREAD), dtype=torch.long))
-            several = replace(several, least=several.least + torch.tensor(_SPREAD, dtype=torch.float64))
+            budget.tell(f"multipliers and intervals, {self.lower:.6g} of {self.close:.6g}")
+            tried = (_GO_ON if number else _BEGIN) if self._closed else _SPREAD
+            lower, upper = (t[:1].expand(len(tried), -1) for t in (lower, upper))
+            several = replace(given.take(torch.zeros(len(tried)).long()), least=given.least + torch.tensor(tried).double())
             if self._closed:
                 several = improve_closed(part, several, (lower, upper), replace(pace, every=_OF_ROOT), budget=budget)
             else:
@@ -151,6 +152,7 @@ class WideTree:
                 break
             budget.check()
         (root,), self._busy = self._busy, []
+        self.ends = root.lower, root.upper
         self._put(root)
 
     def _narrowed(
@@ -183,7 +185,7 @@ class WideTree:
                     several = improve(part, several, (l, u), _END, squares=few, more=more, budget=budget)
                 reached = evaluate(whole, several, l, u, squares, more).proved / step
                 ends[units] = torch.fmin(high[units], reached) if sign > 0 else torch.fmax(low[units], -reached)
-        return low.expand(len(lower), -1), high.expand(len(lower), -1)
+        return low[None], high[None]
 
     def _put(self, node: _Node) -> None:
         if node.radius >= self.close:
