@@ -59,10 +59,12 @@ class NearestRegions:
 
     Attributes:
         visited: regions bounded so far.
+        stuck: whether the nearest region is too small to be halved, so that the lower end stays where it is.
     """
 
     def __init__(self, bracket: Bracket) -> None:
         self.visited = 0
+        self.stuck = False
         self._bracket = bracket
         self._top = min(bracket.upper - bracket.gap / 2, bracket.reach)
         local = bracket.local(self._top, branching=True)
@@ -93,7 +95,7 @@ class NearestRegions:
             OutOfTime: the budget ended in the middle of a step, whose regions wait on.
         """
         b = self._bracket
-        while b.running and budget.running and len(self._waiting) and b.upper > b.enough:
+        while b.running and budget.running and len(self._waiting) and b.upper > b.enough and not self.stuck:
             if not b.budget.limited and self.visited >= _MOST:
                 return
             self._step(budget)
@@ -140,8 +142,8 @@ class NearestRegions:
         self._try(points[keep], budget)
         c = lines.c[torch.arange(len(regions)), regions.clause]
         promise = promises(left, c[keep], self._side)
-        # what is too small to be halved waits with its radius: it is never done, and never proves more
         stuck = (promise < 0).all(1)
+        self.stuck |= bool(stuck.any())
         halves, radii = self._halved(left.take(~stuck), radius[~stuck], promise[~stuck], budget)
         return _joined(halves, left.take(stuck)), torch.cat([radii, radius[stuck]])
 
