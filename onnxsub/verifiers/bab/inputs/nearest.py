@@ -19,10 +19,9 @@ from onnxsub.budget import Budget
 from onnxsub.geometry import halfspace_radius
 from onnxsub.network import Network
 from onnxsub.passes.attack.tangent import tangent_steps
+from onnxsub.verifiers.bab.inputs.bounds import RegionBounds
 from onnxsub.verifiers.bab.inputs.halves import TRIED, Regions, halved, promises
-from onnxsub.verifiers.bab.inputs.lines import RowLines, row_lines
-from onnxsub.verifiers.bab.inputs.ways import Ways
-from onnxsub.verifiers.bab.inputs.zonotopes import Zonotopes
+from onnxsub.verifiers.bab.inputs.lines import RowLines
 from onnxsub.verifiers.box.model import BoxModel
 from onnxsub.verifiers.bracket import Bracket
 
@@ -69,10 +68,10 @@ class NearestRegions:
         self._top = min(bracket.upper - bracket.gap / 2, bracket.reach)
         local = bracket.local(self._top, branching=True)
         self._network: Network = local.network
-        self._zonotopes, self._ways = Zonotopes.of(local.network), Ways()
         self._x0 = torch.from_numpy(np.asarray(bracket.x0, dtype=np.float64)).reshape(1, -1)
         self._targets = [t for t in local.open if bracket.claims.lowers[t] < self._top]
         self._rows = torch.tensor([_row(local, t) for t in self._targets], dtype=torch.long)
+        self._bounds = RegionBounds(self._network, self._rows)
         lower, upper = self._ball(self._top)
         self._side = (upper - lower)[0]
         count = len(self._targets)
@@ -128,12 +127,10 @@ class NearestRegions:
         regions, radius = regions.take(here), radius[here]
         if not len(here):
             return regions, radius
-        within = None if self._zonotopes is None else self._zonotopes.within(regions.lower, regions.upper, {})
-        way = 0 if within is None else self._ways.next()
-        lines = row_lines(self._network, self._rows, regions.lower, regions.upper, within, budget, units=way == 0)
+        lines, way = self._bounds.thorough(regions, budget)
         found, points = self._radii(lines, regions)
         radius = torch.maximum(radius, found)
-        self._ways.told(way, int((radius >= close).sum()), len(regions))
+        self._bounds.told(way, int((radius >= close).sum()), len(regions))
         lower, upper = lines.cut(regions.clause[:, None], regions.lower, regions.upper)
         keep = torch.nonzero((radius < close) & (lower <= upper).all(1))[:, 0]
         left, radius = Regions(lower, upper, regions.clause, {}).take(keep), radius[keep]
@@ -155,8 +152,7 @@ class NearestRegions:
 
         def left(halves: Regions) -> Tensor:
             """What is left to be proved: of the way to `close`, times the margin; below zero: nothing."""
-            within = self._zonotopes and self._zonotopes.within(halves.lower, halves.upper, {})
-            lines = row_lines(self._network, self._rows, halves.lower, halves.upper, within or None, budget, units=False)
+            lines = self._bounds.quick(halves, budget)
             found, _ = self._radii(lines, halves)
             top = lines.top.gather(1, halves.clause[:, None])[:, 0]
             return torch.where(found >= close, -1.0, (1 - found / close) * top.clamp(min=0))

@@ -17,10 +17,8 @@ from torch import Tensor
 from onnxsub.budget import Budget
 from onnxsub.ops.base import Activation, Box
 from onnxsub.propagate.backward import flattened
+from onnxsub.verifiers.bab.inputs.bounds import RegionBounds
 from onnxsub.verifiers.bab.inputs.halves import TRIED, Regions, halved, promises
-from onnxsub.verifiers.bab.inputs.lines import row_lines
-from onnxsub.verifiers.bab.inputs.ways import Ways
-from onnxsub.verifiers.bab.inputs.zonotopes import Zonotopes
 from onnxsub.verifiers.bab.inside import ROUND_A_POINT, worth_a_search
 from onnxsub.verifiers.box.model import BoxModel, Building
 from onnxsub.verifiers.decision import Decision
@@ -48,7 +46,6 @@ class InputSearch:
         how = Building.of(decision.session.options, decision.budget, branching=True)
         # stretches of affine operators are one each in the folded form
         self._network = BoxModel.over(decision.row_model(number, clauses), box.box, how).network
-        self._zonotopes, self._ways = Zonotopes.of(self._network), Ways()
         members = [rows.clauses[k] for k in clauses]
         used = sorted({r for m in members for r in m})
         place = {r: i for i, r in enumerate(used)}
@@ -56,6 +53,7 @@ class InputSearch:
         # a clause of fewer rows has one of them several times
         self._members = torch.tensor([[place[r] for r in m] + [place[m[0]]] * (most - len(m)) for m in members])
         self._rows = torch.tensor(used)
+        self._bounds = RegionBounds(self._network, self._rows)
         lower, upper = (torch.from_numpy(e.astype(np.float64)).reshape(1, -1) for e in (box.lower, box.upper))
         self._side = (upper - lower)[0]
         self.few = int((self._side > 0).sum()) <= _FEW
@@ -115,15 +113,14 @@ class InputSearch:
         if not len(regions):
             return 0, regions
         count = len(regions)
-        within, way = self._intervals(regions)
-        lines = row_lines(self._network, self._rows, regions.lower, regions.upper, within, budget, units=way == 0)
+        lines, way = self._bounds.thorough(regions, budget)
         which = self._members[regions.clause]
         tops = lines.top.gather(1, which)
         lower, upper = lines.cut(which, regions.lower, regions.upper)
         # only a number below zero refutes: `top` is `inf` where nothing is known
         keep = torch.nonzero(~(tops < 0).any(1) & ~(lower > upper).any(1))[:, 0]
         left = Regions(lower, upper, regions.clause, lines.pre if self._roomy else {}).take(keep)
-        self._ways.told(way, count - len(left), count)
+        self._bounds.told(way, count - len(left), count)
         if not len(left):
             return count, left
         tops, which = tops[keep], which[keep]
@@ -142,16 +139,7 @@ class InputSearch:
 
     def _tops(self, regions: Regions, budget: Budget) -> Tensor:
         """The largest value that the weakest row of each region's clause may have, by what costs little."""
-        within = self._zonotopes and self._zonotopes.within(regions.lower, regions.upper, regions.within)
-        lines = row_lines(
-            self._network, self._rows, regions.lower, regions.upper, within or regions.within or None, budget, units=False
-        )
-        return lines.top.gather(1, self._members[regions.clause]).amin(1)
-
-    def _intervals(self, regions: Regions) -> tuple[Mapping[str, Box] | None, int]:
-        """Intervals of the units that hold in regions; 1: they are enough, 0: every unit is bounded backward too."""
-        found = None if self._zonotopes is None else self._zonotopes.within(regions.lower, regions.upper, regions.within)
-        return (regions.within or None, 0) if found is None else (found, self._ways.next())
+        return self._bounds.quick(regions, budget).top.gather(1, self._members[regions.clause]).amin(1)
 
     def _affine(self, pre: Mapping[str, Box], count: int) -> Tensor:
         """Whether every unit keeps to one affine piece on each of `count` regions, `(B,)`."""
