@@ -111,7 +111,7 @@ class BabOptions:
         leaf: most open units of a node that is handed to the solver; 0: only nodes with nothing left to split are.
         pairs: most pairs of units of a target that cuts are made for, by each of two sources (`cuts/pairs.py`); 0: none are.
         hard: nodes of a tree after which cuts are made.
-        inputs: most inputs that vary of a box that is itself split by decisions, beside the signs of units; 0: none is.
+        inputs: most inputs that vary of a box that is split itself, beside the signs of units (of distances: 8); 0: none is.
         device: where bounds and nodes are computed, `cpu`, `cuda` or `cuda:N`; programs and waiting nodes stay on the processor.
     """
 
