@@ -155,6 +155,23 @@ def test_regions_too_small_to_be_halved_end_it(monkeypatch: pytest.MonkeyPatch) 
         assert bracket.lower <= true.upper + 1e-9
 
 
+def test_where_the_file_takes_whole_numbers_the_real_boundary_ends_it() -> None:
+    """Classes change at `x_0 + x_1 = 7.5 + relu(x_0 - x_1) / 4`, so at 0.75 from (3, 3), and at 1 among whole numbers."""
+    layers = (
+        (np.array([[1.0, 1.0], [1.0, -1.0]]), np.zeros(2)),
+        (np.array([[0.0, 0.0], [1.0, -0.25]]), np.array([0.0, -7.5])),
+    )
+    network, x0 = dense(*layers), np.array([3.0, 3.0], dtype=np.float32)
+    space = InputSpace(lower=0.0, upper=10.0, whole=True)
+    bracket = Bracket(Instance(network, x0, 0, space, logits(network)), Session(exact_options(threads=1)))
+    bracket.find_start(None)
+    search = NearestRegions(bracket)
+    search.run(bracket.budget.with_nodes(5000))
+    assert search.visited < 1000
+    assert bracket.upper == 1.0
+    assert bracket.lower == pytest.approx(0.75, abs=1e-5)
+
+
 def test_it_is_for_few_inputs() -> None:
     for n in (FEW, FEW + 1):
         rng = np.random.default_rng(n)

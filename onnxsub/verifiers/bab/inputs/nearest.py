@@ -188,11 +188,15 @@ class NearestRegions:
         good = torch.nonzero((margin >= 0) & (size < b.upper))[:, 0]
         if not len(good):
             return
-        best, of = x[good[size[good].argmin()]].numpy(), b.instance
+        first = good[size[good].argmin()]
+        best, reached, of = x[first].numpy(), float(size[first]), b.instance
         b.accept(best)
         near = tangent_steps(b.network, b.x0, of.label, of.space, best, _TANGENTS, budget=budget, target=of.target)
         if near is not None:
             b.accept(near)
+        if b.upper > reached + b.gap:
+            # no point that the file may be given stands for this one: nothing farther out can be proved
+            self._top = min(self._top, reached)
 
     def _ball(self, radius: float) -> tuple[Tensor, Tensor]:
         low, high = (torch.from_numpy(np.asarray(e, dtype=np.float64)).reshape(1, -1) for e in self._bracket.instance.ball(radius))
