@@ -39,7 +39,6 @@ CASES: list[tuple[str, list[Array], dict[str, Any]]] = [
     *((op, [S > 2, S > 3], {}) for op in ("And", "Or", "Xor")),
     ("Not", [S > 2], {}),
     *(("Cast", [v], {"to": to}) for v in (S, X, S > 1) for to in (1, 6, 7, 9, 10, 11)),
-    ("Clip", [X], {"min": -0.5, "max": 0.5}),
     ("Clip", [X, np.array(-0.5, np.float32)], {}),
     ("Clip", [X, np.array(-0.5, np.float32), np.array(0.5, np.float32)], {}),
     ("Concat", [S, ints(5)], {"axis": 0}),

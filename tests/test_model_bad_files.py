@@ -10,7 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxsub.errors import ModelError, OutputError
+from onnxsub.errors import ModelError, OutputError, UnsupportedOperatorError
+from onnxsub.lower import lower
 from onnxsub.model import load_model, save_model
 from tests.model_tools import B, Dims, F, W, classifier, external, linear, refused, rng
 
@@ -172,7 +173,9 @@ def test_open_axes() -> None:
 
 def test_no_batch_axis_before_an_operator_that_counts_axes() -> None:
     nodes = [helper.make_node("ReduceSum", ["x"], ["s"], keepdims=1), helper.make_node("Mul", ["s", "W"], ["y"])]
-    refused(classifier(nodes, {"W": W[0]}, x=[6], y=[3]), "no batch axis", "ReduceSum", "(1, ...)")
+    model = load_model(classifier(nodes, {"W": W[0]}, x=[6], y=[3]))
+    with pytest.raises(UnsupportedOperatorError, match=r"Mul .*a constant of shape \[3\] differs along the batch axis"):
+        lower(model)
 
 
 def test_no_shape() -> None:
