@@ -44,7 +44,7 @@ _COMPUTED = (
     | {"Tanh", "Tile", "Transpose", "Trilu", "Where", "Xor"}
 )
 """What the reference implementation is trusted with: the tests hold each against onnxruntime at every opset. It is not right for
-all operators (Softmax of opset 7 to 12, Clip with attributes); a constant by another one stays in the graph, and is refused there."""
+all (Softmax of opset 7 to 12, Clip with attributes); a constant by another one stays in the graph, and is refused there."""
 _OF_NOTHING = frozenset({"Concat", "Gemm", "MatMul", "ReduceSum", "Shape", "Size"})
 """What may read an empty part of the data and give values: a sum over nothing is zero. Others (a maximum, a mean) have no value."""
 _SMALL = 4096
