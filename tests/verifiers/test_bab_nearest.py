@@ -18,6 +18,7 @@ from onnxsub.instance import Instance
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.region import InputSpace
+from onnxsub.verifiers.bab.inputs.lines import RowLines
 from onnxsub.verifiers.bab.inputs.nearest import FEW, NearestRegions, search_inputs
 from onnxsub.verifiers.bracket import Bracket
 from onnxsub.verifiers.options import BabOptions
@@ -135,6 +136,20 @@ def test_what_is_not_finite_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> N
         search.run(bracket.budget.with_nodes(200))  # intervals may go on proving
         true = measured(network, x0, label, replay=logits(network), tol=TOL, threads=1)
         assert bracket.lower <= true.upper + 1e-9
+
+
+@pytest.mark.parametrize("slope", [1e300, 1e308, float("inf"), float("nan")])
+def test_lines_that_overflow_close_nothing(slope: float) -> None:
+    """Lines that are zero or more at the anchor, and so steep that their sums are no numbers."""
+    network = scaled(1, 0)
+    x0, label = far(network)
+    search = NearestRegions(asked(network, x0, label))
+    regions, n = search._waiting, network.input_size
+    count = len(regions)
+    c = torch.full((count, count, n), slope, dtype=torch.float64)
+    end = torch.full((count, count), 1.7e308, dtype=torch.float64)
+    radius, _ = search._radii(RowLines(c, end, end, {}), regions)
+    assert (radius == 0).all()
 
 
 def _with(lines: object, name: str, value: torch.Tensor) -> object:

@@ -129,7 +129,7 @@ class NearestRegions:
             return regions, radius
         lines, way = self._bounds.thorough(regions, budget)
         found, points = self._radii(lines, regions)
-        radius = torch.maximum(radius, found)
+        radius = torch.fmax(radius, found)  # what is no number changes nothing
         self._bounds.told(way, int((radius >= close).sum()), len(regions))
         lower, upper = lines.cut(regions.clause[:, None], regions.lower, regions.upper)
         keep = torch.nonzero((radius < close) & (lower <= upper).all(1))[:, 0]
@@ -169,7 +169,8 @@ class NearestRegions:
         corner = torch.where(c > 0, high, low)
         size = end.abs() + (c.abs() * torch.maximum(low.abs(), high.abs())).sum(1)
         k = end - (c * corner).sum(1) + _ROUND * size
-        fair = torch.isfinite(k) & torch.isfinite(c).all(1)
+        # no part of these sums is larger than their size; where that is no number the line says nothing
+        fair = torch.isfinite(size) & torch.isfinite(k)
         c, k = torch.where(fair[:, None], c, 0.0), torch.where(fair, k, 0.0)
         radius = halfspace_radius(c, k, low, high) * (1 - _ROUND)
         # offsets from the anchor are rounded once
