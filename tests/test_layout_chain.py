@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -37,7 +36,6 @@ from onnxsub.passes.attack import AttackOptions
 from onnxsub.passes.fold import fold
 from onnxsub.passes.select import SelectOptions
 from onnxsub.passes.substitute import METHODS, Lines, lines, substitute
-from onnxsub.pruning import prune as prune_module
 from onnxsub.pruning.prune import PruneOptions, prune
 from onnxsub.query import make_query
 from onnxsub.region import InputSpace
@@ -311,24 +309,6 @@ def test_a_chain_that_float32_cannot_hold_on_the_domain_holds_on_the_ball_or_com
     assert max(found.preserves.values()) < 1e-5
     with pytest.raises(ModelError, match="cannot hold layout chain, too far; use --layout compact"):
         prune(query, replace(options, layout="chain"))
-
-
-@pytest.mark.parametrize("error", [ModelError, UnsupportedOperatorError])
-def test_where_the_graph_is_no_place_for_it_there_is_another_file(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
-    def none(*_: object, **__: object) -> NoReturn:
-        raise error("no node of the main graph; use --layout compact")
-
-    model = load_model(random_model(2, kind="dense"))
-    query = make_query(model, np.full(lower(model).input_shape, 0.5, dtype=np.float32))
-    options = PruneOptions(method="act", eps=0.01, attack=AttackOptions(restarts=2, steps=5))
-    monkeypatch.setattr(prune_module, "LAYOUTS", {**LAYOUTS, "inplace": none})
-    monkeypatch.setattr(prune_module, "_layout_for", lambda *_: "inplace")
-    found = prune(query, options)
-    assert found.layout == "compact"
-    assert "no node of the main graph: layout compact was written" in found.notes
-    assert max(found.preserves.values()) < 1e-4
-    with pytest.raises(error, match="use --layout compact"):
-        prune(query, replace(options, layout="inplace"))
 
 
 def test_wide_intervals_travel_as_pairs() -> None:

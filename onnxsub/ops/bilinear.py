@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from onnxsub.ops.base import Box, Shape
-from onnxsub.ops.broadcast import sum_to
+from onnxsub.ops.broadcast import flattened, sum_to
 from onnxsub.ops.interval_rows import Rows
 from onnxsub.ops.joined import taken_apart
 from onnxsub.ops.planes import Parallel
@@ -160,7 +160,7 @@ class Bilinear(Splittable, abc.ABC):
         wide = (upper > lower) | ~torch.isfinite(lower) | ~torch.isfinite(upper)
         one = lower.new_ones((lower.shape[0], 1, *self.out_shape))
         x, y = (t.to(lower.dtype).unsqueeze(1) for t in self.split(wide))
-        met = torch.cat([_rows(self.from_first(one, y)[:, 0]), _rows(self.from_second(one, x)[:, 0])], 1)
+        met = torch.cat([flattened(self.from_first(one, y)[:, 0], 1), flattened(self.from_second(one, x)[:, 0], 1)], 1)
         return ~wide | (met == 0)
 
     def losses(self, a: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
@@ -169,7 +169,7 @@ class Bilinear(Splittable, abc.ABC):
         size = a.abs().unsqueeze(1)
         first = self.from_first(size, ry.unsqueeze(1))[:, 0] * rx
         second = self.from_second(size, rx.unsqueeze(1))[:, 0] * ry
-        return torch.cat([_rows(first), _rows(second)], 1)
+        return torch.cat([flattened(first, 1), flattened(second, 1)], 1)
 
     def encode(self, encoder: Encoder, *xs: LinExpr) -> LinExpr:
         raise self.missing("milp")
@@ -185,7 +185,7 @@ class Bilinear(Splittable, abc.ABC):
             # |a||s| over all a and s of the two intervals, less the product of the centres; and what rounds
             r = back((radius * (1 + 1e-13)).unsqueeze(0), mid.abs() + half) + back(centre.abs().unsqueeze(0), half)
             r = r + 1e-13 * back(centre.abs().unsqueeze(0), mid.abs() + half)
-            found.append((_rows(c[0]), _rows(r[0])))
+            found.append((flattened(c[0], 1), flattened(r[0], 1)))
         (c1, r1), (c2, r2) = found
         return ((torch.cat((c1, c2), 1), torch.cat((r1, r2), 1)),)
 
@@ -230,11 +230,6 @@ class Pairwise(Bilinear, abc.ABC):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Product(Pairwise):
     """`x y`, elementwise, of any two factors."""
-
-
-def _rows(t: Tensor) -> Tensor:
-    """`(N, *shape)` as `(N, size)`, also of scalars."""
-    return t.reshape(t.shape[0], -1)
 
 
 def _summed(t: Tensor, shape: Shape) -> Tensor:

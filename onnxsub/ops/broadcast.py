@@ -13,7 +13,7 @@ from onnxsub.ops.relaxation import Window, cropped
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["crop", "leading", "of_sample", "only_variable", "required", "sample_axes", "sum_to"]
+__all__ = ["crop", "flattened", "leading", "of_sample", "only_variable", "required", "sample_axes", "sum_to"]
 
 
 def of_sample(node: Node, value: Array, rank: int) -> Array:
@@ -87,3 +87,8 @@ def crop(parameter: Tensor, window: Window) -> Tensor:
     # only the axes that the parameter has and that are not broadcast; both counted from the last one
     axes = list(zip(reversed(parameter.shape), reversed(window), strict=False))
     return cropped(parameter, tuple(slice(None) if n == 1 else w for n, w in reversed(axes)))
+
+
+def flattened(t: Tensor, lead: int) -> Tensor:
+    """All axes behind the first `lead` ones as one; a scalar per sample gets an axis of length 1."""
+    return t.flatten(lead) if t.dim() > lead else t.unsqueeze(lead)

@@ -20,6 +20,7 @@ from torch import Tensor
 from onnxsub.budget import Budget
 from onnxsub.network import Network
 from onnxsub.ops.base import Affine, Nonlinear, Shape
+from onnxsub.ops.broadcast import flattened
 from onnxsub.ops.combine import Sum
 from onnxsub.ops.relaxation import Relaxation, Window, cropped
 
@@ -27,11 +28,6 @@ __all__ = ["Coefficients", "Front", "LinearBound", "flattened", "pull_back", "pu
 
 _WORK = 2**28
 """Products of one operator's transpose between two looks at the clock: less than 0.1 s of float64 on one core."""
-
-
-def flattened(t: Tensor, lead: int) -> Tensor:
-    """All axes behind the first `lead` ones as one; a scalar per sample gets an axis of length 1."""
-    return t.flatten(lead) if t.dim() > lead else t.unsqueeze(lead)
 
 
 @dataclass(frozen=True, eq=False)

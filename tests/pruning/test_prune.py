@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import onnx
@@ -15,10 +16,13 @@ import torch
 from onnx import ModelProto
 
 from onnxsub.budget import Budget, OutOfTime
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, ModelError, UnsupportedOperatorError
+from onnxsub.layouts import LAYOUTS
+from onnxsub.lower import lower
 from onnxsub.model import load_model
 from onnxsub.passes.attack import AttackOptions
 from onnxsub.passes.select import SelectOptions
+from onnxsub.pruning import prune as prune_module
 from onnxsub.pruning.prune import Adversarial, PruneOptions, PruneResult, build_substitute, prune
 from onnxsub.query import Query, make_query
 from onnxsub.region import InputSpace
@@ -325,3 +329,19 @@ def properties(proto: ModelProto) -> dict[str, str]:
     return {p.key: p.value for p in proto.metadata_props}
 
 
+@pytest.mark.parametrize("error", [ModelError, UnsupportedOperatorError])
+def test_where_the_graph_is_no_place_for_it_there_is_another_file(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    def none(*_: object, **__: object) -> NoReturn:
+        raise error("no node of the main graph; use --layout compact")
+
+    model = load_model(random_model(2, kind="dense"))
+    query = make_query(model, np.full(lower(model).input_shape, 0.5, dtype=np.float32))
+    options = PruneOptions(method="act", eps=0.01, attack=AttackOptions(restarts=2, steps=5))
+    monkeypatch.setattr(prune_module, "LAYOUTS", {**LAYOUTS, "inplace": none})
+    monkeypatch.setattr(prune_module, "_layout_for", lambda *_: "inplace")
+    found = prune(query, options)
+    assert found.layout == "compact"
+    assert "no node of the main graph: layout compact was written" in found.notes
+    assert max(found.preserves.values()) < 1e-4
+    with pytest.raises(error, match="use --layout compact"):
+        prune(query, replace(options, layout="inplace"))
