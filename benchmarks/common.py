@@ -29,13 +29,14 @@ import numpy as np
 
 __all__ = [  # noqa: F822 - DATA comes from __getattr__
     "DATA", "LABELS", "TREE", "Answer", "Done", "anchors", "ask_ball", "ask_distance", "ask_property", "command_line", "exact_rows",
-    "images_for", "in_process", "load_note", "median", "process", "space_of", "table",
+    "images_for", "in_process", "load_note", "median", "network_path", "process", "space_of", "table",
 ]  # fmt: skip
 
 TREE = Path(os.environ.get("ONNXSUB_TREE", Path(__file__).resolve().parents[1]))
 if "ONNXSUB_TREE" in os.environ and str(TREE) not in sys.path[:1]:
     sys.path.insert(0, str(TREE))
 
+_MODELS = Path(__file__).resolve().parents[1] / "models"
 _DATA = Path(os.environ.get("ONNXSUB_DATA", Path(__file__).resolve().parents[1].parent / "shared" / "data"))
 
 
@@ -65,8 +66,16 @@ def space_of(name: str) -> dict[str, tuple[float, ...]]:
     return {"mean": mean, "std": std}
 
 
+def network_path(name: str) -> Path:
+    """The file of a network: of the data folder, or the bundled `digits`."""
+    return _MODELS / "digits.onnx" if name == "digits" else __getattr__("DATA") / "nets" / f"{name}.onnx"
+
+
 def images_for(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Test images in [0, 1] (float32, per-sample layout of the network) and labels."""
+    """Test images in [0, 1] (float32, per-sample layout of the network) and labels; of `digits` its ten bundled anchors."""
+    if name == "digits":
+        with np.load(_MODELS / "digits_anchors.npz") as archive:
+            return archive["x"], archive["y"]
     data = "cifar10" if "cifar" in name or "resnet" in name else "fashion_mnist" if "fashion" in name else "mnist"
     with np.load(_DATA / "data" / f"{data}.npz") as archive:
         x, y = archive["x_test"].astype(np.float32) / 255, archive["y_test"]

@@ -3,6 +3,7 @@
     python -m benchmarks.exact --network wk17a --exact-rows --rtol 1e-3           against the published distances
     python -m benchmarks.exact --network mnist-net_256x2 --anchors 5 --rtol 1e-3
     python -m benchmarks.exact --network salman_mnist_cnn_small_NOR --anchors 10 --timeout 60
+    python -m benchmarks.exact --network digits --timeout 60 --threads 2                      the ten bundled anchors
     python -m benchmarks.exact --network wk17a --anchors 50 --eps 0.1 --timeout 60            decisions
     python -m benchmarks.exact --network wk17a --anchors 10 --via lin:0.99,act:0.99 --engines bab,milp
     python -m benchmarks.exact --network wk17a --anchors 10 --device cuda                     on a GPU
@@ -27,7 +28,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import DATA, exact_rows, images_for, load_note, median, space_of
+from benchmarks.common import exact_rows, images_for, load_note, median, network_path, space_of
 from onnxsub.device import check_device
 from onnxsub.errors import OnnxsubError, UnsupportedOperatorError
 from onnxsub.passes.attack import AttackOptions, AttackResult, attack
@@ -205,7 +206,7 @@ def run(network: str, via: str | None, engines: list[str], args: argparse.Namesp
     count = 0
     print(f"== {name}")
     for index in chosen(args, network):
-        query = make_query(DATA / "nets" / f"{network}.onnx", images[index], int(labels[index]), space=space)
+        query = make_query(network_path(network), images[index], int(labels[index]), space=space)
         if query.misclassified:
             print(f"{index:4d} misclassified")
             if args.eps is None:
