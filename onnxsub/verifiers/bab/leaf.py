@@ -13,7 +13,7 @@ from onnxsub.verifiers.bab.nodes import Waiting
 from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.box.halfspaces import no_sliver
 
-__all__ = ["node_model", "region_model", "restricted"]
+__all__ = ["ends_of_units", "node_model", "region_model", "restricted"]
 
 
 def _node_ends(frame: Frame, node: Waiting) -> dict[str, tuple[Array, Array]]:
@@ -57,6 +57,17 @@ def region_model(frame: Frame, model: ClauseModel, point: Array) -> ClauseModel 
             return None
         ends[op.output] = lower.reshape(-1).numpy(), upper.reshape(-1).numpy()
     return restricted(model, ends)
+
+
+def ends_of_units(model: ClauseModel, lower: torch.Tensor, upper: torch.Tensor) -> dict[str, tuple[Array, Array]]:
+    """Intervals `(m,)` of all units, one after the other, and those of the model in one, as `restricted` takes them."""
+    ends, at = {}, 0
+    for op in model.local.network.activations:
+        low, high = (np.asarray(e, dtype=np.float64).reshape(-1) for e in model.intervals[op.output])
+        low = np.maximum(low, lower[at : at + op.out_size].numpy())
+        ends[op.output] = low, np.maximum(low, np.minimum(high, upper[at : at + op.out_size].numpy()))
+        at += op.out_size
+    return ends
 
 
 def _no_sliver(ends: tuple[Array, Array], before: tuple[Array, Array]) -> tuple[Array, Array]:

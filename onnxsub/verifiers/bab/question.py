@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Protocol
 
-from onnxsub.budget import Budget
+from onnxsub.budget import Budget, OutOfTime
 from onnxsub.verifiers.bab.bounders import bounder_of
+from onnxsub.verifiers.bab.dense.inside import DenseInside
 from onnxsub.verifiers.bab.driver import Driver, Goal
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.frontier import Frontier
@@ -25,6 +26,7 @@ _CUTS = 0.25  # share of the closing radius that a root's line must reach for it
 _COARSE = 0.2  # share that a pass of tightening must bring for clauses that linear programs will settle
 _FEW = 4  # gradient steps for the roots of what linear programs will settle
 _NUMBERS = 2**24  # intervals of the roots that are bounded together
+_DENSE, _MOST = 0.7, 200_000  # of the time, and without a limit nodes, after which a tree on few matrices leaves the rest to others
 
 
 class BoxGoal(Goal, Protocol):
@@ -86,13 +88,14 @@ class Question:
         self._bounding = 0.0
         self._open: dict[int, float] | None = None
         self._models: list[ClauseModel] | None = None  # what is left to search
+        self._dense: DenseInside | None = None
         self._driver: Driver | None = None
         self._ready = False
 
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to do about this question."""
-        return self._open == {} or (self._ready and (self._driver is None or self._driver.finished))
+        return self._open == {} or (self._ready and self._dense is None and (self._driver is None or self._driver.finished))
 
     @property
     def small(self) -> bool:
@@ -124,12 +127,31 @@ class Question:
         began = budget.now
         if not self.roots(quick=True) and not self._ready:
             self._prepare(budget)
-        if self._driver is not None:
+        if self._ready:
             with budget.stage("tree"):
                 started = budget.now
-                self._driver.run(budget)
+                self._search(budget)
                 self.in_tree += budget.now - started
         self.spent += budget.now - began
+
+    def _search(self, budget: Budget) -> None:
+        """The trees, one after the other: on few matrices first, which is the faster one."""
+        if self._dense is not None:
+            part = budget.part(_DENSE * budget.remaining)
+            try:
+                self._dense.run(part if part.limited else part.with_nodes(_MOST))
+            except OutOfTime:
+                budget.check()  # the end of its share only
+            if self._dense.finished:
+                self._dense = None
+            if self.goal.done or budget.over:
+                return
+        if self._driver is None and (models := [m for m in self._models or () if self.goal.pending(m.key)]):
+            frame = Frame.of(models, whole=self.goal.whole, device=self._session.bab.device)
+            frontier = Frontier(frame, self._session.bab, self.goal.close(), budget=self._session.budget)
+            self._driver = Driver(self.goal, self._session, models, frontier)
+        if self._driver is not None:
+            self._driver.run(budget)
 
     def _left(self, local: BoxModel, *, quick: bool = False) -> dict[int, float]:
         """Clauses that one root each does not settle, and the radius that their line reaches."""
@@ -178,10 +200,9 @@ class Question:
             if self._models and local.network.windows:
                 local = self._local = self._split(local)
                 self._models = self._narrowed(local, [m.key for m in self._models], budget)
-        models, self._ready = self._models, True
-        if models:
-            frame = Frame.of(models, whole=goal.whole, device=bab.device)
-            self._driver = Driver(goal, self._session, models, Frontier(frame, bab, goal.close(), budget=self._session.budget))
+        self._ready = True
+        if self._models and goal.whole:
+            self._dense = DenseInside.of(goal, self._session, self._models)
 
     def _cut(self, budget: Budget) -> list[ClauseModel] | None:
         """What the points of interest look like: better slopes first, then intervals that are cut by the line of a root."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from onnxsub.budget import Budget
 from onnxsub.propagate.adam import Adam
 from onnxsub.verifiers.bab.dense.ball import Ball
 from onnxsub.verifiers.bab.dense.bound import Evaluated, Lines, Nodes, attained, pull
@@ -35,8 +36,12 @@ Slopes = Tensor
 """Lower slopes for the upper and the lower end of every unit, `(2, m, m)`."""
 
 
-def slopes_of(ball: Ball, steps: int) -> tuple[Slopes, Tensor, Tensor]:
-    """Slopes for the ends of all units, and the intervals that they give on the whole ball, `(m,)` each."""
+def slopes_of(ball: Ball, steps: int, budget: Budget | None = None) -> tuple[Slopes, Tensor, Tensor]:
+    """Slopes for the ends of all units, and the intervals that they give on the whole ball, `(m,)` each.
+
+    Args:
+        budget: when it ends, the slopes that were found so far have to do.
+    """
     m, parts = ball.units, ball.single
     lower, upper = ball.lower.clone(), ball.upper.clone()
     slopes = (upper > -lower).float().expand(2, m, m).clone()
@@ -56,6 +61,8 @@ def slopes_of(ball: Ball, steps: int) -> tuple[Slopes, Tensor, Tensor]:
             value = k0 + total + nu @ parts.b[:e] + norm + _UNIT * ((2 * m + 32) * size + ball.inputs * norm)
             up = torch.nonzero(value < least)[:, 0]
             least[up], best[up] = value[up], alpha[up]
+            if budget is not None and budget.over:
+                break
             if step < steps:
                 z = attained(parts, earlier, now, q, w)
                 adam.step([q.clamp(max=0) * z * lines.open])

@@ -73,11 +73,11 @@ class DenseTree:
         left = self._busy | self._stuck | self._pool.rows()
         return [row for number, row in enumerate(self.rows) if number not in left]
 
-    def run(self, budget: Budget) -> None:
-        """Until nothing is left to split, or the budget ends."""
+    def run(self, budget: Budget, done: Callable[[], bool] = lambda: False) -> None:
+        """Until nothing is left to split, the budget ends, or the caller has what it wants."""
         if not self._started:
             self._begin(budget)
-        while len(self._pool) and not budget.over:
+        while len(self._pool) and not budget.over and not done():
             before = self.nodes
             self._step(budget)
             budget.count(self.nodes - before)
@@ -85,7 +85,7 @@ class DenseTree:
 
     def _begin(self, budget: Budget) -> None:
         ball, count = self._ball, len(self.rows)
-        self._slopes, lower, upper = slopes_of(ball, _SLOPES)
+        self._slopes, lower, upper = slopes_of(ball, _SLOPES, budget)
         lower, upper = (t.expand(count, -1).clone() for t in (lower, upper))
         if self._ends is not None:
             lower, upper = torch.maximum(lower, self._ends[0]), torch.minimum(upper, self._ends[1])

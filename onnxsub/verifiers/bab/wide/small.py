@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from functools import partial
 
-import numpy as np
 from torch import Tensor
 
 from onnxsub.budget import Budget
-from onnxsub.verifiers.bab.leaf import restricted
+from onnxsub.verifiers.bab.leaf import ends_of_units, restricted
 from onnxsub.verifiers.bab.lp.depth_first import DepthFirst
 from onnxsub.verifiers.bab.wide.search import Program, RowSearch, network_as_blocks
 from onnxsub.verifiers.box.clause import ClauseModel
@@ -90,13 +89,7 @@ def _programs(bracket: Bracket, local: BoxModel, row: int) -> Program | None:
 
 def program_of_node(bracket: Bracket, model: ClauseModel, lower: Tensor, upper: Tensor, radius: float, budget: Budget) -> float:
     """What linear programs prove of a node: no point of interest of it is nearer."""
-    ends, at = {}, 0
-    for op in model.local.network.activations:
-        low, high = (np.asarray(e, dtype=np.float64).reshape(-1) for e in model.intervals[op.output])
-        low = np.maximum(low, lower[at : at + op.out_size].numpy())
-        ends[op.output] = low, np.maximum(low, np.minimum(high, upper[at : at + op.out_size].numpy()))
-        at += op.out_size
-    search = DepthFirst.of(bracket, restricted(model, ends), radius, part=True)
+    search = DepthFirst.of(bracket, restricted(model, ends_of_units(model, lower, upper)), radius, part=True)
     if search is None:
         return 0.0
     search.run(budget)
