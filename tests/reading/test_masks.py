@@ -85,7 +85,8 @@ def test_a_masked_token_has_no_influence() -> None:
 def test_the_main_jobs(case: str) -> None:
     model = load_model(CASES[case])
     query = make_query(model, np.random.default_rng(3).random(model.input_shape), threads=1)
-    result = prune(query, PruneOptions("con", SelectOptions(gamma=0.5, bounds="ibp"), None, 0.05, AttackOptions(steps=5, restarts=2)))
+    options = PruneOptions("con", SelectOptions(gamma=0.5, bounds="ibp"), None, 0.05, AttackOptions(steps=5, restarts=2))
+    result = prune(query, options)
     assert result.preserves["x0"] <= 1e-4 * (1 + float(np.abs(query.logits(query.x0[None])).max()))
     assert verify(query, 1e-4, VerifyOptions(limits=Limits(timeout=20))).status == "proved"
 
