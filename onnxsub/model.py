@@ -21,6 +21,7 @@ from onnxsub.model_file import read_model_file, serialise
 from onnxsub.ops.base import Shape
 from onnxsub.ops.node import Node
 from onnxsub.reading import Feed, Own, Reading, canonical
+from onnxsub.reading.fused import unfused
 from onnxsub.reading.masks import without_infinite_masks
 from onnxsub.reading.ml import WHY
 from onnxsub.shown import Shown
@@ -137,7 +138,7 @@ def load_model(source: str | os.PathLike[str] | bytes | ModelProto, reading: Rea
         )
     output, heads = strip_head(prepared.nodes, signature.output, prepared.shapes, where, sigmoids=reading.sigmoids)
     notes = (*form.notes, *heads)
-    nodes = without_infinite_masks(_alive(prepared.nodes, output))
+    nodes = without_infinite_masks(unfused(_alive(prepared.nodes, output)))
     if not any(signature.input in node.inputs for node in nodes):
         raise ModelError(
             f"{where}: no operator leads from input {signature.input!r} to output {signature.output!r}; check the model"

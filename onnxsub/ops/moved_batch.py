@@ -34,7 +34,8 @@ Readers = Mapping[str, Callable[[Node], tuple[Operator, ...]]]
 VIEWS = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 """They keep the order of the elements, and are views between sample shapes wherever the batch axis is."""
 _ELEMENTWISE = frozenset({
-    "Abs", "Cast", "Ceil", "Celu", "Clip", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity",
+    "Abs", "Cast", "Ceil", "Celu", "Clip", "Dropout", "DynamicQuantizeLinear", "Elu", "Erf", "Exp", "Floor", "Gelu",
+    "HardSigmoid", "HardSwish", "Identity",
     "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign",
     "Sqrt", "Swish", "Tanh", "ThresholdedRelu", "Trilu",
 })  # fmt: skip
