@@ -38,6 +38,9 @@ def early_norm(node: NodeProto, version: int) -> bool:
     return node.op_type == "LayerNormalization" and node.domain in ("", "ai.onnx") and version < 17
 
 
+_FUNCTIONS: Mapping[str, str] = {"GreaterOrEqual": "Greater", "LessOrEqual": "Less"}
+"""Of ONNX itself: functions of others before opset 16, for which nothing is inferred; what has the same shapes."""
+
 _CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 _FUSED: Mapping[str, tuple[str, tuple[int, ...], tuple[str, ...]]] = {
     "BiasGelu": ("Identity", (0,), ()), "FastGelu": ("Identity", (0,), ()), "Gelu": ("Identity", (0,), ()),
@@ -80,6 +83,11 @@ def standard_form(
     Any other node is handed back as it is, with the types as they are and None. It stays so where types are missing: nothing is
     known of its output then.
     """
+    if node.op_type in _FUNCTIONS and node.domain in ("", "ai.onnx"):
+        alike = NodeProto()
+        alike.CopyFrom(node)
+        alike.op_type = _FUNCTIONS[node.op_type]
+        return alike, types, None
     if (node.domain == DOMAIN and node.op_type in _FUSED) or early_norm(node, version):
         return _fused(node, types)
     if node.domain != DOMAIN or node.op_type not in _FORMS:
