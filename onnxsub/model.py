@@ -236,6 +236,10 @@ def _output_shape(prepared: Prepared, signature: Signature, nodes: tuple[Node, .
     unknown = next(n for n in nodes if any(o and o not in prepared.shapes for o in n.outputs))
     if unknown.op_type in WHY:
         raise unknown.refuse(WHY[unknown.op_type])
+    written = {o for n in nodes for o in n.outputs}
+    label = next((n for n in unknown.inputs if n and n not in prepared.shapes and n not in written), None)
+    if label is not None:
+        raise unknown.refuse(f"it reads {label!r}, the class that a classifier inside the model gives; votes are no scores")
     raise UnsupportedOperatorError(
         f"{where}: operator {unknown.op_type} (node {unknown.name!r}, opset {unknown.opset}) is not known, "
         "and the file does not state the shape of its output; replace the operator by standard ones"
