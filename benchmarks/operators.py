@@ -25,6 +25,9 @@ _OTHERS = {
 }
 """What other verifiers read: Marabou, alpha-beta-CROWN, nnenum."""
 
+_OWN = {"DynamicQuantizeLinear": ("DynamicSteps, before products as `quantize_dynamic` writes them", "MILP rows, slopes")}
+"""What is no case of the tests of single nodes: what it is read as, what that lacks."""
+
 _SHORT = {"interval": "interval", "linear": "linear bounds", "milp": "MILP rows", "slopes": "slopes", "onnx": "ONNX"}
 
 _HEAD = """# Operators
@@ -80,7 +83,8 @@ def rows() -> list[str]:
         others = "".join(letter for letter, names in _OTHERS.items() if op in names.split())
         classes = ", ".join(dict.fromkeys(type(made).__name__ for form in forms for made in form))
         versions = ", ".join(map(str, _versions(op))) or "in tests of its own"
-        lines.append(f"| {op} | {classes or 'integers in real units, and Quantise'} | {versions} | {_lacks(forms)} | {others} |")
+        made, lacks = _OWN.get(op, (classes or "integers in real units, and Quantise", _lacks(forms)))
+        lines.append(f"| {op} | {made} | {versions} | {lacks} | {others} |")
     return lines
 
 

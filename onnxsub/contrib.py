@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from onnx import NodeProto, TensorProto, TypeProto, helper
 
-__all__ = ["DOMAIN", "standard_form"]
+__all__ = ["DOMAIN", "early_norm", "standard_form"]
 
 DOMAIN = "com.microsoft"
 
@@ -33,12 +33,63 @@ _FORMS: Mapping[str, tuple[str, tuple[int, ...], tuple[str, ...], int]] = {
 the output has."""
 
 
-def standard_form(node: NodeProto, types: dict[str, TypeProto]) -> tuple[NodeProto, dict[str, TypeProto], int | None]:
+def early_norm(node: NodeProto, version: int) -> bool:
+    """Whether a node is the LayerNormalization that onnxruntime has in ONNX's domain before opset 17."""
+    return node.op_type == "LayerNormalization" and node.domain in ("", "ai.onnx") and version < 17
+
+
+_FUNCTIONS: Mapping[str, str] = {"GreaterOrEqual": "Greater", "LessOrEqual": "Less"}
+"""Of ONNX itself: functions of others before opset 16, for which nothing is inferred; what has the same shapes."""
+
+_CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+_FUSED: Mapping[str, tuple[str, tuple[int, ...], tuple[str, ...]]] = {
+    "BiasGelu": ("Identity", (0,), ()), "FastGelu": ("Identity", (0,), ()), "Gelu": ("Identity", (0,), ()),
+    "FusedConv": ("Conv", (0, 1), _CONV), "FusedGemm": ("Gemm", (0, 1), ("transA", "transB")),
+    "FusedMatMul": ("MatMul", (0, 1), ()),
+    "LayerNormalization": ("Identity", (0,), ()), "QuickGelu": ("Identity", (0,), ()),
+    "SkipLayerNormalization": ("Identity", (0,), ()),
+}  # fmt: skip
+"""The same of operators on real numbers (`reading/fused.py`): their output has the type of the input."""
+
+
+def _fused(node: NodeProto, types: dict[str, TypeProto]) -> tuple[NodeProto, dict[str, TypeProto], int | None]:
+    kind, own, shared = _FUSED[node.op_type]
+    given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    inputs = [node.input[i] for i in own]
+    if any(n not in types for n in inputs):
+        return node, types, None
+    seen = {f"{i}:{n}": TypeProto() for i, n in enumerate(inputs)}
+    for (name, made), turned in zip(seen.items(), ("transA", "transB"), strict=False):
+        made.CopyFrom(types[name.partition(":")[2]])
+        dims = made.tensor_type.shape.dim
+        if kind == "MatMul" and given.get(turned, 0) and len(dims) > 1:
+            last, before = (type(dims[k])() for k in (-1, -2))
+            last.CopyFrom(dims[-1])
+            before.CopyFrom(dims[-2])
+            dims[-1].CopyFrom(before)
+            dims[-2].CopyFrom(last)
+    attributes = {n: v for n, v in given.items() if n in shared}
+    return helper.make_node(kind, list(seen), [node.output[0]], name=node.name, **attributes), seen, None
+
+
+def standard_form(
+    node: NodeProto, types: dict[str, TypeProto], version: int
+) -> tuple[NodeProto, dict[str, TypeProto], int | None]:
     """A standard node with the same output, types of its inputs, and the element type of the output.
+
+    Args:
+        version: of the node's own domain. A LayerNormalization before opset 17, which is onnxruntime's, is one of these.
 
     Any other node is handed back as it is, with the types as they are and None. It stays so where types are missing: nothing is
     known of its output then.
     """
+    if node.op_type in _FUNCTIONS and node.domain in ("", "ai.onnx"):
+        alike = NodeProto()
+        alike.CopyFrom(node)
+        alike.op_type = _FUNCTIONS[node.op_type]
+        return alike, types, None
+    if (node.domain == DOMAIN and node.op_type in _FUSED) or early_norm(node, version):
+        return _fused(node, types)
     if node.domain != DOMAIN or node.op_type not in _FORMS:
         return node, types, None
     kind, own, shared, zero = _FORMS[node.op_type]

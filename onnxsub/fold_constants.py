@@ -209,7 +209,7 @@ class _Folder:
 
     def infer(self, node: NodeProto) -> None:
         """Record the outputs' types, as far as ONNX knows the operator and its inputs' types are known."""
-        node, known, element = standard_form(node, self.types)
+        node, known, element = standard_form(node, self.types, self.version(node))
         defined = (node.op_type, self.version(node), node.domain)
         if any(name and name not in known for name in node.input) or not onnx.defs.has(*defined):
             return

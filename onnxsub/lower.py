@@ -14,6 +14,7 @@ from onnxsub.ops.moved_batch import moved, read_moved
 from onnxsub.ops.node import Node
 from onnxsub.ops.spelled import recognised
 from onnxsub.quantised import joined
+from onnxsub.reading.fused import OF_ONE_PROCESSOR
 from onnxsub.reading.ml import WHY
 
 if TYPE_CHECKING:
@@ -67,7 +68,10 @@ def _alive(nodes: tuple[Node, ...], output: str) -> tuple[Node, ...]:
 def _read(node: Node) -> tuple[Operator, ...]:
     reader = READERS.get(node.op_type)
     if reader is None:
-        raise node.refuse(WHY.get(node.op_type, "it is not in the operator table (docs/adding_an_op.md says how to add it)"))
+        why = WHY.get(node.op_type, "it is not in the operator table (docs/adding_an_op.md says how to add it)")
+        if node.op_type.startswith(OF_ONE_PROCESSOR):
+            why = "its layout is of the machine that saved the file; save it with ORT_ENABLE_EXTENDED at the most"
+        raise node.refuse(why)
     if not node.variables:
         raise node.refuse("it does not depend on the network's input; fold its value into a constant")
     try:

@@ -21,6 +21,8 @@ from onnxsub.model_file import read_model_file, serialise
 from onnxsub.ops.base import Shape
 from onnxsub.ops.node import Node
 from onnxsub.reading import Feed, Own, Reading, canonical
+from onnxsub.reading.fused import unfused
+from onnxsub.reading.masks import without_infinite_masks
 from onnxsub.reading.ml import WHY
 from onnxsub.shown import Shown
 from onnxsub.signature import Signature, class_shape, read_signature
@@ -136,7 +138,7 @@ def load_model(source: str | os.PathLike[str] | bytes | ModelProto, reading: Rea
         )
     output, heads = strip_head(prepared.nodes, signature.output, prepared.shapes, where, sigmoids=reading.sigmoids)
     notes = (*form.notes, *heads)
-    nodes = _alive(prepared.nodes, output)
+    nodes = without_infinite_masks(unfused(_alive(prepared.nodes, output)))
     if not any(signature.input in node.inputs for node in nodes):
         raise ModelError(
             f"{where}: no operator leads from input {signature.input!r} to output {signature.output!r}; check the model"
@@ -234,6 +236,10 @@ def _output_shape(prepared: Prepared, signature: Signature, nodes: tuple[Node, .
     unknown = next(n for n in nodes if any(o and o not in prepared.shapes for o in n.outputs))
     if unknown.op_type in WHY:
         raise unknown.refuse(WHY[unknown.op_type])
+    written = {o for n in nodes for o in n.outputs}
+    label = next((n for n in unknown.inputs if n and n not in prepared.shapes and n not in written), None)
+    if label is not None:
+        raise unknown.refuse(f"it reads {label!r}, the class that a classifier inside the model gives; votes are no scores")
     raise UnsupportedOperatorError(
         f"{where}: operator {unknown.op_type} (node {unknown.name!r}, opset {unknown.opset}) is not known, "
         "and the file does not state the shape of its output; replace the operator by standard ones"

@@ -11,6 +11,7 @@ With u = 2^-24, an interval of every tensor on the domain, and M the size of its
     product, n terms   E = M_x E_y + E_x M_y + (n + 8) u M_x M_y / (1 - (n + 8) u)
     activation         E = s E_in + 64 u M, s its steepest slope there
     Relu, a change of sign, what only moves elements      E = E_in
+    log-sum-exp of n terms (a Softmax)                    E = max E_in + (n + 64) u (1 + 2 M)
     quantiser, jump    E = 2 u M, of a jump and s E_in: what it may jump is in its own relation already
     anything else      E = the width of its interval
 
@@ -34,8 +35,10 @@ from onnxsub.ops.bilinear import Bilinear
 from onnxsub.ops.combine import Concat, Sum
 from onnxsub.ops.conv import Conv, ConvTranspose
 from onnxsub.ops.dense import Dense, LeftProduct
+from onnxsub.ops.dynamic import DynamicSteps
 from onnxsub.ops.elementwise import Scale
 from onnxsub.ops.jumping import Jumping
+from onnxsub.ops.logsumexp import LogSumExp
 from onnxsub.ops.maxpool import MaxPool
 from onnxsub.ops.movement import Pad, Reshape, Selection
 from onnxsub.ops.quantize import Quantise
@@ -133,7 +136,7 @@ def with_room(network: Network, lower: Array | float, upper: Array | float) -> N
     Args:
         lower, upper: ends of every input that will be asked about, `(*input_shape)` or one number.
     """
-    if not any(isinstance(_function(op), Jumping) for op in network.ops):
+    if not any(isinstance(_function(op), Jumping | DynamicSteps) for op in network.ops):
         return network
     boxes = {network.input: _ends(network, lower, upper)}
     errors = {network.input: torch.zeros_like(boxes[network.input][0])}
@@ -147,6 +150,8 @@ def with_room(network: Network, lower: Array | float, upper: Array | float) -> N
                 wider = function.roomier(read[0][0].numpy())
                 op = wider if op is function else replace(op, base=wider)  # type: ignore[call-arg]
                 new[op.output] = op
+            elif isinstance(op, DynamicSteps):
+                op = new[op.output] = op.roomier(read[0][0].numpy())
             boxes[op.output] = op.interval(*ends)
             errors[op.output] = _rounded(op, read, ends, boxes[op.output]).nan_to_num(nan=math.inf, posinf=math.inf)
     return network.replace(new)
@@ -184,6 +189,11 @@ def _rounded(op: Operator, errors: list[Tensor], ends: list[tuple[Tensor, Tensor
         return _of_product(op, errors[0], torch.maximum(*(t.abs() for t in ends[0])))
     if isinstance(op, Jumping):
         return op.passed_on(errors[0], size)
+    if isinstance(op, DynamicSteps):
+        return 2 * _UNIT * size
+    if isinstance(op, LogSumExp):  # it rises by no more than the element that rises most
+        most = errors[0].amax([a + 1 for a in op.axes], keepdim=True)
+        return most + (_FUNCTION + op.count) * (_UNIT * (1 + 2 * size) + _LEAST)
     if isinstance(op, Activation) and "slopes" not in _function(op).unsupported:
         least, most = op.slopes(*ends[0])
         steepest = torch.maximum(least.abs(), most.abs())

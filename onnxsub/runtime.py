@@ -23,6 +23,11 @@ __all__ = ["Runtime", "check_onnxruntime"]
 _ROWS = 1024
 """Rows that are run at once, so that memory does not grow with the number of rows."""
 
+_OTHER_FUNCTIONS = ("DoubleQDQPairsRemover", "WeightBiasQuantization")
+"""Optimisers of onnxruntime that change what a file computes by more than rounding, by up to a step of its quantisers and more:
+one makes a single quantiser of two with different steps, the other quantises float weights of layers that stand between quantisers.
+Bounds and proofs speak of the file as it is, so these two are left out."""
+
 
 def check_onnxruntime() -> None:
     """Raise MissingDependencyError unless exactly one onnxruntime is installed.
@@ -214,7 +219,9 @@ class Runtime:
         options.use_deterministic_compute = True
         data = serialise(proto, self.model.where, ModelError)
         try:
-            return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            return onnxruntime.InferenceSession(
+                data, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(_OTHER_FUNCTIONS)
+            )
         except Exception as error:  # onnxruntime raises many unrelated classes
             raise ModelError(
                 f"{self.model.where}: onnxruntime {onnxruntime.__version__} does not accept it ({one_line(error)}); "

@@ -1,13 +1,16 @@
-"""Whether a file is valid ONNX: the word of onnx's checker, but for one operator that it calls deprecated and onnxruntime runs.
+"""Whether a file is valid ONNX: the word of onnx's checker, but for two operators that it does not have and onnxruntime runs.
 
 GroupNormalization of opset 18 to 20 has its scale and bias per group. It was withdrawn for the one of opset 21, so the checker
-and shape inference refuse it; files that state it exist, and onnxruntime computes them as opset 18 says.
+and shape inference refuse it; files that state it exist, and onnxruntime computes them as opset 18 says. LayerNormalization is in
+ONNX from opset 17 on; onnxruntime writes it at any opset when it saves an optimised model.
 """
 
 from __future__ import annotations
 
 import onnx
 from onnx import ModelProto, NodeProto
+
+from onnxsub.contrib import early_norm
 
 __all__ = ["check_valid", "per_group"]
 
@@ -19,6 +22,10 @@ def per_group(node: NodeProto, opset: int) -> bool:
     return node.op_type == "GroupNormalization" and node.domain in _DEFAULT and 18 <= opset <= 20
 
 
+def _of_runtime(node: NodeProto, opset: int) -> bool:
+    return per_group(node, opset) or early_norm(node, opset)
+
+
 def check_valid(proto: ModelProto, data: bytes | None = None) -> None:
     """Checks `proto`, or its bytes where there are some already: the checker makes them of a message.
 
@@ -26,7 +33,7 @@ def check_valid(proto: ModelProto, data: bytes | None = None) -> None:
         onnx.checker.ValidationError: it is not valid.
     """
     opset = max((o.version for o in proto.opset_import if o.domain in _DEFAULT), default=0)
-    if any(per_group(node, opset) for node in proto.graph.node):
+    if any(_of_runtime(node, opset) for node in proto.graph.node):
         data = None
         proto = _without(proto, opset)
     onnx.checker.check_model(proto if data is None else data)
@@ -37,7 +44,7 @@ def _without(proto: ModelProto, opset: int) -> ModelProto:
     copy = ModelProto()
     copy.CopyFrom(proto)
     for node in copy.graph.node:
-        if per_group(node, opset):
+        if _of_runtime(node, opset):
             node.op_type = "Identity"
             del node.input[1:], node.attribute[:]
     return copy

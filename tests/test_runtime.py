@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from onnxsub.errors import InputError, MissingDependencyError, ModelError
+from onnxsub.lower import lower
 from onnxsub.model import load_model
 from onnxsub.runtime import Runtime, check_onnxruntime
 
@@ -106,6 +108,26 @@ def test_rows_that_are_mixed_together_are_run_row_by_row() -> None:
 def test_wrong_shape(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"the given model (takes rows of shape \(N, 6\)|was given an array without rows)"):
         Runtime(relu()).logits(np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("kind", ["two quantisers", "float weights"])
+def test_optimisers_that_change_the_function_are_off(kind: str) -> None:
+    def steps(x: str, y: str, step: str, zero: str) -> list[Any]:
+        return [
+            helper.make_node("QuantizeLinear", [x, step, zero], [f"{y}:stored"]),
+            helper.make_node("DequantizeLinear", [f"{y}:stored", step, zero], [y]),
+        ]
+
+    values = {"s": np.float32(0.02), "t": np.float32(0.03), "n": np.uint8(10), "o": np.uint8(100)}
+    if kind == "two quantisers":
+        nodes = [*steps("z", "a", "s", "n"), *steps("a", "b", "t", "o"), helper.make_node("Neg", ["b"], ["y"])]
+    else:
+        nodes = [*steps("z", "a", "s", "n"), helper.make_node("MatMul", ["a", "V"], ["h"]), *steps("h", "y", "t", "o")]
+    weight = np.random.default_rng(0).normal(size=(3, 3)).astype(np.float32)
+    proto = classifier(nodes, V=weight, **values)
+    model = load_model(proto)
+    want = lower(model).forward(torch.as_tensor(X.astype(np.float64))).numpy()
+    assert np.abs(Runtime(model).logits(X) - want).max() < 1e-6
 
 
 def test_wrong_threads() -> None:

@@ -82,7 +82,8 @@ class LogSumExp(Splittable):
         return torch.logsumexp(xs[0], self._dims, keepdim=True)
 
     @property
-    def _count(self) -> int:
+    def count(self) -> int:
+        """Elements of a group."""
         return math.prod(self.in_shapes[0][a] for a in self.axes)
 
     def _slack(self, *sizes: Tensor) -> Tensor:
@@ -91,7 +92,7 @@ class LogSumExp(Splittable):
         total = torch.ones((), dtype=sizes[0].dtype, device=sizes[0].device)
         for s in sizes:
             total = total + s
-        return (16 + self._count) * eps * total
+        return (16 + self.count) * eps * total
 
     def interval(self, *boxes: Box) -> Box:
         # LSE rises with every element
@@ -134,7 +135,7 @@ class LogSumExp(Splittable):
 
     def affine_on(self, lower: Tensor, upper: Tensor) -> Tensor:
         """An element is settled where it is one number, or the only one of its group."""
-        return (upper <= lower) | (self._count == 1)
+        return (upper <= lower) | (self.count == 1)
 
     def losses(self, a: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
         """`|a| p r^2`, p the largest probability; r for wide intervals."""

@@ -34,7 +34,8 @@ Readers = Mapping[str, Callable[[Node], tuple[Operator, ...]]]
 VIEWS = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
 """They keep the order of the elements, and are views between sample shapes wherever the batch axis is."""
 _ELEMENTWISE = frozenset({
-    "Abs", "Cast", "Ceil", "Celu", "Clip", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Identity",
+    "Abs", "Cast", "Ceil", "Celu", "Clip", "Dropout", "DynamicQuantizeLinear", "Elu", "Erf", "Exp", "Floor", "Gelu",
+    "HardSigmoid", "HardSwish", "Identity",
     "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign",
     "Sqrt", "Swish", "Tanh", "ThresholdedRelu", "Trilu",
 })  # fmt: skip
@@ -84,10 +85,21 @@ def moved(node: Node) -> bool:
         return True
     if node.op_type == "Concat" and int(node.attributes.get("axis", 0)) in (0, -len(node.shapes[tensors[0]])):
         return True
+    if node.op_type == "Gather" and _of_the_only_row(node):
+        return True
     ranks = {len(node.shapes[n]) for n in tensors}
     if node.op_type in _BROADCAST and (len(ranks) > 1 or any(v.ndim > max(ranks) for v in node.constants.values())):
         return True  # first axes do not meet each other
+    if node.op_type in _BROADCAST and ranks == {1} and any(v.shape not in ((), (1,)) for v in node.constants.values()):
+        return True  # one number, and a list in its place
     return any(node.shapes[n][:1] != (1,) for n in tensors)
+
+
+def _of_the_only_row(node: Node) -> bool:
+    """Whether a Gather takes the one element of a first axis of length 1: the last step of a stack of one, for instance."""
+    index, shape = node.constant(1), node.shapes[node.variables[0]]
+    along = int(node.attributes.get("axis", 0)) in (0, -len(shape))
+    return along and len(shape) > 2 and shape[0] == 1 and index is not None and index.ndim == 0
 
 
 def read_moved(node: Node, readers: Readers) -> tuple[Operator, ...]:

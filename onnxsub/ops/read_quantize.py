@@ -26,7 +26,6 @@ __all__ = [
     "Quantised",
     "read_conv_integer",
     "read_dequantize",
-    "read_dynamic_quantize",
     "read_matmul_integer",
     "read_qgemm",
         "read_qlinear_average",
@@ -75,11 +74,6 @@ def read_dequantize(node: Node) -> tuple[Scale, ...]:
         raise node.refuse("scales by blocks (block_size)")
     scale, zero = _parameters(node, 1, 2, len(node.shapes[source]))
     return (_dequantise(node.common(), scale, zero),)
-
-
-def read_dynamic_quantize(node: Node) -> tuple[Operator, ...]:
-    """Refused: the steps depend on the largest and the smallest element."""
-    raise node.refuse("its scale depends on the input; quantise the model statically (with calibration data)")
 
 
 def read_qlinear_conv(node: Node) -> tuple[Operator, ...]:

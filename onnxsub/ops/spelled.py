@@ -21,6 +21,7 @@ import numpy as np
 
 from onnxsub.ops.base import Shape
 from onnxsub.ops.node import Node
+from onnxsub.ops.spelled_dynamic import dynamically_quantised
 from onnxsub.ops.spelled_forms import CLOSE, ONE, ZERO, Form, known, plus, product, scaled
 from onnxsub.ops.spelled_norm import layer_normalised
 from onnxsub.ops.spelled_where import TESTS, pieces
@@ -33,7 +34,8 @@ _LARGE = 700.0  # exp of its negative is a number
 
 
 def recognised(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-    """The nodes, the last ones of spelled functions replaced by one node each."""
+    """The nodes, the last ones of spelled functions replaced by one node each; layers quantised as they run in real numbers."""
+    nodes = dynamically_quantised(nodes)
     by_output = {n.outputs[0]: n for n in nodes if n.outputs}
     place = {n.outputs[0]: i for i, n in enumerate(nodes) if n.outputs}
     shapes: dict[str, Shape] = {}

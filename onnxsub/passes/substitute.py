@@ -35,6 +35,10 @@ METHODS = ("con", "lin", "act")
 _COINCIDE = 1e-9
 """Pre-activations nearer than this, relative to their size, have no line of their own: float64 rounding would choose its slope."""
 
+_ROUNDED = 2.0**-19
+"""What float32 as a rule rounds a pre-activation by, relative to the largest one of its layer: 32 of its roundings. The room of a
+function that jumps has all that *may* happen before it, jumps further up included, and may be as wide as the layer."""
+
 
 @dataclass(frozen=True, eq=False)
 class Lines:
@@ -130,7 +134,8 @@ def _between(op: Activation, method: str, z: torch.Tensor, s: torch.Tensor) -> t
         slope, _ = op.tangent(z[0])
         return slope, s[0] - slope * z[0]
     step = z[1] - z[0]
-    apart = step.abs() > torch.maximum(_COINCIDE * z.abs().amax(0), op.grain(z[0]))
+    size = z.abs().amax(0)
+    apart = step.abs() > torch.maximum(_COINCIDE * size, torch.minimum(op.grain(z[0]), _ROUNDED * size.amax()))
     slope = torch.where(apart, (s[1] - s[0]) / torch.where(apart, step, torch.ones_like(step)), torch.zeros_like(step))
     return slope, torch.where(apart, s[0] - slope * z[0], (s[0] + s[1]) / 2)
 

@@ -6,7 +6,8 @@ there is one for which this is not known, the graph stays as it is between two v
 stands between them is read as what a Transpose or a Reshape has moved the batch axis of (`ops/moved_batch.py`).
 
 *A fixed one* of B: the form has batch 1 and the file is run on B copies of the sample, the first row counts. Lengths B that Reshape
-states in front become 1. That rows do not mix is checked by running both on random inputs.
+and Expand state in front become 1, and constants of B equal rows one row. That rows do not mix is checked by running both on random
+inputs.
 """
 
 from __future__ import annotations
@@ -172,19 +173,27 @@ def _moved(
 
 
 def one_of_many(graph: GraphProto, batch: int) -> None:
-    """Makes a graph of a fixed batch one of batch 1, in place: the first length of the shape that a Reshape states."""
+    """Makes a graph of a fixed batch one of batch 1, in place: the first length of the shape that a Reshape or an Expand states,
+    and constants of equal rows that a Concat puts beside those of the batch (class tokens)."""
     names = Names(graph)
-    for node in graph.node:
-        if node.op_type != "Reshape" or len(node.input) < 2:
-            continue
-        shape = constant_value(graph, node.input[1])
-        if shape is None or shape.size < 2 or int(shape.reshape(-1)[0]) != batch:
-            continue
-        new: Array = shape.copy()
-        new.reshape(-1)[0] = 1
-        tensor = numpy_helper.from_array(new, names.fresh(f"{node.output[0]}/shape"))
+
+    def instead(node: NodeProto, i: int, value: Array) -> None:
+        tensor = numpy_helper.from_array(value, names.fresh(f"{node.output[0]}/one{i}"))
         graph.initializer.append(tensor)
-        node.input[1] = tensor.name
+        node.input[i] = tensor.name
+
+    for node in graph.node:
+        if node.op_type in ("Reshape", "Expand") and len(node.input) > 1:
+            shape = constant_value(graph, node.input[1])
+            if shape is not None and shape.size >= 2 and int(shape.reshape(-1)[0]) == batch:
+                instead(node, 1, np.concatenate([np.ones(1, dtype=shape.dtype), shape.reshape(-1)[1:]]))
+        elif node.op_type == "Concat":
+            for i, name in enumerate(node.input):
+                value = constant_value(graph, name)
+                along = value is not None and attribute(node, "axis", 0) in (0, -value.ndim)
+                if value is None or along or value.ndim < 2 or len(value) != batch or bool((value != value[:1]).any()):
+                    continue
+                instead(node, i, value[:1])
 
 
 def _refuse(node: NodeProto, why: str, where: str) -> ModelError:

@@ -1,4 +1,4 @@
-"""Operators that no file is read as: the package makes them itself."""
+"""Operators that no single node is read as: the package makes them itself, or of several nodes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from onnxsub.ops.base import Activation, Operator
 from onnxsub.ops.convex import Odds, Square
+from onnxsub.ops.dynamic import DynamicSteps
 from onnxsub.ops.maxpool import Chosen, MaxPool
 from onnxsub.ops.picked import Picked
 from onnxsub.ops.relu import Relu
@@ -38,6 +39,7 @@ def _made() -> dict[str, Operator]:
     units: list[Activation] = [Odds(**common), Square(**common)]  # type: ignore[arg-type]
     return {"Substituted": Substituted.of(relu, kept, random(SHAPE, 3), random(SHAPE, 4)),
             "Chosen": chosen, "Picked": picked, "SubstitutedMax": SubstitutedMax.of(pool, few, picked),
+            "DynamicSteps": DynamicSteps(**common, room=np.zeros(())),  # type: ignore[arg-type]
             **{type(op).__name__: op for op in units}}  # fmt: skip
 
 

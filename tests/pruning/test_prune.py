@@ -345,3 +345,29 @@ def test_where_the_graph_is_no_place_for_it_there_is_another_file(monkeypatch: p
     assert max(found.preserves.values()) < 1e-4
     with pytest.raises(error, match="use --layout compact"):
         prune(query, replace(options, layout="inplace"))
+
+
+def quantised_norm(seed: int) -> Query:
+    """A perceptron whose layer norm divides between quantisers: float32 may in theory round there by any number of steps."""
+    n = Net(6, seed=seed)
+
+    def steps(x: str, step: float) -> str:
+        scale, zero = n.weight(np.asarray(step)), n.weight(np.asarray(0), np.int8)
+        return n.node("DequantizeLinear", [n.node("QuantizeLinear", [x, scale, zero]), scale, zero])
+
+    h = steps(n.gemm(steps("x", 0.008), 6, 12), 0.03)
+    centred = n.node("Sub", [h, n.node("ReduceMean", [h], axes=[-1])])
+    variance = n.node("ReduceMean", [n.node("Pow", [centred, n.weight(np.asarray(2.0))])], axes=[-1])
+    deviation = n.node("Sqrt", [n.node("Add", [steps(variance, 0.01), n.weight(np.asarray(1e-5))])])
+    h = steps(n.node("Mul", [steps(n.node("Div", [centred, deviation]), 0.02), n.weight(n.rng.normal(size=12))]), 0.03)
+    h = steps(n.node("Erf", [h]), 0.008)
+    return query_of(n.model(steps(n.gemm(h, 12, 3), 0.02), 3), 1)
+
+
+@pytest.mark.parametrize("layout", ["compact", "inplace"])
+@pytest.mark.parametrize("seed", [0, 5])
+def test_room_for_all_that_may_round_is_not_what_does(seed: int, layout: str) -> None:
+    query = quantised_norm(seed)
+    result = prune(query, options("lin", layout, gamma=0.9))
+    assert set(result.preserves) == {"x0", "x_adv"}
+    assert max(result.preserves.values()) <= limit(query)

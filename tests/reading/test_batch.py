@@ -44,6 +44,8 @@ BARE: dict[str, tuple[list[NodeProto], tuple[int, ...], tuple[int, ...], dict[st
                              (1, 7, 8), (4,), {"zero": np.array([0]), "K": points(5, 6, (1, 3, 3)) - np.float32(0.5)}),
     "normalised": ([N("LayerNormalization", ["x", "g"], ["n"]), N("Transpose", ["n"], ["t"]), N("Softmax", ["t"], ["u"], axis=0),
                     N("Flatten", ["u"], ["f"], axis=0), *body("f")], (3, 2), (1, 4), {"g": points(4, 1, (2,))[0]}),
+    "one sum": ([*body("x", "q"), N("ReduceSum", ["q"], ["s"], keepdims=1), N("Mul", ["s", "v"], ["z"])], (6,), (4,),
+                {"v": points(4, 1, (4,))[0]}),
     "joined": ([N("Relu", ["x"], ["u"]), N("Concat", ["x", "u"], ["f"], axis=0), *body("f")], (3,), (4,), {}),
 }  # fmt: skip
 
@@ -134,3 +136,61 @@ def test_lengths_that_do_not_fit_are_refused() -> None:
         load_model(proto, Reading(input_shape=(1, 8, 8)))
     with pytest.raises(ModelError, match="does not fit input 'x'"):
         load_model(proto, Reading(input_shape=(8, 8)))
+
+
+def token(batch: int, kind: str) -> ModelProto:
+    """A class token before four others, as exports of a fixed batch hold it: repeated, or as a constant of `batch` rows."""
+    weights = {"W": points(1, 3, (3,)), "v": points(2, 15, (4,)), "p": points(3, 1, (5, 3)), "t": points(4, 1, (1, 3))}
+    nodes = []
+    if kind == "repeated":
+        weights["shape"] = np.array([batch, 1, 3])
+        nodes = [N("Expand", ["t", "shape"], ["c"])]
+    else:
+        weights["c"] = np.repeat(weights["t"], batch, axis=0)
+        if kind == "unequal":
+            weights["c"][0] += 1
+    nodes += [
+        N("MatMul", ["x", "W"], ["e"]), N("Concat", ["c", "e"], ["k"], axis=1), N("Add", ["k", "p"], ["q"]),
+        N("Relu", ["q"], ["r"]), N("Flatten", ["r"], ["f"]), N("MatMul", ["f", "v"], ["z"]),
+    ]  # fmt: skip
+    return file(nodes, tensor("x", (batch, 4, 3)), [tensor("z", (batch, 4))], weights)
+
+
+@pytest.mark.parametrize("kind", ["repeated", "constant"])
+def test_a_class_token_of_a_fixed_batch(kind: str) -> None:
+    proto = token(5, kind)
+    model = load_model(proto)
+    assert model.feed.copies == 5
+    x = points(6, 3, (4, 3))
+    want = np.stack([run(proto, np.repeat(row[None], 5, axis=0))[0][0] for row in x])
+    np.testing.assert_allclose(network_values(proto, x), want, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(Runtime(model).logits(x), want, rtol=1e-5, atol=1e-5)
+
+
+def test_tokens_that_differ_between_samples_are_refused() -> None:
+    with pytest.raises(ModelError, match="of its fixed batch of 5 one sample is read"):
+        load_model(token(5, "unequal"))
+
+
+def test_the_only_element_of_a_first_axis() -> None:
+    """The last state of a stack of one, as Keras exports recurrent layers."""
+    weights = mlp(1) | {"front": np.array([0]), "last": np.array(-1)}
+    stack = [N("Unsqueeze", ["x", "front"], ["u"]), N("Concat", ["u"], ["c"], axis=0)]
+    nodes = [*stack, N("Gather", ["c", "last"], ["g"], axis=0), *body("g")]
+    proto = file(nodes, tensor("x", ("N", 6)), [tensor("z", ("N", 4))], weights)
+    x = points(2, 5, (6,))
+    want = np.stack([run(proto, row[None])[0][0] for row in x])
+    np.testing.assert_allclose(network_values(proto, x), want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("opset", [12, 13, 15, 16])
+@pytest.mark.parametrize("kind", ["LessOrEqual", "GreaterOrEqual"])
+def test_shapes_behind_comparisons_that_are_functions(kind: str, opset: int) -> None:
+    """A choice as tf2onnx writes it: truths as numbers, and a sum."""
+    weights = mlp(1) | {"a": np.full((), 0.4, dtype=np.float32)}
+    truth = [N(kind, ["x", "a"], ["t"]), N("Not", ["t"], ["u"]), N("Cast", ["u"], ["g"], to=TensorProto.FLOAT)]
+    nodes = [*truth, N("Mul", ["x", "g"], ["m"]), *body("m")]
+    proto = file(nodes, tensor("x", ("N", 6)), [tensor("z", ("N", 4))], weights, opset=opset)
+    x = points(2, 9, (6,))
+    want = np.stack([run(proto, row[None])[0][0] for row in x])
+    np.testing.assert_allclose(network_values(proto, x), want, rtol=1e-5, atol=1e-5)

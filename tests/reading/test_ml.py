@@ -173,3 +173,21 @@ def test_a_support_vector_machine_without_a_shape_is_refused_as_one() -> None:
     node = helper.make_node("SVMClassifier", ["x"], ["label", "y"], domain=ML, classlabels_ints=[0, 1])
     with pytest.raises(UnsupportedOperatorError, match="support vectors have no bounds"):
         load_model(file([node], X, [tensor("y", ["N", None])], {}, ml=1))
+
+
+def test_votes_of_classifiers_are_refused_as_such() -> None:
+    """One against one, as skl2onnx writes it: the classes of its parts are added up."""
+    nodes = []
+    for k in range(2):
+        weights = points(k, 12, (1,)).reshape(-1).tolist()
+        nodes += [
+            helper.make_node(
+                "LinearClassifier", ["x"], [f"label{k}", f"p{k}"], domain=ML, classlabels_ints=[0, 1], coefficients=weights
+            ),
+            helper.make_node("Reshape", [f"label{k}", "column"], [f"r{k}"]),
+            helper.make_node("Cast", [f"r{k}"], [f"c{k}"], to=TensorProto.FLOAT),
+        ]
+    nodes += [helper.make_node("Concat", ["c0", "c1"], ["votes"], axis=1), helper.make_node("Add", ["votes", "p0"], ["scores"])]
+    proto = file(nodes, X, [tensor("scores", ["N", None])], {"column": np.array([-1, 1])}, opset=17, ml=1)
+    with pytest.raises(UnsupportedOperatorError, match="the class that a classifier inside the model gives"):
+        lower(load_model(proto))
