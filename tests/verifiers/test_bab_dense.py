@@ -333,6 +333,7 @@ def test_squares_help_where_lines_are_slow_and_agree_with_programs(power: int, m
     monkeypatch.setattr(DenseTree, "__init__", told)
     monkeypatch.setattr(search, "_SQUARES", 0.0)
     monkeypatch.setattr(search, "_HARD", -1)
+    monkeypatch.setattr(search, "_HARDER", 10_000 if power else -1)  # with and without a smaller radius before
     monkeypatch.setattr(small, "_PER_UNIT", 0.1)
     for seed, sizes in enumerate([(20, 12, 12, 3), (30, 16, 16, 5), (40, 30, 4)]):
         network = scaled(random_dense(seed, *sizes), 2.0**power)
