@@ -90,7 +90,8 @@ def random_nodes(ball: Ball, seed: int, count: int = 12) -> Nodes:
                 side[i, j] = rng.choice([-1.0, 1.0])
                 (lower if side[i, j] > 0 else upper)[i, j] = 0
     alpha, beta = (torch.from_numpy(rng.uniform(0, 1, side.shape)).float() for _ in range(2))
-    return Nodes(torch.from_numpy(rng.integers(0, 2, count)), lower, upper, side, alpha, beta)
+    cuts = torch.from_numpy(rng.choice([0.0, 1e-3, 1.0, 1e3], (count, 2 * UNITS))).float()
+    return Nodes(torch.from_numpy(rng.integers(0, 2, count)), lower, upper, side, alpha, beta, cuts)
 
 
 def inside(nodes: Nodes, i: int, z: Tensor) -> Tensor:
@@ -183,7 +184,9 @@ def test_the_multiplier_of_the_half_space_is_nearly_the_best(loops: bool, monkey
     v, w = (torch.from_numpy(rng.standard_normal((40, 200))).float() for _ in range(2))
     k = -torch.from_numpy(rng.uniform(0, 1.2, 40)).float() * w.abs().sum(1)
     t, which = torch.zeros(40), torch.arange(40)
-    found = least_above((v, which, t), (w, k, which))
+    found, near = least_above((v, which, t), (w, k, which), torch.zeros(40))
+    # from multipliers that are half or twice as large, as a node's children have
+    again = least_above((v, which, t), (w, k, which), near * torch.tensor([0.5, 1.0, 1.2, 2.0]).repeat(10))[0]
     scan = torch.linspace(0, 20, 4001)[:, None]
     best = torch.stack([(g * k + (v + g * w).abs().sum(1)) for g in scan]).amin(0)
     held = k.abs() < w.abs().sum(1)  # else there is no such point, and the bound falls for ever
@@ -191,6 +194,13 @@ def test_the_multiplier_of_the_half_space_is_nearly_the_best(loops: bool, monkey
     assert (found >= best - 2e-3 * norm)[held].all()
     assert (found <= best + 0.05 * norm)[held].all()
     assert (found < -norm)[~held].any()
+    assert (again <= best + 0.05 * norm)[held].all()
+    assert (again >= best - 2e-3 * norm)[held].all()
+    # values that are no numbers, and multipliers that are none, give no end
+    broken = least_above((v * math.nan, which, t), (w, k, which), near)[0]
+    assert (broken == math.inf).all()
+    odd = least_above((v, which, t), (w, k, which), near * torch.tensor([math.nan, math.inf]).repeat(20))[0]
+    assert (odd >= best - 2e-3 * norm)[held].all()
 
 
 def test_gradients_are_those_of_differences() -> None:
@@ -203,18 +213,18 @@ def test_gradients_are_those_of_differences() -> None:
     for j in range(UNITS):
         moved = nodes.alpha.clone()
         moved[0, j] += 1e-4
-        after = evaluate(ball, Nodes(*nodes.parts[:4], moved, nodes.beta), scale, double=True)
+        after = evaluate(ball, Nodes(*nodes.parts[:4], moved, *nodes.parts[5:]), scale, double=True)
         assert float(after.value - found.value) == pytest.approx(1e-4 * float(by_alpha[0, j]), abs=2e-6)
         moved = nodes.beta.clone()
         moved[0, j] += 1e-4
-        after = evaluate(ball, Nodes(*nodes.parts[:5], moved), scale, double=True)
+        after = evaluate(ball, Nodes(*nodes.parts[:5], moved, nodes.cuts), scale, double=True)
         assert float(after.value - found.value) == pytest.approx(1e-4 * float(nodes.side[0, j] * z[0, j]), abs=2e-6)
 
 
 def test_what_is_no_number_closes_nothing() -> None:
     ball = Ball.of(random_blocks(0), [0, 1], math.inf)
     nodes = random_nodes(ball, 0)
-    broken = Nodes(*nodes.parts[:5], nodes.beta * math.nan)
+    broken = Nodes(*nodes.parts[:5], nodes.beta * math.nan, nodes.cuts)
     assert (certified(ball, broken, torch.ones((2, UNITS)))[(nodes.side != 0).any(1)] == math.inf).all()
 
 
@@ -226,7 +236,8 @@ def test_the_pool_loses_nothing() -> None:
         taken, values = pool.take(int(rng.integers(0, 50)))
         assert torch.equal(taken.lower[:, 0], values)
         before = len(pool)
-        pool.put(Nodes(torch.zeros(len(new), dtype=torch.int64), column, column, column * 0, column, column), column[:, 0])
+        cuts = torch.cat([column, column], 1)
+        pool.put(Nodes(torch.zeros(len(new), dtype=torch.int64), column, column, column * 0, column, column, cuts), column[:, 0])
         assert len(pool) == before + len(new)  # nothing is gone before it is replaced
         if step % 5:
             pool.done()
@@ -322,6 +333,7 @@ def test_squares_help_where_lines_are_slow_and_agree_with_programs(power: int, m
     monkeypatch.setattr(DenseTree, "__init__", told)
     monkeypatch.setattr(search, "_SQUARES", 0.0)
     monkeypatch.setattr(search, "_HARD", -1)
+    monkeypatch.setattr(search, "_HARDER", 10_000 if power else -1)  # with and without a smaller radius before
     monkeypatch.setattr(small, "_PER_UNIT", 0.1)
     for seed, sizes in enumerate([(20, 12, 12, 3), (30, 16, 16, 5), (40, 30, 4)]):
         network = scaled(random_dense(seed, *sizes), 2.0**power)

@@ -45,7 +45,7 @@ class Ball:
     """m units over n inputs, T rows.
 
     Attributes:
-        layers: the units of a layer read units of earlier ones only.
+        layers: the units of a layer read units of earlier ones only. reads: whether those of a layer read inputs.
         single, double: the matrices.
         spans: how large `|z_k|` can be, with everything that is summed for it, `(m,)` float32: errors are shares of it.
         row_spans: the same of the rows, `(T,)`.
@@ -54,6 +54,7 @@ class Ball:
     """
 
     layers: tuple[slice, ...]
+    reads: tuple[bool, ...]
     single: Parts
     double: Parts
     spans: Tensor
@@ -79,9 +80,10 @@ class Ball:
         least = _LEAST * (1 + spans.sum())
         whole = A, blocks.B, b, a, c, k
         ends = outward(blocks.lower, -1), outward(blocks.upper, 1)
+        layers = layers_of(blocks.B)
         return Ball(
-            layers_of(blocks.B), Parts.of(whole, torch.float32), Parts.of(whole, torch.float64), outward(spans + least, 1),
-            outward(row_spans + least, 1), centre, half, *ends,
+            layers, tuple(bool(A[s].any()) for s in layers), Parts.of(whole, torch.float32), Parts.of(whole, torch.float64),
+            outward(spans + least, 1), outward(row_spans + least, 1), centre, half, *ends,
         )  # fmt: skip
 
     @property

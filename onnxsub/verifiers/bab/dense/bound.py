@@ -37,6 +37,7 @@ class Nodes:
         lower, upper: intervals of z where the row is not negative.
         side: 1 or -1 where a split says `z >= 0` or `z <= 0`, else 0.
         alpha: lower slopes. beta: multipliers of splits, in units of what rows read.
+        cuts: multipliers of the node's line for the upper and the lower ends of units, `(N, 2 m)`; 0: not known.
     """
 
     row: Tensor
@@ -45,6 +46,7 @@ class Nodes:
     side: Tensor
     alpha: Tensor
     beta: Tensor
+    cuts: Tensor
 
     def __len__(self) -> int:
         return len(self.row)
@@ -52,7 +54,7 @@ class Nodes:
     @property
     def parts(self) -> tuple[Tensor, ...]:
         """All of them."""
-        return self.row, self.lower, self.upper, self.side, self.alpha, self.beta
+        return self.row, self.lower, self.upper, self.side, self.alpha, self.beta, self.cuts
 
     def take(self, rows: Tensor) -> Nodes:
         """Some of the nodes."""
@@ -71,11 +73,11 @@ class Nodes:
     def children(self, unit: Tensor) -> Nodes:
         """Both halves of every node, all upper ones first, `(2 N,)`."""
         n = len(self)
-        row, lower, upper, side, alpha, beta = (torch.cat([t, t]) for t in self.parts)
+        row, lower, upper, side, alpha, beta, cuts = (torch.cat([t, t]) for t in self.parts)
         here = torch.arange(n)
         lower[here, unit], upper[n + here, unit] = 0, 0
         side[here, unit], side[n + here, unit] = 1, -1
-        return Nodes(row, lower, upper, side, alpha, beta)
+        return Nodes(row, lower, upper, side, alpha, beta, cuts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,11 +111,11 @@ def pull(parts: Parts, layers: tuple[slice, ...], lines: Lines, q: Tensor, push:
     """nu and the sum of the offsets; q `(N, m)` is completed in place."""
     nu, total = torch.empty_like(q), q.new_zeros(len(q))
     for s in reversed(layers):
-        mine = q[:, s]
-        nu[:, s] = mine * torch.where(mine > 0, lines.slope[:, s], lines.low[:, s])
+        above, below = q[:, s].clamp(min=0), q[:, s].clamp(max=0)  # several times as fast as `where`
+        nu[:, s] = torch.addcmul(above * lines.slope[:, s], below, lines.low[:, s])
         if push is not None:
             nu[:, s] += push[:, s]
-        total += (mine.clamp(min=0) * lines.offset[:, s]).sum(1)
+        total += (above * lines.offset[:, s]).sum(1)
         if s.start:
             q[:, : s.start] += nu[:, s] @ parts.B[s, : s.start]
     return nu, total

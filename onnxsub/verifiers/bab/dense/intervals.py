@@ -27,7 +27,7 @@ __all__ = ["Slopes", "least_above", "narrowed", "slopes_of"]
 
 _UNIT = 2.0**-24
 _NORM = 1 + 272 * _UNIT
-_NUMBERS = 2**21  # of one piece: what stays in a core's cache
+_NUMBERS = 2**18  # of the rows of units at a time: what stays in a core's cache
 _TRIES = 5
 _PASSES = 50  # over every number, by torch
 _MODULE = "onnxsub.verifiers.bab.dense.compiled"
@@ -79,66 +79,82 @@ def narrowed(ball: Ball, nodes: Nodes, found: Evaluated, slopes: Slopes) -> Node
     Args:
         found: their bounds.
     """
-    most = int(nodes.open.sum(1).max()) if len(nodes) else 0
-    each = max(8, _NUMBERS // max(2 * most * ball.inputs, 1))
-    if len(nodes) <= each:
-        return _piece(ball, nodes, found, slopes)
-    pieces = []
-    for start in range(0, len(nodes), each):
-        rows = torch.arange(start, min(start + each, len(nodes)))
-        pieces.append(_piece(ball, nodes.take(rows), found.take(rows), slopes))
-    return Nodes(*(torch.cat(parts) for parts in zip(*(p.parts for p in pieces), strict=True)))
-
-
-def _piece(ball: Ball, nodes: Nodes, found: Evaluated, slopes: Slopes) -> Nodes:
     parts, spans, m = ball.single, ball.spans, ball.units
-    lower, upper = nodes.lower.clone(), nodes.upper.clone()
+    lower, upper, cuts = nodes.lower.clone(), nodes.upper.clone(), nodes.cuts.clone()
     size = (found.nu.abs() + found.q.abs()) @ spans + 2 * found.w.abs().sum(1) + ball.row_spans[nodes.row]
     line = found.w, found.k + _UNIT * ((2 * m + 96) * size + found.k.abs())
+    signed = torch.cat([parts.A, -parts.A])
     for number, s in enumerate(ball.layers):
+        e = s.start
         at, unit = torch.nonzero((lower[:, s] < 0) & (upper[:, s] > 0), as_tuple=True)
-        if len(at) == 0:
-            continue
-        e, both, width = s.start, at.repeat(2), s.stop - s.start
-        which = torch.cat([unit, unit + width])
-        a0, q0, k0 = (torch.cat([t[s], -t[s]]) for t in (parts.A, parts.B[:, :e], parts.b))
-        own = spans[s].repeat(2)[which]
+        both, unit = at.repeat(2), (unit + e).repeat(2)
+        down = torch.arange(len(both)) >= len(at)
+        start = cuts[both, unit + m * down]
+        high = torch.empty(len(both))
         if number == 0:
-            high = least_above((a0, which, k0[which] + 32 * _UNIT * own), (*line, both))
+            t = torch.where(down, -parts.b[unit], parts.b[unit]) + 32 * _UNIT * spans[unit]
+            high, start = least_above((signed, unit + m * down, t), (*line, both), start)
         else:
-            earlier = ball.layers[:number]
-            lines = Lines.of(lower[:, :e], upper[:, :e], lower[:, :e])
-            low = torch.where(lines.open[both], slopes[:, s, :e].reshape(-1, e)[which], lines.low[both])
-            mine, q = Lines(lines.slope[both], lines.offset[both], low, lines.open), q0[which]
-            nu, total = pull(parts, earlier, mine, q)
-            size = (nu.abs() + q.abs()) @ spans[:e] + own
-            t = k0[which] + total + nu @ parts.b[:e] + (2 * m + 32) * _UNIT * size
-            high = least_above((torch.addmm(a0[which], nu, parts.A[:e]), torch.arange(len(which)), t), (*line, both))
+            lines = Lines.of(lower[:, :e], upper[:, :e], torch.zeros_like(lower[:, :e]))
+            open_ = lines.open.float()
+            each = max(1, _NUMBERS // ball.inputs)
+            for begin in range(0, len(both), each):
+                some = slice(begin, begin + each)
+                v, t = _pulled(ball, signed, number, (lines, open_), slopes, (both[some], unit[some], down[some]))
+                found_ = least_above((v, torch.arange(len(v)), t), (*line, both[some]), start[some])
+                high[some], start[some] = found_
+        cuts[both, unit + m * down] = start
         ends, low_ends = high.reshape(2, -1)
-        unit = unit + e
+        unit = unit[: len(at)]
         upper[at, unit] = torch.minimum(upper[at, unit], ends)
         lower[at, unit] = torch.maximum(lower[at, unit], -low_ends)
-    return Nodes(nodes.row, lower, upper, nodes.side, nodes.alpha, nodes.beta)
+    return Nodes(nodes.row, lower, upper, nodes.side, nodes.alpha, nodes.beta, cuts)
 
 
-def least_above(rows: tuple[Tensor, Tensor, Tensor], lines: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """The bound of the module for N lines, `(N,)`.
+def _pulled(
+    ball: Ball, signed: Tensor, number: int, known: tuple[Lines, Tensor], slopes: Slopes, which: tuple[Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Lines above units or what they are times -1, `(R, n)` and `(R,)`.
+
+    Args:
+        number: of the layer.
+        known: lines of all units before it, with lower slopes of 0 where they are open; 1 where they are, else 0.
+        which: nodes, units and whether it is the lower end.
+    """
+    parts, spans, m = ball.single, ball.spans, ball.units
+    node, unit, down = which
+    e = ball.layers[number].start
+    sign = 1 - 2 * down.float()
+    q = parts.B[unit, :e] * sign[:, None]
+    lines, open_ = known
+    low = torch.addcmul(lines.low[node], open_[node], slopes[down.long(), unit, :e])
+    mine = Lines(lines.slope[node], lines.offset[node], low, lines.open)
+    nu, total = pull(parts, ball.layers[:number], mine, q)
+    v = torch.index_select(signed, 0, unit + m * down).addmm_(nu, parts.A[:e]) if ball.reads[number] else nu @ parts.A[:e]
+    size = (nu.abs() + q.abs()) @ spans[:e] + spans[unit]
+    return v, parts.b[unit] * sign + total + nu @ parts.b[:e] + (2 * m + 32) * _UNIT * size
+
+
+def least_above(rows: tuple[Tensor, Tensor, Tensor], lines: tuple[Tensor, Tensor, Tensor], start: Tensor) -> tuple[Tensor, Tensor]:
+    """The bound of the module for N lines, `(N,)`, and the multipliers to begin with next time.
 
     Args:
         rows: v `(R, n)`, which of them `(N,)`, t `(N,)`.
         lines: w `(L, n)`, k `(L,)`, which of them `(N,)`.
+        start: multipliers that may be nearly the best, `(N,)`; 0: not known.
     """
     v, which, t = rows
     w, k, line = lines
     loops = compiled(v, _PASSES * len(which) * v.shape[1], _MODULE)
     if loops is not None:
-        out = torch.empty_like(t)
+        out, start = torch.empty_like(t), start.clone()
         given = (tuple(x.contiguous().numpy() for x in xs) for xs in (rows, lines))
-        loops.least_rows(*given, _NORM, _TRIES, out.numpy())
-        return torch.nextafter(out, torch.full_like(out, torch.inf))
+        loops.near_rows(*given, _NORM, _TRIES, start.numpy(), out.numpy())
+        return torch.nextafter(out, torch.full_like(out, torch.inf)), start
     v, w, k = v[which], w[line], k[line].double()
     norm = w.abs().sum(1).double().clamp(min=1e-30)
     best, g = torch.full_like(k, torch.inf), torch.zeros_like(k)
+    good = torch.zeros_like(k)
     ends = torch.zeros((2, 3, len(k)), dtype=torch.float64)  # multiplier, value and slope of the two tangents
     met = torch.zeros((2, len(k)), dtype=torch.bool)
     for _ in range(_TRIES + 1):
@@ -146,6 +162,7 @@ def least_above(rows: tuple[Tensor, Tensor, Tensor], lines: tuple[Tensor, Tensor
         d = torch.addcmul(v, g.float()[:, None], w)
         total = d.double().abs().sum(1)
         value, slope = t + g * k + total * _NORM, k + (d.sign() * w).double().sum(1)
+        good = torch.where(value < best, g, good)
         best = torch.fmin(best, value)
         for side, here in enumerate((slope < 0, slope >= 0)):
             met[side] |= here
@@ -155,4 +172,4 @@ def least_above(rows: tuple[Tensor, Tensor, Tensor], lines: tuple[Tensor, Tensor
         first = torch.where(g > 0, 2 * g, total / (2 * norm))
         g = torch.where(met.all(0), cross, torch.where(met[0], first, torch.zeros_like(g))).nan_to_num(0, 0, 0).clamp(0, 1e30)
     best = torch.where(best.isfinite(), best, torch.full_like(best, torch.inf))
-    return torch.nextafter(best.float(), torch.full_like(t, torch.inf))
+    return torch.nextafter(best.float(), torch.full_like(t, torch.inf)), good.float()

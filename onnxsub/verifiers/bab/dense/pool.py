@@ -22,11 +22,12 @@ class Pool:
     def __init__(self, units: int, memory: int) -> None:
         self._count = 0
         self._memory = memory
-        self._each = 20 * units + 16
+        self._each = 28 * units + 16
         self._value = torch.empty(0)
         self._taken: Tensor | None = None
         kinds = torch.float32, torch.float32, torch.int8, torch.float32, torch.float32
-        self._parts = [torch.empty(0, dtype=torch.int64), *(torch.empty((0, units), dtype=kind) for kind in kinds)]
+        parts = [torch.empty((0, units), dtype=kind) for kind in kinds]
+        self._parts = [torch.empty(0, dtype=torch.int64), *parts, torch.empty((0, 2 * units))]
 
     def __len__(self) -> int:
         return self._count
@@ -51,8 +52,8 @@ class Pool:
         """The nodes that are farthest from being closed, and their values."""
         full = self._count * self._each > self._memory
         values, self._taken = self._value[: self._count].topk(min(most, self._count), largest=not full)
-        row, lower, upper, side, alpha, beta = (p[self._taken] for p in self._parts)
-        return Nodes(row, lower, upper, side.float(), alpha, beta), values
+        row, lower, upper, side, *rest = (p[self._taken] for p in self._parts)
+        return Nodes(row, lower, upper, side.float(), *rest), values
 
     def done(self) -> None:
         """Removes what was taken; what was put since lies behind it."""

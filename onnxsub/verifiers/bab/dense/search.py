@@ -30,10 +30,10 @@ _INPUTS = 16_384
 _FIRST = 0.8  # share of the upper end that is asked about first
 _SHARE = 0.4  # of the time: what the first one may take; one that is not proved is worth nothing
 _HARD = 1_200  # nodes of the first one: at the upper end a hundred times as many would follow, and squares close more there
-_NEAR, _LEAST = 0.975, 0.85  # of the upper end: where hard ones are asked about before that
-_MANY, _FALL = 5_000, 0.09  # nodes of the first one from which on that is less; by how much for e times as many
+_NEAR, _HARDER = 0.975, 6_000  # of the upper end: where those are asked about before that which took so many nodes
 _SQUARES = 25.0  # seconds that must be left for these
-_SMALLER = (1.0, 0.9), (0.97, 0.7), (0.93, 1.0)  # shares of a radius within which what stays open is closed; of the time left
+# by what radii become smaller, one after the other, for what stays open; shares of the time left
+_SMALLER = (1.0, 0.85), (0.99, 0.7), (0.985, 0.8), (0.97, 0.8), (0.95, 1.0)
 _WALKS = 8  # points from which one walk begins
 
 _Ends = dict[int, tuple[float, Tensor, Tensor]]  # a radius, and intervals of the units where the target is reached within it
@@ -127,10 +127,8 @@ def search_dense(bracket: Bracket) -> None:
         return
     nodes = budget.nodes - before
     hard = nodes > _HARD and worth_squares(bracket, local)
-    share = min(_NEAR, max(_LEAST, _NEAR - _FALL * math.log(max(nodes, 1) / _MANY)))
-    for near in dict.fromkeys((share, _NEAR)) if hard else ():
-        if not _proved(bracket, near, 1.0, squares=True):
-            return
+    if hard and nodes > _HARDER and not _proved(bracket, _NEAR, 1.0, squares=True):
+        return
     _proved(bracket, 1.0, 1.0, squares=hard)
 
 

@@ -90,7 +90,9 @@ class DenseTree:
         if self._ends is not None:
             lower, upper = torch.maximum(lower, self._ends[0]), torch.minimum(upper, self._ends[1])
         nothing = torch.zeros_like(lower)
-        nodes = Nodes(torch.arange(count), lower, upper, nothing, (upper > -lower).float(), nothing.clone())
+        nodes = Nodes(
+            torch.arange(count), lower, upper, nothing, (upper > -lower).float(), nothing.clone(), torch.cat([nothing, nothing], 1)
+        )  # fmt: skip
         read = evaluate(ball, nodes, self._scale).q.abs()
         for s in ball.layers:
             self._scale[:, s] = read[:, s].mean(1, keepdim=True)

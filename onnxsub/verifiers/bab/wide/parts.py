@@ -45,6 +45,10 @@ class Multipliers:
         """Those of some nodes."""
         return self._with([t[rows] for t in self.free], self.unit)
 
+    def placed(self, rows: Tensor, other: Multipliers) -> Multipliers:
+        """Those of some nodes replaced."""
+        return self._with([a.index_copy(0, rows, b) for a, b in zip(self.free, other.free, strict=True)], self.unit)
+
     @staticmethod
     def joined(parts: list[Multipliers]) -> Multipliers:
         """Those of several lots of nodes, which share `unit`."""

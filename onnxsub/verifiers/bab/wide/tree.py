@@ -26,7 +26,8 @@ _ROOT = Pace(100, 0.1, 10), Pace(100, 0.05, 10), Pace(100, 0.05, 10), Pace(100, 
 _SPREAD = 0.5, 0.0, -0.5, -1.0  # of log(least lambda): tried side by side in each of these rounds
 _BEGIN, _GO_ON = (2.0, 0.0), (0.4, 0.0)  # the same among few inputs, in the first round and later
 _CHILD = Pace(40, 0.02, every=3)
-_END = Pace(40, 0.03, every=3)  # for an end of a unit's interval
+_END = Pace(40, 0.03)  # for an end of a unit's interval
+_END_AGAIN = Pace(30, 0.07, every=3)  # the same among few inputs, where every round begins with the multipliers of the one before
 _OF_ROOT = 2  # `Pace.every` of a root
 _AT_ONCE = 16
 _FEW = 40  # open units of a node that is a program's
@@ -78,11 +79,10 @@ class WideTree:
         self._sampled = self._whole.sample(spread(self._whole, _SAMPLE))
         self._count = itertools.count()
         self._open: list[tuple[float, int, _Node]] = []
-        self._stuck: list[_Node] = []
-        self._leaves: list[_Node] = []
+        self._stuck, self._leaves, self._busy = list[_Node](), list[_Node](), list[_Node]()
         self._program = program
-        self._busy: list[_Node] = []
         self._started = False
+        self._at_ends: dict[float, Multipliers] = {}  # by sign, of the last round
         self._closed = len(self._whole.a) < _SAMPLE  # `steps.py`: among few inputs squares cost more than the rest of a step
 
     @property
@@ -155,9 +155,7 @@ class WideTree:
         self.ends = root.lower, root.upper
         self._put(root)
 
-    def _narrowed(
-        self, part: Part, given: Multipliers, lower: Tensor, upper: Tensor, budget: Budget
-    ) -> tuple[Tensor, Tensor]:
+    def _narrowed(self, part: Part, given: Multipliers, lower: Tensor, upper: Tensor, budget: Budget) -> tuple[Tensor, Tensor]:
         """Intervals of the units where the row is not negative within `close`; all nodes alike.
 
         `row + t s z_j <= V` gives `s z_j <= V / t` there, for every t > 0 and both signs s.
@@ -169,6 +167,7 @@ class WideTree:
         half = (whole.high - whole.low) / 2
         scale = math.sqrt(2 * max(now, TINY) * float(w.abs() @ half))
         low, high = lower[0].clone(), upper[0].clone()
+        same = given.take(torch.zeros(len(low), dtype=torch.long))
         open_ = torch.nonzero((low < 0) & (high > 0))[:, 0]
         for units in torch.split(open_, _ROWS):
             step = scale / (whole.A[units].abs() @ half + (upper - lower)[0, units] / 20)
@@ -176,13 +175,14 @@ class WideTree:
             for sign, ends in ((1.0, high), (-1.0, low)):
                 more = torch.zeros((len(units), len(low)), dtype=torch.float64)
                 more[count, units] = sign * step
-                several = given.take(torch.zeros(len(units), dtype=torch.long))
                 l, u = lower[:1].expand(len(units), -1), upper[:1].expand(len(units), -1)
                 budget.check()
                 if self._closed:
-                    several = improve_closed(part, several, (l, u), _END, few, more=more, budget=budget)
+                    before = self._at_ends.get(sign, same)
+                    several = improve_closed(part, before.take(units), (l, u), _END_AGAIN, few, more=more, budget=budget)
+                    self._at_ends[sign] = before.placed(units, several)
                 else:
-                    several = improve(part, several, (l, u), _END, squares=few, more=more, budget=budget)
+                    several = improve(part, same.take(units), (l, u), _END, squares=few, more=more, budget=budget)
                 reached = evaluate(whole, several, l, u, squares, more).proved / step
                 ends[units] = torch.fmin(high[units], reached) if sign > 0 else torch.fmax(low[units], -reached)
         return low[None], high[None]
