@@ -13,6 +13,7 @@ import pytest
 import torch
 from onnx import ModelProto, helper, numpy_helper
 
+import onnxsub
 from onnxsub.anchors import fit_shape
 from onnxsub.errors import InputError, ModelError
 from onnxsub.model import load_model
@@ -237,7 +238,7 @@ def test_json_is_plain() -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e8])
-def test_a_file_that_onnxruntime_runs_otherwise_is_refused(scale: float) -> None:
+def test_a_file_that_onnxruntime_runs_otherwise_is_refused(scale: float, tmp_path: Path) -> None:
     """Its optimiser leaves a Transpose out before a product with a vector; what cancels in float32 is no such difference."""
     rng, make, number = np.random.default_rng(0), helper.make_node, numpy_helper.from_array
     w, v = rng.normal(size=4).astype(np.float32), rng.normal(size=(4, 3)).astype(np.float32)
@@ -254,6 +255,11 @@ def test_a_file_that_onnxruntime_runs_otherwise_is_refused(scale: float) -> None
     if turned:
         with pytest.raises(ModelError, match="another network than the file states"):
             make_query(load_model(proto), x0)
+        words = [f"(declare-const {n}_{i} Real)" for n, k in (("X", 16), ("Y", 3)) for i in range(k)]
+        words += [f"(assert (>= X_{i} {x}))(assert (<= X_{i} {x + 0.1}))" for i, x in enumerate(x0.tolist())]
+        (tmp_path / "p.vnnlib").write_text("\n".join([*words, "(assert (<= Y_0 Y_1))"]))
+        with pytest.raises(ModelError, match="middle of the first box"):
+            onnxsub.verify(proto, property=tmp_path / "p.vnnlib", timeout=20)
     else:
         query = make_query(load_model(proto), x0)
         assert np.abs(query.logits(x0[None]) - query.network.forward(torch.from_numpy(x0[None].astype(float))).numpy()).max() > 0.1
