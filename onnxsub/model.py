@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from onnxsub.check_finite import check_finite
 from onnxsub.errors import ModelError, OutputError, UnsupportedOperatorError
@@ -104,6 +104,12 @@ class Model(Shown):
     def whole(self) -> bool:
         """Whether the file takes whole numbers only."""
         return self.feed.whole
+
+    @property
+    def half(self) -> bool:
+        """Whether it computes in half precision, if only in part."""
+        casts = (n.attributes.get("to") for n in self.nodes if n.op_type == "Cast")
+        return np.float16 in (self.input_dtype, self.feed.dtype) or TensorProto.FLOAT16 in casts
 
 
 def load_model(source: str | os.PathLike[str] | bytes | ModelProto, reading: Reading | None = None) -> Model:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 else:
     from onnxsub.lazy import torch
 
-__all__ = ["joined", "with_room"]
+__all__ = ["joined", "off_by", "with_room"]
 
 _UNIT = 2.0**-24
 _LEAST = 2.0**-126  # the least normal float32: a result below it loses digits, or all of it where a runtime flushes
@@ -138,8 +138,22 @@ def with_room(network: Network, lower: Array | float, upper: Array | float) -> N
     """
     if not any(isinstance(_function(op), Jumping | DynamicSteps) for op in network.ops):
         return network
-    boxes = {network.input: _ends(network, lower, upper)}
-    errors = {network.input: torch.zeros_like(boxes[network.input][0])}
+    return network.replace(_followed(network, *_ends(network, lower, upper))[0])
+
+
+def off_by(network: Network, x: Array) -> Array:
+    """E of the logits at a point: what any float32 execution may be off by there; infinite where it may overflow.
+
+    Args:
+        x: `(*input_shape)`.
+    """
+    return np.asarray(_followed(network, *_ends(network, x, x))[1].flatten().numpy())
+
+
+def _followed(network: Network, low: Tensor, high: Tensor) -> tuple[dict[str, Operator], Tensor]:
+    """The functions that jump, with room for what float32 rounds before them on a box, and E of the output."""
+    boxes = {network.input: (low, high)}
+    errors = {network.input: torch.zeros_like(low)}
     new: dict[str, Operator] = {}
     with torch.no_grad():
         for op in network.ops:
@@ -154,7 +168,7 @@ def with_room(network: Network, lower: Array | float, upper: Array | float) -> N
                 op = new[op.output] = op.roomier(read[0][0].numpy())
             boxes[op.output] = op.interval(*ends)
             errors[op.output] = _rounded(op, read, ends, boxes[op.output]).nan_to_num(nan=math.inf, posinf=math.inf)
-    return network.replace(new)
+    return new, errors[network.output]
 
 
 def _function(op: Operator) -> Operator:

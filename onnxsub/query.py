@@ -21,7 +21,7 @@ from onnxsub.shown import Shown
 if TYPE_CHECKING:
     import os
 
-__all__ = ["Query", "analysis_network", "make_query"]
+__all__ = ["Query", "analysis_network", "check_execution", "make_query"]
 
 
 _ROUNDING = 1e-2  # of the largest logit: what the arithmetic of half precision may change
@@ -179,6 +179,34 @@ def _check_word(model: Model, logits: Array, predicted: int) -> None:
         )
 
 
+def check_execution(model: Model, network: Network, x: Array, logits: Array, point: str = "the anchor") -> None:
+    """Raises ModelError where onnxruntime computes something else at the anchor than the operators of the file mean.
+
+    Its optimiser has such faults: 1.31 leaves the Transpose out of a matrix that a vector is multiplied by. Rounding is no such
+    difference, however much of it cancellation leaves over (`quantised.off_by`, 16 times); nor are steps of functions that jump.
+
+    Args:
+        x: the anchor, or what `point` says, `(*shape)`. logits: of onnxruntime there, `(1, classes)`.
+    """
+    import torch
+
+    from onnxsub.ops.jumping import Jumping
+    from onnxsub.quantised import off_by
+
+    with torch.no_grad():
+        real = network.forward(torch.as_tensor(np.asarray(x, dtype=np.float64))[None]).numpy()
+    far = np.abs(real - logits)
+    if float(far.max()) <= _ROUNDING * float(np.abs(logits).max()) or model.half:
+        return
+    if not any(isinstance(op, Jumping) for op in network.ops) and bool((far > 16 * off_by(network, x)).any()):
+        k = int(far.argmax())
+        raise ModelError(
+            f"{model.where}: at {point} onnxruntime gives output {k} the score {float(logits[0, k]):.6g}, the operators of the "
+            f"file mean {float(real[0, k]):.6g}: it runs another network than the file states, of which nothing can be told; "
+            "export the model in another way, or take another version of onnxruntime"
+        )
+
+
 def own_scores(raw: Array, outputs: int) -> Array:
     """The own output `(N, ...)` of a file that ends in a head, as one score per class, float64: `(N, classes)`.
 
@@ -282,6 +310,7 @@ def make_query(
     said = own_scores(runtime.raw(space.normalise(x[None])), model.outputs) if model.stripped else logits
     predicted = int(said[0].argmax())
     _check_word(model, logits, predicted)
+    check_execution(model, network, x, logits)
     if label is None:
         label = predicted
     label = _class(label, classes, "--label")

@@ -100,7 +100,7 @@ class _Contraction:
         if not axes:
             return part
         if isinstance(part.value, np.ndarray):
-            return _Part(left, part.value.sum(axes))
+            return _Part(left, np.asarray(part.value.sum(axes)))
         shape = tuple(n for i, n in enumerate(self.steps.shapes[part.value]) if i not in axes)
         value = self.steps.reduce(part.value, tuple(sorted(axes)), mean=False) if summed else part.value
         return _Part(left, self.steps.reshape(value, shape))
@@ -127,7 +127,7 @@ class _Contraction:
             assert isinstance(b.value, np.ndarray)
             number = {c: i for i, c in enumerate(rows + columns + matched + summed)}
             axes = [[number[c] for c in labels] for labels in (a.labels, b.labels, result)]
-            return _Part(result, np.einsum(a.value, axes[0], b.value, axes[1], axes[2]))
+            return _Part(result, np.asarray(np.einsum(a.value, axes[0], b.value, axes[1], axes[2])))
         return _Part(result, self.product(a, b, matched, rows, columns, summed))
 
     def product(self, a: _Part, b: _Part, matched: str, rows: str, columns: str, summed: str) -> str:
@@ -136,7 +136,7 @@ class _Contraction:
         x, y = self.ordered(a, matched + rows + summed), self.ordered(b, matched + summed + columns)
         assert isinstance(x, str)
         if not columns and not summed and isinstance(y, np.ndarray):
-            return steps.scale(x, y.reshape(*y.shape, *[1] * len(rows)))
+            return steps.scale(x, y.reshape((*y.shape, *[1] * len(rows))))
         if not columns and not summed and not rows:
             assert isinstance(y, str)
             return steps.square(x) if x == y else steps.product(x, y)

@@ -17,6 +17,7 @@ from onnxsub.properties.load import load_property
 from onnxsub.properties.property import Property
 from onnxsub.properties.rows import row_set
 from onnxsub.quantised import with_room
+from onnxsub.query import check_execution
 from onnxsub.runtime import Runtime
 from onnxsub.verifiers.conclude import concluded, work
 from onnxsub.verifiers.decision import Decision, Spec, SpecBox
@@ -108,5 +109,8 @@ def property_spec(model: Model, question: Property, budget: Budget | None = None
         rows = row_set(tuple(logit_clause(c, model, question.where) for c in case.clauses))
         judge = CaseJudge(runtime, case, number)
         boxes.append(SpecBox(lower_end, upper_end, rows, judge, judge.margins))
+    middle = (boxes[0].lower / 2 + boxes[0].upper / 2).astype(np.float32)
+    middle = np.rint(middle) if model.whole else middle
+    check_execution(model, network, middle, runtime.logits(middle[None]), "the middle of the first box")
     low, high = np.minimum.reduce([b.lower for b in boxes]), np.maximum.reduce([b.upper for b in boxes])
     return Spec(with_room(network, low, high), tuple(boxes))

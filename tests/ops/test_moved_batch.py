@@ -377,11 +377,15 @@ def test_products_of_vectors(kind: str) -> None:
         ("...i,i->...", [(3, 4), None], (3,)),
         ("i,i->", [(12,), (12,)], ()),
         ("bqd,bkd->bqk", [None, (3, 4)], (1, 5, 3)),  # by queries that are constant
+        ("ij,tk->t", [None, (3, 4)], (3,)),  # by the sum of a constant
+        ("m,i->i", [None, (1,)], (1,)),
+        ("ik,ik,t->t", [None, None, (5,)], (5,)),
+        (",ti->it", [None, (3, 4)], (4, 3)),
     ],
 )
 def test_einsum_without_the_batch_axis_in_front(equation: str, shapes: list[Shape | None], after: Shape) -> None:
     make, number = helper.make_node, onnx.numpy_helper.from_array
-    constants = {"ik": (3, 2), "ij": (4, 6), "i": (4,), "bqd": (1, 5, 4)}
+    constants = {"ik": (3, 2), "ij": (4, 6), "i": (4,), "bqd": (1, 5, 4), "m": (2,), "": ()}
     terms, nodes, names = equation.split("->")[0].split(","), list[Any](), list[str]()
     weights = [number(ints(1, math.prod(after)), "flat"), number(random((math.prod(after), 3)), "v")]
     for k, (term, shape) in enumerate(zip(terms, shapes, strict=True)):
