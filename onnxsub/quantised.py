@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 else:
     from onnxsub.lazy import torch
 
-__all__ = ["joined", "off_by", "with_room"]
+__all__ = ["joined", "jumps", "off_by", "with_room"]
 
 _UNIT = 2.0**-24
 _LEAST = 2.0**-126  # the least normal float32: a result below it loses digits, or all of it where a runtime flushes
@@ -130,13 +130,18 @@ def _uniform(op: Quantise) -> bool:
     return op.step.ndim == op.zero.ndim == 0
 
 
+def jumps(network: Network) -> bool:
+    """Whether rounding may lead to another step of some function."""
+    return any(isinstance(_function(op), Jumping | DynamicSteps) for op in network.ops)
+
+
 def with_room(network: Network, lower: Array | float, upper: Array | float) -> Network:
     """The network whose functions that jump have room for what float32 rounds before them on a domain, beside what they have.
 
     Args:
         lower, upper: ends of every input that will be asked about, `(*input_shape)` or one number.
     """
-    if not any(isinstance(_function(op), Jumping | DynamicSteps) for op in network.ops):
+    if not jumps(network):
         return network
     return network.replace(_followed(network, *_ends(network, lower, upper))[0])
 

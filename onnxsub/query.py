@@ -190,15 +190,14 @@ def check_execution(model: Model, network: Network, x: Array, logits: Array, poi
     """
     import torch
 
-    from onnxsub.ops.jumping import Jumping
-    from onnxsub.quantised import off_by
+    from onnxsub.quantised import jumps, off_by
 
     with torch.no_grad():
         real = network.forward(torch.as_tensor(np.asarray(x, dtype=np.float64))[None]).numpy()
     far = np.abs(real - logits)
     if float(far.max()) <= _ROUNDING * float(np.abs(logits).max()) or model.half:
         return
-    if not any(isinstance(op, Jumping) for op in network.ops) and bool((far > 16 * off_by(network, x)).any()):
+    if not jumps(network) and bool((far > 16 * off_by(network, x)).any()):
         k = int(far.argmax())
         raise ModelError(
             f"{model.where}: at {point} onnxruntime gives output {k} the score {float(logits[0, k]):.6g}, the operators of the "

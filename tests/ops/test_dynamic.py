@@ -17,7 +17,7 @@ from onnxsub.ops.dynamic import DynamicSteps
 from onnxsub.passes.select import SelectOptions
 from onnxsub.propagate.bounds import compute_bounds
 from onnxsub.pruning.prune import PruneOptions, prune
-from onnxsub.quantised import with_room
+from onnxsub.quantised import jumps, off_by, with_room
 from onnxsub.query import make_query
 from onnxsub.runtime import Runtime
 from onnxsub.verifiers.options import Limits
@@ -186,3 +186,24 @@ def test_what_is_read_otherwise_is_refused(change: str) -> None:
     with pytest.raises(UnsupportedOperatorError) as raised:
         lower(load_model(_changed(change)))
     assert "\n" not in str(raised.value)
+
+
+def test_its_steps_are_jumps() -> None:
+    """What float32 rounds may lead to another step, so onnxruntime's scores at one point are not compared with the real ones."""
+    assert jumps(lower(load_model(perceptron())))
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+def test_room_of_a_softmax(scale: float) -> None:
+    """What an execution in float32 is off by lies within the bound behind a Softmax, and the bound is of the size of roundings."""
+    for seed in range(5):
+        n = Net(8, seed=seed)
+        y = n.node("Softmax", [n.node("Mul", [n.gemm("x", 8, 12), n.weight(np.asarray(scale))])], axis=-1)
+        model = load_model(n.model(n.gemm(y, 12, 3), 3))
+        network, runtime = lower(model), Runtime(model)
+        for x in np.random.default_rng(seed).random((10, 8)).astype(np.float32):
+            with torch.no_grad():
+                real = network.forward(torch.as_tensor(x.astype(np.float64))[None]).numpy()[0]
+            bound = off_by(network, x)
+            assert (np.abs(runtime.logits(x[None])[0] - real) <= bound).all()
+            assert bound.max() < 1e-3 * (1 + scale)
