@@ -17,7 +17,7 @@ from onnxsub.verifiers.options import BabOptions
 from tests.verifiers.nets import anchor, decided, logits, measured, random_dense, random_network
 
 # no programs of whole clauses, no halves of inputs, and little before the tree, or nothing would be left for it
-FORCED = BabOptions(dive=0, inputs=0, leaf=0, tighten=0, root_steps=1)
+FORCED = BabOptions(dive=0, inputs=0, leaf=0, tighten=0, root_steps=1, matrices=256)
 
 NETWORKS: list[tuple[Callable[[int], Network], int]] = [
     *((lambda seed: random_dense(seed, 12, 30, 30, 3), seed) for seed in range(3)),

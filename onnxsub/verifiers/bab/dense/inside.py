@@ -23,7 +23,6 @@ from onnxsub.verifiers.session import Session
 
 __all__ = ["DenseInside", "InsideAims"]
 
-_UNITS = 256  # open ones: larger networks have not been shown to gain (PERFORMANCE.md)
 _INPUTS = 4_096
 
 
@@ -74,7 +73,7 @@ class DenseInside:
         """None where the network is none of Relus, or is for others: too large, or for the linear programs alone."""
         local = models[0].local
         few = session.bab.device == "cpu" and local.network.input_size <= _INPUTS and session.milp.fold != "never"
-        if not few or not session.bab.dive < local.unstable <= _UNITS:
+        if not few or not session.bab.dive < local.unstable <= session.bab.matrices:
             return None
         if local.folds_further:
             try:
