@@ -135,14 +135,14 @@ class Question:
         self.spent += budget.now - began
 
     def _search(self, budget: Budget) -> None:
-        """The trees, one after the other: on few matrices first, which is the faster one."""
+        """The trees, one after the other: on few matrices first, where that is asked for."""
         if self._dense is not None:
             part = budget.part(_DENSE * budget.remaining)
             try:
                 self._dense.run(part if part.limited else part.with_nodes(_MOST))
             except OutOfTime:
                 budget.check()  # the end of its share only
-            if self._dense.finished:
+            if self._dense.finished and not budget.over:  # what it leaves is for the next tree, at the latest in the next turn
                 self._dense = None
             if self.goal.done or budget.over:
                 return
