@@ -16,6 +16,13 @@ from onnxsub.ops.base import Array, Shape
 
 __all__ = ["Costs"]
 
+_WHAT = {
+    "weights": "bytes of constants that its operators read",
+    "values": "numbers in its tensors for one sample",
+    "operations": "multiplications for one sample",
+}
+"""What the limits of these names are about."""
+
 
 class Costs:
     """The sums over the nodes of one graph."""
@@ -24,7 +31,9 @@ class Costs:
         self._where = where
         self._limits = limits()
         self._stored = float(sum(tensor.ByteSize() for tensor in graph.initializer))
-        self._constants = self._weights = self._values = self._operations = 0.0
+        self._constants = 0.0
+        self._kept = dict.fromkeys(_WHAT, 0.0)
+        self._largest = dict.fromkeys(_WHAT, (0.0, "none"))
 
     def constant(self, node: NodeProto, shapes: Mapping[str, Shape], types: Mapping[str, TypeProto], name: str) -> None:
         """Counts the outputs of a node that is computed beforehand. Raises ModelError above the limit."""
@@ -36,21 +45,25 @@ class Costs:
         self._limits.check("constants", self._constants, what, at_least=8 * self._stored, error=ModelError)
 
     def kept(self, node: NodeProto, shapes: Mapping[str, Shape], constants: Mapping[str, Array], name: str) -> None:
-        """Counts what a node reads and writes that depends on the input. Raises ModelError above a limit."""
+        """Counts what a node reads and writes that depends on the input; nothing of it takes memory yet."""
         sizes = [float(math.prod(shapes[output])) for output in node.output if output in shapes]
-        self._values += sum(sizes)
         # onnxruntime packs a weight anew for every node that reads it
-        self._weights += sum(constants[n].nbytes for n in node.input if n in constants)
-        self._operations += max(sizes, default=0.0) * _each(node, shapes)
-        most = self._limits
-        if self._weights <= most.weights and self._values <= most.values and self._operations <= most.operations:
-            return
-        at = f"up to {node.op_type} (node {name!r})"
-        what = f"{self._where}: bytes of constants that its operators read, {at}"
-        self._limits.check("weights", self._weights, what, at_least=8 * self._stored, error=ModelError)
-        self._limits.check("values", self._values, f"{self._where}: numbers in its tensors for one sample, {at}", error=ModelError)
-        what = f"{self._where}: multiplications for one sample, {at}"
-        self._limits.check("operations", self._operations, what, error=ModelError)
+        more = {
+            "weights": float(sum(constants[n].nbytes for n in node.input if n in constants)),
+            "values": sum(sizes),
+            "operations": max(sizes, default=0.0) * _each(node, shapes),
+        }
+        for kind, cost in more.items():
+            self._kept[kind] += cost
+            if cost > self._largest[kind][0]:
+                self._largest[kind] = (cost, f"{node.op_type} (node {name!r})")
+
+    def check(self) -> None:
+        """Raises ModelError where what was counted of the whole graph is above a limit, and says which node takes most of it."""
+        for kind, what in _WHAT.items():
+            least = 8 * self._stored if kind == "weights" else 0.0
+            text = f"{self._where}: {what}, most of them by {self._largest[kind][1]}"
+            self._limits.check(kind, self._kept[kind], text, at_least=least, error=ModelError)
 
 
 def _each(node: NodeProto, shapes: Mapping[str, Shape]) -> float:

@@ -117,6 +117,7 @@ class _Folder:
         for node in graph:
             if not self.folded(node) and (kept := self.keep(node)) is not None:
                 nodes.append(kept)
+        self.costs.check()
         return Prepared(tuple(nodes), self.shapes, self.constants, tuple(graph.nodes) if graph.taken else None)
 
     def folded(self, node: NodeProto) -> bool:

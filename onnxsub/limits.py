@@ -37,7 +37,7 @@ class Limits:
 
     constants: float = 2.0**28
     weights: float = 2.0**30
-    values: float = 2.0**26
+    values: float = 2.0**27
     operations: float = 2.0**38
     inference: float = 30.0
     unpacked: float = 2.0**29

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["lower", "lower_nodes", "unsupported"]
 
+_BY_OUTPUTS = ("BatchNormalization",)
+"""Operators whose meaning is another one with further outputs, whether anybody reads them or not."""
 _MISFITS = (ValueError, IndexError, KeyError, TypeError, OverflowError, ZeroDivisionError)
 
 
@@ -54,11 +56,15 @@ def unsupported(nodes: tuple[Node, ...], output: str) -> tuple[str, ...]:
 
 
 def _alive(nodes: tuple[Node, ...], output: str) -> tuple[Node, ...]:
-    """The nodes that `output` depends on; their outputs that nobody reads (masks, indices) are left out."""
+    """The nodes that `output` depends on; their outputs that nobody reads (masks, indices) are left out.
+
+    Those of a BatchNormalization are kept: up to opset 13 it normalises with the batch's own statistics where it has more than one.
+    """
     used = {output}
     found = []
     for node in reversed(nodes):
-        outputs = tuple(n if n in used else "" for n in node.outputs)
+        read = tuple(n if n in used else "" for n in node.outputs)
+        outputs = node.outputs if any(read) and node.op_type in _BY_OUTPUTS else read
         if any(outputs):
             used.update(node.inputs)
             found.append(node if outputs == node.outputs else replace(node, outputs=outputs))

@@ -150,7 +150,13 @@ def load_model(source: str | os.PathLike[str] | bytes | ModelProto, reading: Rea
             f"{where}: no operator leads from input {signature.input!r} to output {signature.output!r}; check the model"
         )
     check_finite(nodes, where)
-    shape = class_shape(_output_shape(prepared, signature, nodes, output, where), output, where)
+    try:
+        shape = class_shape(_output_shape(prepared, signature, nodes, output, where), output, where)
+    except ModelError:
+        for node in nodes:
+            if node.op_type in WHY:  # the shape is a consequence of what is in the way
+                raise node.refuse(WHY[node.op_type]) from None
+        raise
     _check_class(form.own, prepared.shapes.get(signature.output, ()), math.prod(shape), where)
     if math.prod(shape) == 1:
         notes += (f"a single logit {output!r}: read as two classes, class 1 where it is above 0 and class 0 where it is below",)

@@ -20,6 +20,9 @@ _FLOATS: dict[int, np.dtype[Any]] = {
     TensorProto.FLOAT16: np.dtype(np.float16),
 }
 
+_IMAGE = 3
+"""Axes of one image."""
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -53,9 +56,10 @@ def read_signature(graph: GraphProto, where: str) -> Signature:
     batch, sample = dims[0], dims[1:]
     if any(isinstance(d, str) for d in sample):
         open_dims = ", ".join(str(d) for d in sample if isinstance(d, str))
+        some = ",".join(str(d) if isinstance(d, int) else "224" if len(sample) == _IMAGE else "64" for d in sample)
         raise ModelError(
             f"{where}: input {value.name!r} of shape {_show(dims)} leaves {open_dims} open; state its lengths with --input-shape, "
-            "for instance --input-shape 3,224,224 (only the first axis may be open)"
+            f"for instance --input-shape {some} (only the first axis may be open)"
         )
     shape = tuple(int(d) for d in sample)
     if any(d < 1 for d in shape):

@@ -133,7 +133,7 @@ def read_batch_normalization(node: Node) -> tuple[Scale, ...]:
     """`gamma (x - mean) / sqrt(var + epsilon) + beta` with the stored statistics."""
     source = only_variable(node)
     if node.attributes.get("training_mode", 0) or any(node.outputs[1:]):
-        raise node.refuse("training mode")
+        raise node.refuse("training mode, where it takes the statistics of the batch; export the model in evaluation mode")
     if not node.attributes.get("spatial", 1):
         raise node.refuse("spatial = 0")
     names = ("scale", "bias", "mean", "variance")

@@ -60,7 +60,7 @@ def read_dropout(node: Node) -> tuple[Reshape, ...]:
     if any(node.outputs[1:]):
         raise node.refuse("its mask is used")
     if node.has(2) and required(node, 2, "training_mode").any():
-        raise node.refuse("training mode")
+        raise node.refuse("training mode, where it draws random numbers; export the model in evaluation mode")
     return (Reshape(**node.common()),)
 
 

@@ -172,9 +172,15 @@ def _moved(
     raise _refuse(node, "is not known to work with a batch axis in front", where)
 
 
-def one_of_many(graph: GraphProto, batch: int) -> None:
+def one_of_many(graph: GraphProto, batch: int, constants: Mapping[str, Array]) -> None:
     """Makes a graph of a fixed batch one of batch 1, in place: the first length of the shape that a Reshape or an Expand states,
-    and constants of equal rows that a Concat puts beside those of the batch (class tokens)."""
+    and constants of equal rows that stand beside those of the batch (class tokens, positions).
+
+    A first length of k times the batch becomes k: the rows of a batch in k parts each (windows of attention, one head a row).
+
+    Args:
+        constants: what does not depend on the input, computed at that batch.
+    """
     names = Names(graph)
 
     def instead(node: NodeProto, i: int, value: Array) -> None:
@@ -183,14 +189,17 @@ def one_of_many(graph: GraphProto, batch: int) -> None:
         node.input[i] = tensor.name
 
     for node in graph.node:
+        if node.output[0] in constants:
+            continue
         if node.op_type in ("Reshape", "Expand") and len(node.input) > 1:
-            shape = constant_value(graph, node.input[1])
-            if shape is not None and shape.size >= 2 and int(shape.reshape(-1)[0]) == batch:
-                instead(node, 1, np.concatenate([np.ones(1, dtype=shape.dtype), shape.reshape(-1)[1:]]))
-        elif node.op_type == "Concat":
+            shape = constants.get(node.input[1])
+            first = 0 if shape is None or shape.size < 2 else int(shape.reshape(-1)[0])
+            if shape is not None and first > 0 and first % batch == 0:
+                instead(node, 1, np.concatenate([np.array([first // batch], dtype=shape.dtype), shape.reshape(-1)[1:]]))
+        elif node.op_type == "Concat" or node.op_type in _PAIRS:
             for i, name in enumerate(node.input):
-                value = constant_value(graph, name)
-                along = value is not None and attribute(node, "axis", 0) in (0, -value.ndim)
+                value = constants.get(name)
+                along = value is not None and node.op_type == "Concat" and attribute(node, "axis", 0) in (0, -value.ndim)
                 if value is None or along or value.ndim < 2 or len(value) != batch or bool((value != value[:1]).any()):
                     continue
                 instead(node, i, value[:1])

@@ -65,8 +65,8 @@ def canonical(source: ModelProto, reading: Reading, opset: int, where: str) -> C
     Raises:
         ModelError: no output or several can be meant, lengths that are open or do not fit, an input that is not read.
     """
+    value = only_input(source.graph, where)  # before the outputs: no choice of one makes up for a second input
     choice = choose(source.graph, reading.output, where)
-    value = only_input(source.graph, where)
     if not value.type.HasField("tensor_type"):
         raise ModelError(f"{where}: input {value.name!r} is no tensor; export a model with a float tensor there")
     dims = _lengths(value, reading.input_shape, where)
@@ -240,7 +240,8 @@ def _one_sample(
     if not dims:
         return feed, ()  # an open length, refused with the signature
     (output,) = graph.output
-    shapes = prepare(graph, opset, proto.opset_import, proto.ir_version, tuple(dims), value.name, where, bare=True).shapes
+    prepared = prepare(graph, opset, proto.opset_import, proto.ir_version, tuple(dims), value.name, where, bare=True)
+    shapes = prepared.shapes
     out = shapes.get(output.name)
     batch = dims[0] if len(dims) > 1 else None
     if out is None:
@@ -258,7 +259,7 @@ def _one_sample(
         _set_lengths(_input(graph, value), [1, *dims])
         return Feed(feed.dtype, bare=True), (f"the model has no batch axis: one is put in front of its input of shape {declared}",)
     assert batch is not None
-    one_of_many(graph, batch)
+    one_of_many(graph, batch, prepared.constants)
     _set_lengths(value, [1, *dims[1:]])
     note = f"the model has a fixed batch of {batch}: it is run on {batch} copies of a sample, and the first row is read"
     return Feed(feed.dtype, copies=batch), (note,)

@@ -29,7 +29,10 @@ INTEGERS: dict[int, np.dtype[Any]] = {
 RANGES: dict[str, tuple[float, float]] = {"uint8": (0.0, 255.0), "int8": (-128.0, 127.0)}
 """The domain where none is stated: of the types whose whole range is one of pixels."""
 
-_MOVING = frozenset({"Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
+_MOVING = frozenset({"Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"})
+_OF_SHAPES = ("Shape", "Size")
+_CODES = frozenset({"Equal", "Gather", "GatherElements", "GatherND", "OneHot"})
+"""What looks numbers up: rows of an embedding, places of a one-hot code."""
 _DEFAULT = ("", "ai.onnx")
 
 
@@ -56,8 +59,8 @@ def with_float_input(graph: GraphProto, value: ValueInfoProto, where: str) -> No
                 whole.update(node.output)
             elif to not in (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16):
                 raise _computes(node, kind, where)
-        elif node.domain == "ai.onnx.ml":
-            pass  # these take any number and compute in float32
+        elif node.domain == "ai.onnx.ml" or node.op_type in _OF_SHAPES:
+            pass  # these take any number and compute in float32; a shape is none of its numbers
         elif node.domain in _DEFAULT and node.op_type in _MOVING and list(node.input[:1]) == read:
             whole.update(node.output)
         else:
@@ -79,6 +82,11 @@ def _identity(node: NodeProto) -> None:
 
 
 def _computes(node: NodeProto, kind: str, where: str) -> UnsupportedOperatorError:
+    if node.op_type in _CODES:
+        return UnsupportedOperatorError(
+            f"{where}: operator {node.op_type} (node {name_of(node)!r}) takes the whole numbers of the input as codes (tokens, "
+            "categories), which have no distances; export the part of the model behind it, with the embedded values as its input"
+        )
     return UnsupportedOperatorError(
         f"{where}: operator {node.op_type} (node {name_of(node)!r}) computes in {kind}, where numbers wrap round or are cut off; "
         "export the model with a Cast to float right behind its input"

@@ -32,7 +32,10 @@ DOMAIN = "ai.onnx.ml"
 _TREES = "trees have no bounds here, only networks have; use a tool for tree ensembles, or train a network on their answers"
 _KERNELS = "support vectors have no bounds here, only networks have; use a linear or a neural model"
 
+_DRAWN = "it draws random numbers; export the model in evaluation mode"
+
 WHY: dict[str, str] = {
+    **dict.fromkeys(("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"), _DRAWN),
     **{f"{DOMAIN}.{name}": _TREES for name in ("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor")},
     **{f"{DOMAIN}.{name}": _KERNELS for name in ("SVMClassifier", "SVMRegressor")},
 }

@@ -211,7 +211,7 @@ def test_the_limits_are_raised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
         with pytest.raises(OptionError, match="--limits"):
             parse_limits(wrong)
     path = tmp_path / "padded.onnx"
-    constants = {"p": ints(0, 0, 0, 2**26), "z": ints(0), "f": ints(4), "o": ints(1)}
+    constants = {"p": ints(0, 0, 0, 2**27), "z": ints(0), "f": ints(4), "o": ints(1)}
     onnx.save(model_of([node("Pad", ["x", "p"], "t"), node("Slice", ["t", "z", "f", "o"], "h")], constants, "h"), path)
     assert run(["info", str(path)]) == 4
     assert "--limits values=" in capsys.readouterr().err
