@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from onnx import NodeProto, TensorProto, TypeProto, helper
 
-__all__ = ["DOMAIN", "early_norm", "standard_form"]
+__all__ = ["DOMAIN", "as_cast", "early_norm", "standard_form"]
 
 DOMAIN = "com.microsoft"
 
@@ -41,6 +41,10 @@ def early_norm(node: NodeProto, version: int) -> bool:
 _FUNCTIONS: Mapping[str, str] = {"GreaterOrEqual": "Greater", "LessOrEqual": "Less"}
 """Of ONNX itself: functions of others before opset 16, for which nothing is inferred; what has the same shapes."""
 
+_FROM_BEHIND: Mapping[str, tuple[str, int]] = {"Concat": ("axis", 11), "Slice": ("axes", 10)}
+"""Of ONNX itself: attributes that count axes, and the opset up to which ONNX infers nothing where one counts from behind, as
+onnxruntime lets it."""
+
 _CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
 _FUSED: Mapping[str, tuple[str, tuple[int, ...], tuple[str, ...]]] = {
     "BiasGelu": ("Identity", (0,), ()), "FastGelu": ("Identity", (0,), ()), "Gelu": ("Identity", (0,), ()),
@@ -50,6 +54,27 @@ _FUSED: Mapping[str, tuple[str, tuple[int, ...], tuple[str, ...]]] = {
     "SkipLayerNormalization": ("Identity", (0,), ()),
 }  # fmt: skip
 """The same of operators on real numbers (`reading/fused.py`): their output has the type of the input."""
+
+
+def as_cast(node: NodeProto, types: Mapping[str, TypeProto]) -> NodeProto:
+    """A CastLike as the Cast to the type of its second input; any other node as it is."""
+    if node.op_type != "CastLike" or node.domain not in ("", "ai.onnx") or any(n not in types for n in node.input):
+        return node
+    to = types[node.input[1]].tensor_type.elem_type
+    return helper.make_node("Cast", [node.input[0]], list(node.output), name=node.name, to=to)
+
+
+def _from_front(node: NodeProto, types: Mapping[str, TypeProto]) -> NodeProto:
+    """The node with its axes counted from the front."""
+    name = _FROM_BEHIND[node.op_type][0]
+    rank = max((len(types[n].tensor_type.shape.dim) for n in node.input if n in types), default=0)
+    alike = NodeProto()
+    alike.CopyFrom(node)
+    for a in alike.attribute:
+        if a.name == name:
+            a.i += rank if a.i < 0 else 0
+            a.ints[:] = [i + rank if i < 0 else i for i in a.ints]
+    return alike
 
 
 def _fused(node: NodeProto, types: dict[str, TypeProto]) -> tuple[NodeProto, dict[str, TypeProto], int | None]:
@@ -88,6 +113,8 @@ def standard_form(
         alike.CopyFrom(node)
         alike.op_type = _FUNCTIONS[node.op_type]
         return alike, types, None
+    if node.op_type in _FROM_BEHIND and node.domain in ("", "ai.onnx") and version < _FROM_BEHIND[node.op_type][1]:
+        return _from_front(node, types), types, None
     if (node.domain == DOMAIN and node.op_type in _FUSED) or early_norm(node, version):
         return _fused(node, types)
     if node.domain != DOMAIN or node.op_type not in _FORMS:

@@ -37,12 +37,16 @@ class Costs:
 
     def constant(self, node: NodeProto, shapes: Mapping[str, Shape], types: Mapping[str, TypeProto], name: str) -> None:
         """Counts the outputs of a node that is computed beforehand. Raises ModelError above the limit."""
+        largest = 0.0
         for output in node.output:
             if output in shapes:
                 kind = helper.tensor_dtype_to_np_dtype(types[output].tensor_type.elem_type)
+                largest = max(largest, float(math.prod(shapes[output])))
                 self._constants += math.prod(shapes[output]) * kind.itemsize
         what = f"{self._where}: bytes of the constants that it computes, up to {node.op_type} (node {name!r})"
         self._limits.check("constants", self._constants, what, at_least=8 * self._stored, error=ModelError)
+        work = f"{self._where}: multiplications of the constant that {node.op_type} (node {name!r}) computes"
+        self._limits.check("operations", largest * _each(node, shapes), work, error=ModelError)
 
     def kept(self, node: NodeProto, shapes: Mapping[str, Shape], constants: Mapping[str, Array], name: str) -> None:
         """Counts what a node reads and writes that depends on the input; nothing of it takes memory yet."""

@@ -2,7 +2,7 @@
 
 One pass in file order (which ONNX requires to be topological). Shapes come from ONNX's own inference, called node by node with the
 values of the constants known so far, so that Shape-Gather-Concat-Reshape chains are resolved exactly and not by guessing;
-constant nodes are evaluated by ONNX's reference implementation, where that is known to be right.
+constant nodes are evaluated (`computed.py`).
 
 A tensor of zero elements is a constant too, whatever it is computed from (a Slice of width 0, the empty part of a Split).
 Nothing depends on it: the node that writes it is left out, and a Concat is read without it.
@@ -22,7 +22,8 @@ from onnx.shape_inference import InferenceError
 
 from onnxsub.attributes import decode_attributes
 from onnxsub.branches import Branches
-from onnxsub.contrib import standard_form
+from onnxsub.computed import by_reference, by_runtime, computable
+from onnxsub.contrib import as_cast, standard_form
 from onnxsub.costs import Costs
 from onnxsub.errors import ModelError
 from onnxsub.files import one_line
@@ -33,20 +34,10 @@ from onnxsub.ops.node import Node
 __all__ = ["Prepared", "prepare"]
 
 _DEFAULT = ("", "ai.onnx")
-_RESHAPING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
-_COMPUTED = (
-    frozenset({"Abs", "Add", "And", "Cast", "Ceil", "Clip", "Concat", "ConstantOfShape", "Cos", "CumSum", "DequantizeLinear"})
-    | {"Div", "Equal", "Exp", "Expand", "Floor", "Gather", "GatherElements", "GatherND", "Gemm", "Greater", "GreaterOrEqual"}
-    | {"Less", "LessOrEqual", "Log", "MatMul", "Max", "Min", "Mod", "Mul", "Neg", "NonZero", "Not", "Or", "Pow"}
-    | {"QuantizeLinear", "Range", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceLogSumExp"}
-    | {"ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu"}
-    | { "Round", "ScatterND", "Sigmoid", "Sign", "Sin", "Slice", "Split", "Sqrt", "Sub", "Sum"}
-    | {"Tanh", "Tile", "Transpose", "Trilu", "Where", "Xor"}
-)
-"""What the reference implementation is trusted with: the tests hold each against onnxruntime at every opset. It is not right for
-all (Softmax of opset 7 to 12, Clip with attributes); a constant by another one stays in the graph, and is refused there."""
 _OF_NOTHING = frozenset({"Concat", "Gemm", "MatMul", "ReduceSum", "Shape", "Size"})
 """What may read an empty part of the data and give values: a sum over nothing is zero. Others (a maximum, a mean) have no value."""
+_OF_FINITE = ("IsInf", "IsNaN")
+"""False of every number that is analysed: of real numbers none is infinite, and masks that would give NaN are refused."""
 _SMALL = 4096
 """Elements up to which shape inference is told a constant's value: shapes, axes and pads are small, weights are not."""
 
@@ -114,7 +105,8 @@ class _Folder:
 
     def run(self) -> Prepared:
         nodes, graph = [], Branches(self.graph, self.constants)
-        for node in graph:
+        for written in graph:
+            node = as_cast(written, self.types)
             if not self.folded(node) and (kept := self.keep(node)) is not None:
                 nodes.append(kept)
         self.costs.check()
@@ -127,6 +119,9 @@ class _Folder:
         if node.op_type in ("Shape", "Size") and node.input[0] in self.shapes:
             self.constant(node.output[0], self.shape_of(node))
             return True
+        if node.op_type in _OF_FINITE and node.input[0] in self.shapes.keys() - self.constants.keys():
+            self.constant(node.output[0], np.zeros(self.shapes[node.input[0]], dtype=bool))
+            return True
         if any(name and name not in self.constants for name in node.input):
             return False
         if node.op_type == "Constant":
@@ -135,12 +130,18 @@ class _Folder:
                 return False
             self.constant(node.output[0], value)
             return True
-        if node.op_type not in _RESHAPING | _COMPUTED or (node.op_type == "Clip" and node.attribute):
+        how = computable(node)
+        if how is None:
             return False
         self.infer(node)
+        if how == "runtime" and any(name and name not in self.shapes for name in node.output):
+            return False
         self.costs.constant(node, self.shapes, self.types, self.name(node))
         self.check_empty(node)
-        for name, value in zip(node.output, self.evaluate(node), strict=False):
+        values = by_runtime(node, self.opset, self.constants) if how == "runtime" else self.evaluate(node)
+        if values is None:
+            return False
+        for name, value in zip(node.output, values, strict=False):
             if name:
                 self.constant(name, value)
                 if value.size == 0 and self.empty.intersection(node.input):
@@ -264,24 +265,7 @@ class _Folder:
         return None
 
     def evaluate(self, node: NodeProto) -> list[Array]:
-        """Outputs of a node whose inputs are all constant."""
-        from onnx.reference import ReferenceEvaluator
-
-        if node.op_type in _RESHAPING and node.output[0] in self.shapes:
-            value, shape = self.constants[node.input[0]], self.shapes[node.output[0]]
-            if value.size == math.prod(shape):
-                return [value.reshape(shape)]
-            raise ModelError(f"{self.at(node)} turns {list(value.shape)} into {list(shape)}, which does not fit; check the model")
-        try:
-            with np.errstate(all="ignore"):  # overflow shows as a value that is not finite, and is refused as such
-                evaluator = ReferenceEvaluator(node, opsets={"": self.opset})
-                values = evaluator.run(None, {n: self.constants[n] for n in node.input if n})
-        except Exception as error:  # whatever the reference raises, the node has no value: say which one
-            why = one_line(error)
-            raise ModelError(f"{self.at(node)} cannot be computed beforehand ({why}); fold it with another tool first") from error
-        if not all(isinstance(v, np.ndarray | np.generic) for v in values):
-            raise ModelError(f"{self.at(node)} gives something other than tensors, which onnxsub does not read; remove it")
-        return [np.array(v) for v in values]
+        return by_reference(node, self.opset, self.constants, self.shapes.get(node.output[0]), self.at(node))
 
     def value(self, tensor: TensorProto, what: str) -> Array:
         try:

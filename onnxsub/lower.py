@@ -84,5 +84,10 @@ def _read(node: Node) -> tuple[Operator, ...]:
         return read_moved(node, READERS) if moved(node) else reader(node)
     except OnnxsubError:
         raise
+    except KeyError as error:
+        unknown = [n for n in (*node.inputs, *node.outputs) if n and n not in node.shapes]
+        if error.args[0] in unknown:
+            raise node.refuse(f"the shape of {error} is not known; export the model again with a higher opset") from error
+        raise node.refuse(f"its inputs or attributes do not fit each other ({one_line(error, 120)})") from error
     except _MISFITS as error:  # what the checker of onnx lets pass: a slope of two numbers for three channels, a bound of none
         raise node.refuse(f"its inputs or attributes do not fit each other ({one_line(error, 120)})") from error

@@ -10,7 +10,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxsub.fold_constants import _COMPUTED, _RESHAPING, prepare
+from onnxsub.computed import COMPUTED, RESHAPING
+from onnxsub.fold_constants import prepare
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -128,7 +129,7 @@ def by_onnxruntime(proto: onnx.ModelProto) -> list[Array] | None:
 
 
 def test_every_folded_operator_is_tested() -> None:
-    assert {op for op, _, _ in CASES} == _COMPUTED | _RESHAPING
+    assert {op for op, _, _ in CASES} == COMPUTED | RESHAPING
 
 
 @pytest.mark.parametrize(("op", "inputs", "attributes"), CASES, ids=[f"{c[0]}-{i}" for i, c in enumerate(CASES)])

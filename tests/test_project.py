@@ -26,8 +26,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ops.base", "ops.node", "ops.encoding", "ops.relaxation", "ops.interval_rows", "ops.onnx_writer", "geometry",
      "ops.affine_rows"),
     (
-        "model", "model_file", "external_data", "branches", "fold_constants", "inferred", "check_finite", "signature", "strip_head",
-        "surgery", "valid", "runtime",
+        "model", "model_file", "external_data", "branches", "computed", "fold_constants", "inferred", "check_finite", "signature",
+        "strip_head", "surgery", "valid", "runtime",
         "anchors", "features", "lattice", "region", "provenance", "contrib", "reading", "attributes", "any_model",
         "tables", "array_files", "image_folder", "costs", "watched",
     ),

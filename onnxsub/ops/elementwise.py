@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 else:
     from onnxsub.lazy import torch
 
-__all__ = ["Scale", "read_batch_normalization", "read_div", "read_mul", "read_neg", "shifted"]
+__all__ = ["TRAINING", "Scale", "read_batch_normalization", "read_div", "read_mul", "read_neg", "shifted"]
+
+TRAINING = "training mode, where it takes the statistics of the batch; export the model in evaluation mode"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -133,7 +135,7 @@ def read_batch_normalization(node: Node) -> tuple[Scale, ...]:
     """`gamma (x - mean) / sqrt(var + epsilon) + beta` with the stored statistics."""
     source = only_variable(node)
     if node.attributes.get("training_mode", 0) or any(node.outputs[1:]):
-        raise node.refuse("training mode, where it takes the statistics of the batch; export the model in evaluation mode")
+        raise node.refuse(TRAINING)
     if not node.attributes.get("spatial", 1):
         raise node.refuse("spatial = 0")
     names = ("scale", "bias", "mean", "variance")

@@ -23,6 +23,7 @@ import numpy as np
 from onnxsub.ops import einsum
 from onnxsub.ops.base import Array, Operator, Shape
 from onnxsub.ops.broadcast import only_variable
+from onnxsub.ops.elementwise import TRAINING
 from onnxsub.ops.movement import Permute, Reshape
 from onnxsub.ops.node import Node
 from onnxsub.ops.split_products import as_matrices, gemm_parts
@@ -289,7 +290,7 @@ def _rows(node: Node, readers: Readers) -> tuple[Operator, ...]:
     """Rows `(T, C, *spatial)` as one sample of T C channels, in T times the groups."""
     x, output = only_variable(node), _first(node)
     if any(n not in ("", output) for n in node.outputs):
-        raise node.refuse("only its first output may be read")
+        raise node.refuse(TRAINING if node.op_type == "BatchNormalization" else "only its first output may be read")
     if len(node.shapes[x]) < 2:
         raise node.refuse("its tensor has no axis of channels")
     (rows, channels, *spatial), (_, filters, *places) = node.shapes[x], node.shapes[output]

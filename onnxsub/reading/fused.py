@@ -1,4 +1,4 @@
-"""Operators that onnxruntime makes of several when it saves an optimised model, as the operators of ONNX that they stand for.
+"""Operators that stand for several others, as these: those of onnxruntime, which it makes when it saves a model, and two of ONNX.
 
 | `com.microsoft` | is read as |
 |---|---|
@@ -6,6 +6,8 @@
 | Gelu, BiasGelu, FastGelu, QuickGelu | the sum with the bias, Gelu (of tanh: FastGelu) or Swish |
 | FusedMatMul | Transpose of the last two axes, MatMul, Mul by alpha |
 | SkipLayerNormalization | the sums, LayerNormalization |
+| Mean (ONNX) | Sum, Mul by one over the number of tensors |
+| Attention (ONNX, opset 23) | `attention.py` |
 
 What they share with their parts, they have by name: attributes, and the order of inputs.
 """
@@ -13,22 +15,18 @@ What they share with their parts, they have by name: attributes, and the order o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
-from onnxsub.ops.base import Array, Shape
 from onnxsub.ops.node import Node
+from onnxsub.reading.attention import attention
+from onnxsub.reading.parts import Parts
 
 __all__ = ["OF_ONE_PROCESSOR", "unfused"]
 
 OF_ONE_PROCESSOR = "com.microsoft.nchwc."
 """Domain of operators whose layout fits the machine that saved the file; onnxruntime runs it on no other kind."""
 
-_OPSET = 13  # of what they become: the meaning of no part has changed since
-_NONE: Mapping[str, Array] = MappingProxyType({})
 _DOMAIN = "com.microsoft."
 _PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "": (), "Relu": (), "Sigmoid": (), "Tanh": (), "LeakyRelu": ("alpha",), "HardSigmoid": ("alpha", "beta"),
@@ -42,57 +40,12 @@ def unfused(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
     found: list[Node] = []
     for node in nodes:
         make = _KINDS.get(node.op_type)
-        parts = None if make is None or node.outputs[0] not in node.shapes else make(_Parts(node))
+        parts = None if make is None or node.outputs[0] not in node.shapes else make(Parts(node))
         found += [node] if parts is None else parts
     return tuple(found)
 
 
-@dataclass(frozen=True, eq=False)
-class _Parts:
-    """Nodes in the place of one. Tensors between them are named after its output."""
-
-    whole: Node
-    nodes: list[Node] = field(default_factory=list)
-
-    @property
-    def shape(self) -> Shape:
-        return self.whole.shapes[self.whole.outputs[0]]
-
-    def add(
-        self, kind: str, inputs: tuple[str, ...], shape: Shape, attributes: Mapping[str, Any], more: Mapping[str, Array] = _NONE
-    ) -> str:
-        """One node; its inputs are tensors of the whole node, of nodes before it, or the constants `more`."""
-        output, constants = f"{self.whole.outputs[0]}:part{len(self.nodes)}", dict(more)
-        constants |= {n: self.whole.constants[n] for n in inputs if n in self.whole.constants}
-        shapes = {n: self.whole.shapes[n] for n in inputs if n in self.whole.shapes}
-        for node in self.nodes:
-            shapes |= {n: node.shapes[n] for n in node.outputs if n in inputs}
-        shapes |= {n: v.shape for n, v in constants.items()} | {output: shape}
-        made = replace(
-            self.whole, op_type=kind, opset=_OPSET, attributes=attributes, inputs=inputs, outputs=(output,), constants=constants,
-            shapes=shapes,
-        )  # fmt: skip
-        self.nodes.append(made)
-        return output
-
-    def given(self, i: int) -> str:
-        return self.whole.inputs[i] if self.whole.has(i) else ""
-
-    def sum_with(self, x: str, i: int) -> str:
-        """The sum of x and input i, where there is one."""
-        return self.add("Add", (x, self.given(i)), self.shape, {}) if self.given(i) else x
-
-    def attributes(self, *left_out: str) -> dict[str, Any]:
-        return {k: v for k, v in self.whole.attributes.items() if k not in left_out}
-
-    def done(self) -> list[Node]:
-        """The nodes, the last one with the output of the whole."""
-        last, output = self.nodes[-1], self.whole.outputs[0]
-        shapes = {n: s for n, s in last.shapes.items() if n != last.outputs[0]} | {output: self.shape}
-        return [*self.nodes[:-1], replace(last, outputs=(output,), shapes=shapes)]
-
-
-def _activated(parts: _Parts, x: str, kind: str, parameters: list[float] | None) -> bool:
+def _activated(parts: Parts, x: str, kind: str, parameters: list[float] | None) -> bool:
     """Adds an activation; False where it is not known."""
     names = _PARAMETERS.get(kind)
     values = [] if parameters is None else [float(p) for p in parameters]
@@ -109,7 +62,7 @@ def _activated(parts: _Parts, x: str, kind: str, parameters: list[float] | None)
     return True
 
 
-def _conv(parts: _Parts) -> list[Node] | None:
+def _conv(parts: Parts) -> list[Node] | None:
     x = parts.add(
         "Conv", tuple(n for n in (parts.given(0), parts.given(1), parts.given(2)) if n), parts.shape,
         parts.attributes("activation", "activation_params"),
@@ -119,7 +72,7 @@ def _conv(parts: _Parts) -> list[Node] | None:
     return parts.done() if ok else None
 
 
-def _gemm(parts: _Parts) -> list[Node] | None:
+def _gemm(parts: Parts) -> list[Node] | None:
     left_out = [n for n in parts.whole.attributes if n.startswith("activation")]
     inputs = tuple(n for n in (parts.given(0), parts.given(1), parts.given(2)) if n)
     x, given = parts.add("Gemm", inputs, parts.shape, parts.attributes(*left_out)), parts.whole.attributes
@@ -128,19 +81,19 @@ def _gemm(parts: _Parts) -> list[Node] | None:
     return parts.done() if kind != "Clip" and _activated(parts, x, kind, values or None) else None
 
 
-def _gelu(parts: _Parts) -> list[Node] | None:
+def _gelu(parts: Parts) -> list[Node] | None:
     tanh = parts.whole.op_type.endswith("FastGelu")
     x = parts.sum_with(parts.given(0), 1)
     parts.add("Gelu", (x,), parts.shape, {"approximate": "tanh" if tanh else "none"})
     return parts.done()
 
 
-def _quick_gelu(parts: _Parts) -> list[Node] | None:
+def _quick_gelu(parts: Parts) -> list[Node] | None:
     parts.add("Swish", (parts.given(0),), parts.shape, {"alpha": float(parts.whole.attributes.get("alpha", 1.702))})
     return parts.done()
 
 
-def _matmul(parts: _Parts) -> list[Node] | None:
+def _matmul(parts: Parts) -> list[Node] | None:
     given, factors = parts.whole.attributes, []
     if given.get("transBatchA", 0) or given.get("transBatchB", 0):
         return None
@@ -168,7 +121,7 @@ def _matmul(parts: _Parts) -> list[Node] | None:
     return parts.done()
 
 
-def _skip_norm(parts: _Parts) -> list[Node] | None:
+def _skip_norm(parts: Parts) -> list[Node] | None:
     if any(n for n in parts.whole.outputs[1:]) or not parts.given(2):
         return None
     x = parts.add("Add", (parts.given(0), parts.given(1)), parts.shape, {})
@@ -178,7 +131,14 @@ def _skip_norm(parts: _Parts) -> list[Node] | None:
     return parts.done()
 
 
-_KINDS: Mapping[str, Callable[[_Parts], list[Node] | None]] = {
+def _mean(parts: Parts) -> list[Node] | None:
+    count, name = len(parts.whole.inputs), f"{parts.whole.outputs[0]}:share"
+    x = parts.add("Sum", parts.whole.inputs, parts.shape, {})
+    parts.add("Mul", (x, name), parts.shape, {}, {name: np.asarray(1.0 / count)})
+    return parts.done()
+
+
+_KINDS: Mapping[str, Callable[[Parts], list[Node] | None]] = {"Attention": attention, "Mean": _mean} | {
     f"{_DOMAIN}{name}": make
     for name, make in {
         "FusedConv": _conv, "FusedGemm": _gemm, "Gelu": _gelu, "BiasGelu": _gelu, "FastGelu": _gelu, "QuickGelu": _quick_gelu,

@@ -96,6 +96,24 @@ def test_a_fixed_batch(flat: bool) -> None:
     assert run(proto, np.repeat(found.x_adv[None], 5, axis=0))[0][0].argmax() != query.label
 
 
+def test_a_fixed_batch_of_parts_whose_lengths_are_computed() -> None:
+    """Windows of each sample as rows, lengths put together by a Concat (an exporter that folds nothing), constants for all rows."""
+    nodes = [
+        N("Add", ["x", "positions"], ["p"]), N("Concat", ["rows", "two", "three"], ["s"], axis=0), N("Reshape", ["p", "s"], ["w"]),
+        N("MatMul", ["w", "M"], ["m"]), N("Concat", ["batch", "six"], ["back"], axis=0), N("Reshape", ["m", "back"], ["f"]),
+        *body("f"),
+    ]  # fmt: skip
+    lengths = {"rows": 15, "two": 2, "three": 1, "batch": 5, "six": 6}
+    weights = mlp(2) | {k: np.array([v], np.int64) for k, v in lengths.items()}
+    weights |= {"positions": np.repeat(points(0, 1, (6,)), 5, axis=0), "M": np.array([[0.7]], np.float32)}
+    proto = file(nodes, tensor("x", [5, 6]), [tensor("z", [5, 4])], weights)
+    model = load_model(proto)
+    assert model.feed.copies == 5
+    x = points(1, 5, (6,))
+    np.testing.assert_allclose(Runtime(model).logits(x), run(proto, x)[0], rtol=1e-5)
+    np.testing.assert_allclose(network_values(proto, x), run(proto, x)[0], rtol=1e-4, atol=1e-5)
+
+
 def test_samples_that_mix_are_refused() -> None:
     """A Reshape that takes rows apart, which at batch 1 looks like one that does nothing."""
     nodes = [N("Transpose", ["x"], ["t"]), N("Reshape", ["t", "s"], ["f"]), *body("f")]
@@ -194,3 +212,16 @@ def test_shapes_behind_comparisons_that_are_functions(kind: str, opset: int) -> 
     x = points(2, 9, (6,))
     want = np.stack([run(proto, row[None])[0][0] for row in x])
     np.testing.assert_allclose(network_values(proto, x), want, rtol=1e-5, atol=1e-5)
+
+
+def test_the_example_of_open_lengths_fits_the_input() -> None:
+    proto = file([N("Flatten", ["x"], ["f"]), *body("f")], tensor("x", ["N", 3, "time"]), [tensor("z", ["N", 4])], mlp(2))
+    with pytest.raises(ModelError, match=r"leaves 'time' open.*--input-shape 3,64 "):
+        load_model(proto)
+
+
+def test_a_second_input_is_named_before_a_second_output() -> None:
+    proto = file([*body("x"), N("Relu", ["s"], ["t"])], tensor("x", ["N", 6]), [tensor("z", ["N", 4]), tensor("t", [2, 7])], mlp(2))
+    proto.graph.input.append(tensor("s", [2, 7]))
+    with pytest.raises(ModelError, match=r"2 inputs \('x', 's'\)"):
+        load_model(proto)

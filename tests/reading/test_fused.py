@@ -150,3 +150,15 @@ def test_what_has_no_form_is_refused_by_name() -> None:
     with pytest.raises(OnnxsubError, match="FusedConv") as raised:
         lower(load_model(conv("HardSwish")))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("opset", [8, 13])
+def test_the_mean_of_several_tensors(opset: int) -> None:
+    """An ensemble, and a constant beside it."""
+    n = Net(6, seed=3)
+    members = [n.node("Relu", [n.gemm("x", 6, 5)]) for _ in range(2)]
+    proto = n.model(n.gemm(n.node("Mean", [*members, n.weight(n.rng.normal(size=5))]), 5, 3), 3, opset=opset)
+    x = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+    with torch.no_grad():
+        found = lower(load_model(proto)).forward(torch.from_numpy(x.astype(np.float64))).numpy()
+    np.testing.assert_allclose(found, Runtime(load_model(proto)).logits(x), rtol=1e-4, atol=1e-5)

@@ -129,3 +129,17 @@ def test_values_may_be_moved_before_they_are_cast() -> None:
     query = make_query(load_model(proto), np.arange(6).reshape(2, 3))
     want = run(proto, np.arange(6, dtype=np.uint8).reshape(1, 2, 3))[0]
     np.testing.assert_allclose(query.logits(query.x0[None]), want, rtol=1e-6)
+
+
+def test_codes_are_refused_as_such() -> None:
+    """Rows of an embedding, and a one-hot code, whose shape is computed from the input."""
+    kind, table = TensorProto.INT64, np.zeros((9, 2), np.float32)
+    looked_up = [helper.make_node("Gather", ["table", "x"], ["e"]), helper.make_node("Flatten", ["e"], ["f"]), *body("f")]
+    hot = [
+        helper.make_node("Shape", ["x"], ["s"]), helper.make_node("Expand", ["x", "s"], ["wide"]),
+        helper.make_node("Equal", ["wide", "three"], ["t"]), helper.make_node("Cast", ["t"], ["f"], to=F), *body("f"),
+    ]  # fmt: skip
+    for nodes, name, constants in ((looked_up, "Gather", {"table": table}), (hot, "Equal", {"three": np.array([3])})):
+        proto = file(nodes, tensor("x", ["N", 3], kind), [tensor("z", ["N", 4])], mlp(0, 6 if name == "Gather" else 3) | constants)
+        with pytest.raises(UnsupportedOperatorError, match=rf"operator {name} .* codes .*embedded values as its input"):
+            load_model(proto)

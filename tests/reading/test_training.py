@@ -42,3 +42,11 @@ def test_masks_and_indices_that_nobody_reads_are_no_matter() -> None:
     nodes: list[NodeProto] = [N("Dropout", ["x"], ["d", "mask"]), *body("d")]
     proto = file(nodes, tensor("x", ("N", 6)), [tensor("z", ("N", 4))], mlp(0), opset=10)
     assert lower(load_model(proto)).classes == 4
+
+
+def test_random_numbers_are_what_is_in_the_way() -> None:
+    """Stochastic depth: the numbers of a batch of two give an output of two rows."""
+    nodes = [N("RandomUniformLike", ["two"], ["u"]), N("Mul", ["x", "u"], ["d"]), *body("d")]
+    proto = file(nodes, tensor("x", ("N", 6)), [tensor("z", (2, 4))], mlp(0) | {"two": np.ones((2, 1), np.float32)}, opset=12)
+    with pytest.raises(UnsupportedOperatorError, match=r"RandomUniformLike.*draws random numbers"):
+        load_model(proto)
