@@ -34,8 +34,10 @@ the output has."""
 
 
 def early_norm(node: NodeProto, version: int) -> bool:
-    """Whether a node is the LayerNormalization that onnxruntime has in ONNX's domain before opset 17."""
-    return node.op_type == "LayerNormalization" and node.domain in ("", "ai.onnx") and version < 17
+    """Whether a node is a normalisation that onnxruntime has in ONNX's domain and ONNX has not: LayerNormalization before opset 17,
+    SimplifiedLayerNormalization (without the mean) at any."""
+    early = node.op_type == "LayerNormalization" and version < 17
+    return node.domain in ("", "ai.onnx") and (early or node.op_type == "SimplifiedLayerNormalization")
 
 
 _FUNCTIONS: Mapping[str, str] = {"GreaterOrEqual": "Greater", "LessOrEqual": "Less"}
@@ -51,7 +53,8 @@ _FUSED: Mapping[str, tuple[str, tuple[int, ...], tuple[str, ...]]] = {
     "FusedConv": ("Conv", (0, 1), _CONV), "FusedGemm": ("Gemm", (0, 1), ("transA", "transB")),
     "FusedMatMul": ("MatMul", (0, 1), ()),
     "LayerNormalization": ("Identity", (0,), ()), "QuickGelu": ("Identity", (0,), ()),
-    "SkipLayerNormalization": ("Identity", (0,), ()),
+    "SimplifiedLayerNormalization": ("Identity", (0,), ()), "SkipLayerNormalization": ("Identity", (0,), ()),
+    "SkipSimplifiedLayerNormalization": ("Identity", (0,), ()),
 }  # fmt: skip
 """The same of operators on real numbers (`reading/fused.py`): their output has the type of the input."""
 

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxsub.errors import ModelError, OutputError
 from onnxsub.lower import lower
 from onnxsub.model import load_model, save_model
+from onnxsub.runtime import Runtime
 from tests.model_tools import B, Dims, F, W, classifier, external, linear, refused, rng
 
 
@@ -91,6 +92,16 @@ def test_invalid_graph() -> None:
     proto = linear()
     proto.graph.node[0].op_type = "Frobnicate"
     refused(proto, "not valid ONNX", "Frobnicate")
+
+
+def test_constants_that_are_no_inputs_before_ir_version_4() -> None:
+    """Quantisers and simplifiers add them to old files; onnxruntime runs these."""
+    proto = linear()
+    proto.ir_version = 3
+    assert load_model(proto).outputs == 3
+    assert Runtime(load_model(proto)).logits(np.zeros((1, 6), np.float32)).shape == (1, 3)
+    proto.graph.node[0].input[1] = "nowhere"
+    refused(proto, "not valid ONNX", "nowhere")
 
 
 @pytest.mark.parametrize("opset", [1, 6, 27, 28])

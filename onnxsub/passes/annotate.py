@@ -1,7 +1,8 @@
 """The pass `annotate`: statistics of bounds into the file's own metadata, full arrays beside it.
 
 A node that writes an activation gets `onnxsub.bounds.units`, `.stable_on`, `.stable_off`, `.unstable`, `.width_min`, `.width_mean`,
-`.width_max`; the model gets method, radius and the hashes of model and anchor. Viewers show both.
+`.width_max`; the model gets method, radius and the hashes of model and anchor. Viewers show both. What one node is read as in
+several steps (a LayerNormalization, a quotient) has no tensor in the file for the steps between: they are in the arrays only.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ def annotate(model: Model, result: BoundsResult) -> ModelProto:
     scale = result.head["input"]["scale"]
     if scale is not None:
         properties["onnxsub.scale.sha256"] = str(scale["sha256"])
-    written = {name for node in model.source.graph.node for name in node.output}
-    return set_properties(model.source if nodes.keys() <= written else model.form, properties, nodes)
+    own, form = ({name for node in proto.graph.node for name in node.output} for proto in (model.source, model.form))
+    known = {name: props for name, props in nodes.items() if name in own | form}
+    return set_properties(model.source if known.keys() <= own else model.form, properties, known)
 
 
 def save_annotated(model: Model, result: BoundsResult, path: str | os.PathLike[str]) -> Path:

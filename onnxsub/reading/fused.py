@@ -5,7 +5,8 @@
 | FusedConv, FusedGemm | Conv or Gemm, the sum with a second tensor, the activation |
 | Gelu, BiasGelu, FastGelu, QuickGelu | the sum with the bias, Gelu (of tanh: FastGelu) or Swish |
 | FusedMatMul | Transpose of the last two axes, MatMul, Mul by alpha |
-| SkipLayerNormalization | the sums, LayerNormalization |
+| SkipLayerNormalization, SkipSimplifiedLayerNormalization | the sums, LayerNormalization or RMSNormalization |
+| SimplifiedLayerNormalization (of onnxruntime, in ONNX's domain) | RMSNormalization |
 | Mean (ONNX) | Sum, Mul by one over the number of tensors |
 | Attention (ONNX, opset 23) | `attention.py` |
 
@@ -122,12 +123,21 @@ def _matmul(parts: Parts) -> list[Node] | None:
 
 
 def _skip_norm(parts: Parts) -> list[Node] | None:
+    simplified = "Simplified" in parts.whole.op_type
     if any(n for n in parts.whole.outputs[1:]) or not parts.given(2):
         return None
     x = parts.add("Add", (parts.given(0), parts.given(1)), parts.shape, {})
-    x = parts.sum_with(x, 4)
-    inputs = (x, *(n for n in (parts.given(2), parts.given(3)) if n))
-    parts.add("LayerNormalization", inputs, parts.shape, {"axis": -1, "epsilon": parts.whole.attributes.get("epsilon", 1e-12)})
+    x = parts.sum_with(x, 3 if simplified else 4)
+    inputs = (x, *(n for n in (parts.given(2), "" if simplified else parts.given(3)) if n))
+    kind = "RMSNormalization" if simplified else "LayerNormalization"
+    parts.add(kind, inputs, parts.shape, {"axis": -1, "epsilon": parts.whole.attributes.get("epsilon", 1e-12)})
+    return parts.done()
+
+
+def _rms_norm(parts: Parts) -> list[Node] | None:
+    if any(n for n in parts.whole.outputs[1:]):
+        return None
+    parts.add("RMSNormalization", parts.whole.inputs, parts.shape, parts.attributes())
     return parts.done()
 
 
@@ -138,10 +148,12 @@ def _mean(parts: Parts) -> list[Node] | None:
     return parts.done()
 
 
-_KINDS: Mapping[str, Callable[[Parts], list[Node] | None]] = {"Attention": attention, "Mean": _mean} | {
+_KINDS: Mapping[str, Callable[[Parts], list[Node] | None]] = {
+    "Attention": attention, "Mean": _mean, "SimplifiedLayerNormalization": _rms_norm,
+} | {
     f"{_DOMAIN}{name}": make
     for name, make in {
         "FusedConv": _conv, "FusedGemm": _gemm, "Gelu": _gelu, "BiasGelu": _gelu, "FastGelu": _gelu, "QuickGelu": _quick_gelu,
-        "FusedMatMul": _matmul, "SkipLayerNormalization": _skip_norm,
+        "FusedMatMul": _matmul, "SkipLayerNormalization": _skip_norm, "SkipSimplifiedLayerNormalization": _skip_norm,
     }.items()
 }  # fmt: skip

@@ -84,6 +84,19 @@ def test_names_with_slashes_colons_and_dots(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.npz", "m.onnx"]
 
 
+def test_steps_between_have_arrays_and_no_node(tmp_path: Path) -> None:
+    """A LayerNormalization is read as several operators, of whose tensors the file has none."""
+    n = Net(4)
+    h = n.node("LayerNormalization", [n.gemm("x", 4, 5), n.weight(np.ones(5))])
+    query = make_query(load_model(n.model(n.gemm(n.node("Relu", [h]), 5, 3), 3, opset=17)), np.full(4, 0.5))
+    result = bounds(query, BoundsOptions(0.01))
+    assert len(result.layers) > 1
+    with np.load(save_annotated(query.model, result, tmp_path / "m.onnx")) as arrays:
+        assert all(f"pre/{layer.name}/upper" in arrays for layer in result.layers)
+    marked = [name for name, props in properties(onnx.load(tmp_path / "m.onnx")).items() if props]
+    assert len(marked) == 1
+
+
 def test_paths_that_cannot_be_written(setting: tuple[Query, BoundsResult], tmp_path: Path) -> None:
     query, result = setting
     with pytest.raises(OutputError):

@@ -67,6 +67,21 @@ def skip_norm(bias: bool) -> onnx.ModelProto:
     return model(n, n.gemm(n.node("Flatten", [h]), 24, 3), 3)
 
 
+def skip_rms_norm(bias: bool) -> onnx.ModelProto:
+    n = Net(3, 8, seed=3)
+    a, b = (n.node("MatMul", ["x", n.weight(n.gauss(8, 8, fan=8))]) for _ in range(2))
+    parts = [n.weight(n.rng.normal(size=8)) for _ in range(2 if bias else 1)]
+    h = fused(n, "SkipSimplifiedLayerNormalization", [a, b, *parts], epsilon=1e-3)
+    return model(n, n.gemm(n.node("Flatten", [h]), 24, 3), 3)
+
+
+def rms_norm() -> onnx.ModelProto:
+    """What onnxruntime makes of a root mean square: an operator in ONNX's domain that ONNX does not have."""
+    n = Net(8, seed=3)
+    h = n.node("SimplifiedLayerNormalization", [n.gemm("x", 8, 8), n.weight(n.rng.normal(size=8))], axis=-1, epsilon=1e-4)
+    return n.model(n.gemm(n.node("Relu", [h]), 8, 3), 3, opset=13)
+
+
 def early_norm() -> onnx.ModelProto:
     n = Net(8, seed=3)
     weights = [n.weight(n.rng.normal(size=8)) for _ in range(2)]
@@ -88,6 +103,7 @@ FILES = {
     "gelu": rows("Gelu"), "bias gelu": rows("BiasGelu", 8), "fast gelu": rows("FastGelu"),
     "fast gelu with bias": rows("FastGelu", 8),
     "quick gelu": rows("QuickGelu", alpha=1.3), "skip norm": skip_norm(False), "skip norm with bias": skip_norm(True),
+    "rms norm": rms_norm(), "skip rms norm": skip_rms_norm(False), "skip rms norm with bias": skip_rms_norm(True),
     "matmul": matmul(0, 0, 0.5), "matmul, second turned": matmul(0, 1, 0.5), "matmul, first turned": matmul(1, 0, 1.0),
     "matmul, constant": matmul(0, 1, 2.0, constant=True),
 }  # fmt: skip
