@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from onnx import NodeProto, ValueInfoProto, helper, numpy_helper
 
+from onnxsub.contrib import DOMAIN
 from onnxsub.errors import ModelError
 from onnxsub.files import one_line
 from onnxsub.ops.base import Array, Shape
@@ -35,14 +36,17 @@ all (Softmax of opset 7 to 12, Clip with attributes)."""
 _BY_RUNTIME = (
     frozenset({"ArgMax", "ArgMin", "Atan", "BatchNormalization", "Celu", "Clip", "DepthToSpace", "Einsum", "Elu", "Erf", "EyeLike"})
     | {"Gelu", "HardSigmoid", "HardSwish", "InstanceNormalization", "IsInf", "IsNaN", "LayerNormalization", "LeakyRelu"}
-    | {"LogSoftmax", "LpNormalization", "Mean", "Mish", "OneHot", "PRelu", "Pad", "ReduceLogSum", "Resize", "ScatterElements"}
+    | {"LogSoftmax", "LpNormalization", "Mean", "Mish", "OneHot", "PRelu", "Pad", "QLinearMatMul", "ReduceLogSum", "Resize"}
+    | {"ScatterElements"}
     | {"Selu", "Softmax", "Softplus", "Softsign", "SpaceToDepth", "Swish", "Tan", "ThresholdedRelu", "TopK", "Upsample"}
 )
 _IR = 8
 
 
 def computable(node: NodeProto) -> Literal["reference", "runtime"] | None:
-    """What computes a node of the default domain; None: nothing does, and it stays in the graph."""
+    """What computes a node; None: nothing does, and it stays in the graph."""
+    if node.domain not in ("", "ai.onnx"):
+        return "runtime" if node.domain == DOMAIN and node.op_type.startswith("QLinear") else None
     if node.op_type in RESHAPING or (node.op_type in COMPUTED and not (node.op_type == "Clip" and node.attribute)):
         return "reference"
     return "runtime" if node.op_type in _BY_RUNTIME else None
@@ -85,7 +89,7 @@ def by_runtime(node: NodeProto, opset: int, constants: Mapping[str, Array]) -> l
         return None
     weights = [numpy_helper.from_array(constants[name], name) for name in dict.fromkeys(n for n in node.input if n)]
     graph = helper.make_graph([node], "node", [], [ValueInfoProto(name=name) for name in node.output if name], weights)
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=_IR)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, 1)], ir_version=_IR)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = 1

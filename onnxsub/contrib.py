@@ -27,6 +27,7 @@ _FORMS: Mapping[str, tuple[str, tuple[int, ...], tuple[str, ...], int]] = {
     "QLinearLeakyRelu": ("LeakyRelu", (0,), (), 4),
     "QLinearMul": ("Mul", (0, 3), (), 7),
     "QLinearSigmoid": ("Sigmoid", (0,), (), 4),
+    "QLinearSoftmax": ("Identity", (0,), (), 4),
     "QuantizeLinear": ("Identity", (0,), (), 2),
 }  # fmt: skip
 """Standard operator, which inputs are its own (none: every third one), which attributes it shares, and the zero point whose type

@@ -114,7 +114,7 @@ class _Folder:
 
     def folded(self, node: NodeProto) -> bool:
         """Whether `node` does not depend on the input's values; if so its outputs are constants from here on."""
-        if node.domain not in _DEFAULT:
+        if node.domain not in _DEFAULT and computable(node) is None:
             return False
         if node.op_type in ("Shape", "Size") and node.input[0] in self.shapes:
             self.constant(node.output[0], self.shape_of(node))

@@ -159,5 +159,6 @@ READERS: Mapping[str, Reader] = MappingProxyType({
     "com.microsoft.QLinearLeakyRelu": read_qlinear.read_qlinear_leaky_relu,
     "com.microsoft.QLinearMul": read_qlinear.read_qlinear_mul,
     "com.microsoft.QLinearSigmoid": read_qlinear.read_qlinear_sigmoid,
+    "com.microsoft.QLinearSoftmax": read_qlinear.read_qlinear_softmax,
     "com.microsoft.QuantizeLinear": read_qlinear.read_contrib_quantize,
 })  # fmt: skip

@@ -17,13 +17,17 @@ from onnxsub.ops.elementwise import Scale
 from onnxsub.ops.joined import joined
 from onnxsub.ops.leaky import Leaky
 from onnxsub.ops.node import Node
-from onnxsub.ops.read_quantize import Quantised, read_dequantize, read_quantize, requantised
+from onnxsub.ops.normalisation import read_softmax
+from onnxsub.ops.read_quantize import Quantised, inner_node, read_dequantize, read_quantize, requantised
 from onnxsub.ops.smooth import Sigmoid
 
 __all__ = [
     "read_contrib_dequantize", "read_contrib_quantize", "read_qlinear_add", "read_qlinear_concat", "read_qlinear_leaky_relu",
-    "read_qlinear_mul", "read_qlinear_sigmoid",
+    "read_qlinear_mul", "read_qlinear_sigmoid", "read_qlinear_softmax",
 ]  # fmt: skip
+
+_MOST = 256
+"""Steps of the whole of a quantised Softmax, beyond which its integers wrap round."""
 
 
 def read_contrib_quantize(node: Node) -> tuple[Operator, ...]:
@@ -121,3 +125,21 @@ def read_qlinear_sigmoid(node: Node) -> tuple[Operator, ...]:
 def read_qlinear_leaky_relu(node: Node) -> tuple[Operator, ...]:
     """A LeakyRelu."""
     return _function(node, Leaky, slope=np.array(float(node.attributes.get("alpha", 0.01))))
+
+
+def read_qlinear_softmax(node: Node) -> tuple[Operator, ...]:
+    """A Softmax of the opset that the attribute says: `x, x_scale, x_zero, y_scale, y_zero`, and `round(p c) + y_zero`.
+
+    c is `1 / y_scale` cut off to a whole number; of the values of one row, one by one summed in float32, n may be a few.
+    """
+    x, target = Quantised(node, 0), f"{node.outputs[0]}:softmax"
+    inner = replace(
+        inner_node(node, "Softmax", x.real, target, ()), opset=int(node.attributes.get("opset", 13)),
+        attributes={"axis": int(node.attributes.get("axis", -1))},
+    )  # fmt: skip
+    (whole,) = requantised(node, target, 3, 4)
+    count = np.floor(np.float32(1) / whole.step.astype(np.float32)).astype(np.float64)
+    if not (1 <= count <= _MOST):
+        raise node.refuse(f"a scale of {float(whole.step):g}: onnxruntime is right for 1/{_MOST} to 1 only")
+    room = whole.room * (4 + max(x.shape, default=1))
+    return (*x.ops, *read_softmax(inner), replace(whole, step=1.0 / count, room=room))

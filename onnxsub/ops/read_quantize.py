@@ -16,10 +16,11 @@ from onnxsub.ops.average import AveragePool, read_average_pool
 from onnxsub.ops.base import Array, Operator, Shape
 from onnxsub.ops.broadcast import only_variable, required
 from onnxsub.ops.conv import read_conv
-from onnxsub.ops.dense import read_gemm, read_matmul
+from onnxsub.ops.dense import read_gemm
 from onnxsub.ops.elementwise import Scale
 from onnxsub.ops.node import Node
 from onnxsub.ops.quantize import Quantise
+from onnxsub.ops.read_arithmetic import read_matmul
 from onnxsub.ops.reduce import read_global_average
 
 __all__ = [
@@ -97,7 +98,7 @@ def read_conv_integer(node: Node) -> tuple[Operator, ...]:
 
 
 def read_qlinear_matmul(node: Node) -> tuple[Operator, ...]:
-    """QLinearMatMul: `a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero`, one factor constant."""
+    """QLinearMatMul: `a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero`."""
     target = f"{node.outputs[0]}:sum"
     return (*_product(node, (0, 1, 2), (3, 4, 5), target), *requantised(node, target, 6, 7))
 
@@ -169,9 +170,13 @@ class Quantised:
 def _product(
     node: Node, left: tuple[int, int | None, int], right: tuple[int, int | None, int], target: str
 ) -> tuple[Operator, ...]:
-    """`A B` in real numbers, one of them constant; where each has its tensor, scale and zero point among the inputs."""
-    if len(node.variables) != 1:
-        raise node.refuse("one of the two factors must be a constant")
+    """`A B` in real numbers; where each has its tensor, scale and zero point among the inputs."""
+    if {node.inputs[left[0]], node.inputs[right[0]]} <= {*node.variables}:
+        a, b = (Quantised(node, i, scale=scale, zero=zero) for i, scale, zero in (left, right))
+        shapes = {a.real: node.shapes[node.inputs[left[0]]], b.real: node.shapes[node.inputs[right[0]]]}
+        shapes[target] = node.shapes[node.outputs[0]]
+        both = replace(node, op_type="MatMul", inputs=(a.real, b.real), outputs=(target,), constants={}, shapes=shapes)
+        return (*a.ops, *b.ops, *read_matmul(both))
     variable, constant = (left, right) if node.inputs[left[0]] in node.variables else (right, left)
     x = Quantised(node, variable[0], scale=variable[1], zero=variable[2])
     value = required(node, constant[0], "one factor")

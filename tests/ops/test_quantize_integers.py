@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,11 @@ SHAPE = (2, 3, 4)
 INT8 = {"s": scalar(0.04), "z": scalar(5, np.int8), "t": scalar(0.11), "u": scalar(-7, np.int8)}
 
 
-def _integers(kind: str, constants: dict[str, Array], tail: list[str], domain: str = "", **attributes: Any) -> ModelProto:
-    """x, quantised to int8; the operator on it; back to real numbers where it writes integers of a scale."""
+def _integers(
+    kind: str, constants: dict[str, Array], tail: list[str], domain: str = "", before: Sequence[tuple[str, list[str], str]] = (),
+    **attributes: Any,
+) -> ModelProto:  # fmt: skip
+    """x, quantised to int8, and nodes `before`; the operator on it; back to real numbers where it writes integers of a scale."""
     shape = (3, 5, 4) if "Conv" in kind or "Pool" in kind else (6,)
     nodes = [helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], name="quantise"),
              helper.make_node(kind, tail, ["i"], name="inner", domain=domain, **attributes)]  # fmt: skip
@@ -42,6 +46,7 @@ def _integers(kind: str, constants: dict[str, Array], tail: list[str], domain: s
         nodes.append(helper.make_node("DequantizeLinear", ["i", "t", "u"], ["y"], name="back"))
     else:
         nodes[1].output[0] = "y"
+    nodes[1:1] = [helper.make_node(op, inputs, [output], name=output) for op, inputs, output in before]
     nodes.append(helper.make_node("Flatten", ["y"], ["flat"]))
     return graph(nodes, {"x": shape}, "flat", INT8 | constants)
 
@@ -100,6 +105,17 @@ INTEGER = {
     ),
     "QLinearSigmoid": _integers(
         "QLinearSigmoid", {"t": scalar(0.01), "u": scalar(-100, np.int8)}, ["q", "s", "z", "t", "u"], "com.microsoft"
+    ),
+    "QLinearSoftmax": _integers(
+        "QLinearSoftmax", {"t": scalar(1 / 256), "u": scalar(-128, np.int8)}, ["q", "s", "z", "t", "u"], "com.microsoft", opset=12,
+    ),
+    "QLinearSoftmax, another scale": _integers(
+        "QLinearSoftmax", {"t": scalar(0.0039), "u": scalar(-128, np.int8)}, ["q", "s", "z", "t", "u"], "com.microsoft",
+        opset=13, axis=-1,
+    ),
+    "QLinearMatMul of two tensors": _integers(
+        "QLinearMatMul", {"three": np.array([0, 2, 3]), "back": np.array([0, 3, 2])}, ["a", "s", "z", "b", "s", "z", "t", "u"],
+        before=[("Reshape", ["q", "three"], "a"), ("Reshape", ["q", "back"], "b")],
     ),
     "QLinearLeakyRelu": _integers("QLinearLeakyRelu", {}, ["q", "s", "z", "t", "u"], "com.microsoft", alpha=0.2),
     "QLinearGlobalAveragePool": _integers("QLinearGlobalAveragePool", {}, ["q", "s", "z", "t", "u"], "com.microsoft"),

@@ -178,3 +178,17 @@ def test_the_mean_of_several_tensors(opset: int) -> None:
     with torch.no_grad():
         found = lower(load_model(proto)).forward(torch.from_numpy(x.astype(np.float64))).numpy()
     np.testing.assert_allclose(found, Runtime(load_model(proto)).logits(x), rtol=1e-4, atol=1e-5)
+
+
+def test_quantised_weights_that_are_computed() -> None:
+    """Weight normalisation after onnxruntime's quantiser: a product of two constants of integers."""
+    n = Net(6, seed=3)
+    integers = [n.weight(n.rng.integers(-100, 100, (5, 6)), np.int8), n.weight(n.rng.integers(1, 9, (5, 1)), np.int8)]
+    scale, zero = n.weight(0.02), n.weight(0, np.int8)
+    product = fused(n, "QLinearMul", [integers[0], scale, zero, integers[1], scale, zero, scale, zero])
+    weight = n.node("Transpose", [n.node("DequantizeLinear", [product, scale, zero])], perm=[1, 0])
+    proto = model(n, n.gemm(n.node("Relu", [n.node("MatMul", ["x", weight])]), 5, 3), 3)
+    x = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+    with torch.no_grad():
+        found = lower(load_model(proto)).forward(torch.from_numpy(x.astype(np.float64))).numpy()
+    np.testing.assert_allclose(found, Runtime(load_model(proto)).logits(x), rtol=1e-4, atol=1e-5)
