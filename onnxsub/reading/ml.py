@@ -10,7 +10,7 @@
 | Imputer | Identity, where it replaces what is no number: every input of a domain is one |
 | Binarizer | Greater and Cast |
 
-Others stay as they are, and are refused by the operator table; `WHY` says why of those that are no networks.
+Others stay as they are, and are refused by the operator table; `WHY` says why of those that are no networks, and of a few others.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ _KERNELS = "support vectors have no bounds here, only networks have; use a linea
 
 _DRAWN = "it draws random numbers; export the model in evaluation mode"
 
+_RECURRENT = "recurrent layers are not read; write it as steps of a cell (LSTMCell, GRUCell, RNNCell), which exporters unroll"
+
 WHY: dict[str, str] = {
+    **dict.fromkeys(("GRU", "LSTM", "RNN"), _RECURRENT),
     **dict.fromkeys(("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"), _DRAWN),
     **{f"{DOMAIN}.{name}": _TREES for name in ("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor")},
     **{f"{DOMAIN}.{name}": _KERNELS for name in ("SVMClassifier", "SVMRegressor")},

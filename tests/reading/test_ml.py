@@ -191,3 +191,16 @@ def test_votes_of_classifiers_are_refused_as_such() -> None:
     proto = file(nodes, X, [tensor("scores", ["N", None])], {"column": np.array([-1, 1])}, opset=17, ml=1)
     with pytest.raises(UnsupportedOperatorError, match="the class that a classifier inside the model gives"):
         lower(load_model(proto))
+
+
+def test_recurrent_layers_are_refused_with_what_helps() -> None:
+    rng = np.random.default_rng(0)
+    weights = {"A": rng.normal(size=(1, 20, 3)), "B": rng.normal(size=(1, 20, 5)), "M": rng.normal(size=(5, 4))}
+    nodes = [
+        helper.make_node("LSTM", ["x", "A", "B"], ["", "h"], hidden_size=5, layout=0),
+        helper.make_node("Squeeze", ["h"], ["s"]), helper.make_node("MatMul", ["s", "M"], ["z"]),
+    ]  # fmt: skip
+    floats = {k: v.astype(np.float32) for k, v in weights.items()}
+    proto = file(nodes, tensor("x", [1, 2, 3]), [tensor("z", [2, 4])], floats, opset=14)
+    with pytest.raises(UnsupportedOperatorError, match=r"operator LSTM .*steps of a cell"):
+        lower(load_model(proto))
