@@ -23,14 +23,22 @@ TOKENS, WIDTH = 5, 8
 MASK = np.tri(TOKENS, dtype=bool)
 
 
-def model(apart: bool, kv: int = 2, mask: Array | None = None, opset: int = 23, **attributes: Any) -> ModelProto:
-    """Attention of two heads over five tokens and a list of scores; `apart`: with an axis of heads, else three axes."""
+def model(apart: bool, kv: int = 2, mask: Array | None = None, fixed: str = "", **attributes: Any) -> ModelProto:
+    """Attention of two heads over five tokens and a list of scores; `apart`: with an axis of heads, else three axes.
+
+    `fixed` says which of q, k and v are learned numbers, of one sample.
+    """
     rng = np.random.default_rng(0)
     weights: dict[str, Array] = {}
     nodes: list[NodeProto] = []
     names = []
     for name, heads in (("q", 2), ("k", kv), ("v", kv)):
         wide = heads * WIDTH // 2
+        if name in fixed:
+            value = rng.normal(size=(1, heads, TOKENS, WIDTH // 2) if apart else (1, TOKENS, wide)).astype(np.float32)
+            weights[name] = value
+            names.append(name)
+            continue
         weights[f"w{name}"] = (rng.normal(size=(WIDTH, wide)) / 2).astype(np.float32)
         nodes.append(N("MatMul", ["x", f"w{name}"], [f"{name}3"]))
         if apart:
@@ -45,7 +53,7 @@ def model(apart: bool, kv: int = 2, mask: Array | None = None, opset: int = 23, 
         attributes |= {"q_num_heads": 2, "kv_num_heads": kv}
     nodes += [N("Attention", names, ["y"], **attributes), N("Flatten", ["y"], ["f"]), N("MatMul", ["f", "W"], ["z"])]
     weights["W"] = rng.normal(size=(TOKENS * WIDTH, 4)).astype(np.float32)
-    proto = file(nodes, tensor("x", ("N", TOKENS, WIDTH)), [tensor("z", ("N", 4))], weights, opset=opset)
+    proto = file(nodes, tensor("x", ("N", TOKENS, WIDTH)), [tensor("z", ("N", 4))], weights, opset=23)
     proto.ir_version = 11
     return proto
 
@@ -59,6 +67,10 @@ CASES: dict[str, ModelProto] = {
     "mask of truths": model(True, mask=MASK),
     "mask of numbers": model(False, mask=points(0, 2, (TOKENS, TOKENS))[None]),
     "mask per head, causal": model(True, mask=points(0, 2, (TOKENS, TOKENS)), is_causal=1),
+    "learned queries": model(True, fixed="q"),
+    "learned queries, three axes": model(False, fixed="q", is_causal=1),
+    "a memory": model(False, fixed="kv", kv=1),
+    "a memory, heads apart": model(True, fixed="k"),
     "one head of keys for two": model(True, kv=1),
     "one head of keys for two, three axes": model(False, kv=1),
 }
@@ -70,7 +82,8 @@ def test_values_are_those_of_onnxruntime(name: str) -> None:
     x = points(1, 3, (TOKENS, WIDTH)) - np.float32(0.5)
     with torch.no_grad():
         found = lower(load_model(proto)).forward(torch.from_numpy(x.astype(np.float64))).numpy()
-    np.testing.assert_allclose(found, run(proto, x)[0], rtol=1e-4, atol=1e-5)
+    want = np.concatenate([run(proto, x[i : i + 1])[0] for i in range(len(x))])
+    np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["heads apart", "causal, three axes"])
@@ -93,7 +106,7 @@ def test_bounds_and_decisions(name: str) -> None:
 
 @pytest.mark.parametrize("proto", [model(True, softcap=2.0), model(True, mask=np.zeros((TOKENS, TOKENS), bool))])
 def test_others_are_refused(proto: ModelProto) -> None:
-    """A cap of the scores; a query that may read no key, which has no weights."""
+    """A cap of the scores; queries that may read no key, which have no weights."""
     with pytest.raises(OnnxsubError, match=r"operator Attention|infinite"):
         lower(load_model(proto))
 
