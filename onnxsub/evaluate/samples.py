@@ -273,6 +273,8 @@ def _samples(
 
 def _rows(choice: Choice, count: int, path: Path) -> list[int]:
     rows = list(choice.of(count))
+    if count == 0:
+        raise InputError(f"{path.name} holds no samples; give one or more")
     if not rows:
         raise InputError(f"{path.name}: no sample is chosen; check --index, --limit and --every")
     return rows

@@ -259,6 +259,6 @@ def _one_sample(
         return Feed(feed.dtype, bare=True), (f"the model has no batch axis: one is put in front of its input of shape {declared}",)
     assert batch is not None
     one_of_many(graph, batch)
-    _set_lengths(value, [1, *dims[1:]])
+    _set_lengths(_input(graph, value), [1, *dims[1:]])
     note = f"the model has a fixed batch of {batch}: it is run on {batch} copies of a sample, and the first row is read"
     return Feed(feed.dtype, copies=batch), (note,)

@@ -96,6 +96,21 @@ def test_a_fixed_batch(flat: bool) -> None:
     assert run(proto, np.repeat(found.x_adv[None], 5, axis=0))[0][0].argmax() != query.label
 
 
+def test_a_pair_of_scores_of_a_fixed_batch() -> None:
+    """What leaves the pair out copies the input; its lengths are those of the copy."""
+    weights = mlp(3, classes=1) | {"one": np.ones((1, 1), np.float32)}
+    nodes = [
+        *body(), N("Sigmoid", ["z"], ["p"]), N("Sub", ["one", "p"], ["q"]), N("Concat", ["q", "p"], ["pair"], axis=-1),
+    ]  # fmt: skip
+    proto = file(nodes, tensor("x", (4, 6)), [tensor("pair", [4, 2])], weights)
+    model = load_model(proto)
+    assert (model.feed.copies, model.outputs) == (4, 2)
+    x = points(5, 4, (6,))
+    want = run(proto, x)[0]
+    np.testing.assert_allclose(Runtime(model).raw(x), want, rtol=1e-6)
+    np.testing.assert_allclose(1 / (1 + np.exp(-network_values(proto, x))), want, atol=1e-6)
+
+
 def test_samples_that_mix_are_refused() -> None:
     """A Reshape that takes rows apart, which at batch 1 looks like one that does nothing."""
     nodes = [N("Transpose", ["x"], ["t"]), N("Reshape", ["t", "s"], ["f"]), *body("f")]
