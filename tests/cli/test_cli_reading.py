@@ -124,3 +124,21 @@ def test_open_lengths(folder: Path, onnxsub: Run, stated: str) -> None:
     assert onnxsub("info", "open.onnx", "--input-shape", stated, "--json").json["input"]["shape"] == [2, 3]
     assert onnxsub("attack", "open.onnx", "--input-shape", stated, "--x0", "x0.npy").code == 0
     assert "no list of lengths" in onnxsub("info", "open.onnx", "--input-shape", "2,,q").line
+
+
+@pytest.mark.parametrize("batch", [5, None])
+def test_a_substitute_in_place_of_a_file_of_one_or_many_samples(
+    batch: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, onnxsub: Run
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    front = [] if batch is None else [batch]
+    onnx.save(file(body(), tensor("x", [*front, 6] if front else [6]), [tensor("z", [*front, 4])], mlp(4)), "net.onnx")
+    np.save("x0.npy", np.linspace(0.1, 0.9, 6, dtype=np.float32))
+    asked = ("prune", "net.onnx", "--x0", "x0.npy", "--method", "con", "--keep", 3, "--eps", 0.1, "--json", "-o", "g.onnx")
+    ran = onnxsub(*asked, "--layout", "inplace")
+    assert ran.code == 0
+    assert ran.json["preserves"]["x0"] < 1e-5
+    assert onnxsub("info", "net.onnx", "-o", "form.onnx").code == 0
+    for name in ("g.onnx", "form.onnx"):
+        onnx.checker.check_model(name, full_check=True)
+        assert onnxsub("info", name, "--json").json["output"]["classes"] == 4

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx.checker import check_model
 
 from onnxsub.errors import ModelError
 from onnxsub.lower import lower
@@ -94,6 +95,25 @@ def test_a_fixed_batch(flat: bool) -> None:
     found = attack(query, AttackOptions(steps=20, restarts=4))
     assert found.x_adv is not None
     assert run(proto, np.repeat(found.x_adv[None], 5, axis=0))[0][0].argmax() != query.label
+
+
+@pytest.mark.parametrize("name", [*BARE, "fixed", "fixed, a class"])
+def test_the_form_of_one_sample_is_a_file(name: str) -> None:
+    """It is written by `info -o` and by substitutes in place: it states its output, as it is computed."""
+    if name in BARE:
+        nodes, shape, outputs, more = BARE[name]
+        weights = mlp(1) | {k: v.astype(np.int64) if v.dtype.kind == "i" else v for k, v in more.items()}
+        proto = file(nodes, tensor("x", shape), [tensor("z", outputs)], weights)
+    elif name == "fixed":
+        proto = file(body(), tensor("x", (7, 6)), [tensor("z", [7, 4])], mlp(1))
+    else:
+        choice = N("ArgMax", ["z"], ["k"], axis=1, keepdims=0)
+        proto = file([*body(), choice], tensor("x", (7, 6)), [tensor("k", [7], TensorProto.INT64)], mlp(1))
+    form = load_model(proto).form
+    check_model(form, full_check=True)
+    stated = [d.dim_value for d in form.graph.output[0].type.tensor_type.shape.dim]
+    x = points(2, 1, tuple(d.dim_value for d in form.graph.input[0].type.tensor_type.shape.dim)[1:])
+    assert stated == list(run(form, x)[0].shape)
 
 
 def test_a_pair_of_scores_of_a_fixed_batch() -> None:
