@@ -113,7 +113,7 @@ def property_spec(model: Model, question: Property, budget: Budget | None = None
         holds = bool((whole[0] <= whole[1]).all())
         lower_end, upper_end = (end.reshape(model.input_shape) for end in (whole if holds else ends))
         judge = CaseJudge(runtime, case, number)
-        boxes.append(SpecBox(lower_end, upper_end, rows if holds else _nowhere(rows), judge, judge.margins))
+        boxes.append(SpecBox(lower_end, upper_end, rows if holds else _nowhere(rows), judge, judge.margins, whole=model.whole))
         held += boxes[-1:] if holds else []
     for box in held[:1]:
         with np.errstate(over="ignore"):

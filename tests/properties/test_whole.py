@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from onnxsub.model import load_model
 from onnxsub.properties.load import parse_property
@@ -15,7 +15,7 @@ from onnxsub.region import InputSpace
 from onnxsub.verifiers.property import decide_property
 from onnxsub.verifiers.verify import verify
 from onnxsub.verifiers.witness import inside_float32
-from tests.reading.files import run
+from tests.reading.files import F, file, run, tensor
 from tests.reading.test_integers import model
 
 HEAD = "".join(f"(declare-const X_{i} Real)" for i in range(3)) + "".join(f"(declare-const Y_{j} Real)" for j in range(4))
@@ -78,3 +78,18 @@ def test_a_radius_between_whole_ones_is_the_one_below(seed: int) -> None:
         assert found.eps == radius
         if found.status != "unknown":
             assert (found.status == "violated") == (reached <= radius)
+
+
+def test_what_is_reached_between_whole_numbers_only_is_said_to_be() -> None:
+    """`z_1 - z_0 = 1/4 - |x - 1/2|`: above 0 from 1/4 to 3/4."""
+    nodes = [
+        helper.make_node("Cast", ["x"], ["f"], to=F), helper.make_node("Sub", ["f", "half"], ["d"]), helper.make_node("Abs", ["d"], ["h"]),
+        helper.make_node("Gemm", ["h", "w", "b"], ["z"]),
+    ]  # fmt: skip
+    weights = {
+        "half": np.array([0.5], np.float32), "w": np.array([[1, 0]], np.float32), "b": np.array([0, 0.25], np.float32)
+    }  # fmt: skip
+    proto = file(nodes, tensor("x", ["N", 1], TensorProto.UINT8), [tensor("z", ["N", 2])], weights)
+    found = verify(make_query(load_model(proto), np.array([0], np.uint8)), 1.0)
+    assert found.status == "unknown"
+    assert "the whole numbers beside the point that was found are no counterexample (margin -0.25)" in found.reason
