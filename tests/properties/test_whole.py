@@ -83,8 +83,8 @@ def test_a_radius_between_whole_ones_is_the_one_below(seed: int) -> None:
 def test_what_is_reached_between_whole_numbers_only_is_said_to_be() -> None:
     """`z_1 - z_0 = 1/4 - |x - 1/2|`: above 0 from 1/4 to 3/4."""
     nodes = [
-        helper.make_node("Cast", ["x"], ["f"], to=F), helper.make_node("Sub", ["f", "half"], ["d"]), helper.make_node("Abs", ["d"], ["h"]),
-        helper.make_node("Gemm", ["h", "w", "b"], ["z"]),
+        helper.make_node("Cast", ["x"], ["f"], to=F), helper.make_node("Sub", ["f", "half"], ["d"]),
+        helper.make_node("Abs", ["d"], ["h"]), helper.make_node("Gemm", ["h", "w", "b"], ["z"]),
     ]  # fmt: skip
     weights = {
         "half": np.array([0.5], np.float32), "w": np.array([[1, 0]], np.float32), "b": np.array([0, 0.25], np.float32)
