@@ -101,6 +101,12 @@ class InputSpace:
         return float(np.min(self.lower)), float(np.max(self.upper))
 
     @property
+    def grey(self) -> tuple[float | Array, float | Array]:
+        """What the 8-bit values 0 and 255 stand for: the ends of the domain; of whole numbers, unless it has 256, themselves."""
+        themselves = self.whole and (self.per_feature or self.upper - self.lower != 255)
+        return (0.0, 255.0) if themselves else (self.lower, self.upper)
+
+    @property
     def plain(self) -> InputSpace:
         """The space of `x` itself."""
         return self if self.base is None else self.base
