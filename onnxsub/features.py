@@ -57,14 +57,15 @@ class Units:
 
 
 class Shaped(tuple[float, ...]):
-    """Numbers of a file, and the shape that they have there: that of a table says in which order they are (`fill`)."""
+    """Numbers of a file, `source`, and the shape that they have there: that of a table says in which order they are (`fill`)."""
 
     shape: Shape
+    source: str
 
     @staticmethod
-    def of(values: Array) -> Shaped:
+    def of(values: Array, source: str) -> Shaped:
         found = Shaped(values.astype(np.float64).reshape(-1).tolist())
-        found.shape = values.shape
+        found.shape, found.source = values.shape, source
         return found
 
 

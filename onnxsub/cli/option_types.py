@@ -190,4 +190,4 @@ def _features_in(path: str, option: str) -> tuple[float, ...]:
             f"{what} has shape {list(found.shape)}; give one number, one per channel, or all features in the order of the "
             "model's input, as a flat array"
         )
-    return Shaped.of(np.atleast_1d(found))
+    return Shaped.of(np.atleast_1d(found), path)

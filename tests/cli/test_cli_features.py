@@ -151,6 +151,9 @@ def test_means_of_a_table_lie_as_the_input_does(mixed: Path, onnxsub: Run) -> No
         assert onnxsub(*asked, "--mean", f"{name}.npy", "--std", 2).json["d_adv"] == want
     np.savetxt("grid.csv", grid, delimiter=",")
     assert onnxsub(*asked, "--mean", "grid.csv", "--std", 2).json["d_adv"] == want
+    kept = Path("flat.npy").read_bytes()
+    assert "is a file that is read here" in onnxsub(*asked, "--mean", "flat.npy", "--std", 2, "-o", "flat.npy").line
+    assert Path("flat.npy").read_bytes() == kept
     np.save("turned.npy", grid.T)
     np.savetxt("turned.csv", 1 + grid.T, delimiter=",")
     for wrong, given in (("--mean", ("--mean", "turned.npy", "--std", 2)), ("--std", ("--mean", 0, "--std", "turned.csv"))):
