@@ -46,7 +46,7 @@ class Measured:
     violated: Array
 
 
-_POINTS = 32
+_POINTS = 8
 """Points of the domain at which a file's own scores are held against the softmax of its logits."""
 _HEAD, _HALF = 1e-3, 1e-2
 """How far both may be apart: float32 rounds by less, half precision by less than the second."""
