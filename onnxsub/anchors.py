@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from onnxsub.array_files import IMAGES, check_file, read_array
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OnnxsubWarning
 from onnxsub.image_folder import list_images
 from onnxsub.ops.base import Array, Shape
 from onnxsub.tables import ENDINGS, columns_named, label_column, open_table
 
-__all__ = ["fit_shape", "read_anchor"]
+__all__ = ["fit_shape", "no_bytes", "read_anchor"]
 
 
 def read_anchor(
@@ -47,6 +48,9 @@ def read_anchor(
         found = _from_table(path, shape, index, array, what) if path.suffix.lower() in ENDINGS else None
         data = found if found is not None else _row(read_array(path, array, what), shape, index, what)
     x = fit_shape(data, shape, what)
+    doubt = no_bytes(data, what)
+    if doubt is not None and (np.ndim(domain[0]) > 0 or domain != (0.0, 255.0)):
+        warnings.warn(doubt, OnnxsubWarning, stacklevel=2)
     if data.dtype == np.uint8 or path.suffix.lower() in IMAGES:
         low, high = (np.asarray(end) for end in domain)
         full = np.float32(np.iinfo(data.dtype).max)
@@ -54,6 +58,16 @@ def read_anchor(
         return np.asarray(scaled, dtype=np.float32)
     with np.errstate(over="ignore"):
         return x.astype(np.float32)
+
+
+def no_bytes(data: Array, what: str) -> str | None:
+    """A remark about 8-bit numbers that are 0 or 1 each, as flags are stored: they are scaled like grey values; else None."""
+    if data.dtype != np.uint8 or data.max(initial=0) != 1:
+        return None
+    return (
+        f"{what} holds 8-bit values of 0 and 1 only, which are scaled to the domain as if they went up to 255; "
+        "give floats where 0 and 1 are meant"
+    )
 
 
 def fit_shape(data: Array, shape: Shape, what: str) -> Array:

@@ -11,7 +11,9 @@ import numpy as np
 from onnxsub.errors import InputError, OptionError
 from onnxsub.ops.base import Array, Shape
 
-__all__ = ["Units", "Weights", "check_inside", "check_range", "domain_arrays", "fill", "measured_ends", "sha256", "weights"]
+__all__ = [
+    "Shaped", "Units", "Weights", "check_inside", "check_range", "domain_arrays", "fill", "measured_ends", "sha256", "weights",
+]  # fmt: skip
 
 _FLOAT32 = float(np.finfo(np.float32).max)
 
@@ -52,6 +54,19 @@ class Units:
     def spacing(self, u: Array) -> Array:
         """The step of float32 at every element of `x`, in units of the scale; 0 for fixed features."""
         return np.where(self.scale > 0, np.spacing(np.abs(self.original(u))) / self.divisor, 0.0)
+
+
+class Shaped(tuple[float, ...]):
+    """Numbers of a file, `source`, and the shape that they have there: that of a table says in which order they are (`fill`)."""
+
+    shape: Shape
+    source: str
+
+    @staticmethod
+    def of(values: Array, source: str) -> Shaped:
+        found = Shaped(values.astype(np.float64).reshape(-1).tolist())
+        found.shape, found.source = values.shape, source
+        return found
 
 
 @dataclass(frozen=True, eq=False)

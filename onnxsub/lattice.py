@@ -10,7 +10,7 @@ from onnxsub.errors import InputError
 from onnxsub.ops.base import Array
 from onnxsub.reading.integers import RANGES
 
-__all__ = ["check_lattice", "nearest_whole", "range_of"]
+__all__ = ["check_lattice", "nearest_whole", "range_of", "whole_ends"]
 
 _WHOLE = 2**24
 """Whole numbers up to here are float32 numbers, each of them."""
@@ -48,6 +48,12 @@ def range_of(dtype: np.dtype[Any], lower: float | Array, upper: float | Array, *
 def nearest_whole(x: Array, lower: float | Array, upper: float | Array) -> Array:
     """The nearest whole numbers inside the domain, float32."""
     return np.asarray(np.clip(np.rint(x), np.ceil(lower), np.floor(upper)).astype(np.float32))
+
+
+def whole_ends(lower: Array, upper: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """Both ends of a box moved inward to whole numbers of an integer type, float64; `lower > upper` where a side holds none."""
+    kind = np.iinfo(dtype)
+    return np.maximum(np.ceil(lower), float(kind.min)), np.minimum(np.floor(upper), float(kind.max))
 
 
 def _named(low: Array, high: Array, wrong: Array) -> str:

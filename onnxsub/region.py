@@ -101,6 +101,12 @@ class InputSpace:
         return float(np.min(self.lower)), float(np.max(self.upper))
 
     @property
+    def grey(self) -> tuple[float | Array, float | Array]:
+        """What the 8-bit values 0 and 255 stand for: the ends of the domain; of whole numbers, unless it has 256, themselves."""
+        themselves = self.whole and (self.per_feature or self.upper - self.lower != 255)
+        return (0.0, 255.0) if themselves else (self.lower, self.upper)
+
+    @property
     def plain(self) -> InputSpace:
         """The space of `x` itself."""
         return self if self.base is None else self.base
@@ -195,7 +201,7 @@ class InputSpace:
             return (m - self.units.anchor.astype(np.float64)) / self.units.divisor, s / self.units.divisor
         if self.mean is None or self.std is None:
             return None
-        mean, std = (np.asarray(values, dtype=np.float64) for values in (self.mean, self.std))
+        mean, std = (np.reshape(values, getattr(values, "shape", -1)) for values in (self.mean, self.std))
         return fill(mean, shape, "--mean"), fill(std, shape, "--std")
 
     def normalise(self, x: Array) -> Array:
@@ -252,9 +258,11 @@ class InputSpace:
     def within_reach(self, x0: Array, radius: float) -> float:
         """A radius of the same ball that is no larger than it need be: `radius`, or a hair more than `reach(x0)`.
 
-        `--eps 1e39` is a question about the whole domain. Programs and float32 do not bear such a number.
+        `--eps 1e39` is a question about the whole domain. Programs and float32 do not bear such a number. Of whole numbers, `x0`
+        among them, none lies between two whole radii.
         """
-        return min(radius, self.reach(x0) * (1 + 2.0**-40))
+        least = min(radius, self.reach(x0) * (1 + 2.0**-40))
+        return float(math.floor(least)) if self.whole else least
 
     def spacing(self, x: Array) -> Array:
         """The step of float32 at every element of `x`, in the units of this space."""

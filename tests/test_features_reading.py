@@ -11,7 +11,6 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 from onnxsub.cli.points import write_point
-from onnxsub.cli.reading import pixels
 from onnxsub.errors import InputError
 from onnxsub.layouts import LayoutContext
 from onnxsub.model import load_model
@@ -207,7 +206,7 @@ def quantised() -> ModelProto:
 
 def test_bytes_of_an_anchor_are_taken_as_they_are(tmp_path: Path) -> None:
     whole = InputSpace(np.array([[40.0, 0.0]] * 2), np.array([[60.0, 9.0]] * 2)).over(np.dtype(np.uint8))
-    assert pixels(whole) == (0.0, 255.0)
+    assert whole.grey == (0.0, 255.0)
     write_point(str(tmp_path / "x.png"), np.array([[57.0, 3.0], [40.0, 9.0]], np.float32), whole)
     image = pytest.importorskip("PIL.Image")
     assert np.asarray(image.open(tmp_path / "x.png")).tolist() == [[57, 3], [40, 9]]

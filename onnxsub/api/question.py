@@ -100,8 +100,8 @@ class Question:
             raise InputError("there is no anchor; give the input to ask about, an array of the model's shape, or a batch of them")
         if isinstance(x, str | os.PathLike):
             read = any_model(model, None, asked.reading)
-            low, high = _pixels(space_of(asked, read))
-            point = read_anchor(os.fspath(x), read.input_shape, index=asked.index, array=asked.array, domain=(low, high))
+            grey = space_of(asked, read).grey
+            point = read_anchor(os.fspath(x), read.input_shape, index=asked.index, array=asked.array, domain=grey)
             question = Question(read, point[None], False, asked, threads)
         else:
             if asked.index is not None or asked.array is not None:
@@ -154,10 +154,9 @@ class Question:
 
     def _row(self, row: int) -> Array:
         data = fit_shape(self.x[row], self.model.input_shape, "the anchor")
-        if data.dtype != np.uint8 or self.model.whole:
+        if data.dtype != np.uint8:
             return data
-        low, high = _pixels(space_of(self.asked, self.model))
-        return anchor_of(data, self.model.input_shape, (low, high), "the anchor")
+        return anchor_of(data, self.model.input_shape, space_of(self.asked, self.model).grey, "the anchor")
 
 
 def space_of(asked: AskedOptions, model: Model, *, stated: bool = True) -> InputSpace:
@@ -221,10 +220,3 @@ def _rows(data: Array, shape: Shape, batch: bool | None) -> tuple[Array, bool]:
     if data.ndim > 1 and len(data) > 1 and data[0].size == size:
         return data, True
     raise InputError(f"the anchor has shape {list(data.shape)}, the model wants {list(shape)}, or (N, ...) of these; reshape it")
-
-
-def _pixels(space: InputSpace) -> tuple[Any, Any]:
-    """What the grey values 0 and 255 stand for: the ends of the domain; themselves where whole numbers have a range each."""
-    return (0.0, 255.0) if space.whole and space.per_feature else (space.lower, space.upper)
-
-

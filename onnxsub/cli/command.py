@@ -104,17 +104,33 @@ def _limits(context: click.Context, _: click.Parameter, value: str | None) -> st
     return value
 
 
+_WRITTEN = frozenset({"--badge", "--junit", "--markdown", "--sarif"})
+"""Options beside `-o` that name a file to write."""
+
+
 def _refuse_own_input(command: click.Command, given: dict[str, Any]) -> None:
-    """Raises OptionError where the output is a file that the command reads."""
-    outputs = {p.name for p in command.params if isinstance(p, click.Option) and "-o" in p.opts}
-    for name in outputs:
-        target = given.get(name or "")
-        if not isinstance(target, str) or not Path(target).is_file():
+    """Raises OptionError where an output is a file that the command reads, or one file is to be two outputs."""
+    outputs: dict[str, str] = {}
+    for p in command.params:
+        if isinstance(p, click.Option) and p.name and ("-o" in p.opts or _WRITTEN & set(p.opts)):
+            outputs[p.name] = "-o" if "-o" in p.opts else p.opts[0]
+    read = [path for name, value in given.items() if name not in outputs for path in _paths(value) if Path(path).is_file()]
+    seen: dict[str, str] = {}
+    for name, option in outputs.items():
+        target = given.get(name)
+        if not isinstance(target, str):
             continue
-        for other, value in given.items():
-            for path in value if isinstance(value, tuple) else (value,):
-                if other not in outputs and isinstance(path, str) and Path(path).is_file() and Path(path).samefile(target):
-                    raise OptionError(f"-o {target!r} is a file that is read here; give another name")
+        if Path(target).is_file() and any(Path(path).samefile(target) for path in read):
+            raise OptionError(f"{option} {target!r} is a file that is read here; give another name")
+        other = seen.setdefault(os.path.realpath(target), option)
+        if other != option:
+            raise OptionError(f"{other} and {option} name one file, {target!r}; give each a name of its own")
+
+
+def _paths(value: Any) -> tuple[str, ...]:
+    """The texts of an option's value that may be names of files."""
+    values = value if isinstance(value, tuple) else (value,)
+    return tuple(v for v in (*values, getattr(value, "source", None)) if isinstance(v, str))
 
 
 def typed(name: str) -> bool:

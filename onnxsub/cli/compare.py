@@ -56,8 +56,9 @@ def command(
         result = compare(query, second, options, budget=budget)
     if result.stage is not None:
         request.out.note(f"the time limit ended it in the stage {result.stage!r}: give more time (--timeout) for all figures")
-    if output is not None and delta is None and not math.isfinite(result.certified):
-        request.out.note(f"nothing is certified, so {output!r} was not written; state a difference with --delta")
+    if output is not None and delta is None and not 0 < result.certified < math.inf:
+        what = "it is certified that they do not differ at all" if result.certified == 0 else "nothing is certified"
+        request.out.note(f"{what}, so {output!r} was not written; state a difference with --delta")
     elif output is not None:
         _write_question(query, second, result, result.certified if delta is None else delta, output)
         request.out.note(f"written to {output}: satisfiable where they differ by {delta or result.certified:g} or more")

@@ -10,7 +10,7 @@ import click
 
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.features import ball_of, scale_option, target_option
-from onnxsub.cli.options import Command, Request, anchor_options, check_tighten, verifier_options
+from onnxsub.cli.options import Command, Request, anchor_options, check_tighten, typed, verifier_options
 from onnxsub.cli.output import solver_row
 from onnxsub.cli.points import POINT_FILES, check_writable, write_point
 from onnxsub.cli.prune import RANKS
@@ -59,6 +59,10 @@ def command(
     The answer is a bracket, lower <= distance <= upper, at every moment: a time limit or Ctrl-C ends it with what is proved.
     """
     check_tighten(tighten, verifier)
+    if search != "direct" and verifier != "milp":
+        raise click.UsageError(f"--search {search} is of --verifier milp; leave it out for {verifier}")
+    if via is None and typed("rank"):
+        raise click.UsageError("--rank says which units a substitute keeps; say which one with --via lin:0.99")
     check_writable(output, POINT_FILES)
     from onnxsub.passes.attack import AttackOptions
     from onnxsub.verifiers.distance import DistanceOptions, distance

@@ -116,7 +116,7 @@ class PerFeature(_Numbers):
     """Numbers with commas between them, or the name of a `.npy` or `.csv` file that holds them; as a tuple.
 
     A file holds one row or column of numbers; a CSV file may have a header. What is of another shape is refused, since its order
-    might be another one than that of the model's input.
+    might be another one than that of the model's input: three axes here, two where they meet the input (`features.fill`).
     """
 
     name = "numbers"
@@ -176,6 +176,7 @@ def _features_in(path: str, option: str) -> tuple[float, ...]:
     import numpy as np
 
     from onnxsub.array_files import read_array
+    from onnxsub.features import Shaped
     from onnxsub.tables import open_table
 
     what = f"{option} {path!r}"
@@ -189,4 +190,4 @@ def _features_in(path: str, option: str) -> tuple[float, ...]:
             f"{what} has shape {list(found.shape)}; give one number, one per channel, or all features in the order of the "
             "model's input, as a flat array"
         )
-    return tuple(np.atleast_1d(found).astype(np.float64).reshape(-1).tolist())
+    return Shaped.of(np.atleast_1d(found), path)

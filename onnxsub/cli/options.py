@@ -17,7 +17,7 @@ from onnxsub.cli.data_options import feeding_options
 from onnxsub.cli.features import domain_of
 from onnxsub.cli.option_types import DomainType, VerifierName
 from onnxsub.cli.output import Output
-from onnxsub.cli.reading import READING, pixels, read_model, rounded, space_of
+from onnxsub.cli.reading import READING, read_model, rounded, space_of
 from onnxsub.errors import InputError, OptionError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Request:
 
         model = read_model(self)
         space = space_of(model, self.space.fitted(model.input_shape))
-        x0 = read_anchor(self.x0, model.input_shape, index=self.index, array=self.array, domain=pixels(space))
+        x0 = read_anchor(self.x0, model.input_shape, index=self.index, array=self.array, domain=space.grey)
         limit_threads(self.threads)
         query = make_query(model, x0, self.label, space=space, threads=self.threads, target=target, scale=scale)
         warning = warn_if_other_anchor(model, query.anchor_sha256)

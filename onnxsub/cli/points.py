@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxsub.cli.reading import pixels
 from onnxsub.errors import InputError, MissingDependencyError, OptionError, OutputError
 from onnxsub.files import write_atomic
 from onnxsub.scratch import part_name
@@ -65,7 +64,7 @@ def write_point(path: str, x: Array, space: InputSpace) -> None:
             from PIL import Image
         except ImportError as error:
             raise MissingDependencyError('a .png needs Pillow; run pip install "onnxsub[images]", or write .npy') from error
-        lower, upper = (np.broadcast_to(end, x.shape) for end in pixels(space.plain))
+        lower, upper = (np.broadcast_to(end, x.shape) for end in space.plain.grey)
         width = np.where(upper > lower, upper - lower, 1.0)
         grey = np.clip(np.round((x.astype(np.float64) - lower) / width * 255), 0, 255).astype(np.uint8)
         Image.fromarray(_as_image(grey, path)).save(data, format="PNG")

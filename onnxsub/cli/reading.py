@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnxsub.reading import Reading
     from onnxsub.region import InputSpace
 
-__all__ = ["READING", "pixels", "read_model", "read_other", "reading_options", "rounded", "space_of", "stated"]
+__all__ = ["READING", "read_model", "read_other", "reading_options", "rounded", "space_of", "stated"]
 
 READING = (
     click.option("--output", "scores", metavar="NAME", help="Which output of MODEL is meant, where it has several."),
@@ -73,11 +73,6 @@ def read_other(request: Request, path: str) -> Model:
         if reading.output is None and reading.input_shape is None:
             raise
         return load_model(path, reading)
-
-
-def pixels(space: InputSpace) -> tuple[Any, Any]:
-    """What the grey values 0 and 255 stand for: the ends of the domain; themselves where whole numbers have a range each."""
-    return (0.0, 255.0) if space.whole and space.per_feature else (space.lower, space.upper)
 
 
 def rounded(space: InputSpace, x0: Array) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import click
 
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.features import ball_of, radius_option, radius_text, scale_option, target_option
-from onnxsub.cli.options import Command, Request, anchor_options, check_tighten, limit_threads, verifier_options
+from onnxsub.cli.options import Command, Request, anchor_options, check_tighten, limit_threads, typed, verifier_options
 from onnxsub.cli.output import solver_row
 from onnxsub.cli.points import POINT_FILES, check_writable, write_point
 from onnxsub.cli.reading import read_model
@@ -42,6 +42,11 @@ def command(
     """
     if prop is not None and (request.x0 or eps is not None or target is not None or scale is not None):
         raise click.UsageError("give either PROPERTY, or --x0 and --eps (and --target, --scale)")
+    if prop is not None:
+        for name in ("index", "array", "label", "domain", "mean", "std"):
+            if typed(name):
+                why = "a PROPERTY has boxes of its own, in the units that the model is fed"
+                raise click.UsageError(f"--{name} belongs to --x0: {why}; leave it out")
     if prop is None and (not request.x0 or eps is None):
         raise click.UsageError("give --x0 and --eps, or a PROPERTY.vnnlib")
     if vnncomp and prop is None:

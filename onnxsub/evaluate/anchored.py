@@ -13,7 +13,9 @@ from onnxsub.evaluate.job import Job
 from onnxsub.evaluate.ledger import Ledger, Unit
 from onnxsub.evaluate.samples import anchor_of
 from onnxsub.evaluate.task import Block, Task
-from onnxsub.ops.base import Array, Shape
+from onnxsub.model import Model
+from onnxsub.ops.base import Array
+from onnxsub.region import InputSpace
 
 __all__ = ["Anchors"]
 
@@ -39,7 +41,7 @@ class Anchors:
             what = f"model {entry.name!r} and data {Path(samples.source).name!r} do not belong together: a sample"
             # the values are looked at once; another model may want another shape
             for index, row in zip(samples.index, samples.x if number == 0 else samples.x[:1], strict=False):
-                settings.space.check(anchor_of(row, model.input_shape, settings.domain, what), f"sample {index}")
+                settings.space.check(anchor_of(row, model.input_shape, self._grey(model), what), f"sample {index}")
             classes = max(model.outputs, 2)
             if samples.y is not None and not ((samples.y >= 0) & (samples.y < classes)).all():
                 wrong = int(samples.y[(samples.y < 0) | (samples.y >= classes)][0])
@@ -53,21 +55,26 @@ class Anchors:
         plan = self.job.plan
         number = self._numbers[unit.model]
         model = plan.loaded[number]
-        x, label = self._anchor(unit.sample, model.input_shape)
+        x, label = self._anchor(unit.sample, model)
         return Task(
             unit.id, unit.kind, plan.models[number].path, model.sha256, x, label, unit.method, unit.gamma,
             unit.verifier, plan.settings, threads, self.job.attacked(unit, ledger, model.input_shape),
-            self._block(self.job.block(unit), model.input_shape),
+            self._block(self.job.block(unit), model),
         )  # fmt: skip
 
-    def _anchor(self, sample: int, shape: Shape) -> tuple[Array, int | None]:
+    def _grey(self, model: Model) -> tuple[float | Array, float | Array]:
+        """What 8-bit values of the samples stand for."""
+        space: InputSpace = self.job.plan.settings.space
+        return space.over(model.feed.dtype).grey
+
+    def _anchor(self, sample: int, model: Model) -> tuple[Array, int | None]:
         """A sample and the class to defend."""
         row, plan = self._rows[sample], self.job.plan
-        return anchor_of(plan.samples.x[row], shape, plan.settings.domain, f"sample {sample}"), self.job.label(row)
+        return anchor_of(plan.samples.x[row], model.input_shape, self._grey(model), f"sample {sample}"), self.job.label(row)
 
-    def _block(self, index: tuple[int, ...], shape: Shape) -> Block | None:
+    def _block(self, index: tuple[int, ...], model: Model) -> Block | None:
         if not index:
             return None
-        found = [self._anchor(i, shape) for i in index]
+        found = [self._anchor(i, model) for i in index]
         labels = tuple(label for _, label in found if label is not None)
         return Block(index, np.stack([x for x, _ in found]), labels or None)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxsub.anchors import fit_shape
+from onnxsub.anchors import fit_shape, no_bytes
 from onnxsub.errors import InputError, OptionError
 from onnxsub.evaluate.arrays import images_of, read_arrays
 from onnxsub.evaluate.labels import Classes, class_numbers, classes_of
@@ -130,16 +130,19 @@ def read_samples(
     return read(name, choice, array, labels, classes)
 
 
-def anchor_of(row: Array, shape: Shape, domain: tuple[float, float], what: str) -> Array:
-    """A stored row as float32 of the model's per-sample shape; 8-bit values are scaled to the domain, as for a single anchor.
+def anchor_of(row: Array, shape: Shape, grey: tuple[float | Array, float | Array], what: str) -> Array:
+    """A stored row as float32 of the model's per-sample shape.
+
+    Args:
+        grey: what the 8-bit values 0 and 255 stand for (`InputSpace.grey`).
 
     Raises:
         InputError: it does not fit the model.
     """
     x = fit_shape(row, shape, what)
     if row.dtype == np.uint8:
-        low, high = domain
-        x = np.float32(low) + x.astype(np.float32) / np.float32(255) * np.float32(high - low)
+        low, high = (np.asarray(end) for end in grey)
+        x = low.astype(np.float32) + x.astype(np.float32) / np.float32(255) * (high - low).astype(np.float32)
     return np.ascontiguousarray(x, dtype=np.float32)
 
 
@@ -266,6 +269,8 @@ def _samples(
     if known is not None and stated is None:
         some = ", ".join(f"{name} is {number}" for name, number in list(known.items())[:5]) + (", ..." if len(known) > 5 else "")
         notes += (f"classes are the sorted names: {some}; another order: --classes",)
+    doubt = no_bytes(x, source)
+    notes += () if doubt is None else (doubt,)
     chosen = None if y is None else y[rows].astype(np.int64)
     unasked = len(known) if known is not None and stated is None else None
     return Samples(source, sha256, *names, tuple(rows), x, chosen, stated, notes, unasked)
@@ -273,6 +278,8 @@ def _samples(
 
 def _rows(choice: Choice, count: int, path: Path) -> list[int]:
     rows = list(choice.of(count))
+    if count == 0:
+        raise InputError(f"{path.name} holds no samples; give one or more")
     if not rows:
         raise InputError(f"{path.name}: no sample is chosen; check --index, --limit and --every")
     return rows

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from onnxsub.errors import OutputError
+from onnxsub.errors import OptionError, OutputError
 from onnxsub.files import make_folder, write_atomic
 from onnxsub.gate.badge import badge
 from onnxsub.gate.junit import junit
@@ -28,7 +28,8 @@ def check_outputs(files: Mapping[str, str]) -> None:
         files: option without its dashes -> the file, or the folder of the page.
 
     Raises:
-        OutputError: the folder of a file is missing or not writable. MissingDependencyError: the page needs matplotlib.
+        OutputError: the folder of a file is missing or not writable. OptionError: the badge is no `.svg`. MissingDependencyError:
+            the page needs matplotlib.
     """
     for option, name in files.items():
         path = Path(name)
@@ -38,6 +39,8 @@ def check_outputs(files: Mapping[str, str]) -> None:
                 raise OutputError(f"--page {name!r} is a file; give a folder")
         elif path.is_dir():
             raise OutputError(f"--{option} {name!r} is a folder; give the name of a file in it")
+        elif option == "badge" and path.suffix.lower() != ".svg":
+            raise OptionError(f"--badge {name!r} has the ending {path.suffix!r}; it is an SVG, give a name that ends in .svg")
         elif not path.parent.is_dir():
             raise OutputError(f"--{option} {name!r}: there is no folder {str(path.parent)!r}; create it or choose another one")
         elif not os.access(path.parent, os.W_OK):

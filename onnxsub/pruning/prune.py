@@ -74,7 +74,8 @@ def prune(
     built = time.perf_counter()
     with budget.stage("layout"):
         layout, proto, cut, notes = _file(query, options, g, budget, _part(progress, 0.9, 1.0))
-        options = replace(options, layout=layout)
+        # what is chosen here and is no chain is exact everywhere, whatever was asked of a chain
+        options = replace(options, layout=layout, exact_on=options.exact_on if layout == "chain" else "auto")
         proto = annotate(proto, provenance(query, options, g), {})
         budget.check()
     with budget.stage("replay"):
@@ -122,7 +123,7 @@ def _file(
             complaint = str(error).removesuffix("; use --layout compact")
             return "compact", written("compact", budget), cut, (f"{complaint}: layout compact was written",)
 
-    free = options.best_effort and options.layout is None
+    free = options.best_effort and options.layout is None and not options.flat_input
     if free and not g.selection.complete:
         return in_place(None)
     layout = options.layout or _layout_for(g.network, query.model.source.ByteSize())

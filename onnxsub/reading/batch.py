@@ -70,19 +70,19 @@ def bare_layout(outputs: Shape, batch: int | None) -> bool:
     return is_list and (not outputs or outputs[0] != batch)
 
 
-def with_batch_axis(graph: GraphProto, input_name: str, shapes: Mapping[str, Shape], opset: int, where: str) -> None:
-    """Gives the input and the output of a graph an axis of 1 in front, in place.
+def with_batch_axis(graph: GraphProto, input_name: str, shapes: Mapping[str, Shape], opset: int, where: str) -> Shape:
+    """Gives the input and the output of a graph an axis of 1 in front, in place. Returns the shape of the output.
 
     Args:
         shapes: of the tensors of the file as it is.
     """
     try:
-        _everywhere(graph, input_name, shapes, opset, where)
+        return _everywhere(graph, input_name, shapes, opset, where)
     except UnsupportedOperatorError:
-        _around(graph, input_name, shapes)
+        return _around(graph, input_name, shapes)
 
 
-def _around(graph: GraphProto, input_name: str, shapes: Mapping[str, Shape]) -> None:
+def _around(graph: GraphProto, input_name: str, shapes: Mapping[str, Shape]) -> Shape:
     """The nodes as they are, between two views."""
     names, (output,) = Names(graph), graph.output
     inner = {input_name: names.fresh(f"{input_name}/sample"), output.name: names.fresh(f"{output.name}/sample")}
@@ -90,19 +90,20 @@ def _around(graph: GraphProto, input_name: str, shapes: Mapping[str, Shape]) -> 
         node.input[:] = [inner.get(name, name) for name in node.input]
         node.output[:] = [inner.get(name, name) for name in node.output]
     after = shapes[output.name]
+    after = after if after[:1] == (1,) else (1, *after)
     for source, target, shape in (
-        (input_name, inner[input_name], shapes[input_name]),
-        (inner[output.name], output.name, after if after[:1] == (1,) else (1, *after)),
-    ):
+        (input_name, inner[input_name], shapes[input_name]), (inner[output.name], output.name, after)
+    ):  # fmt: skip
         lengths = numpy_helper.from_array(np.array(shape, dtype=np.int64), names.fresh(f"{target}/shape"))
         graph.initializer.append(lengths)
         graph.node.append(helper.make_node("Reshape", [source, lengths.name], [target], name=names.fresh(f"{target}/view")))
     nodes = list(graph.node)
     replace_nodes(graph, [nodes[-2], *nodes[:-2], nodes[-1]])
     keep_only(graph, output.name)
+    return after
 
 
-def _everywhere(graph: GraphProto, input_name: str, shapes: Mapping[str, Shape], opset: int, where: str) -> None:
+def _everywhere(graph: GraphProto, input_name: str, shapes: Mapping[str, Shape], opset: int, where: str) -> Shape:
     """Puts an axis of 1 in front of every tensor that the input leads to, in place.
 
     Raises:
@@ -132,6 +133,8 @@ def _everywhere(graph: GraphProto, input_name: str, shapes: Mapping[str, Shape],
         nodes.append(_moved(graph, node, variable, shapes, names, opset, where) if new else node)
         added.update(dict.fromkeys((n for n in node.output if n), new))
     replace_nodes(graph, nodes)
+    (output,) = graph.output
+    return (1, *shapes[output.name]) if added.get(output.name, True) else shapes[output.name]
 
 
 def _moved(

@@ -177,6 +177,13 @@ def _set_lengths(value: ValueInfoProto, dims: list[int | str]) -> None:
             shape.dim.add()
 
 
+def _state_lengths(graph: GraphProto, shape: Shape) -> None:
+    """Writes the lengths of one sample's output, where its type is known; else both are found together (`_type_output`)."""
+    (output,) = graph.output
+    if output.type.tensor_type.elem_type:
+        _set_lengths(output, list(shape))
+
+
 def _end_in(graph: GraphProto, choice: Choice) -> None:
     """Leaves one output, the scores, and what they depend on. Its type is written later."""
     value = next((v for v in graph.output if v.name == choice.scores), None)
@@ -253,13 +260,13 @@ def _one_sample(
             "export the model with batch 1"
         )
     del graph.value_info[:]
-    output.type.tensor_type.ClearField("shape")
     if bare_layout(out, batch):
-        with_batch_axis(graph, value.name, shapes, opset, where)
+        _state_lengths(graph, with_batch_axis(graph, value.name, shapes, opset, where))
         _set_lengths(_input(graph, value), [1, *dims])
         return Feed(feed.dtype, bare=True), (f"the model has no batch axis: one is put in front of its input of shape {declared}",)
     assert batch is not None
     one_of_many(graph, batch, prepared.constants)
-    _set_lengths(value, [1, *dims[1:]])
+    _state_lengths(graph, (1, *out[1:]))
+    _set_lengths(_input(graph, value), [1, *dims[1:]])
     note = f"the model has a fixed batch of {batch}: it is run on {batch} copies of a sample, and the first row is read"
     return Feed(feed.dtype, copies=batch), (note,)

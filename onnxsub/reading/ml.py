@@ -4,7 +4,7 @@
 |---|---|
 | Scaler | `(x - offset) * scale`: Sub, Mul |
 | LinearRegressor | `x C^T + b`: Gemm |
-| LinearClassifier | the same, and Softmax or Sigmoid behind it where it has one; one row of two classes becomes `(-s, s)` |
+| LinearClassifier | the same, and Softmax or Sigmoid behind it where it has one; one row of two classes: Softmax of `(0, s)` |
 | ArrayFeatureExtractor | the features by constant indices: Gather |
 | Normalizer | L1, L2: LpNormalization; MAX: Div by ReduceMax (which is no magnitude: what is 0 at most has no bounds) |
 | Imputer | Identity, where it replaces what is no number: every input of a domain is one |
@@ -111,7 +111,7 @@ def _scaler(made: _Made, _: GraphProto) -> bool:
 
 
 def _linear(made: _Made, rows: int, twice: bool, output: str | None) -> str:
-    """`x C^T + b` with `rows` rows of coefficients; `twice`: one row s as `(-s, s)`."""
+    """`x C^T + b` with `rows` rows of coefficients; `twice`: one row s as `(0, s)`, logits of `(1 - sigmoid(s), sigmoid(s))`."""
     matrix, bias = made.floats("coefficients"), made.floats("intercepts")
     if made.features is not None and matrix.size > rows * made.features:
         matrix = matrix[: rows * made.features]  # onnxruntime reads as many as it needs, row by row, from the front
@@ -120,7 +120,7 @@ def _linear(made: _Made, rows: int, twice: bool, output: str | None) -> str:
     matrix = matrix.reshape(rows, -1)
     bias = bias if bias.size else np.zeros(rows, np.float32)
     if twice:
-        matrix, bias = np.concatenate([-matrix, matrix]), np.concatenate([-bias, bias])
+        matrix, bias = (np.concatenate([np.zeros_like(part), part]) for part in (matrix, bias))
     inputs = [made.source(), made.weight("coefficients", matrix), made.weight("intercepts", bias)]
     return made.step("Gemm", inputs, output, transB=1)
 
@@ -145,8 +145,8 @@ def _classifier(made: _Made, _: GraphProto) -> bool:
     heads = {"NONE": None, "SOFTMAX": "Softmax", "LOGISTIC": "Sigmoid"}
     if after not in heads:
         raise made.refuse(f"has post_transform {after}, of which NONE, SOFTMAX and LOGISTIC are read; export it without")
-    head = heads[after]
     twice = len(labels) == 2 and rows == 1
+    head = "Softmax" if twice else heads[after]
     if twice and after != "LOGISTIC":  # onnxruntime: the label by s > 0, the scores 1 - s and s
         raise made.refuse(f"has one row for two classes and post_transform {after}: label and scores disagree; use LOGISTIC")
     scores = _linear(made, rows, twice, None if head else node.output[1])

@@ -1,12 +1,13 @@
-"""Two scores made of one: `(1 - p, p)` with `p = sigmoid(z)`, as exporters of binary classifiers write them, are read as `(-z, z)`.
+"""Two scores made of one: `(1 - p, p)` with `p = sigmoid(z)`, as exporters of binary classifiers write them, are read as `(0, z)`.
 
-`p >= 1 - p` where `z >= 0`: the order of the two is the same, and nothing that is not affine is left behind `z`.
+Their Softmax are the two scores: the order is the same, what is said of scores is said of these, and nothing that is not affine
+is left behind `z`.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from onnx import GraphProto, NodeProto, ValueInfoProto, helper
+from onnx import GraphProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 from onnxsub.reading.graphs import Names, attribute, constant_value, keep_only, name_of, producers
 
@@ -19,17 +20,20 @@ def is_pair(graph: GraphProto, scores: str) -> bool:
 
 
 def unpaired(graph: GraphProto) -> str | None:
-    """Makes a graph whose output is such a pair end in `(-z, z)`, in place. Returns a note where it did."""
+    """Makes a graph whose output is such a pair end in `(0, z)`, in place. Returns a note where it did."""
     (output,) = graph.output
     node = _sigmoid(graph, output.name)
     if node is None:
         return None
     names = Names(graph)
-    negative, pair = names.fresh(f"{output.name}/negative"), names.fresh(f"{output.name}/pair")
+    zero, none, pair = (names.fresh(f"{output.name}/{part}") for part in ("zero", "none", "pair"))
     (concat,) = (n for n in graph.node if output.name in n.output)
     axis = int(attribute(concat, "axis", 1))
-    graph.node.append(helper.make_node("Neg", [node.input[0]], [negative], name=negative))
-    graph.node.append(helper.make_node("Concat", [negative, node.input[0]], [pair], name=pair, axis=axis))
+    (rest,) = (n for n in graph.node if concat.input[0] in n.output)
+    one = np.asarray(constant_value(graph, rest.input[0]))
+    graph.initializer.append(numpy_helper.from_array(np.zeros_like(one), zero))
+    graph.node.append(helper.make_node("Mul", [node.input[0], zero], [none], name=none))
+    graph.node.append(helper.make_node("Concat", [none, node.input[0]], [pair], name=pair, axis=axis))
     del graph.output[:]
     graph.output.append(ValueInfoProto(name=pair))
     keep_only(graph, pair)

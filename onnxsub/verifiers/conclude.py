@@ -79,6 +79,9 @@ def _why(decision: Decision, timed_out: bool) -> str:
         return "the time limit of a program ended it; give more time (--timeout)"
     if rejected is not None and rejected.margin == 0:
         return "a strict row holds with equality at the point that was found: no counterexample, and no proof can tell it from one"
+    if rejected is not None and decision.spec.boxes[rejected.case or 0].whole:
+        beside = f"the whole numbers beside the point that was found are no counterexample (margin {rejected.margin:.2g})"
+        return f"{beside}, and a proof takes the points between whole numbers in"
     if rejected is not None:
         return f"onnxruntime does not confirm the point that was found (margin {rejected.margin:.2g}); it may lie just beyond"
     return decision.session.trouble or "the verifier could not decide"

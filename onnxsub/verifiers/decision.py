@@ -47,6 +47,7 @@ class SpecBox:
         confirm: the judge's word on points anywhere: the largest over the clauses of the smallest row, and that clause. None:
         there is no such word, so no attack goes beyond the box.
         anchor: the question about a class that the box was made for, where that is known.
+        whole: only whole numbers are inputs.
     """
 
     lower: Array
@@ -55,6 +56,7 @@ class SpecBox:
     judge: Judge
     confirm: Confirm | None = None
     anchor: Instance | None = None
+    whole: bool = False
 
     @cached_property
     def box(self) -> Box:
@@ -82,8 +84,8 @@ def ball_spec(instance: Instance, eps: float) -> Spec:
         row = np.zeros((1, instance.network.classes))
         row[0, instance.label], row[0, t] = 1.0, -1.0
         clauses.append(Clause(row, np.zeros(1), np.zeros(1, dtype=bool)))
-    judge = BallJudge(instance, eps)
-    return Spec(instance.network, (SpecBox(lower, upper, row_set(tuple(clauses)), judge, judge.margins, instance),))
+    judge, whole = BallJudge(instance, eps), instance.space.whole
+    return Spec(instance.network, (SpecBox(lower, upper, row_set(tuple(clauses)), judge, judge.margins, instance, whole),))
 
 
 class Decision:

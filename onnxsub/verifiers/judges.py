@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from onnxsub.instance import Instance
+from onnxsub.lattice import whole_ends
 from onnxsub.ops.base import Array
 from onnxsub.properties.property import Case, tabled
 from onnxsub.query import worst_margin
@@ -69,9 +71,12 @@ class CaseJudge:
 
     def __init__(self, runtime: Runtime, case: Case, number: int = 0) -> None:
         self._runtime = runtime
-        self._case = case
         self._number = number
         self._dtype, self._whole = runtime.model.input_dtype, runtime.model.whole
+        if self._whole:
+            lower, upper = whole_ends(case.lower, case.upper, runtime.model.feed.dtype)
+            case = replace(case, lower=lower, upper=upper)
+        self._case = case
         self.lower, self.upper = inside_float32(case.lower, case.upper, self._dtype, whole=self._whole)
         table, members = tabled(case.clauses)
         used, flat = np.unique(np.concatenate(members), return_inverse=True)

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from onnxsub.budget import Budget, OutOfTime
+from onnxsub.lattice import whole_ends
 from onnxsub.lower import lower
 from onnxsub.model import Model
 from onnxsub.properties.fit import check_fits, logit_clause
 from onnxsub.properties.load import load_property
 from onnxsub.properties.property import Property
-from onnxsub.properties.rows import row_set
+from onnxsub.properties.rows import RowSet, row_set
 from onnxsub.quantised import with_room
 from onnxsub.query import check_execution
 from onnxsub.runtime import Runtime
@@ -101,18 +102,32 @@ def property_spec(model: Model, question: Property, budget: Budget | None = None
     """
     network = lower(model)  # what is not supported is refused before onnxruntime runs it
     runtime = Runtime(model, threads=1)
-    boxes = []
+    boxes: list[SpecBox] = []
+    held: list[SpecBox] = []  # those that an input of the file may lie in
     for number, case in enumerate(question.cases):
         if budget is not None:
             budget.check()
-        lower_end, upper_end = (end.reshape(model.input_shape) for end in (case.lower, case.upper))
+        ends = case.lower, case.upper
         rows = row_set(tuple(logit_clause(c, model, question.where) for c in case.clauses))
+        whole = whole_ends(*ends, model.feed.dtype) if model.whole else ends
+        holds = bool((whole[0] <= whole[1]).all())
+        lower_end, upper_end = (end.reshape(model.input_shape) for end in (whole if holds else ends))
         judge = CaseJudge(runtime, case, number)
-        boxes.append(SpecBox(lower_end, upper_end, rows, judge, judge.margins))
-    with np.errstate(over="ignore"):
-        middle = (boxes[0].lower / 2 + boxes[0].upper / 2).astype(np.float32)
-    middle = np.rint(middle) if model.whole else middle
-    if bool(np.isfinite(middle).all()):  # no float32 lies that far out
-        check_execution(model, network, middle, runtime.logits(middle[None]), "the middle of the first box")
+        boxes.append(SpecBox(lower_end, upper_end, rows if holds else _nowhere(rows), judge, judge.margins, whole=model.whole))
+        held += boxes[-1:] if holds else []
+    for box in held[:1]:
+        with np.errstate(over="ignore"):
+            middle = (box.lower / 2 + box.upper / 2).astype(np.float32)
+        fed = bool(np.isfinite(middle).all())  # no float32 lies that far out
+        if model.whole:
+            middle = np.rint(middle)
+            fed = fed and bool(((box.lower <= middle) & (middle <= box.upper)).all())
+        if fed:
+            check_execution(model, network, middle, runtime.logits(middle[None]), "the middle of the first box")
     low, high = np.minimum.reduce([b.lower for b in boxes]), np.maximum.reduce([b.upper for b in boxes])
     return Spec(with_room(network, low, high), tuple(boxes))
+
+
+def _nowhere(rows: RowSet) -> RowSet:
+    """As many clauses, which no output satisfies: of a box without a whole number, where the file takes no others."""
+    return RowSet(np.zeros((1, rows.A.shape[1])), np.full(1, -1.0), ((0,),) * len(rows.clauses))

@@ -78,9 +78,8 @@ def inside_float32(
         whole: whole numbers only.
     """
     if whole:
-        nearest = np.rint(np.asarray(lower, dtype=np.float64))
-        low, high = np.ceil(lower), np.floor(upper)
-        return np.where(low > high, nearest, low).astype(dtype), np.where(low > high, nearest, high).astype(dtype)
+        between = np.ceil(lower) > np.floor(upper)
+        lower, upper = (np.where(between, np.rint(lower), end) for end in (np.ceil(lower), np.floor(upper)))
     kind = np.dtype(dtype).type
     with np.errstate(over="ignore"):  # an end beyond the type becomes its largest number below
         low, high, nearest = (np.asarray(end).astype(dtype) for end in (lower, upper, lower))

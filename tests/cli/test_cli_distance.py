@@ -48,10 +48,28 @@ def test_distance_via_a_substitute(digits: Path, onnxsub: Run) -> None:
 
 def test_both_searches_agree(digits: Path, onnxsub: Run) -> None:
     found = [
-        onnxsub("distance", *ANCHOR, "--via", "act", "--keep", 3, "--search", search, "--json").json["upper"]
+        onnxsub("distance", *ANCHOR, "--via", "act", "--keep", 3, "--verifier", "milp", "--search", search, "--json").json["upper"]
         for search in ("direct", "bisect")
     ]
     assert found[0] == pytest.approx(found[1], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (("--search", "bisect"), "--search bisect is of --verifier milp; leave it out for bab"),
+        (("--search", "bisect", "--via", "lin:0.9"), "--search bisect is of --verifier milp"),
+        (("--rank", "width"), "--rank says which units a substitute keeps; say which one with --via"),
+    ],
+)
+def test_what_nothing_would_heed_is_refused(
+    given: tuple[str, ...], words: str, digits: Path, monkeypatch: pytest.MonkeyPatch, onnxsub: Run
+) -> None:
+    ran = onnxsub("distance", *ANCHOR, *given)
+    assert ran.code == 2
+    assert words in ran.line
+    monkeypatch.setenv("ONNXSUB_DISTANCE_RANK", "width")  # for the distances that have a substitute
+    assert onnxsub("distance", *ANCHOR, "--nodes", 1).code in (0, 3)
 
 
 def test_distance_table(digits: Path, onnxsub: Run) -> None:

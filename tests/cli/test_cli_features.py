@@ -10,6 +10,7 @@ import onnx.reference
 import pytest
 
 from tests.cli.conftest import Run
+from tests.handmade import Net
 from tests.reading.test_integers import model as integers
 from tests.test_features import LOW, WIDTH, X0, table
 
@@ -133,3 +134,34 @@ def test_an_output_a_target_and_a_scale(mixed: Path, onnxsub: Run) -> None:
     assert attacked["found"]
     z = onnx.reference.ReferenceEvaluator(whole).run(["minus"], {graph.input[0].name: np.load("x.npy")})[0][0]
     assert z[target] > z[label]
+
+
+def test_means_of_a_table_lie_as_the_input_does(mixed: Path, onnxsub: Run) -> None:
+    """As many numbers in rows of another length are in another order, whoever wrote them."""
+    net = Net(2, 3)
+    flat = net.node("Flatten", ["x"], axis=1)
+    onnx.save(net.model(net.gemm(flat, 6, 3), 3), "grid.onnx")
+    np.save("x0.npy", np.full((2, 3), 0.5, np.float32))
+    grid = np.arange(6, dtype=np.float64).reshape(2, 3) / 10
+    asked = ("attack", "grid.onnx", "--x0", "x0.npy", "--json")
+    np.save("flat.npy", grid.reshape(-1))
+    want = onnxsub(*asked, "--mean", "flat.npy", "--std", 2).json["d_adv"]
+    for name, values in (("as-it-is", grid), ("axis", grid[None]), ("column", grid.reshape(6, 1))):
+        np.save(f"{name}.npy", values)
+        assert onnxsub(*asked, "--mean", f"{name}.npy", "--std", 2).json["d_adv"] == want
+    np.savetxt("grid.csv", grid, delimiter=",")
+    assert onnxsub(*asked, "--mean", "grid.csv", "--std", 2).json["d_adv"] == want
+    kept = Path("flat.npy").read_bytes()
+    assert "is a file that is read here" in onnxsub(*asked, "--mean", "flat.npy", "--std", 2, "-o", "flat.npy").line
+    assert Path("flat.npy").read_bytes() == kept
+    np.save("turned.npy", grid.T)
+    np.savetxt("turned.csv", 1 + grid.T, delimiter=",")
+    for wrong, given in (("--mean", ("--mean", "turned.npy", "--std", 2)), ("--std", ("--mean", 0, "--std", "turned.csv"))):
+        ran = onnxsub(*asked, *given)
+        assert ran.code == 4
+        assert f"{wrong} has shape [3, 2], the model's input [2, 3]" in ran.line
+    np.savez("data.npz", x=np.full((2, 2, 3), 0.5, np.float32), y=np.zeros(2, int))
+    ran = onnxsub("robustness", "grid.onnx", "--data", "data.npz", "--eps", 0.1, "--mean", "turned.npy", "--std", 1, "--run", "run")
+    assert ran.code == 4
+    assert "--mean has shape [3, 2]" in ran.line
+    assert not Path("run").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+import onnxsub as package
 from tests.reading.files import F, body, file, mlp, points, run, tensor
 
 Run = Callable[..., Any]
@@ -124,3 +126,71 @@ def test_open_lengths(folder: Path, onnxsub: Run, stated: str) -> None:
     assert onnxsub("info", "open.onnx", "--input-shape", stated, "--json").json["input"]["shape"] == [2, 3]
     assert onnxsub("attack", "open.onnx", "--input-shape", stated, "--x0", "x0.npy").code == 0
     assert "no list of lengths" in onnxsub("info", "open.onnx", "--input-shape", "2,,q").line
+
+
+@pytest.mark.parametrize("batch", [5, None])
+def test_a_substitute_in_place_of_a_file_of_one_or_many_samples(
+    batch: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, onnxsub: Run
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    front = [] if batch is None else [batch]
+    onnx.save(file(body(), tensor("x", [*front, 6] if front else [6]), [tensor("z", [*front, 4])], mlp(4)), "net.onnx")
+    np.save("x0.npy", np.linspace(0.1, 0.9, 6, dtype=np.float32))
+    asked = ("prune", "net.onnx", "--x0", "x0.npy", "--method", "con", "--keep", 3, "--eps", 0.1, "--json", "-o", "g.onnx")
+    ran = onnxsub(*asked, "--layout", "inplace")
+    assert ran.code == 0
+    assert ran.json["preserves"]["x0"] < 1e-5
+    assert onnxsub("info", "net.onnx", "-o", "form.onnx").code == 0
+    for name in ("g.onnx", "form.onnx"):
+        onnx.checker.check_model(name, full_check=True)
+        assert onnxsub("info", name, "--json").json["output"]["classes"] == 4
+
+
+def test_bytes_are_what_a_model_of_whole_numbers_takes(folder: Path, onnxsub: Run) -> None:
+    """A range of whole numbers is none of grey values, unless it has 256 of them: through a file, an array and a data set alike."""
+    nodes = [helper.make_node("Cast", ["x"], ["f"], to=F), *body("f")]
+    write("counts.onnx", nodes, [tensor("z", ["N", 4])], tensor("x", ["N", 6], TensorProto.UINT8))
+    write("signed.onnx", nodes, [tensor("z", ["N", 4])], tensor("x", ["N", 6], TensorProto.INT8))
+    counts = np.array([0, 1, 2, 9, 4, 5], np.uint8)
+    np.save("counts.npy", counts)
+    np.savez("counts.npz", x=counts[None], y=np.zeros(1, int))
+    whole = hashlib.sha256(counts.astype("<f4").tobytes()).hexdigest()
+    ran = onnxsub("attack", "counts.onnx", "--x0", "counts.npy", "--domain", 0, 9, "--json")
+    assert ran.json["anchor"]["sha256"] == whole
+    assert "rounded" not in ran.err
+    found = package.attack("counts.onnx", counts, lower=0, upper=9)
+    assert found.to_json()["anchor"]["sha256"] == whole
+    assert "outside the domain" in onnxsub("attack", "counts.onnx", "--x0", "counts.npy", "--domain", 0, 8).err
+    shifted = hashlib.sha256((counts.astype("<f4") - 128).tobytes()).hexdigest()
+    assert onnxsub("attack", "signed.onnx", "--x0", "counts.npy", "--json").json["anchor"]["sha256"] == shifted
+    assert package.attack("signed.onnx", counts).to_json()["anchor"]["sha256"] == shifted
+    plan = ("evaluate", "counts.onnx", "--data", "counts.npz", "--domain", 0, 9, "--gammas", 0.5, "--methods", "con")
+    rows = onnxsub(*plan, "--run", "run", "--timeout", 10, "--json").json["samples"]
+    alone = onnxsub("distance", "counts.onnx", "--x0", "counts.npy", "--domain", 0, 9, "--label", 0, "--json").json
+    assert rows[0]["predicted"] == alone["anchor"]["predicted"]
+    assert rows[0]["status"] == alone["status"]
+
+
+def test_flags_that_are_stored_as_bytes_are_told(folder: Path, onnxsub: Run) -> None:
+    write("net.onnx", body(), [tensor("z", ["N", 4])])
+    flags = np.array([0, 1, 0, 0, 1, 1], np.uint8)
+    np.save("flags.npy", flags)
+    np.save("grey.npy", 2 * flags)
+    np.savez("flags.npz", x=flags[None])
+    words = "holds 8-bit values of 0 and 1 only, which are scaled to the domain"
+    assert f"note: anchor 'flags.npy' {words}" in onnxsub("attack", "net.onnx", "--x0", "flags.npy").err
+    assert words not in onnxsub("attack", "net.onnx", "--x0", "grey.npy").err
+    assert words not in onnxsub("attack", "net.onnx", "--x0", "flags.npy", "--domain", 0, 255).err
+    ran = onnxsub("robustness", "net.onnx", "--data", "flags.npz", "--labels", "predicted", "--eps", 0, "--run", "run")
+    assert f"note: flags.npz {words}" in ran.err
+
+
+def test_two_networks_that_are_equal_have_no_difference_to_ask_about(folder: Path, onnxsub: Run) -> None:
+    write("net.onnx", body(), [tensor("z", ["N", 4])])
+    asked = ("compare", "net.onnx", "net.onnx", "--x0", "x0.npy", "--eps", 0.1, "-o", "q.vnnlib", "--json")
+    ran = onnxsub(*asked)
+    assert (ran.code, ran.json["certified"]) == (0, 0.0)
+    assert "they do not differ at all, so 'q.vnnlib' was not written; state a difference with --delta" in ran.err
+    assert not Path("q.vnnlib").exists()
+    assert onnxsub(*asked, "--delta", 0.5).code == 0
+    assert Path("q.vnnlib").exists()

@@ -262,3 +262,18 @@ def test_bad_usage_and_bad_input(told: Told, onnxsub: Run, tmp_path: Path) -> No
     assert "verdicts depend on the machine's speed" in timed.err
     with pytest.raises(OutputError, match="is a folder"):
         check_outputs({"badge": str(tmp_path)})
+
+
+def test_no_output_takes_the_place_of_what_is_read_or_of_another_one(told: Told, onnxsub: Run, tmp_path: Path) -> None:
+    before = Path(told.new).read_bytes()
+    for option in ("--junit", "--markdown", "--sarif"):
+        for name in (told.new, told.old, told.data):
+            ran = onnxsub(*argv(told, option, name))
+            assert ran.code == 2
+            assert f"{option} {str(name)!r} is a file that is read here" in ran.line
+    ran = onnxsub(*argv(told, "--junit", tmp_path / "one", "--sarif", tmp_path / "." / "one"))
+    assert ran.code == 2
+    assert "--junit and --sarif name one file" in ran.line
+    assert "give a name that ends in .svg" in onnxsub(*argv(told, "--badge", tmp_path / "badge.png")).line
+    assert Path(told.new).read_bytes() == before
+    assert not told.engine.tasks

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from onnxsub.cli.exits import Exit
 from onnxsub.cli.export_property import command as export_property
+from onnxsub.cli.main import run
 from onnxsub.cli.options import Session
 from onnxsub.cli.output import Output
 from onnxsub.cli.verify import command as verify
@@ -100,3 +101,17 @@ def test_tighten_is_of_the_programs(tmp_path: Path, verifier: str) -> None:
     for args in (["--tighten", "lp", "--verifier", verifier], ["--verifier", verifier, "--tighten", "lp"]):
         with pytest.raises(click.UsageError, match=f"--tighten lp is of --verifier milp; leave it out for {verifier}"):
             CliRunner().invoke(verify, [DIGITS, str(safe), *args], obj=Session(), standalone_mode=False, catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    "given", [("--mean", 0, "--std", 2), ("--std", 2), ("--domain", 0, 5), ("--label", 1), ("--index", 0), ("--array", "x")]
+)
+def test_options_of_an_anchor_are_not_passed_over_beside_a_property(
+    given: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "p.vnnlib"
+    export("--eps", 1e-6, "-o", path)
+    assert run(["verify", DIGITS, str(path), *map(str, given)]) == Exit.USAGE
+    assert f"{given[0]} belongs to --x0: a PROPERTY has boxes of its own" in capsys.readouterr().err
+    monkeypatch.setenv("ONNXSUB_VERIFY_DOMAIN", "0,5")  # meant for anchors, and nobody typed it here
+    assert run(["verify", DIGITS, str(path)]) == Exit.DONE

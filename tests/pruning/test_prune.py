@@ -371,3 +371,21 @@ def test_room_for_all_that_may_round_is_not_what_does(seed: int, layout: str) ->
     result = prune(query, options("lin", layout, gamma=0.9))
     assert set(result.preserves) == {"x0", "x_adv"}
     assert max(result.preserves.values()) <= limit(query)
+
+
+@pytest.mark.parametrize("where", ["domain", "ball", "auto"])
+def test_a_layout_that_nobody_named_is_exact_wherever_it_is_asked_to_be(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    n = Net(6, seed=2)
+    smooth = query_of(n.model(n.gemm(n.node("Tanh", [n.gemm("x", 6, 10)]), 10, 3), 3))
+    asked = PruneOptions("con", SelectOptions(gamma=None, keep=4), None, 0.1, FAST, exact_on=where)
+    found = prune(smooth, asked)
+    assert (found.layout, found.exact_on) == ("compact", "everywhere")
+
+    def late(*_: object, **__: object) -> NoReturn:
+        raise OutOfTime
+
+    monkeypatch.setattr(prune_module, "LAYOUTS", {**LAYOUTS, "chain": late})
+    hurried = prune(attackable(), replace(asked, best_effort=True))
+    assert (hurried.layout, hurried.stage, hurried.exact_on) == ("inplace", "layout", "everywhere")
+    with pytest.raises(OutOfTime):  # no other layout takes flat rows
+        prune(attackable(), replace(asked, best_effort=True, flat_input=True))

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx.checker import check_model
+from scipy.special import softmax
 
 from onnxsub.errors import ModelError
 from onnxsub.lower import lower
@@ -112,6 +114,40 @@ def test_a_fixed_batch_of_parts_whose_lengths_are_computed() -> None:
     x = points(1, 5, (6,))
     np.testing.assert_allclose(Runtime(model).logits(x), run(proto, x)[0], rtol=1e-5)
     np.testing.assert_allclose(network_values(proto, x), run(proto, x)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*BARE, "fixed", "fixed, a class"])
+def test_the_form_of_one_sample_is_a_file(name: str) -> None:
+    """It is written by `info -o` and by substitutes in place: it states its output, as it is computed."""
+    if name in BARE:
+        nodes, shape, outputs, more = BARE[name]
+        weights = mlp(1) | {k: v.astype(np.int64) if v.dtype.kind == "i" else v for k, v in more.items()}
+        proto = file(nodes, tensor("x", shape), [tensor("z", outputs)], weights)
+    elif name == "fixed":
+        proto = file(body(), tensor("x", (7, 6)), [tensor("z", [7, 4])], mlp(1))
+    else:
+        choice = N("ArgMax", ["z"], ["k"], axis=1, keepdims=0)
+        proto = file([*body(), choice], tensor("x", (7, 6)), [tensor("k", [7], TensorProto.INT64)], mlp(1))
+    form = load_model(proto).form
+    check_model(form, full_check=True)
+    stated = [d.dim_value for d in form.graph.output[0].type.tensor_type.shape.dim]
+    x = points(2, 1, tuple(d.dim_value for d in form.graph.input[0].type.tensor_type.shape.dim)[1:])
+    assert stated == list(run(form, x)[0].shape)
+
+
+def test_a_pair_of_scores_of_a_fixed_batch() -> None:
+    """What leaves the pair out copies the input; its lengths are those of the copy."""
+    weights = mlp(3, classes=1) | {"one": np.ones((1, 1), np.float32)}
+    nodes = [
+        *body(), N("Sigmoid", ["z"], ["p"]), N("Sub", ["one", "p"], ["q"]), N("Concat", ["q", "p"], ["pair"], axis=-1),
+    ]  # fmt: skip
+    proto = file(nodes, tensor("x", (4, 6)), [tensor("pair", [4, 2])], weights)
+    model = load_model(proto)
+    assert (model.feed.copies, model.outputs) == (4, 2)
+    x = points(5, 4, (6,))
+    want = run(proto, x)[0]
+    np.testing.assert_allclose(Runtime(model).raw(x), want, rtol=1e-6)
+    np.testing.assert_allclose(softmax(network_values(proto, x), axis=1), want, atol=1e-6)
 
 
 def test_samples_that_mix_are_refused() -> None:

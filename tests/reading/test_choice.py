@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from onnx import TensorProto, helper
+from scipy.special import softmax
 
 from onnxsub.errors import ModelError
 from onnxsub.lower import lower
@@ -119,7 +120,7 @@ def test_a_pair_of_one_sigmoid() -> None:
     x = points(8, 100, (6,))
     with torch.no_grad():
         scores = network.forward(torch.from_numpy(x.astype(np.float64))).numpy()
-    np.testing.assert_allclose(1 / (1 + np.exp(-scores)), run(proto, x, "pair")[0], atol=1e-6)
+    np.testing.assert_allclose(softmax(scores, axis=1), run(proto, x, "pair")[0], atol=1e-6)
     query = make_query(model, x[0])
     found = attack(query, AttackOptions(steps=20, restarts=4))
     if found.x_adv is not None:

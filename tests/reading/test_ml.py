@@ -44,7 +44,8 @@ def test_linear_classifiers(rows: int, labels: int, after: str) -> None:
     with torch.no_grad():
         z = lower(model).forward(torch.from_numpy(x.astype(np.float64))).numpy()
     label, scores = run(proto, x)
-    want = {"NONE": z, "LOGISTIC": 1 / (1 + np.exp(-z)), "SOFTMAX": np.exp(z) / np.exp(z).sum(1, keepdims=True)}[after]
+    form = "SOFTMAX" if rows == 1 else after  # one row s of two classes: (0, s), and its softmax is (1 - p, p)
+    want = {"NONE": z, "LOGISTIC": 1 / (1 + np.exp(-z)), "SOFTMAX": np.exp(z) / np.exp(z).sum(1, keepdims=True)}[form]
     np.testing.assert_allclose(scores, want, rtol=1e-5, atol=1e-6)
     assert (label == 3 + z.argmax(1)).all()
     by_label = load_model(proto, Reading("label"))

@@ -38,7 +38,6 @@ _BELONGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "verifier": ("satisfaction", "pointwise", "global"),
         "solver": ("satisfaction", "pointwise", "global"),
         "nodes": ("satisfaction", "pointwise", "global"),
-        "timeout": ("satisfaction", "security", "pointwise", "global"),
     }
 )
 """Option -> the metrics that heed it; an option that nothing heeds is a mistake of the user."""

@@ -8,12 +8,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from scipy.special import log_softmax
 
 from onnxsub.errors import InputError, OptionError
+from onnxsub.metrics.local.scores import scores
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.properties import Case, Clause, Property, fed_box
-from onnxsub.query import Query
+from onnxsub.query import Query, own_scores
 
 __all__ = ["Counterexamples", "LocalProperty", "Measured", "at_anchor", "clause"]
 
@@ -44,6 +46,12 @@ class Measured:
     violated: Array
 
 
+_POINTS = 8
+"""Points of the domain at which a file's own scores are held against the softmax of its logits."""
+_HEAD, _HALF = 1e-3, 1e-2
+"""How far both may be apart: float32 rounds by less, half precision by less than the second."""
+_ROUNDED = 1e-6
+"""What float32 rounds of large logits, of their size: scores move by as much."""
 _SUM = 1e-5  # how far the sum of float32 probabilities is from 1
 
 
@@ -114,15 +122,39 @@ class LocalProperty(abc.ABC):
         """
 
     def check_logits(self, query: Query) -> None:
-        """Raises InputError where the softmax of scores would be taken: what the file ends in are probabilities already."""
+        """Raises InputError where the file has scores of its own, and the softmax of its logits would be others.
+
+        Its last tensor holds probabilities already; or Sigmoids of several scores, or scores that are divided by their size, are
+        left out at its end.
+        """
         model = query.model
-        if not self.of_scores or model.outputs < 2 or not any(n.op_type == "Softmax" for n in model.form.graph.node):
+        if not self.of_scores or model.outputs < 2:
+            return
+        if model.stripped and not model.own.is_class:
+            self._check_head(query)
+        if not any(n.op_type == "Softmax" for n in model.form.graph.node):
             return
         f = np.asarray(query.logits(query.x0[None])[0], dtype=np.float64)
         if f.min() >= 0 and abs(f.sum() - 1) <= _SUM:
             raise InputError(
                 f"{model.where} ends in probabilities that are no softmax of logits, and property {self.name} would take their "
                 "softmax; ask --property sr with --delta, which compares the outputs themselves, or export the network's logits"
+            )
+
+    def _check_head(self, query: Query) -> None:
+        """Raises InputError where what is left out at the end of the file is neither a softmax nor its logarithm."""
+        model = query.model
+        low, high = query.space.ends(model.input_shape)
+        drawn = np.random.default_rng(0).uniform(low, high, (_POINTS, *model.input_shape))
+        x = np.concatenate([query.x0[None], query.space.inside(drawn)])
+        said = own_scores(query.runtime.raw(query.space.normalise(x)), model.outputs)
+        f = np.asarray(query.logits(x), dtype=np.float64)
+        room = (_HALF if model.half else _HEAD) + _ROUNDED * float(np.abs(f).max())
+        if all(float((np.abs(said - form) / (1 + np.abs(form))).max()) > room for form in (scores(f), log_softmax(f, axis=1))):
+            raise InputError(
+                f"{model.where} ends in scores that are no softmax of what they are made of (Sigmoids, or scores divided by their "
+                f"size), and property {self.name} would speak of that softmax; ask --property sr with --delta, or export it with a "
+                "Softmax at its end"
             )
 
     def parameters(self) -> dict[str, Any]:
