@@ -9,6 +9,7 @@ from typing import Protocol
 from onnxsub.budget import Budget, OutOfTime
 from onnxsub.verifiers.bab.bounders import bounder_of
 from onnxsub.verifiers.bab.dense.inside import DenseInside
+from onnxsub.verifiers.bab.divide import divided
 from onnxsub.verifiers.bab.driver import Driver, Goal
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.frontier import Frontier
@@ -26,6 +27,8 @@ _CUTS = 0.25  # share of the closing radius that a root's line must reach for it
 _COARSE = 0.2  # share that a pass of tightening must bring for clauses that linear programs will settle
 _FEW = 4  # gradient steps for the roots of what linear programs will settle
 _NUMBERS = 2**24  # intervals of the roots that are bounded together
+_APART = 32  # clauses of hard trees that get one each
+_TURN = 256  # nodes of each of these before the next one goes on, doubled every time
 _DENSE, _MOST = 0.7, 200_000  # of the time, and without a limit nodes, after which a tree on few matrices leaves the rest to others
 
 
@@ -89,13 +92,14 @@ class Question:
         self._open: dict[int, float] | None = None
         self._models: list[ClauseModel] | None = None  # what is left to search
         self._dense: DenseInside | None = None
-        self._driver: Driver | None = None
+        self._drivers: list[Driver] = []
+        self._turn = _TURN
         self._ready = False
 
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to do about this question."""
-        return self._open == {} or (self._ready and self._dense is None and (self._driver is None or self._driver.finished))
+        return self._open == {} or (self._ready and self._dense is None and all(d.finished for d in self._drivers))
 
     @property
     def small(self) -> bool:
@@ -104,8 +108,8 @@ class Question:
 
     @property
     def frontier(self) -> Frontier | None:
-        """The tree, where there is one."""
-        return None if self._driver is None else self._driver.frontier
+        """The tree, where there is one for all clauses."""
+        return self._drivers[0].frontier if len(self._drivers) == 1 else None
 
     def roots(self, *, quick: bool = False) -> bool:
         """Bounds and one root per clause; whether they settle everything.
@@ -146,12 +150,30 @@ class Question:
                 self._dense = None
             if self.goal.done or budget.over:
                 return
-        if self._driver is None and (models := [m for m in self._models or () if self.goal.pending(m.key)]):
+        if not self._drivers and (models := [m for m in self._models or () if self.goal.pending(m.key)]):
             frame = Frame.of(models, whole=self.goal.whole, device=self._session.bab.device)
             frontier = Frontier(frame, self._session.bab, self.goal.close(), budget=self._session.budget)
-            self._driver = Driver(self.goal, self._session, models, frontier)
-        if self._driver is not None:
-            self._driver.run(budget)
+            self._drivers = [Driver(self.goal, self._session, models, frontier)]
+        if len(self._drivers) == 1 and self.goal.whole:
+            self._divide(budget)
+        if len(self._drivers) == 1:
+            self._drivers[0].run(budget)
+        while (todo := [d for d in self._drivers if not d.finished]) and not self.goal.done and budget.running:
+            for driver in todo:
+                driver.run(budget.with_nodes(self._turn))
+            self._turn *= 2
+
+    def _divide(self, budget: Budget) -> None:
+        """The tree of several clauses goes on until it is hard; then there is one for each."""
+        (driver,) = self._drivers
+        tree, hard = driver.frontier, self._session.bab.hard
+        if tree.split < hard:
+            driver.run(budget.with_nodes(hard - tree.split))
+        left = {w.target for w in tree.all_open()}
+        if tree.split < hard or not 1 < len(left) <= _APART or self.goal.done or budget.over:
+            return
+        models = {m.key: m for m in self._models or ()}
+        self._drivers = [Driver(self.goal, self._session, [models[t.frame.keys[0]]], t) for t in divided(tree)]
 
     def _left(self, local: BoxModel, *, quick: bool = False) -> dict[int, float]:
         """Clauses that one root each does not settle, and the radius that their line reaches."""
@@ -211,7 +233,7 @@ class Question:
         assert self._open is not None
         if not local.few(bab.dive):
             local = self._split(local)
-        if self._worth > max(_PATIENT, _DEARER * self._bounding) and local.unstable > bab.narrow:
+        if self._worth > max(_PATIENT, _DEARER * self._bounding) and local.unstable > bab.dive:
             budget.tell("better slopes for the bounds")
             with budget.stage("bounds"):
                 local = local.bounded("alpha-crown", bab.slopes)
