@@ -273,7 +273,7 @@ class Frontier:
         if len(rows) == 0:
             self.done()
             return
-        children = found.nodes.take(rows).children(splits.layer[rows], splits.unit[rows], splits.threshold[rows])
+        children = splits.children(found.nodes, rows)
         if self._narrow:
             before = self.bounder.bound(children, 0, self._radius)
             children = narrowed(self.bounder, before.nodes, before.line)
