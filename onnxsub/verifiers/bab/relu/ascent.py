@@ -12,12 +12,13 @@ from onnxsub.propagate.adam import Adam
 from onnxsub.verifiers.bab.relu.lines import Pulled, Push, Slopes, gradient_parts, pulled
 from onnxsub.verifiers.bab.relu.matrices import Matrices, Parts
 from onnxsub.verifiers.bab.relu.multipliers import Joined, Sides
-from onnxsub.verifiers.bab.relu.nearest import reached
+from onnxsub.verifiers.bab.relu.nearest import Reached, reached
 
 __all__ = ["Ascent", "Batch", "Search"]
 
 _NEWTON = 4  # steps for a distance of the search, begun where the last one ended
 _FEWER = 0.75  # share of nodes that are still searched below which the others are left out
+_SMOOTH = 0.3  # of a value: what its smoothing may cost
 _LOOKS = 2  # steps between two looks at that share
 
 
@@ -64,7 +65,7 @@ class Search:
     Attributes:
         close: the radius at which a node is done.
         whole: the line's largest value in the box is lowered, no distance raised.
-        rates: of slopes, splits and cuts.
+        rates: of slopes, of splits in units of what is read of their layer, and of cuts.
         gain, slow: as many steps in a row without such a relative gain for any node end it.
     """
 
@@ -93,7 +94,8 @@ class Ascent:
         self._score = torch.full_like(begin, -torch.inf)
         self._rows = torch.arange(len(begin), device=begin.device)
         self._radius = begin
-        self._adam = Adam(self._now, search.rates, pace)
+        self._pace = pace
+        self._adam: Adam | None = None
 
     def run(self) -> tuple[Tensor, Tensor, Tensor]:
         """The best slopes and multipliers."""
@@ -112,6 +114,9 @@ class Ascent:
         alpha, beta, gamma = self._now
         low = b.lines.low(alpha)
         found = b.pulled(low, b.push(beta, gamma))
+        if self._adam is None:
+            rates = s.rates[0], s.rates[1] * b.sides.sizes(b.m, found.lam), s.rates[2]
+            self._adam = Adam(self._now, rates, self._pace)
         at = reached((found.c, found.k), (b.low, b.high), s.close, begin=self._radius, steps=_NEWTON, whole=s.whole)
         radius = self._radius = at.radius
         held = at.value / at.size.clamp(min=1e-12)
@@ -126,7 +131,7 @@ class Ascent:
             kept[rows] = now[up]
         if not last:
             # nodes that are done rest
-            z, h = gradient_parts(b.m, b.lines, low, found, at.point)
+            z, h = gradient_parts(b.m, b.lines, low, found, self._smooth(found.c, at) if s.whole else at.point)
             todo = torch.lt(radius, s.close, out=torch.empty_like(radius))[:, None]
             by_alpha = found.lam.clamp(max=0).mul_(z).mul_(b.lines.free).mul_(todo)
             by_cut = gamma if b.cuts is None else b.cuts.gradient(z, h).mul_(todo)
@@ -135,6 +140,17 @@ class Ascent:
             beta.clamp_(min=0)
             gamma.clamp_(min=0)
         return gained
+
+    def _smooth(self, c: Tensor, at: Reached) -> Tensor:
+        """Where a smoothed largest value is attained: lines without a slope are attained anywhere, which says nothing about a step.
+
+        `|c_i|` becomes `sqrt`-like with a width that costs a share of the value.
+        """
+        b, close = self._batch, self._search.close
+        low, high = b.low.clamp(min=-close), b.high.clamp(max=close)
+        half = (high - low) / 2
+        width = _SMOOTH * at.value.abs() / half.sum(1).clamp(min=1e-30)
+        return (low + high) / 2 + half * (c / (c.abs() + width[:, None]).clamp(min=1e-30))
 
     def _fewer(self, step: int) -> bool:
         """Leaves out what is done, where that is much of the batch; whether anything is left."""
@@ -145,5 +161,6 @@ class Ascent:
             self._rows, self._batch = self._rows[left], self._batch.take(left)
             self._radius = self._radius[left]
             self._now = [t[left] for t in self._now]
+            assert self._adam is not None
             self._adam = self._adam.taken(self._now, left)
         return len(left) > 0

@@ -14,6 +14,8 @@ from onnxsub.verifiers.bab.relu.matrices import Matrices
 
 __all__ = ["Joined", "Sides"]
 
+_LEAST = 1e-3  # of the mean of all layers: what a layer that is not read counts for
+
 
 @dataclass(frozen=True, eq=False)
 class Sides:
@@ -44,6 +46,13 @@ class Sides:
         signed = beta * self.sign
         inner = signed.new_zeros((len(beta), count)).scatter_add_(1, self.at, signed)
         return Push(inner, None, -(signed * self.threshold.to(beta.dtype)).sum(1))
+
+    def sizes(self, m: Matrices, lam: Tensor) -> Tensor:
+        """How large the coefficients `(B, U)` of a split's layer are in the mean, for the steps of its multiplier: `(B, D)`."""
+        size = lam.abs()
+        layers = torch.stack([size[:, start:stop].mean(1) for start, stop in m.blocks], 1)
+        stops = torch.tensor([stop for _, stop in m.blocks], device=lam.device)
+        return layers.gather(1, torch.bucketize(self.at, stops, right=True)) + _LEAST * size.mean(1, keepdim=True)
 
     def gradient(self, z: Tensor) -> Tensor:
         """`side (z - threshold)`: `(B, D)`."""
