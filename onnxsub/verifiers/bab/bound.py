@@ -42,8 +42,10 @@ __all__ = ["Bounded", "Bounder", "Line", "Rates", "box_radius", "farthest"]
 class Rates:
     """How multipliers are searched for."""
 
-    split, cut = 0.2, 12.0  # step size of the multipliers of splits and of cuts, as multiples of that of slopes
-    gain, slow = 1e-4, 6  # as many steps in a row without such a relative gain for any node end the search
+    # step size of the multipliers of splits and of cuts, as multiples of that of slopes; of splits in units of what is read
+    split, cut = 4.0, 12.0
+    whole = 3.0  # times as large where a line's largest value is lowered, at every second level
+    gain, slow = 1e-4, 12  # as many steps in a row without such a relative gain for any node end the search
 
     @staticmethod
     def pace(gap: Tensor) -> Tensor:

@@ -142,9 +142,11 @@ class Ascent:
         return gained
 
     def _smooth(self, c: Tensor, at: Reached) -> Tensor:
-        """Where a smoothed largest value is attained: lines without a slope are attained anywhere, which says nothing about a step.
+        r"""The point at which a smoothed line is largest in the box: `centre + half c / (|c| + w)` in place of `half sign(c)`.
 
-        `|c_i|` becomes `sqrt`-like with a width that costs a share of the value.
+        Where a line has next to no slope, and in the end it mostly has none, any corner is as good as another: a step that follows
+        one of them leads nowhere, and the search ends far above what multipliers can reach. w is so wide that the smoothing costs a
+        share of the value. (Smoothing of a maximum: Nesterov 2005.)
         """
         b, close = self._batch, self._search.close
         low, high = b.low.clamp(min=-close), b.high.clamp(max=close)

@@ -88,7 +88,11 @@ class ReluBounder(Bounder):
         gap = 1 - (nodes.radius / close).clamp(max=1) if math.isfinite(close) else torch.ones_like(nodes.radius)
         rates = (rate, Rates.split * rate, Rates.cut * rate)
         search = Search(steps, close, self.frame.whole, rates, Rates.gain, Rates.slow, self.budget)
-        return Ascent(self.batch(nodes, torch.float32), free, begin, Rates.pace(gap).float(), search).run()
+        pace = Rates.pace(gap).float()
+        if self.frame.whole:
+            # a search that leads nowhere with one size of step mostly ends with the other, a level below
+            pace = pace * torch.where((nodes.layer >= 0).sum(1) % 2 == 0, Rates.whole, 1.0)
+        return Ascent(self.batch(nodes, torch.float32), free, begin, pace, search).run()
 
     def _claims(self, nodes: Nodes, found: Pulled) -> tuple[Line, Tensor, Tensor]:
         """Line, distance and the point at which it is attained, as `Bounder` has them."""
