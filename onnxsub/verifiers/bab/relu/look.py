@@ -94,7 +94,8 @@ def candidates_of(height: Tensor, loss: Tensor, sizes: list[int], look: int) -> 
         height, loss: `(B, U)`. sizes: units of every layer.
         look: candidates of all layers together, at least `_EACH` by each score from each.
     """
-    found, at = [], 0
+    found: list[Tensor] = []
+    at = 0
     for size in sizes:
         most = min(size, max(_EACH, look // (2 * len(sizes))))
         found.extend(score[:, at : at + size].topk(most, 1).indices + at for score in (height, loss))
