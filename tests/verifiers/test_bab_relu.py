@@ -14,9 +14,10 @@ from torch import Tensor
 
 from onnxsub.geometry import halfspace_radius
 from onnxsub.propagate.halfspace import cut_minimum
-from onnxsub.verifiers.bab.bound import Bounder, Line, farthest
+from onnxsub.verifiers.bab.bound import Bounder
 from onnxsub.verifiers.bab.branch import choose
 from onnxsub.verifiers.bab.frame import Frame
+from onnxsub.verifiers.bab.line import Line, farthest
 from onnxsub.verifiers.bab.narrow import cut_box, narrowed
 from onnxsub.verifiers.bab.nodes import Nodes
 from onnxsub.verifiers.bab.relu import kernels

@@ -22,7 +22,8 @@ from onnxsub.ops.relaxation import Elementwise
 from onnxsub.ops.relu import Relu
 from onnxsub.ops.splitting import Splittable
 from onnxsub.propagate.backward import flattened
-from onnxsub.verifiers.bab.bound import Bounded, Bounder, farthest
+from onnxsub.verifiers.bab.bound import Bounded, Bounder
+from onnxsub.verifiers.bab.line import farthest
 from onnxsub.verifiers.bab.nodes import Nodes
 from onnxsub.verifiers.bab.relu.bounder import ReluBounder
 from onnxsub.verifiers.bab.relu.look import candidates_of, handed_on, looked_at

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import torch
 
-from onnxsub.verifiers.bab.bound import Bounded, Line
+from onnxsub.verifiers.bab.bound import Bounded
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.frontier import Frontier
+from onnxsub.verifiers.bab.line import Line
 
 __all__ = ["divided"]
 

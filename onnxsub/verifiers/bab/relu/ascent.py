@@ -9,16 +9,16 @@ from torch import Tensor
 
 from onnxsub.budget import Budget
 from onnxsub.propagate.adam import Adam
+from onnxsub.verifiers.bab.line import smoothed
 from onnxsub.verifiers.bab.relu.lines import Pulled, Push, Slopes, gradient_parts, pulled
 from onnxsub.verifiers.bab.relu.matrices import Matrices, Parts
 from onnxsub.verifiers.bab.relu.multipliers import Joined, Sides
-from onnxsub.verifiers.bab.relu.nearest import Reached, reached
+from onnxsub.verifiers.bab.relu.nearest import reached
 
 __all__ = ["Ascent", "Batch", "Search"]
 
 _NEWTON = 4  # steps for a distance of the search, begun where the last one ended
 _FEWER = 0.75  # share of nodes that are still searched below which the others are left out
-_SMOOTH = 0.3  # of a value: what its smoothing may cost
 _LOOKS = 2  # steps between two looks at that share
 
 
@@ -131,7 +131,8 @@ class Ascent:
             kept[rows] = now[up]
         if not last:
             # nodes that are done rest
-            z, h = gradient_parts(b.m, b.lines, low, found, self._smooth(found.c, at) if s.whole else at.point)
+            point = smoothed(found.c, b.low, b.high, s.close, at.value) if s.whole else at.point
+            z, h = gradient_parts(b.m, b.lines, low, found, point)
             todo = torch.lt(radius, s.close, out=torch.empty_like(radius))[:, None]
             by_alpha = found.lam.clamp(max=0).mul_(z).mul_(b.lines.free).mul_(todo)
             by_cut = gamma if b.cuts is None else b.cuts.gradient(z, h).mul_(todo)
@@ -140,19 +141,6 @@ class Ascent:
             beta.clamp_(min=0)
             gamma.clamp_(min=0)
         return gained
-
-    def _smooth(self, c: Tensor, at: Reached) -> Tensor:
-        r"""The point at which a smoothed line is largest in the box: `centre + half c / (|c| + w)` in place of `half sign(c)`.
-
-        Where a line has next to no slope, and in the end it mostly has none, any corner is as good as another: a step that follows
-        one of them leads nowhere, and the search ends far above what multipliers can reach. w is so wide that the smoothing costs a
-        share of the value. (Smoothing of a maximum: Nesterov 2005.)
-        """
-        b, close = self._batch, self._search.close
-        low, high = b.low.clamp(min=-close), b.high.clamp(max=close)
-        half = (high - low) / 2
-        width = _SMOOTH * at.value.abs() / half.sum(1).clamp(min=1e-30)
-        return (low + high) / 2 + half * (c / (c.abs() + width[:, None]).clamp(min=1e-30))
 
     def _fewer(self, step: int) -> bool:
         """Leaves out what is done, where that is much of the batch; whether anything is left."""

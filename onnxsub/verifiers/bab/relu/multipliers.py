@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from onnxsub.verifiers.bab.cuts.planes import Cuts
+from onnxsub.verifiers.bab.line import sizes_of
 from onnxsub.verifiers.bab.nodes import Nodes
 from onnxsub.verifiers.bab.relu.lines import Push
 from onnxsub.verifiers.bab.relu.matrices import Matrices
 
 __all__ = ["Joined", "Sides"]
-
-_LEAST = 1e-3  # of the mean of all layers: what a layer that is not read counts for
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +51,7 @@ class Sides:
         size = lam.abs()
         layers = torch.stack([size[:, start:stop].mean(1) for start, stop in m.blocks], 1)
         stops = torch.tensor([stop for _, stop in m.blocks], device=lam.device)
-        return layers.gather(1, torch.bucketize(self.at, stops, right=True)) + _LEAST * size.mean(1, keepdim=True)
+        return sizes_of(layers, torch.bucketize(self.at, stops, right=True))
 
     def gradient(self, z: Tensor) -> Tensor:
         """`side (z - threshold)`: `(B, D)`."""
