@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def tree() -> Frontier:
     x0, label = anchor(network, 0)
     radius = 1.5 * measured(network, x0, label, verifier="milp", replay=logits(network), timeout=60).upper
     models = target_models(network, x0, label, radius, tight=False)
-    found = Frontier(Frame.of(models), FORCED, radius)
+    found = Frontier(Frame.of(models), replace(FORCED, hard=10_000), radius)
     found.start()
     for _ in range(3):
         found.step(lambda _: None, Budget())

@@ -96,6 +96,7 @@ class Bounder:
         self.shapes = [op.in_shapes[0] for op in self.splits]
         self.cut_counts = [len(frame.cuts[op.output]) if op.output in frame.cuts else 0 for op in self.splits]
         self.evaluations = 0
+        self._open = [flattened(frame.unstable(op), 1).any(0) for op in self.splits]
         rows = torch.zeros((len(frame.targets), frame.network.classes), dtype=torch.float64)  # put together on the processor
         rows[:, frame.label] = 1.0
         rows[torch.arange(len(frame.targets)), torch.tensor(frame.targets)] = -1.0
@@ -276,9 +277,9 @@ class Bounder:
     def _sizes(self, nodes: Nodes, found: Mapping[str, Relaxation]) -> Tensor:
         """What the multipliers of splits step by: `(B, D)`."""
         means = []
-        for op in self.splits:
+        for op, open_ in zip(self.splits, self._open, strict=True):
             lines = found[op.output]
-            seen = lines.seen if isinstance(lines, Pushed) else None
-            mean = nodes.beta.new_zeros(1) if seen is None else flattened(seen.detach(), 1).abs().mean(1)
+            seen = lines.seen if isinstance(lines, Pushed) and bool(open_.any()) else None
+            mean = nodes.beta.new_zeros(1) if seen is None else flattened(seen.detach(), 2)[:, 0, open_].abs().mean(1)
             means.append(mean.expand(len(nodes)))
         return sizes_of(torch.stack(means, 1), nodes.layer.clamp(min=0)) if means else torch.ones_like(nodes.beta)

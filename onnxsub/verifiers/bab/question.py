@@ -166,7 +166,8 @@ class Question:
         if tree.split < hard:
             driver.run(budget.with_nodes(hard - tree.split))
         left = {w.target for w in tree.all_open()}
-        if tree.split < hard or not 0 < len(left) <= _APART or self.goal.done or budget.over:
+        fits = 0 < len(left) <= _APART and not tree.frame.cuts
+        if tree.split < hard or not fits or self.goal.done or budget.over:
             return
         models = {m.key: m for m in self._models or ()}
         self._drivers = [Driver(self.goal, self._session, [models[t.frame.keys[0]]], t) for t in divided(tree)]
