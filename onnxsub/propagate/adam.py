@@ -14,11 +14,12 @@ class Adam:
     """Adam (Kingma and Ba 2015) with rates that fall by `decay`; torch's own takes a second to import.
 
     Args:
+        rates: of every parameter, or of each of its elements.
         pace: factor of the rates per row of the parameters' first axis.
     """
 
     def __init__(
-        self, parameters: Sequence[Tensor], rates: Sequence[float], pace: Tensor | None = None, decay: float = 0.95
+        self, parameters: Sequence[Tensor], rates: Sequence[float | Tensor], pace: Tensor | None = None, decay: float = 0.95
     ) -> None:
         self._parameters, self._rates, self._decay = parameters, rates, decay
         self._first = [torch.zeros_like(p) for p in parameters]
@@ -32,7 +33,8 @@ class Adam:
         Args:
             parameters: these rows of them.
         """
-        other = Adam(parameters, self._rates, None if self._pace is None else self._pace[rows], self._decay)
+        rates = [r[rows] if isinstance(r, Tensor) else r for r in self._rates]
+        other = Adam(parameters, rates, None if self._pace is None else self._pace[rows], self._decay)
         other._first, other._second = [m[rows] for m in self._first], [v[rows] for v in self._second]
         other._count = self._count
         return other
@@ -49,4 +51,6 @@ class Adam:
                 size = (v / (1 - 0.99**self._count)).sqrt_().add_(1e-8)
                 if self._pace is not None:
                     size = size / self._pace.reshape(-1, *[1] * (p.dim() - 1))
+                if isinstance(rate, Tensor):
+                    size, rate = size / rate, 1.0
                 p.addcdiv_(m, size, value=-rate * self._decay ** (self._count - 1) / (1 - 0.9**self._count))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["cut_minimum"]
+__all__ = ["cut_minimum", "multipliers"]
 
 _BISECTIONS = 12
 _AT_ONCE = 2**18  # coefficients that a bisection goes over: what stays in a core's cache
@@ -38,7 +38,7 @@ def cut_minimum(a: Tensor, b: Tensor, c: Tensor, k: Tensor, low: Tensor, high: T
     for start in range(0, a.shape[1], step):
         rows = slice(start, start + step)
         part, wide = a[:, rows], width[:, rows]
-        v = _multipliers(
+        v = multipliers(
             (part * row[:, rows, None]).float(), (c * line).float(), half.float(), (cut_middle * line).float(), wide
         )
         v = v.to(b.dtype) * (wide * line)
@@ -54,7 +54,7 @@ def _inverse(width: Tensor) -> Tensor:
     return (1 / width).nan_to_num(0.0, 0.0, 0.0)
 
 
-def _multipliers(a: Tensor, c: Tensor, half: Tensor, cut_middle: Tensor, like: Tensor) -> Tensor:
+def multipliers(a: Tensor, c: Tensor, half: Tensor, cut_middle: Tensor, like: Tensor) -> Tensor:
     """The v at which the slope of the concave function changes its sign, about, for functions of width 2: `(B, R)` float32."""
     reach = (c * half)[..., None]
     below, above = (torch.full_like(like, end, dtype=torch.float32) for end in (-_BELOW, _ABOVE))

@@ -112,8 +112,6 @@ class BabOptions:
         pairs: most pairs of units of a target that cuts are made for, by each of two sources (`cuts/pairs.py`); 0: none are.
         hard: nodes of a tree after which cuts are made.
         inputs: most inputs that vary of a box that is split itself, beside the signs of units (of distances: 8); 0: none is.
-        matrices: most open units of a decision that begins with the tree on few matrices (`dense/inside.py`); 0: none does, since
-            that tree takes 220,000 nodes for a ball that the other one closes with 54 (PERFORMANCE.md).
         device: where bounds and nodes are computed, `cpu`, `cuda` or `cuda:N`; programs and waiting nodes stay on the processor.
     """
 
@@ -132,7 +130,6 @@ class BabOptions:
     pairs: int = 3000
     hard: int = 200
     inputs: int = 30
-    matrices: int = 0
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -141,8 +138,8 @@ class BabOptions:
         for name in ("batch", "steps", "root_steps", "look", "hard"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} {getattr(self, name)} must be at least 1")
-        if min(self.narrow, self.dive, self.leaf, self.pairs, self.inputs, self.matrices) < 0:
-            raise InputError("narrow, dive, leaf, pairs, inputs and matrices are counts, none of them negative")
+        if min(self.narrow, self.dive, self.leaf, self.pairs, self.inputs) < 0:
+            raise InputError("narrow, dive, leaf, pairs and inputs are counts, none of them negative")
         if not 0 < self.rate <= 1:
             raise InputError(f"rate {self.rate} must lie in (0, 1]")
         check_device(self.device, "branch and bound")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from onnxsub.verifiers.bab.bound import Line, box_radius
+from onnxsub.verifiers.bab.line import Line, box_radius
 
 
 def test_radius_beside_a_coordinate_that_cannot_move_and_weighs_much() -> None:

@@ -25,7 +25,6 @@ from torch import Tensor
 
 from onnxsub.budget import Budget
 from onnxsub.device import ieee_float32
-from onnxsub.geometry import halfspace_radius
 from onnxsub.ops.base import Activation
 from onnxsub.ops.relaxation import Elementwise, Relaxation
 from onnxsub.ops.splitting import Splittable
@@ -33,49 +32,11 @@ from onnxsub.propagate.adam import Adam
 from onnxsub.propagate.backward import Coefficients, flattened, pull_back
 from onnxsub.verifiers.bab.cuts.planes import Cuts
 from onnxsub.verifiers.bab.frame import Frame
+from onnxsub.verifiers.bab.line import Line, Rates, box_radius, farthest, sizes_of, smoothed
 from onnxsub.verifiers.bab.nodes import Nodes
 from onnxsub.verifiers.bab.pushed import Pushed, split_push
 
-__all__ = ["Bounded", "Bounder", "Line", "Rates", "box_radius", "farthest"]
-
-
-class Rates:
-    """How multipliers are searched for."""
-
-    split, cut = 0.2, 12.0  # step size of the multipliers of splits and of cuts, as multiples of that of slopes
-    gain, slow = 1e-4, 6  # as many steps in a row without such a relative gain for any node end the search
-
-    @staticmethod
-    def pace(gap: Tensor) -> Tensor:
-        """Factor of the step size: multipliers of nodes that are nearly closed move by small steps, others would only jump about.
-
-        Args:
-            gap: that is left, as a share of the closing radius.
-        """
-        return (20.0 * gap).clamp(0.05, 1)
-
-
-@dataclass(frozen=True, eq=False)
-class Line:
-    """`f_t - f_y <= c . delta + k`: `(B, n)` and `(B,)`."""
-
-    c: Tensor
-    k: Tensor
-
-
-def box_radius(line: Line, low: Tensor, high: Tensor) -> Tensor:
-    """`r(c, k)` of the module, inf where the box has no such point: `(B,)`.
-
-    Args:
-        low, high: the box of offsets, `(B, n)`; it need not contain 0.
-    """
-    return halfspace_radius(line.c, line.k, low, high)
-
-
-def farthest(c: Tensor, low: Tensor, high: Tensor, radius: Tensor) -> Tensor:
-    """The offset of the box and the ball of `radius` `(B,)` at which `c . delta` is largest, `(B, n)`."""
-    r = radius[:, None]
-    return torch.where(c > 0, torch.minimum(high, torch.maximum(r, low)), torch.maximum(low, torch.minimum(-r, high)))
+__all__ = ["Bounded", "Bounder"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +96,7 @@ class Bounder:
         self.shapes = [op.in_shapes[0] for op in self.splits]
         self.cut_counts = [len(frame.cuts[op.output]) if op.output in frame.cuts else 0 for op in self.splits]
         self.evaluations = 0
+        self._open = [flattened(frame.unstable(op), 1).any(0) for op in self.splits]
         rows = torch.zeros((len(frame.targets), frame.network.classes), dtype=torch.float64)  # put together on the processor
         rows[:, frame.label] = 1.0
         rows[torch.arange(len(frame.targets)), torch.tensor(frame.targets)] = -1.0
@@ -264,17 +226,22 @@ class Bounder:
         best_of = [*(a.detach().clone() for a in free), nodes.beta.clone(), nodes.gamma.clone()]
         best = torch.full((len(nodes),), -math.inf, device=low.device)
         slow = 0
-        gap = 1 - (nodes.radius / close).clamp(max=1) if math.isfinite(close) else torch.ones_like(nodes.radius)
-        rates = [*(rate for _ in free), Rates.split * rate, Rates.cut * rate]
-        adam = Adam([*free, beta, gamma], rates, Rates.pace(gap).to(dtype))
+        adam: Adam | None = None
         for step in range(steps + 1):
             with torch.enable_grad():
-                line = self.line(nodes, self.relaxations(nodes, tuple(free), beta, gamma, dtype, turning, cuts), dtype)
+                found = self.relaxations(nodes, tuple(free), beta, gamma, dtype, turning, cuts)
+                line = self.line(nodes, found, dtype)
                 c = line.c.detach()
                 radius = box_radius(Line(c, line.k.detach()), low, high)
                 at = torch.full_like(radius, close) if self.frame.whole else radius.clamp(max=close)
                 point = farthest(c, low, high, at)
                 value = line.k + (line.c * point).sum(1)
+                climbed = value
+                if self.frame.whole:
+                    climbed = line.k + (line.c * smoothed(c, low, high, close, value.detach())).sum(1)
+            if adam is None:
+                rates = Rates.split * rate * self._sizes(nodes, found)
+                adam = Adam([*free, beta, gamma], [*(rate for _ in free), rates, Rates.cut * rate], self.pace(nodes, close))
             size = c.abs().sum(1).clamp(min=1e-12)
             held = value.detach() / size
             aim = -value.detach() if self.frame.whole else radius - held.clamp(min=0)
@@ -289,7 +256,7 @@ class Bounder:
             late = self.budget is not None and self.budget.over
             if late or step == steps or slow >= Rates.slow or not value.requires_grad or bool((best >= close).all()):
                 break
-            gradients = torch.autograd.grad(value[radius < close].sum(), [*free, beta, gamma], allow_unused=True)
+            gradients = torch.autograd.grad(climbed[radius < close].sum(), [*free, beta, gamma], allow_unused=True)
             adam.step(gradients)
             with torch.no_grad():
                 for a in free:
@@ -297,3 +264,22 @@ class Bounder:
                 beta.clamp_(min=0)
                 gamma.clamp_(min=0)
         return tuple(best_of[:-2]), best_of[-2], best_of[-1]
+
+    def pace(self, nodes: Nodes, close: float) -> Tensor:
+        """Factor of the step sizes of nodes, `(B,)` float32."""
+        gap = 1 - (nodes.radius / close).clamp(max=1) if math.isfinite(close) else torch.ones_like(nodes.radius)
+        pace = Rates.pace(gap).float()
+        if self.frame.whole:
+            # a search that leads nowhere with one size of step mostly ends with the other, a level below
+            pace = pace * torch.where((nodes.layer >= 0).sum(1) % 2 == 0, Rates.whole, 1.0)
+        return pace
+
+    def _sizes(self, nodes: Nodes, found: Mapping[str, Relaxation]) -> Tensor:
+        """What the multipliers of splits step by: `(B, D)`."""
+        means = []
+        for op, open_ in zip(self.splits, self._open, strict=True):
+            lines = found[op.output]
+            seen = lines.seen if isinstance(lines, Pushed) and bool(open_.any()) else None
+            mean = nodes.beta.new_zeros(1) if seen is None else flattened(seen.detach(), 2)[:, 0, open_].abs().mean(1)
+            means.append(mean.expand(len(nodes)))
+        return sizes_of(torch.stack(means, 1), nodes.layer.clamp(min=0)) if means else torch.ones_like(nodes.beta)

@@ -19,12 +19,14 @@ from onnxsub.device import ieee_float32
 from onnxsub.ops.base import Activation
 from onnxsub.ops.curve import Curve
 from onnxsub.ops.relaxation import Elementwise
+from onnxsub.ops.relu import Relu
 from onnxsub.ops.splitting import Splittable
 from onnxsub.propagate.backward import flattened
-from onnxsub.verifiers.bab.bound import Bounded, Bounder, farthest
+from onnxsub.verifiers.bab.bound import Bounded, Bounder
+from onnxsub.verifiers.bab.line import farthest
 from onnxsub.verifiers.bab.nodes import Nodes
 from onnxsub.verifiers.bab.relu.bounder import ReluBounder
-from onnxsub.verifiers.bab.relu.look import looked_at
+from onnxsub.verifiers.bab.relu.look import candidates_of, handed_on, looked_at
 
 __all__ = ["Splits", "choose"]
 
@@ -37,11 +39,20 @@ _TIE = 1e-3  # weight of the better child where the worse ones are alike
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """One split per node: number of the activation (-1 where nothing is left to split), flat unit, threshold: `(B,)` each."""
+    """One split per node: number of the activation (-1 where nothing is left to split), flat unit, threshold: `(B,)` each.
+
+    Attributes:
+        push: the multipliers that upper and lower children begin with, `(2, B)`.
+    """
 
     layer: Tensor
     unit: Tensor
     threshold: Tensor
+    push: Tensor
+
+    def children(self, nodes: Nodes, rows: Tensor) -> Nodes:
+        """Both sides of the splits of some of the nodes."""
+        return nodes.take(rows).children(self.layer[rows], self.unit[rows], self.threshold[rows], self.push[:, rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,12 +125,12 @@ def choose(bounder: Bounder, found: Bounded, close: float, look: int) -> Splits:
     """
     if not bounder.splits:
         nothing = torch.zeros_like(found.nodes.target)
-        return Splits(nothing - 1, nothing, nothing.double())
+        return Splits(nothing - 1, nothing, nothing.double(), nothing.double().expand(2, -1))
     with ieee_float32(bounder.frame.device):
         if isinstance(bounder, ReluBounder):
-            best, _ = looked_at(bounder, found, close, look)
-            layer, unit = bounder.m.unit_of(best.clamp(min=0))
-            return Splits(torch.where(best < 0, -1, layer), unit, found.line.k.new_zeros(len(best)))
+            best = looked_at(bounder, found, close, look)
+            layer, unit = bounder.m.unit_of(best.unit.clamp(min=0))
+            return Splits(torch.where(best.unit < 0, -1, layer), unit, found.line.k.new_zeros(len(unit)), best.push)
         return _choose(bounder, found, close, look)
 
 
@@ -137,13 +148,29 @@ def _choose(bounder: Bounder, found: Bounded, close: float, look: int) -> Splits
         mixed = height / height.amax(1, keepdim=True).clamp(min=1e-30) + loss / loss.amax(1, keepdim=True).clamp(min=1e-30)
         best = torch.where(height < 0, torch.full_like(mixed, -1.0), mixed).argmax(1)
     else:
-        half = min(max(1, look // 2), height.shape[1])
-        candidates = torch.cat([height.topk(half, 1).indices, loss.topk(half, 1).indices], 1)
-        left = _left_after(bounder, found.nodes, candidates, scores.threshold, place, close)
+        candidates = candidates_of(height, loss, sizes.diff().tolist(), look)
+        left = _left_after(bounder, found, candidates, scores.threshold, place, close)
         left = torch.where(height.gather(1, candidates) >= 0, left, torch.full_like(left, torch.inf))
         best = candidates.gather(1, left.argmin(1, keepdim=True))[:, 0]
     layer, unit = place(best)
-    return Splits(torch.where(none, -1, layer), unit, scores.threshold.gather(1, best[:, None])[:, 0])
+    threshold = scores.threshold.gather(1, best[:, None])[:, 0]
+    push = _handed_on(bounder, found, torch.arange(len(unit), device=unit.device), layer, unit)
+    return Splits(torch.where(none, -1, layer), unit, threshold, push)
+
+
+def _handed_on(bounder: Bounder, found: Bounded, rows: Tensor, layer: Tensor, unit: Tensor) -> Tensor:
+    """The multipliers with which children keep the lines of their nodes (`relu/look.py`), of Relus; 0 of others: `(2, N)`.
+
+    Args:
+        rows: of the nodes. layer, unit: of the splits, `(N,)` each.
+    """
+    push = found.line.k.new_zeros((2, len(rows)))
+    for number, op in enumerate(bounder.splits):
+        mine = torch.nonzero(layer == number)[:, 0]
+        if isinstance(op, Relu) and len(mine):
+            lam, alpha = (flattened(t, 1)[rows[mine], unit[mine]] for t in (-found.seen[number], found.nodes.alpha[number]))
+            push[:, mine] = handed_on(lam, alpha.to(lam))
+    return push
 
 
 def _inherited(op: Curve, number: int, nodes: Nodes, rows: Tensor, children: Nodes, layer: Tensor) -> Elementwise:
@@ -158,13 +185,14 @@ def _inherited(op: Curve, number: int, nodes: Nodes, rows: Tensor, children: Nod
     return Elementwise(*parts)
 
 
-def _left_after(bounder: Bounder, nodes: Nodes, candidates: Tensor, thresholds: Tensor, place: _Place, close: float) -> Tensor:
+def _left_after(bounder: Bounder, parents: Bounded, candidates: Tensor, thresholds: Tensor, place: _Place, close: float) -> Tensor:
     """How far the worse child of each candidate is from being closed, with the slopes that it inherits: `(B, candidates)`."""
     count, width = candidates.shape
     rows = torch.arange(count, device=candidates.device).repeat_interleave(width)
     flat = candidates.reshape(-1)
     layer, unit = place(flat)
-    children = nodes.take(rows).children(layer, unit, thresholds[rows, flat])
+    nodes, push = parents.nodes, _handed_on(bounder, parents, rows, layer, unit)
+    children = nodes.take(rows).children(layer, unit, thresholds[rows, flat], push)
     with torch.no_grad():
         dtype = torch.float32
         known = {

@@ -90,15 +90,19 @@ class Driver:
 
     Args:
         models: of the frame's clauses, in the same order.
+        programs: whether those of whole clauses are tried.
     """
 
-    def __init__(self, goal: Goal, session: Session, models: list[ClauseModel], frontier: Frontier) -> None:
+    def __init__(
+        self, goal: Goal, session: Session, models: list[ClauseModel], frontier: Frontier, *, programs: bool = True
+    ) -> None:
         self.frontier = frontier
         self._goal = goal
         self._session = session
         self._models = models
         self._units = [m.binaries for m in models]
         self._able = models[0].local.able
+        self._programs = programs and self._able and session.bab.leaf > 0
         self._patience = [float(goal.policy.first)] * len(models)
         self._whole: dict[int, ClauseModel | None] = {}
         self._spent = self._told = 0.0
@@ -152,7 +156,7 @@ class Driver:
         """The clause of the next node, where the tree has had its time and one program may settle it."""
         tree, policy = self.frontier, self._goal.policy
         first = tree.first
-        if first is None or not self._able or self._session.bab.leaf == 0:
+        if first is None or not self._programs:
             return None
         units = self._units[first.target]
         if units > policy.largest:

@@ -37,7 +37,7 @@ class Frontier:
         close: nodes whose key reaches it are done; it may shrink while the search goes on.
         visited: nodes bounded so far.
         work: the same in units of a child without cuts, by gradient steps: what meets cuts takes several times as many.
-        spent: seconds of steps.
+        spent: seconds of steps. started: whether the roots were bounded.
         cutter: what makes cuts for it.
         leaves: nodes with nothing left to split, whose bound is not exact.
         given_up: nodes that nothing more can be done about; they count for `lowers`.
@@ -57,7 +57,7 @@ class Frontier:
         self.work = 0.0
         self.cutter = Cutter()
         self.spent = 0.0
-        self._started = False
+        self.started = False
         self.leaves: list[Waiting] = []
         self.given_up: list[Waiting] = []
         self.bytes = 0
@@ -99,8 +99,16 @@ class Frontier:
         self._visit(len(self.frame.targets), self._plain)
         nothing = torch.full_like(found.nodes.radius, self.order.nothing)
         self.put(self._left(found, self.order.keys(found, nothing, self._close)))
-        self._started = True
+        self.started = True
         return found.point
+
+    def begin(self, waiting: list[Waiting], root: Bounded | None, split: int, spent: float) -> None:
+        """Starts with nodes of another tree (`divide.py`), which has bounded so many and taken so many seconds."""
+        self.cutter.root = root
+        self.visited = self._booked = split + len(self.frame.targets)
+        self.spent = spent
+        self.started = True
+        self.put(waiting)
 
     def __len__(self) -> int:
         return self.open + len(self.leaves)
@@ -108,12 +116,7 @@ class Frontier:
     @property
     def active(self) -> bool:
         """Whether there is a node that anything can be done about."""
-        return not self._started or self.open > 0 or bool(self.leaves)
-
-    @property
-    def started(self) -> bool:
-        """Whether the roots were bounded."""
-        return self._started
+        return not self.started or self.open > 0 or bool(self.leaves)
 
     @property
     def open(self) -> int:
@@ -126,7 +129,7 @@ class Frontier:
 
     def lowers(self) -> dict[int, float]:
         """The smallest key that is left of each clause, by its own key, at most `close`; true also in the middle of a step."""
-        found = dict.fromkeys(self.frame.keys, self.close if self._started else self.order.nothing)
+        found = dict.fromkeys(self.frame.keys, self.close if self.started else self.order.nothing)
         for w in itertools.chain(self.all_open(), self._busy, self.leaves, self.given_up):
             t = self.frame.keys[w.target]
             found[t] = min(found[t], w.key)
@@ -150,12 +153,6 @@ class Frontier:
     def _visit(self, nodes: int, steps: int) -> None:
         self.visited += nodes
         self.work += nodes * steps / self._plain
-
-    def can_split(self, node: Waiting) -> bool:
-        """Whether any unit of the node is open for a split."""
-        nodes = unpack([node], self.bounder.shapes, self.frame.device)
-        ends = zip(self.bounder.splits, nodes.lower, nodes.upper, strict=True)
-        return any(bool((~op.affine_on(l, u)).any()) for op, l, u in ends)
 
     @property
     def first(self) -> Waiting | None:
@@ -190,8 +187,7 @@ class Frontier:
 
         Nodes that need no work any more are dropped.
         """
-        self.put(self._busy)  # of a step that was cut short
-        self._busy = []
+        self.give_back()
         while self.open and len(self._busy) < count:
             w = self._stack[-1] if self._stack else self._open[0][2]
             if w.key < self.close:
@@ -202,6 +198,11 @@ class Frontier:
                 heapq.heappop(self._open)
             self.bytes -= w.nbytes
         return self._busy
+
+    def give_back(self) -> None:
+        """Puts back what a step that was cut short had taken out."""
+        self.put(self._busy)
+        self._busy = []
 
     def done(self) -> None:
         """What was taken out is replaced by its children, or proved away."""
@@ -266,14 +267,13 @@ class Frontier:
         if splits is None or self.budget.over:
             return  # costly lines: a step may take seconds; what was taken out goes back
         able = splits.layer >= 0
-        for i in torch.nonzero(~able)[:, 0].tolist():
-            self.leaves.append(waiting[i])
+        self.leaves.extend(waiting[i] for i in torch.nonzero(~able)[:, 0].tolist())
         rows = torch.nonzero(able)[:, 0]
         parents = torch.tensor([waiting[i].key for i in rows.tolist()] * 2, dtype=torch.float64, device=self.frame.device)
         if len(rows) == 0:
             self.done()
             return
-        children = found.nodes.take(rows).children(splits.layer[rows], splits.unit[rows], splits.threshold[rows])
+        children = splits.children(found.nodes, rows)
         if self._narrow:
             before = self.bounder.bound(children, 0, self._radius)
             children = narrowed(self.bounder, before.nodes, before.line)

@@ -22,7 +22,8 @@ from onnxsub.ops.relaxation import Relaxation
 from onnxsub.propagate.backward import Coefficients, flattened, pull_back
 from onnxsub.propagate.bounds import per_domain, slack
 from onnxsub.propagate.halfspace import cut_minimum
-from onnxsub.verifiers.bab.bound import Bounder, Line
+from onnxsub.verifiers.bab.bound import Bounder
+from onnxsub.verifiers.bab.line import Line
 from onnxsub.verifiers.bab.nodes import Nodes
 from onnxsub.verifiers.bab.relu.bounder import ReluBounder
 from onnxsub.verifiers.bab.relu.narrow import narrowed_units

@@ -78,8 +78,12 @@ class Nodes:
             one("radius"), one("low"), one("high"), many("lower"), many("upper"),
         )  # fmt: skip
 
-    def children(self, layer: Tensor, unit: Tensor, threshold: Tensor) -> Nodes:
-        """Both sides of one split per node, `(2B)`: first all upper sides, then all lower ones."""
+    def children(self, layer: Tensor, unit: Tensor, threshold: Tensor, push: Tensor | None = None) -> Nodes:
+        """Both sides of one split per node, `(2B)`: first all upper sides, then all lower ones.
+
+        Args:
+            push: multipliers of the split, `(2, B)`; None: 0.
+        """
         both = [torch.cat([t, t]) for t in (self.target, self.layer, self.unit, self.side, self.threshold, self.beta, self.radius)]
         target, old_layer, old_unit, old_side, old_threshold, beta, radius = both
         n = len(self)
@@ -102,7 +106,7 @@ class Nodes:
             torch.cat([old_side, side[:, None]], 1),
             torch.cat([old_threshold, torch.cat([threshold, threshold])[:, None]], 1),
             tuple(torch.cat([a, a]) for a in self.alpha),
-            torch.cat([beta, beta.new_zeros((2 * n, 1))], 1),
+            torch.cat([beta, beta.new_zeros((2 * n, 1)) if push is None else push.reshape(2 * n, 1).to(beta)], 1),
             torch.cat([self.gamma, self.gamma]),
             radius,
             torch.cat([self.low, self.low]),

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Protocol
 
-from onnxsub.budget import Budget, OutOfTime
+from onnxsub.budget import Budget
 from onnxsub.verifiers.bab.bounders import bounder_of
-from onnxsub.verifiers.bab.dense.inside import DenseInside
+from onnxsub.verifiers.bab.divide import divided
 from onnxsub.verifiers.bab.driver import Driver, Goal
 from onnxsub.verifiers.bab.frame import Frame
 from onnxsub.verifiers.bab.frontier import Frontier
@@ -26,7 +26,9 @@ _CUTS = 0.25  # share of the closing radius that a root's line must reach for it
 _COARSE = 0.2  # share that a pass of tightening must bring for clauses that linear programs will settle
 _FEW = 4  # gradient steps for the roots of what linear programs will settle
 _NUMBERS = 2**24  # intervals of the roots that are bounded together
-_DENSE, _MOST = 0.7, 200_000  # of the time, and without a limit nodes, after which a tree on few matrices leaves the rest to others
+_APART = 32  # clauses of hard trees that get one each
+_TURN = 256  # nodes of each of these before the next one goes on, doubled every time
+_RATES = 2.0, 0.5, 3.0, 0.3  # of the usual step size: what trees that are begun again have
 
 
 class BoxGoal(Goal, Protocol):
@@ -88,14 +90,14 @@ class Question:
         self._bounding = 0.0
         self._open: dict[int, float] | None = None
         self._models: list[ClauseModel] | None = None  # what is left to search
-        self._dense: DenseInside | None = None
-        self._driver: Driver | None = None
+        self._drivers: list[Driver] = []
+        self._divided, self._turn, self._rounds = False, _TURN, 0
         self._ready = False
 
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to do about this question."""
-        return self._open == {} or (self._ready and self._dense is None and (self._driver is None or self._driver.finished))
+        return self._open == {} or (self._ready and not self._undecided())
 
     @property
     def small(self) -> bool:
@@ -104,8 +106,8 @@ class Question:
 
     @property
     def frontier(self) -> Frontier | None:
-        """The tree, where there is one."""
-        return None if self._driver is None else self._driver.frontier
+        """The tree, where there is one for all clauses."""
+        return self._drivers[0].frontier if len(self._drivers) == 1 else None
 
     def roots(self, *, quick: bool = False) -> bool:
         """Bounds and one root per clause; whether they settle everything.
@@ -135,23 +137,53 @@ class Question:
         self.spent += budget.now - began
 
     def _search(self, budget: Budget) -> None:
-        """The trees, one after the other: on few matrices first, where that is asked for."""
-        if self._dense is not None:
-            part = budget.part(_DENSE * budget.remaining)
-            try:
-                self._dense.run(part if part.limited else part.with_nodes(_MOST))
-            except OutOfTime:
-                budget.check()  # the end of its share only
-            if self._dense.finished and not budget.over:  # what it leaves is for the next tree, at the latest in the next turn
-                self._dense = None
-            if self.goal.done or budget.over:
-                return
-        if self._driver is None and (models := [m for m in self._models or () if self.goal.pending(m.key)]):
+        """One tree for all clauses, or one for each."""
+        if not self._drivers and (models := [m for m in self._models or () if self.goal.pending(m.key)]):
             frame = Frame.of(models, whole=self.goal.whole, device=self._session.bab.device)
             frontier = Frontier(frame, self._session.bab, self.goal.close(), budget=self._session.budget)
-            self._driver = Driver(self.goal, self._session, models, frontier)
-        if self._driver is not None:
-            self._driver.run(budget)
+            self._drivers = [Driver(self.goal, self._session, models, frontier)]
+        if self._drivers and self.goal.whole and not self._divided:
+            self._divide(budget)
+        if self._drivers and not self._divided:
+            self._drivers[0].run(budget)
+            return
+        while (todo := self._undecided()) and not self.goal.done and budget.running:
+            for driver in todo:
+                driver.run(budget.with_nodes(self._turn))
+                if driver in self._undecided() and not self.goal.done and budget.running:
+                    self._again(driver).run(budget.with_nodes(self._turn))
+            self._turn *= 2
+            self._rounds += 1
+
+    def _undecided(self) -> list[Driver]:
+        """The trees that are not finished, of clauses that are not proved by another one."""
+        return [d for d in self._drivers if not d.finished and any(self.goal.pending(k) for k in d.frontier.frame.keys)]
+
+    def _divide(self, budget: Budget) -> None:
+        """The tree of several clauses goes on until it is hard; then there is one for each."""
+        (driver,) = self._drivers
+        tree, hard = driver.frontier, self._session.bab.hard
+        if tree.split < hard:
+            driver.run(budget.with_nodes(hard - tree.split))
+        left = {w.target for w in tree.all_open()}
+        fits = 0 < len(left) <= _APART and not tree.frame.cuts
+        if tree.split < hard or not fits or self.goal.done or budget.over:
+            return
+        models = {m.key: m for m in self._models or ()}
+        self._drivers = [Driver(self.goal, self._session, [models[t.frame.keys[0]]], t) for t in divided(tree)]
+        self._divided = True
+
+    def _again(self, driver: Driver) -> Driver:
+        """The same clause from its root, with other steps for multipliers.
+
+        How many nodes a proof takes hangs on the first few splits: of trees that differ in nothing else one takes 60 nodes and
+        another one has thousands open in the end. To begin again cuts such tails off (Gomes, Selman, Kautz 1998).
+        """
+        bab = self._session.bab
+        rate = min(1.0, _RATES[self._rounds % len(_RATES)] * bab.rate)
+        frame = replace(driver.frontier.frame, cuts={})
+        tree = Frontier(frame, replace(bab, rate=rate), self.goal.close(), budget=self._session.budget)
+        return Driver(self.goal, self._session, [m for m in self._models or () if m.key in frame.keys], tree, programs=False)
 
     def _left(self, local: BoxModel, *, quick: bool = False) -> dict[int, float]:
         """Clauses that one root each does not settle, and the radius that their line reaches."""
@@ -201,8 +233,6 @@ class Question:
                 local = self._local = self._split(local)
                 self._models = self._narrowed(local, [m.key for m in self._models], budget)
         self._ready = True
-        if self._models and goal.whole:
-            self._dense = DenseInside.of(goal, self._session, self._models)
 
     def _cut(self, budget: Budget) -> list[ClauseModel] | None:
         """What the points of interest look like: better slopes first, then intervals that are cut by the line of a root."""
@@ -211,7 +241,7 @@ class Question:
         assert self._open is not None
         if not local.few(bab.dive):
             local = self._split(local)
-        if self._worth > max(_PATIENT, _DEARER * self._bounding) and local.unstable > bab.narrow:
+        if self._worth > max(_PATIENT, _DEARER * self._bounding) and local.unstable > bab.dive:
             budget.tell("better slopes for the bounds")
             with budget.stage("bounds"):
                 local = local.bounded("alpha-crown", bab.slopes)

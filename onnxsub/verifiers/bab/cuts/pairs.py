@@ -32,11 +32,12 @@ from onnxsub.ops.relu import Relu
 from onnxsub.propagate.backward import flattened
 from onnxsub.propagate.bounds import slack
 from onnxsub.propagate.halfspace import cut_minimum
-from onnxsub.verifiers.bab.bound import Bounded, Bounder, Line
+from onnxsub.verifiers.bab.bound import Bounded, Bounder
 from onnxsub.verifiers.bab.cuts.octagon import hull_plane, octagon
 from onnxsub.verifiers.bab.cuts.planes import Cuts
 from onnxsub.verifiers.bab.cuts.rows import Fronts
 from onnxsub.verifiers.bab.frame import Frame
+from onnxsub.verifiers.bab.line import Line
 from onnxsub.verifiers.bab.narrow import cut_box
 from onnxsub.verifiers.bab.nodes import Nodes
 

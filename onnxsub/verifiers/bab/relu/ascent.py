@@ -9,6 +9,7 @@ from torch import Tensor
 
 from onnxsub.budget import Budget
 from onnxsub.propagate.adam import Adam
+from onnxsub.verifiers.bab.line import smoothed
 from onnxsub.verifiers.bab.relu.lines import Pulled, Push, Slopes, gradient_parts, pulled
 from onnxsub.verifiers.bab.relu.matrices import Matrices, Parts
 from onnxsub.verifiers.bab.relu.multipliers import Joined, Sides
@@ -64,7 +65,7 @@ class Search:
     Attributes:
         close: the radius at which a node is done.
         whole: the line's largest value in the box is lowered, no distance raised.
-        rates: of slopes, splits and cuts.
+        rates: of slopes, of splits in units of what is read of their layer, and of cuts.
         gain, slow: as many steps in a row without such a relative gain for any node end it.
     """
 
@@ -93,7 +94,8 @@ class Ascent:
         self._score = torch.full_like(begin, -torch.inf)
         self._rows = torch.arange(len(begin), device=begin.device)
         self._radius = begin
-        self._adam = Adam(self._now, search.rates, pace)
+        self._pace = pace
+        self._adam: Adam | None = None
 
     def run(self) -> tuple[Tensor, Tensor, Tensor]:
         """The best slopes and multipliers."""
@@ -112,6 +114,9 @@ class Ascent:
         alpha, beta, gamma = self._now
         low = b.lines.low(alpha)
         found = b.pulled(low, b.push(beta, gamma))
+        if self._adam is None:
+            rates = s.rates[0], s.rates[1] * b.sides.sizes(b.m, found.lam), s.rates[2]
+            self._adam = Adam(self._now, rates, self._pace)
         at = reached((found.c, found.k), (b.low, b.high), s.close, begin=self._radius, steps=_NEWTON, whole=s.whole)
         radius = self._radius = at.radius
         held = at.value / at.size.clamp(min=1e-12)
@@ -126,7 +131,8 @@ class Ascent:
             kept[rows] = now[up]
         if not last:
             # nodes that are done rest
-            z, h = gradient_parts(b.m, b.lines, low, found, at.point)
+            point = smoothed(found.c, b.low, b.high, s.close, at.value) if s.whole else at.point
+            z, h = gradient_parts(b.m, b.lines, low, found, point)
             todo = torch.lt(radius, s.close, out=torch.empty_like(radius))[:, None]
             by_alpha = found.lam.clamp(max=0).mul_(z).mul_(b.lines.free).mul_(todo)
             by_cut = gamma if b.cuts is None else b.cuts.gradient(z, h).mul_(todo)
@@ -145,5 +151,6 @@ class Ascent:
             self._rows, self._batch = self._rows[left], self._batch.take(left)
             self._radius = self._radius[left]
             self._now = [t[left] for t in self._now]
+            assert self._adam is not None
             self._adam = self._adam.taken(self._now, left)
         return len(left) > 0

@@ -11,8 +11,9 @@ from torch import Tensor
 from onnxsub.budget import Budget
 from onnxsub.ops.relu import Relu
 from onnxsub.propagate.backward import flattened
-from onnxsub.verifiers.bab.bound import Bounded, Bounder, Line, Rates
+from onnxsub.verifiers.bab.bound import Bounded, Bounder
 from onnxsub.verifiers.bab.frame import Frame
+from onnxsub.verifiers.bab.line import Line, Rates
 from onnxsub.verifiers.bab.nodes import Nodes
 from onnxsub.verifiers.bab.relu.ascent import Ascent, Batch, Search
 from onnxsub.verifiers.bab.relu.lines import Pulled, Slopes
@@ -85,10 +86,9 @@ class ReluBounder(Bounder):
         self, nodes: Nodes, free: tuple[Tensor, Tensor, Tensor], steps: int, close: float, rate: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         begin = nodes.radius.clamp(max=self.frame.radius).float()
-        gap = 1 - (nodes.radius / close).clamp(max=1) if math.isfinite(close) else torch.ones_like(nodes.radius)
         rates = (rate, Rates.split * rate, Rates.cut * rate)
         search = Search(steps, close, self.frame.whole, rates, Rates.gain, Rates.slow, self.budget)
-        return Ascent(self.batch(nodes, torch.float32), free, begin, Rates.pace(gap).float(), search).run()
+        return Ascent(self.batch(nodes, torch.float32), free, begin, self.pace(nodes, close), search).run()
 
     def _claims(self, nodes: Nodes, found: Pulled) -> tuple[Line, Tensor, Tensor]:
         """Line, distance and the point at which it is attained, as `Bounder` has them."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from onnxsub.verifiers.bab.cuts.planes import Cuts
+from onnxsub.verifiers.bab.line import sizes_of
 from onnxsub.verifiers.bab.nodes import Nodes
 from onnxsub.verifiers.bab.relu.lines import Push
 from onnxsub.verifiers.bab.relu.matrices import Matrices
@@ -44,6 +45,13 @@ class Sides:
         signed = beta * self.sign
         inner = signed.new_zeros((len(beta), count)).scatter_add_(1, self.at, signed)
         return Push(inner, None, -(signed * self.threshold.to(beta.dtype)).sum(1))
+
+    def sizes(self, m: Matrices, lam: Tensor) -> Tensor:
+        """How large the coefficients `(B, U)` of a split's layer are in the mean, for the steps of its multiplier: `(B, D)`."""
+        size = lam.abs()
+        layers = torch.stack([size[:, start:stop].mean(1) for start, stop in m.blocks], 1)
+        stops = torch.tensor([stop for _, stop in m.blocks], device=lam.device)
+        return sizes_of(layers, torch.bucketize(self.at, stops, right=True))
 
     def gradient(self, z: Tensor) -> Tensor:
         """`side (z - threshold)`: `(B, D)`."""

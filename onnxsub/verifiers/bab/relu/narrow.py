@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from onnxsub.propagate.rounding import slack
-from onnxsub.verifiers.bab.bound import Line
+from onnxsub.verifiers.bab.line import Line
 from onnxsub.verifiers.bab.nodes import Nodes
 from onnxsub.verifiers.bab.relu.bounder import ReluBounder
 from onnxsub.verifiers.bab.relu.cut import Halved
