@@ -49,7 +49,7 @@ class Sides:
     def sizes(self, m: Matrices, lam: Tensor) -> Tensor:
         """How large the coefficients `(B, U)` of a split's layer are in the mean, for the steps of its multiplier: `(B, D)`."""
         size = lam.abs()
-        layers = torch.stack([size[:, start:stop].mean(1) for start, stop in m.blocks], 1)
+        layers = torch.stack([size[:, start:stop].sum(1) / max(stop - start, 1) for start, stop in m.blocks], 1)
         stops = torch.tensor([stop for _, stop in m.blocks], device=lam.device)
         return sizes_of(layers, torch.bucketize(self.at, stops, right=True))
 
