@@ -26,7 +26,7 @@ from onnxsub.verifiers.bab.bound import Bounded, Bounder
 from onnxsub.verifiers.bab.line import farthest
 from onnxsub.verifiers.bab.nodes import Nodes
 from onnxsub.verifiers.bab.relu.bounder import ReluBounder
-from onnxsub.verifiers.bab.relu.look import candidates_of, handed_on, looked_at
+from onnxsub.verifiers.bab.relu.look import foremost, handed_on, looked_at
 
 __all__ = ["Splits", "choose"]
 
@@ -148,7 +148,7 @@ def _choose(bounder: Bounder, found: Bounded, close: float, look: int) -> Splits
         mixed = height / height.amax(1, keepdim=True).clamp(min=1e-30) + loss / loss.amax(1, keepdim=True).clamp(min=1e-30)
         best = torch.where(height < 0, torch.full_like(mixed, -1.0), mixed).argmax(1)
     else:
-        candidates = candidates_of(height, loss, sizes.diff().tolist(), look)
+        candidates = foremost(height, loss, look)
         left = _left_after(bounder, found, candidates, scores.threshold, place, close)
         left = torch.where(height.gather(1, candidates) >= 0, left, torch.full_like(left, torch.inf))
         best = candidates.gather(1, left.argmin(1, keepdim=True))[:, 0]

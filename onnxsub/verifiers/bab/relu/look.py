@@ -22,12 +22,13 @@ from onnxsub.verifiers.bab.relu.ascent import Batch
 from onnxsub.verifiers.bab.relu.bounder import ReluBounder
 from onnxsub.verifiers.bab.relu.lines import Push, Slopes, pulled
 
-__all__ = ["Looked", "candidates_of", "handed_on", "looked_at"]
+__all__ = ["Looked", "foremost", "handed_on", "looked_at"]
 
 _NUMBERS = 2**17  # of one block of rows
 _TIE = 1e-3  # weight of the better child where the worse ones are alike
 _TINY = 1e-30
-_EACH = 2  # candidates of every layer by each score, at least
+_EACH = 3  # candidates of every layer by each score
+_GAIN = 0.02  # share of a line's largest value that a split must take from the worse child
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,8 @@ def looked_at(bounder: ReluBounder, found: Bounded, close: float, look: int) -> 
     """The best of the open units for every node.
 
     Args:
-        look: candidates, about (`candidates_of`); at most 1: the best by both scores, of which no child is looked at.
+        look: candidates; those of every layer come on top where none of them gains. At most 1: the best by both scores, of which
+            no child is looked at.
     """
     with torch.no_grad():
         b = bounder.batch(found.nodes, torch.float32)
@@ -75,32 +77,68 @@ def looked_at(bounder: ReluBounder, found: Bounded, close: float, look: int) -> 
             mixed = height / height.amax(1, keepdim=True).clamp(min=1e-30) + loss / loss.amax(1, keepdim=True).clamp(min=1e-30)
             value, best = mixed.masked_fill(height < 0, -1.0).max(1)
             return Looked(torch.where(none, -1, best), value, kept.gather(2, best.expand(2, -1)[..., None])[..., 0])
-        candidates = candidates_of(height, loss, [stop - start for start, stop in b.m.blocks], look)
-        left, more = _left_after(b, low, push, candidates, close)
-        left = left.masked_fill(height.gather(1, candidates) < 0, torch.inf)
-        value, place = left.min(1)
-        best = candidates.gather(1, place[:, None])
-        begin = kept.gather(2, best.expand(2, -1, -1)) + more.gather(2, place[:, None].expand(2, -1, -1))
-        return Looked(torch.where(none, -1, best[:, 0]), value, begin[..., 0])
+        found_left, best, more = _best(b, low, push, foremost(height, loss, look), height, close)
+        # what is best among the foremost helps most in the long run, if it helps at all; with cuts it mostly does
+        stuck = torch.nonzero(~(found_left < (1 - _GAIN) * _largest(found, b, close)) & ~none)[:, 0]
+        if len(stuck) and push.outer is None:
+            other = of_every_layer(height[stuck], loss[stuck], [stop - start for start, stop in b.m.blocks])
+            outer, bias = (None if t is None else t[stuck] for t in (push.outer, push.bias))
+            rest = Push(push.inner[stuck], outer, bias)
+            left, unit, pushed = _best(b.take(stuck), low[stuck], rest, other, height[stuck], close)
+            better = left < found_left[stuck]
+            rows = stuck[better]
+            found_left[rows], best[rows], more[:, rows] = left[better], unit[better], pushed[:, better]
+        begin = kept.gather(2, best.expand(2, -1)[..., None])[..., 0] + more
+        return Looked(torch.where(none, -1, best), found_left, begin)
 
 
-def candidates_of(height: Tensor, loss: Tensor, sizes: list[int], look: int) -> Tensor:
-    """Units that are worth a look, `(B, C)`: the first ones of every layer by each score.
+def foremost(height: Tensor, loss: Tensor, look: int) -> Tensor:
+    """The first units of all layers together by each score, `(B, C)`.
+
+    Args:
+        height, loss: `(B, U)`. look: how many, half of them by each score.
+    """
+    half = min(max(1, look // 2), height.shape[1])
+    return torch.cat([height.topk(half, 1).indices, loss.topk(half, 1).indices], 1)
+
+
+def of_every_layer(height: Tensor, loss: Tensor, sizes: list[int]) -> Tensor:
+    """The first units of every layer by each score, `(B, C)`.
 
     Scores of layers do not compare: they say what a line loses where the unit is read, not what splits would change behind it. A
     unit of an early layer with a fiftieth of the last layer's scores can close both children (PERFORMANCE.md).
 
     Args:
         height, loss: `(B, U)`. sizes: units of every layer.
-        look: candidates of all layers together, at least `_EACH` by each score from each.
     """
     found: list[Tensor] = []
     at = 0
     for size in sizes:
-        most = min(size, max(_EACH, look // (2 * len(sizes))))
-        found.extend(score[:, at : at + size].topk(most, 1).indices + at for score in (height, loss))
+        found.extend(score[:, at : at + size].topk(min(size, _EACH), 1).indices + at for score in (height, loss))
         at += size
     return torch.cat(found, 1)
+
+
+def _best(
+    b: Batch, low: Tensor, push: Push, candidates: Tensor, height: Tensor, close: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """How far the worse child of the best candidate is from being closed, which one that is, and v of its children."""
+    left, more = _left_after(b, low, push, candidates, close)
+    left = left.masked_fill(height.gather(1, candidates) < 0, torch.inf)
+    value, place = left.min(1)
+    unit = candidates.gather(1, place[:, None])[:, 0]
+    return value, unit, more.gather(2, place.expand(2, -1)[..., None])[..., 0]
+
+
+def _largest(found: Bounded, b: Batch, close: float) -> Tensor:
+    """The largest values of the nodes' lines within the radius: `(B,)`."""
+    c, (most, least) = found.line.c.float(), _ends(b, close)
+    return found.line.k.float() + torch.where(c > 0, c * most, c * least).sum(1)
+
+
+def _ends(b: Batch, close: float) -> tuple[Tensor, Tensor]:
+    """The largest and the smallest offset of every input within a radius."""
+    return torch.maximum(b.low, b.high.clamp(max=close)), torch.minimum(b.high, b.low.clamp(min=-close))
 
 
 def _scores(b: Batch, low: Tensor, lam: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,7 +155,7 @@ def _scores(b: Batch, low: Tensor, lam: Tensor, point: Tensor) -> tuple[Tensor, 
 def _left_after(b: Batch, low: Tensor, push: Push, candidates: Tensor, close: float) -> tuple[Tensor, Tensor]:
     """How far the worse child of each candidate is from being closed, and v of both: `(B, candidates)` and `(2, B, candidates)`."""
     count, width = candidates.shape
-    most, least = torch.maximum(b.low, b.high.clamp(max=close)), torch.minimum(b.high, b.low.clamp(min=-close))
+    most, least = _ends(b, close)
     centre, half = (most + least) / 2, (most - least) / 2
     p, t = b.parts, b.target
     own = (p.out_a[t], p.out_w[t], p.out_k[t])
