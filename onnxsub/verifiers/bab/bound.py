@@ -279,7 +279,9 @@ class Bounder:
         means = []
         for op, open_ in zip(self.splits, self._open, strict=True):
             lines = found[op.output]
-            seen = lines.seen if isinstance(lines, Pushed) and bool(open_.any()) else None
-            mean = nodes.beta.new_zeros(1) if seen is None else flattened(seen.detach(), 2)[:, 0, open_].abs().mean(1)
-            means.append(mean.expand(len(nodes)))
+            seen = lines.seen if isinstance(lines, Pushed) else None
+            size = nodes.beta.new_zeros((1, 1)) if seen is None else flattened(seen.detach(), 2)[:, 0].abs()
+            if size.shape[1] == len(open_):  # of what is no function of each element, by all that is read
+                size = size[:, open_]
+            means.append((size.sum(1) / max(size.shape[1], 1)).expand(len(nodes)))
         return sizes_of(torch.stack(means, 1), nodes.layer.clamp(min=0)) if means else torch.ones_like(nodes.beta)
