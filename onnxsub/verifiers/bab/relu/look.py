@@ -28,6 +28,7 @@ _NUMBERS = 2**17  # of one block of rows
 _TIE = 1e-3  # weight of the better child where the worse ones are alike
 _TINY = 1e-30
 _EACH = 3  # candidates of every layer by each score
+_FEW = 300  # open units up to which candidates come from every layer at once
 _GAIN = 0.02  # share of a line's largest value that a split must take from the worse child
 
 
@@ -77,11 +78,14 @@ def looked_at(bounder: ReluBounder, found: Bounded, close: float, look: int) -> 
             mixed = height / height.amax(1, keepdim=True).clamp(min=1e-30) + loss / loss.amax(1, keepdim=True).clamp(min=1e-30)
             value, best = mixed.masked_fill(height < 0, -1.0).max(1)
             return Looked(torch.where(none, -1, best), value, kept.gather(2, best.expand(2, -1)[..., None])[..., 0])
-        found_left, best, more = _best(b, low, push, foremost(height, loss, look), height, close)
-        # what is best among the foremost helps most in the long run, if it helps at all; with cuts it mostly does
+        sizes = [stop - start for start, stop in b.m.blocks]
+        few = b.m.count <= _FEW
+        first = of_every_layer(height, loss, sizes, max(2, look // (2 * len(sizes)))) if few else foremost(height, loss, look)
+        found_left, best, more = _best(b, low, push, first, height, close)
+        # of many units what is best among the foremost helps most in the long run, if it helps at all; with cuts it mostly does
         stuck = torch.nonzero(~(found_left < (1 - _GAIN) * _largest(found, b, close)) & ~none)[:, 0]
-        if len(stuck) and push.outer is None:
-            other = of_every_layer(height[stuck], loss[stuck], [stop - start for start, stop in b.m.blocks])
+        if len(stuck) and push.outer is None and not few:
+            other = of_every_layer(height[stuck], loss[stuck], sizes, _EACH)
             outer, bias = (None if t is None else t[stuck] for t in (push.outer, push.bias))
             rest = Push(push.inner[stuck], outer, bias)
             left, unit, pushed = _best(b.take(stuck), low[stuck], rest, other, height[stuck], close)
@@ -102,19 +106,19 @@ def foremost(height: Tensor, loss: Tensor, look: int) -> Tensor:
     return torch.cat([height.topk(half, 1).indices, loss.topk(half, 1).indices], 1)
 
 
-def of_every_layer(height: Tensor, loss: Tensor, sizes: list[int]) -> Tensor:
+def of_every_layer(height: Tensor, loss: Tensor, sizes: list[int], each: int) -> Tensor:
     """The first units of every layer by each score, `(B, C)`.
 
     Scores of layers do not compare: they say what a line loses where the unit is read, not what splits would change behind it. A
     unit of an early layer with a fiftieth of the last layer's scores can close both children (PERFORMANCE.md).
 
     Args:
-        height, loss: `(B, U)`. sizes: units of every layer.
+        height, loss: `(B, U)`. sizes: units of every layer. each: how many of a layer by each score.
     """
     found: list[Tensor] = []
     at = 0
     for size in sizes:
-        found.extend(score[:, at : at + size].topk(min(size, _EACH), 1).indices + at for score in (height, loss))
+        found.extend(score[:, at : at + size].topk(min(size, each), 1).indices + at for score in (height, loss))
         at += size
     return torch.cat(found, 1)
 
