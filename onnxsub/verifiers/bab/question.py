@@ -163,8 +163,8 @@ class Question:
         """The tree of several clauses goes on until it is hard; then there is one for each."""
         (driver,) = self._drivers
         tree, hard = driver.frontier, self._session.bab.hard
-        if tree.split < hard:
-            driver.run(budget.with_nodes(hard - tree.split))
+        while tree.split < hard and not driver.finished and not self.goal.done and budget.running:
+            driver.run(budget.with_nodes(hard - tree.split))  # roots count as nodes too, so once may not be enough
         left = {w.target for w in tree.all_open()}
         fits = 0 < len(left) <= _APART and not tree.frame.cuts
         if tree.split < hard or not fits or self.goal.done or budget.over:
