@@ -15,6 +15,9 @@ With u = 2^-24, an interval of every tensor on the domain, and M the size of its
     quantiser, jump    E = 2 u M, of a jump and s E_in: what it may jump is in its own relation already
     anything else      E = the width of its interval
 
+    product, inverse root of a normalisation, probability of a Softmax, where functions jump      E = 0: they have room of
+                       their own, by the ends of the box that is asked about (`ops/bilinear.py`, `ops/steps.py`)
+
 plus 2^-126 for each of the n + 8 or 64 roundings: what is smaller may become 0. This holds for every order of summation, for fused
 multiply-add, and for sums of integers (Higham 2002, 3.5). E / step is added to the room of the quantiser, E to that of any other
 function that jumps: its bounds hold for every execution.
@@ -23,6 +26,7 @@ function that jumps: its bounds hold for every execution.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -34,6 +38,7 @@ from onnxsub.ops.base import Activation, Affine, Array, Operator
 from onnxsub.ops.bilinear import Bilinear
 from onnxsub.ops.combine import Concat, Sum
 from onnxsub.ops.conv import Conv, ConvTranspose
+from onnxsub.ops.convex import Square
 from onnxsub.ops.dense import Dense, LeftProduct
 from onnxsub.ops.dynamic import DynamicSteps
 from onnxsub.ops.elementwise import Scale
@@ -44,6 +49,7 @@ from onnxsub.ops.movement import Pad, Reshape, Selection
 from onnxsub.ops.quantize import Quantise
 from onnxsub.ops.reduce import Reduce
 from onnxsub.ops.relu import Relu
+from onnxsub.ops.steps import Executed, InversePower
 from onnxsub.ops.substituted import Substituted
 from onnxsub.ops.windows import Windows
 
@@ -57,6 +63,7 @@ __all__ = ["joined", "jumps", "off_by", "with_room"]
 
 _UNIT = 2.0**-24
 _LEAST = 2.0**-126  # the least normal float32: a result below it loses digits, or all of it where a runtime flushes
+_SQUARES = 2.0**-60  # beside less, squares that underflow are not nothing
 _MORE = 8  # roundings of an affine operator beside its terms: scales that are multiplied in, a bias, a sum
 _FUNCTION = 64  # units in the last place that a runtime's Sigmoid, Tanh and the like may be off by
 
@@ -143,7 +150,7 @@ def with_room(network: Network, lower: Array | float, upper: Array | float) -> N
     """
     if not jumps(network):
         return network
-    return network.replace(_followed(network, *_ends(network, lower, upper))[0])
+    return network.replace(_followed(network, *_ends(network, lower, upper), executed=True)[0])
 
 
 def off_by(network: Network, x: Array) -> Array:
@@ -155,25 +162,43 @@ def off_by(network: Network, x: Array) -> Array:
     return np.asarray(_followed(network, *_ends(network, x, x))[1].flatten().numpy())
 
 
-def _followed(network: Network, low: Tensor, high: Tensor) -> tuple[dict[str, Operator], Tensor]:
-    """The functions that jump, with room for what float32 rounds before them on a box, and E of the output."""
+def _followed(network: Network, low: Tensor, high: Tensor, *, executed: bool = False) -> tuple[dict[str, Operator], Tensor]:
+    """The functions that jump, with room for what float32 rounds before them on a box, and E of the output.
+
+    Args:
+        executed: whether products and steps of normalisations get such room as well, and pass nothing on that they have room for.
+    """
     boxes = {network.input: (low, high)}
     errors = {network.input: torch.zeros_like(low)}
     new: dict[str, Operator] = {}
+    made = {op.output: op for op in network.ops}
     with torch.no_grad():
         for op in network.ops:
             read = [errors[n] for n in op.inputs]
             ends = [(l - e, u + e) for (l, u), e in zip((boxes[n] for n in op.inputs), read, strict=True)]
             function = _function(op)
-            if isinstance(function, Jumping):
+            squares = _mean_of_squares(op, made) if executed else None
+            if squares is not None:
+                op = new[op.output] = squares[0].of_squares(errors[squares[1]][0].numpy(), squares[2])
+            elif isinstance(function, Jumping):
                 wider = function.roomier(read[0][0].numpy())
                 op = wider if op is function else replace(op, base=wider)  # type: ignore[call-arg]
                 new[op.output] = op
-            elif isinstance(op, DynamicSteps):
+            elif isinstance(op, DynamicSteps) or (executed and isinstance(op, Bilinear | Executed)):
                 op = new[op.output] = op.roomier(read[0][0].numpy())
             boxes[op.output] = op.interval(*ends)
             errors[op.output] = _rounded(op, read, ends, boxes[op.output]).nan_to_num(nan=math.inf, posinf=math.inf)
     return new, errors[network.output]
+
+
+def _mean_of_squares(op: Operator, made: Mapping[str, Operator]) -> tuple[InversePower, str, int] | None:
+    """The inverse power that an operator is where it reads a mean of squares; of what, and how many."""
+    mean = made.get(op.inputs[0])
+    square = made.get(mean.inputs[0]) if isinstance(mean, Reduce) else None
+    if not isinstance(op, InversePower) or not isinstance(mean, Reduce) or not isinstance(square, Square):
+        return None
+    terms = _terms(mean)
+    return (op, square.inputs[0], terms) if mean.factor == 1.0 / terms and op.shift > _SQUARES else None
 
 
 def _function(op: Operator) -> Operator:
@@ -204,6 +229,8 @@ def _rounded(op: Operator, errors: list[Tensor], ends: list[tuple[Tensor, Tensor
         return op.forward(*errors)
     if isinstance(op, Relu):
         return errors[0]
+    if (isinstance(op, Bilinear) and op.rooms) or (isinstance(op, Executed) and op.room is not None):
+        return torch.full_like(size, (_FUNCTION + getattr(op, "terms", 0)) * _LEAST)  # the rest is in its own relation already
     if isinstance(op, Bilinear):
         return _of_product(op, errors[0], torch.maximum(*(t.abs() for t in ends[0])))
     if isinstance(op, Jumping):

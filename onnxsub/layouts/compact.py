@@ -2,8 +2,8 @@
 
 Written at opset 13 and IR 8, which old readers know. The file has the input and the output of the original (a head such as Softmax
 is left out, the logits are the output) and works for any batch where the original does. Weights are rounded once, from
-float64 to the type of the original's output (of its input where that is wider than a float16 output), with a Cast at either
-end where that needs one.
+float64 to the type of the original's output, with a Cast at either end where that needs one; for a float16 output to that of its
+input, to float32 at least: runtimes without kernels of that type compute in float32 too, and round folded weights once more.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def write(model: Model, form: Network, *, budget: Budget | None = None) -> Model
     """
     budget = budget or Budget()
     declared = np.dtype(helper.tensor_dtype_to_np_dtype(model.form.graph.output[0].type.tensor_type.elem_type))
-    dtype = model.input_dtype if declared == np.float16 else declared
+    dtype = np.promote_types(model.input_dtype, np.float32) if declared == np.float16 else declared
     target = model.raw_output
     writer = Writer(dtype, (model.input, target))
     rename = {form.input: model.input}

@@ -9,6 +9,13 @@ the two planes of McCormick (1976) on its side, for instance below of `l_y x + l
 the same volume under it as either of them. Parallel planes let one backward pass bound both ends, and their slopes are the
 derivatives at the centre: on small boxes the error is of second order whatever follows.
 A sum of products, as in a product of matrices, is bounded by the sum of their planes; no product is ever written down on its own.
+
+**Executed.** Between functions that jump, where float32 decides, a product may stand for every execution of it (`rooms`): with
+factors that are off by at most e and f, u = 2^-24, and n terms,
+
+    |fl(x y) - x y| <= e |y| + f (|x| + e) + (n + 16) u (|x| + e) (|y| + f),
+
+the sizes being those of the box at hand, not of the domain.
 """
 
 from __future__ import annotations
@@ -16,11 +23,11 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from onnxsub.ops.base import Box, Shape
+from onnxsub.ops.base import Array, Box, Shape
 from onnxsub.ops.broadcast import flattened, sum_to
 from onnxsub.ops.interval_rows import Rows
 from onnxsub.ops.joined import taken_apart
@@ -41,6 +48,9 @@ __all__ = ["Bilinear", "MatrixProduct", "Pairwise", "Planes", "Product"]
 
 _ULPS = 16
 """Bounds are widened by this many units in the last place of what enters them, and one more per term of a sum."""
+
+_UNIT = 2.0**-24
+_MORE = 16  # roundings of an executed product beside its terms
 
 _FAR = 1e30
 """The radius of an interval without an end, where intervals are ranked."""
@@ -72,10 +82,12 @@ class Bilinear(Splittable, abc.ABC):
 
     Attributes:
         first, second: per-sample shapes of the two tensors.
+        rooms: what the executed factors may be off by; None: the product over the real numbers.
     """
 
     first: Shape
     second: Shape
+    rooms: tuple[float, float] | None = None
 
     unsupported: ClassVar[Mapping[str, str]] = MappingProxyType(
         {"milp": "a product of two tensors is not piecewise linear; choose --verifier bab"}
@@ -113,11 +125,27 @@ class Bilinear(Splittable, abc.ABC):
     def interval(self, *boxes: Box) -> Box:
         known, (xl, xu, yl, yu) = self._finite(*boxes[0])
         low, high = self.corners((xl, xu), (yl, yu))
-        size = self.product(torch.maximum(xl.abs(), xu.abs()), torch.maximum(yl.abs(), yu.abs()))
-        slack, lost = self._rounded(size), self._unbounded(known, (xl, xu, yl, yu))
+        sizes = torch.maximum(xl.abs(), xu.abs()), torch.maximum(yl.abs(), yu.abs())
+        size = self.product(*sizes)
+        slack = self._rounded(size) + self._off(*sizes)
+        lost = self._unbounded(known, (xl, xu, yl, yu))
         shape = (-1, *self.out_shape)
         low, high = (low - slack).masked_fill(lost, -math.inf), (high + slack).masked_fill(lost, math.inf)
         return low.reshape(shape), high.reshape(shape)
+
+    def roomier(self, error: Array) -> Self:
+        """The product as it is executed on factors that are off by `error`, which stand joined as they do."""
+        size = math.prod(self.first)
+        return replace(self, rooms=(float(error[:size].max()), float(error[size:].max())))
+
+    def _off(self, x: Tensor, y: Tensor) -> Tensor:
+        """What an execution may be off by from the product of factors of these sizes; infinite where one has no bound."""
+        if self.rooms is None:
+            return x.new_zeros(())
+        e, f = self.rooms
+        off = self.product(torch.full_like(x, e), y) + self.product(x + e, torch.full_like(y, f))
+        off = off + (self.terms + _MORE) * _UNIT * self.product(x + e, y + f)
+        return off.nan_to_num(nan=math.inf, posinf=math.inf)  # 0 times inf as well
 
     def _rounded(self, size: Tensor) -> Tensor:
         """What sums of products of this size may round, 0 for those of zeros alone."""
@@ -150,8 +178,9 @@ class Bilinear(Splittable, abc.ABC):
         # from the centre as it was rounded to the end that is farther away
         rx, ry = torch.maximum(xu - x, x - xl), torch.maximum(yu - y, y - yl)
         value, spread = self.product(x, y), self.product(rx, ry)
-        size = self.product(x.abs() + rx, y.abs() + ry)
-        spread = (spread + self._rounded(size)).masked_fill(self._unbounded(known, ends), math.inf)
+        sizes = x.abs() + rx, y.abs() + ry
+        spread = spread + self._rounded(self.product(*sizes)) + self._off(*sizes)
+        spread = spread.masked_fill(self._unbounded(known, ends), math.inf)
         shape = (-1, *self.out_shape)
         return Planes(spread.reshape(shape), -value.reshape(shape), self, x, y)
 

@@ -39,16 +39,20 @@ _ELEMENTWISE = frozenset({
     "HardSigmoid", "HardSwish", "Identity",
     "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign",
     "Sqrt", "Swish", "Tanh", "ThresholdedRelu", "Trilu",
+    "com.microsoft.QGemm", "com.microsoft.QLinearLeakyRelu", "com.microsoft.QLinearSigmoid",
 })  # fmt: skip
 _BROADCAST = frozenset({
     "Add", "And", "Div", "Equal", "Expand", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "MatMul", "Max", "Min", "Mod",
-    "Mul", "Or", "PRelu", "Pow", "Sub", "Sum", "Where", "Xor",
+    "MatMulInteger", "Mul", "Or", "PRelu", "Pow", "QLinearMatMul", "Sub", "Sum", "Where", "Xor",
+    "com.microsoft.QLinearAdd", "com.microsoft.QLinearMul",
 })  # fmt: skip
 _AXIS = {
     "Concat": 0, "DequantizeLinear": 1, "Gather": 0, "GatherElements": 0, "LayerNormalization": -1, "LpNormalization": -1,
-    "QuantizeLinear": 1, "RMSNormalization": -1, "ScatterElements": 0, "Split": 0,
+    "QuantizeLinear": 1, "RMSNormalization": -1, "ScatterElements": 0, "Split": 0, "com.microsoft.DequantizeLinear": 1,
+    "com.microsoft.QLinearConcat": 0, "com.microsoft.QLinearSoftmax": -1, "com.microsoft.QuantizeLinear": 1,
 }  # fmt: skip
 """Operators with an `axis`, and its default."""
+_CONCAT = frozenset({"Concat", "com.microsoft.QLinearConcat"})
 _BLOCKS = frozenset({"DepthToSpace", "SpaceToDepth"})
 """Their last three axes are channels and places, whatever stands before."""
 _SOFTMAX = frozenset({"LogSoftmax", "Softmax"})
@@ -59,9 +63,11 @@ _REDUCE = frozenset({
 _ROWS = {
     "AveragePool": (), "BatchNormalization": (1, 2, 3, 4), "Conv": (1, 2), "ConvTranspose": (1, 2), "GlobalAveragePool": (),
     "GlobalLpPool": (), "GlobalMaxPool": (), "GroupNormalization": (1, 2), "InstanceNormalization": (1, 2), "LpPool": (),
-    "MaxPool": (),
+    "MaxPool": (), "QLinearConv": (3, 4, 5, 8), "com.microsoft.QLinearAveragePool": (),
+    "com.microsoft.QLinearGlobalAveragePool": (),
 }  # fmt: skip
 """Operators that treat the rows of a batch and (groups of) channels apart, and their constants, which are repeated for each row."""
+_GROUPED = frozenset({"Conv", "ConvTranspose", "QLinearConv"})
 
 
 def sample_of(shape: Shape) -> Shape:
@@ -84,7 +90,7 @@ def moved(node: Node) -> bool:
         return True
     if (node.op_type == "Gemm" and tensors != node.inputs[:1]) or (node.op_type == "Einsum" and not einsum.in_front(node)):
         return True
-    if node.op_type == "Concat" and int(node.attributes.get("axis", 0)) in (0, -len(node.shapes[tensors[0]])):
+    if node.op_type in _CONCAT and int(node.attributes.get("axis", 0)) in (0, -len(node.shapes[tensors[0]])):
         return True
     if node.op_type == "Gather" and _of_the_only_row(node):
         return True
@@ -199,7 +205,8 @@ def _shifted(node: Node) -> tuple[Mapping[str, Any], dict[int, Array]]:
     if kind in _AXIS or kind in _SOFTMAX:
         default = _AXIS.get(kind, 1 if node.opset < 13 else -1)
         # these constants have the axes of the tensor
-        also = {"Concat": range(len(node.inputs)), "GatherElements": (1,), "ScatterElements": (0, 1, 2)}.get(kind, ())
+        every = {"Concat": range(len(node.inputs)), "com.microsoft.QLinearConcat": range(2, len(node.inputs), 3)}
+        also = (every | {"GatherElements": (1,), "ScatterElements": (0, 1, 2)}).get(kind, ())
         raised = {i: value[None] for i in also if (value := node.constant(i)) is not None}
         return given | {"axis": _on(int(given.get("axis", default)))}, raised
     if kind == "Einsum":
@@ -296,13 +303,14 @@ def _rows(node: Node, readers: Readers) -> tuple[Operator, ...]:
     (rows, channels, *spatial), (_, filters, *places) = node.shapes[x], node.shapes[output]
     attributes = dict(node.attributes)
     for name in ("group", "num_groups"):
-        if name in attributes or (name == "group" and node.op_type in ("Conv", "ConvTranspose")):
+        if name in attributes or (name == "group" and node.op_type in _GROUPED):
             attributes[name] = int(attributes.get(name, 1)) * rows
-    constants = {}
+    constants = dict(node.constants)
     for i in _ROWS[node.op_type]:
         value = node.constant(i)
         if value is not None:
-            constants[node.inputs[i]] = np.concatenate([value] * rows)
+            one = node.op_type == "QLinearConv" and i in (4, 5) and value.size == 1  # a scale of all channels
+            constants[node.inputs[i]] = value if one else np.concatenate([value] * rows)
     source, target = f"{output}:rows", f"{output}:channels"
     before, after = (rows * channels, *spatial), (rows * filters, *places)
     shapes = {source: (1, *before), target: (1, *after)} | {n: v.shape for n, v in constants.items()}

@@ -123,7 +123,17 @@ def read_qgemm(node: Node) -> tuple[Operator, ...]:
         c = required(node, 6, "the bias").astype(np.float64) * (alpha * a.scale.reshape(-1) * b_scale.reshape(-1))
     real = not node.has(7)
     target = node.outputs[0] if real else f"{node.outputs[0]}:sum"
-    gemm = read_gemm(inner_node(node, "Gemm", a.real, target, (b, c)))
+    gemm: tuple[Operator, ...]
+    if len(a.shape) == 1:
+        gemm = read_gemm(inner_node(node, "Gemm", a.real, target, (b, c)))
+    elif node.attributes.get("transA", 0):
+        raise node.refuse("transA, where the batch axis is not in front")
+    else:  # rows that are no batch
+        product = target if c is None else f"{target}:product"
+        gemm = read_matmul(inner_node(node, "MatMul", a.real, product, (alpha * (b if axis else b.T),)))
+        common = node.common()
+        common |= {"inputs": (product,), "in_shapes": (common["out_shape"],), "output": target}
+        gemm = gemm if c is None else (*gemm, Scale(**common, shift=c))
     return (*a.ops, *gemm, *(() if real else requantised(node, target, 7, 8)))
 
 

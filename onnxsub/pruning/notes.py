@@ -1,15 +1,29 @@
-"""What is said of a substitute's file that is not what one expects: exact on the ball only, large, more Relus than the model."""
+"""What is said of a substitute's file that is not what one expects: exact on the ball only, large, more Relus than the model, and
+how far half precision takes it from the model."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
 from onnx import ModelProto
 
 from onnxsub.model import Model
 from onnxsub.network import Network
+from onnxsub.ops.base import Array
 from onnxsub.provenance import VALID_RADIUS
 
-__all__ = ["file_notes", "relus_of_chain", "too_many"]
+if TYPE_CHECKING:
+    import torch
 
+    from onnxsub.query import Query
+else:
+    from onnxsub.lazy import torch
+
+__all__ = ["file_notes", "half_notes", "relus_of_chain", "too_many"]
+
+_FAR = 1e-4  # of 1 + the largest logit: what float32 rounds is less
 _GROWTH = 10  # times the model's bytes from which on that is said
 
 
@@ -45,3 +59,27 @@ def file_notes(model: Model, network: Network, proto: ModelProto, layout: str) -
         }
         notes.append(f"the file has {size / before:.0f} times the model's bytes: {why[layout]}")
     return tuple(notes)
+
+
+def half_notes(query: Query, g: Network, points: Array, preserves: Mapping[str, float]) -> tuple[str, ...]:
+    """One line where the files differ and the networks do not: what half precision rounds the model's own logits by.
+
+    Args:
+        points: where `preserves` was measured, `(N, *input_shape)`.
+    """
+    if not query.model.half:
+        return ()
+    own = query.logits(points).astype(np.float64)
+    bar, worst = _FAR * (1 + np.abs(own).max()), max(preserves.values())
+    if worst <= bar:
+        return ()
+    with torch.no_grad():
+        x = torch.as_tensor(points.astype(np.float64))
+        f, h = (network.forward(x).flatten(1).numpy() for network in (query.network, g))
+    apart = np.abs(f - h).max()
+    if apart > bar:
+        return ()
+    line = f"half precision rounds the model's own logits by up to {np.abs(f - own).max():.2g}"
+    if query.runtime.logits(query.space.normalise(points[:1])).dtype == np.float16:
+        line += f" and writes them in steps of {float(np.spacing(np.float16(np.abs(own).max()))):.2g}"
+    return (f"{line}: over the real numbers the substitute is within {apart:.2g} of it, the files differ by {worst:.2g}",)

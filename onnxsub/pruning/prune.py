@@ -27,7 +27,7 @@ from onnxsub.passes.attack.effort import affordable
 from onnxsub.passes.fold import folded_weights
 from onnxsub.passes.select import margin_gradients, select
 from onnxsub.passes.substitute import check_method, lines, substitute
-from onnxsub.pruning.notes import file_notes, too_many
+from onnxsub.pruning.notes import file_notes, half_notes, too_many
 from onnxsub.pruning.provenance import provenance
 from onnxsub.pruning.result import Adversarial, PruneOptions, PruneResult, Substitute
 from onnxsub.query import Query, two_classes
@@ -80,6 +80,8 @@ def prune(
         budget.check()
     with budget.stage("replay"):
         preserves = measure_preservation(query, proto, g.x_adv, budget=budget)
+        notes += file_notes(query.model, g.network, proto, layout)
+        notes += half_notes(query, g.network, _points(query, g.x_adv), preserves)
     end = time.perf_counter()
     return PruneResult(
         g,
@@ -90,7 +92,7 @@ def prune(
         query.network.units_and_windows,
         {"attack": attacked - start, **g.time_s, "layout": end - built, "total": end - start},
         stage=cut if g.selection.complete else "select",
-        notes=notes + file_notes(query.model, g.network, proto, layout),
+        notes=notes,
     )
 
 
@@ -211,12 +213,16 @@ def measure_preservation(
     budget.check()
     runtime = Runtime(model, threads=1)
     budget.check()
-    points = {"x0": query.x0} | ({} if x_adv is None else {"x_adv": x_adv})
-    x = np.stack(list(points.values()))
+    x = _points(query, x_adv)
     fed = query.space.normalise(x).reshape(len(x), *runtime.model.input_shape)
     g = two_classes(runtime.logits(fed)).astype(np.float64)
     difference = np.abs(g - query.logits(x).astype(np.float64)).max(axis=1)
-    return {name: float(d) for name, d in zip(points, difference, strict=True)}
+    return {name: float(d) for name, d in zip(("x0", "x_adv"), difference, strict=False)}
+
+
+def _points(query: Query, x_adv: Array | None) -> Array:
+    """Where it is measured: the anchor and, where there is one, the adversarial point."""
+    return np.stack([query.x0] if x_adv is None else [query.x0, x_adv])
 
 
 def _part(progress: Progress | None, low: float, high: float) -> Progress | None:

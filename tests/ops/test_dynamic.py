@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import helper
@@ -207,3 +208,34 @@ def test_room_of_a_softmax(scale: float) -> None:
             bound = off_by(network, x)
             assert (np.abs(runtime.logits(x[None])[0] - real) <= bound).all()
             assert bound.max() < 1e-3 * (1 + scale)
+
+
+@pytest.mark.parametrize("width", [0.0, 1e-3, 0.5, 40.0])
+def test_ties_and_other_extremes_against_onnxruntime(width: float) -> None:
+    """Elements in the middle of two steps, limits that another element takes over, tensors of one sign and of zeros."""
+    n = Net(7)
+    q, s, z = quantised(n, "x")
+    whole = n.node("Sub", [n.node("Cast", [q], to=1), n.node("Cast", [z], to=1)])
+    file = n.model(n.node("Mul", [whole, s]), 7).SerializeToString()
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    common = {"op_type": "D", "node": "n", "inputs": ("x",), "output": "y", "in_shapes": ((7,),), "out_shape": (7,)}
+    op = DynamicSteps(**common, room=np.zeros(()))
+    rng = np.random.default_rng(int(100 * width))
+    for k in range(60):
+        step = np.float32(2.0 ** rng.integers(-8, 3))
+        ends = [(-255.0, 0.0), (0.0, 255.0), (-100.0, 155.0), (-127.5, 127.5), (0.0, 0.0)][k % 5]
+        x0 = (rng.integers(ends[0], ends[1] + 1, 7) + rng.choice([0.0, 0.5], 7)).clip(*ends) * step
+        x0[:2] = np.array(ends) * step
+        low, high = (np.float32(x0 + sign * width * step * rng.random(7)) for sign in (-1, 1))
+        x = rng.uniform(low, high, (40, 7))
+        x = np.concatenate([x, np.where(rng.random((40, 7)) < 0.5, low, high), x0[None]]).astype(np.float32).clip(low, high)
+        y = np.concatenate([session.run(None, {"x": row[None]})[0] for row in x])
+        l, u = (t[0].numpy() for t in op.interval((torch.as_tensor(low[None]).double(), torch.as_tensor(high[None]).double())))
+        tolerance = 1e-6 * (1 + np.abs(y).max())
+        assert (y >= l - tolerance).all()
+        assert (y <= u + tolerance).all()
+        lines = op.relax(torch.as_tensor(low[None]).double(), torch.as_tensor(high[None]).double(), "crown")
+        below = lines.lower_slope[0].numpy() * x + lines.lower_offset[0].numpy()
+        above = lines.upper_slope[0].numpy() * x + lines.upper_offset[0].numpy()
+        assert (y >= below - tolerance).all()
+        assert (y <= above + tolerance).all()

@@ -304,12 +304,12 @@ def test_substitutes_behind_a_moved_batch_axis(merged: bool, batch: int | str) -
 def test_what_has_no_rule_behind_a_moved_batch_axis_is_refused() -> None:
     make = helper.make_node
     nodes = [make("Transpose", ["x"], ["a"], perm=[1, 0, 2]), make("QuantizeLinear", ["a", "s"], ["q"]),
-             make("MatMulInteger", ["q", "w"], ["i"]), make("Cast", ["i"], ["b"], to=onnx.TensorProto.FLOAT),
+             make("ConvInteger", ["q", "w"], ["i"]), make("Cast", ["i"], ["b"], to=onnx.TensorProto.FLOAT),
              make("Reshape", ["b", "flat"], ["c"]), make("Gemm", ["c", "v"], ["y"])]  # fmt: skip
     number = onnx.numpy_helper.from_array
-    more = [number(np.asarray(0.1, dtype=np.float32), "s"), number(np.ones((3, 3), dtype=np.uint8), "w")]
+    more = [number(np.asarray(0.1, dtype=np.float32), "s"), number(np.ones((1, 1, 1), dtype=np.uint8), "w")]
     model = _behind(nodes, (5, 3), (3,), 1, [number(ints(1, 15), "flat"), number(random((15, 3)), "v"), *more])
-    with pytest.raises(UnsupportedOperatorError, match=r"MatMulInteger .* and its meaning there is not known"):
+    with pytest.raises(UnsupportedOperatorError, match=r"ConvInteger .* and its meaning there is not known"):
         lower_nodes(model.nodes, model.input, model.input_shape, model.output)
 
 
