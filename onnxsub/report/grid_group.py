@@ -18,12 +18,14 @@ class Group:
 
     Attributes:
         metric, prop: what is measured. cells: of it. more: what it differs in from others of the same names.
+        predicted: the classes that are defended are those that the networks predict, so which are right is not known.
     """
 
     metric: str
     prop: str
     cells: tuple[Cell, ...]
     more: str = ""
+    predicted: bool = False
 
     @property
     def name(self) -> str:
@@ -75,12 +77,12 @@ class Group:
         return max(self.radii, key=lambda eps: (spread(eps), -eps))
 
     def accuracy(self, model: str) -> tuple[float, Interval] | None:
-        """Share of the samples that the network classifies rightly; None where the property does not speak of classes.
+        """Share of the samples that the network classifies rightly; None where the property or the data do not say the classes.
 
         Samples of which nothing is known yet, and those that broke off, are left out.
         """
         cell = next((c for c in self.cells if c.model == model), None)
-        if cell is None or not cell.settings.needs_label:
+        if cell is None or self.predicted or not cell.settings.needs_label:
             return None
         known = [row for row in cell.seen if row.label is not None and row.predicted is not None]
         if not known:

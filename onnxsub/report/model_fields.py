@@ -25,6 +25,7 @@ _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "QLinea
 _RECIPE = "onnxsub.zoo"
 _MOST = 8  # groups of numbers; more distinct ones are joined
 _CARD = 2**22  # bytes
+_LARGEST = 1e300  # whole numbers of a card may be beyond floats, and then they are names
 
 
 def fields_of(entry: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def grouped(field: str, values: Mapping[str, Mapping[str, Any]]) -> dict[str, li
     if not known:
         there = sorted({key for own in values.values() for key in own if "." not in key})
         raise OptionError(f"--group {field}: no network has it; of these networks are known: {', '.join(there) or 'nothing'}")
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in known.values())
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < _LARGEST for v in known.values())
     distinct: list[Any] = sorted(set(known.values())) if numbers else sorted({str(v) for v in known.values()})
     if numbers and len(distinct) > _MOST:
         edges = np.quantile(sorted(known.values()), (0.25, 0.5, 0.75))
