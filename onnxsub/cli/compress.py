@@ -11,7 +11,7 @@ import click
 
 from onnxsub.cli.data_options import data_options, feeding_options, read_data, training_images
 from onnxsub.cli.exits import Exit
-from onnxsub.cli.option_types import BudgetType
+from onnxsub.cli.option_types import BudgetType, SeedType
 from onnxsub.cli.options import Command, output_options, typed
 from onnxsub.cli.output import Output
 from onnxsub.cli.points import check_writable
@@ -48,7 +48,7 @@ class _Compressed:
 @data_options()
 @click.option("--domain", nargs=2, type=float, default=(0.0, 1.0), metavar="LO HI", show_default=True, help="Valid input range.")
 @feeding_options
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of --by random, and of the training.")
+@click.option("--seed", type=SeedType(), default=0, show_default=True, metavar="N", help="Of --by random, and of the training.")
 @click.option("--retrain", metavar="FILE|NAME", help="Train what is left on these images: an .npz, or a data set's name.")
 @click.option("--rounds", type=int, default=1, show_default=True, metavar="N", help="Score, remove and retrain so often.")
 @click.option("--adv", type=BudgetType(), default="0", metavar="EPS", help="Retrain on attacked images: 0.1, or 8/255.")
