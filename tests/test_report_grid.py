@@ -29,7 +29,7 @@ from onnxsub.metrics.local.verdict import STOOD
 from onnxsub.model import load_model
 from onnxsub.reading import Reading
 from onnxsub.report.grid_group import Group
-from onnxsub.report.grid_tables import accuracy_table, compared_table, correlation_at, models_table
+from onnxsub.report.grid_tables import accuracy_table, compared_table, correlation_at, group_table, models_table
 from onnxsub.report.model_fields import fields_of, grouped
 from onnxsub.report.options import ReportOptions
 from onnxsub.report.report import report, report_joined
@@ -67,6 +67,18 @@ def test_accuracy_and_robustness_are_read_off_the_samples() -> None:
     assert table.cells[0][:3] == ("0.1", "5", "+0.90")
     assert [line[0] for line in models_table(group).cells] == list("abcde")
     assert accuracy_table(Group("satisfaction", "cr", tuple(cells[:3]))) is None
+
+
+def test_a_file_of_two_runs_is_one_network() -> None:
+    """Twice the same network would narrow the interval of a correlation."""
+    cells = [cell("a", "ppppp"), cell("b", "pppvm"), cell("c", "ppvmm"), cell("d", "pvmmm"), cell("e", "umm-f")]
+    once = correlation_at(Group("satisfaction", "cr", tuple(cells)), 0.1)
+    names = {name: name for name in "abcde"}
+    again = replace(cells[0], model="run: a")
+    twice = Group("satisfaction", "cr", (*cells, again), files={**names, "run: a": "a"})
+    assert correlation_at(twice, 0.1) == once
+    assert twice.distinct(("run: a", "b", "a", "x"), 0.1) == ("run: a", "b")
+    assert group_table(twice, "kind", {"x": ["a", "run: a", "b"]}).cells[0] == ("x", "2", "0.800 (0.600 to 1.000)")
 
 
 def test_two_models_are_compared_sample_by_sample() -> None:

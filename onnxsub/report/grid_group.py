@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from onnxsub.evaluate.robustness.cell import Cell
@@ -19,6 +20,7 @@ class Group:
     Attributes:
         metric, prop: what is measured. cells: of it. more: what it differs in from others of the same names.
         predicted: the classes that are defended are those that the networks predict, so which are right is not known.
+        files: name of a network -> SHA-256 of its file; runs that are joined may share networks.
     """
 
     metric: str
@@ -26,6 +28,7 @@ class Group:
     cells: tuple[Cell, ...]
     more: str = ""
     predicted: bool = False
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -65,6 +68,14 @@ class Group:
         """The lower end of the estimate."""
         cell = self.at(model, eps)
         return None if cell is None else cell.measure.lower
+
+    def distinct(self, models: Sequence[str], eps: float) -> tuple[str, ...]:
+        """Of the networks those with a value at the radius, each file once: twice the same one is no further network."""
+        found: dict[str, str] = {}
+        for m in models:
+            if self.value(m, eps) is not None:
+                found.setdefault(self.files.get(m, m), m)
+        return tuple(found.values())
 
     @cached_property
     def telling(self) -> float:

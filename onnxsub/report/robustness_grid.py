@@ -62,15 +62,18 @@ _DECIDE = ("delta", "eta", "lipschitz", "gamma", "norm", "distances", "via", "dr
 def _groups(runs: Mapping[str, RobustnessRun]) -> list[Group]:
     """The cells by what is measured. What tells groups of one metric and property apart is said in their names."""
     found: dict[tuple[Any, ...], list[Cell]] = {}
+    files: dict[str, str] = {}
     for label, cells in labelled(runs).items():
-        for cell in cells:
+        sha256 = {m["name"]: m["sha256"] for m in runs[label].plan["model"]}
+        for own_cell, cell in zip(runs[label].cells, cells, strict=True):
             s = cell.settings
+            files[cell.model] = sha256[own_cell.model]
             found.setdefault((s.metric, s.prop, *_decided(runs[label], s).items()), []).append(cell)
     groups = []
     for key, own in found.items():
         others = [dict(other[2:]) for other in found if other[:2] == key[:2]]
         more = ", ".join(f"{name} {_word(v)}" for name, v in key[2:] if v is not None and any(o[name] != v for o in others))
-        groups.append(Group(key[0], key[1], tuple(own), more, dict(key[2:])["classes"] == PREDICTED))
+        groups.append(Group(key[0], key[1], tuple(own), more, dict(key[2:])["classes"] == PREDICTED, files))
     return groups
 
 
