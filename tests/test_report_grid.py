@@ -201,6 +201,10 @@ def test_many_numbers_become_ranges() -> None:
     few = grouped("width", {"a": {"width": 10}, "b": {"width": 2}, "c": {"width": 2}})
     assert few == {"2": ["b", "c"], "10": ["a"]}
     assert list(grouped("k", {"a": {"k": "x"}, "b": {"k": 3}})) == ["3", "x"]
+    alike = grouped("k", {"a": {"k": 0.96101}, "b": {"k": 0.96102}, "c": {"k": 0.5}})
+    assert alike == {"0.5": ["c"], "0.961": ["a", "b"]}
+    many: dict[str, dict[str, Any]] = {f"n{i}": {"k": 0.5 + 1e-9 * i} for i in range(12)}
+    assert sorted(name for own in grouped("k", many).values() for name in own) == sorted(many)
     huge: dict[str, dict[str, Any]] = {f"n{i}": {"k": 10**400 + i} for i in range(12)}
     assert len(grouped("k", huge)) == 12
 

@@ -77,14 +77,18 @@ def grouped(field: str, values: Mapping[str, Mapping[str, Any]]) -> dict[str, li
         parts: list[list[str]] = [[] for _ in range(4)]
         for name in sorted(known, key=lambda n: known[n]):
             parts[int((known[name] > edges).sum())].append(name)
-        found = {f"{known[p[0]]:.4g} to {known[p[-1]]:.4g}": p for p in parts if p}
+        named = [(f"{known[p[0]]:.4g} to {known[p[-1]]:.4g}", p) for p in parts if p]
     else:
-        found = {
-            f"{v:.4g}" if isinstance(v, float) else str(v): [n for n, own in known.items() if (own if numbers else str(own)) == v]
+        named = [
+            (f"{v:.4g}" if isinstance(v, float) else str(v), [n for n, own in known.items() if (own if numbers else str(own)) == v])
             for v in distinct
-        }
-    left = [name for name in values if name not in known]
-    return found | ({"not known": left} if left else {})
+        ]
+    found: dict[str, list[str]] = {}
+    for label, names in named:
+        found.setdefault(label, []).extend(names)  # numbers that are written alike are one group
+    if left := [name for name in values if name not in known]:
+        found.setdefault("not known", []).extend(left)
+    return found
 
 
 def _of_file(model: Model) -> dict[str, Any]:
