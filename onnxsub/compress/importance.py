@@ -44,8 +44,8 @@ def importance(
     labels = np.asarray(labels, dtype=np.int64)
     if len(x) == 0:
         raise InputError("no image was given; give at least one")
-    if labels.min() < 0 or labels.max() >= network.classes:
-        raise InputError(f"label {int(labels.max())} is no class of {model.where}, which has {network.classes}; check the labels")
+    if len(beyond := labels[(labels < 0) | (labels >= network.classes)]):
+        raise InputError(f"label {int(beyond[0])} is no class of {model.where}, which has {network.classes}; check the labels")
     solved = importance_scores(network, x, labels, options, budget=budget, progress=progress)
     head = {
         "model": {"path": None if model.path is None else str(model.path), "sha256": model.sha256},
