@@ -183,7 +183,7 @@ def _last(rounds: Sequence[Mapping[str, Any]], before: float) -> float:
 
 def _known(model: Model, path: str | None, choice: Choice, *, needed: bool) -> dict[str, Array] | None:
     """The scores that are given, where the choice takes any."""
-    from onnxsub.compress.importance import has_scores, scores_in, scores_of
+    from onnxsub.compress.importance import has_scores, same_model, scores_in, scores_of
     from onnxsub.compress.remove import check_scores
     from onnxsub.model import load_model
 
@@ -196,6 +196,11 @@ def _known(model: Model, path: str | None, choice: Choice, *, needed: bool) -> d
     else:
         known = scores_in(model.source)
     check_scores(model, known)
+    if path is not None and not same_model(path, model):
+        raise InputError(
+            f"--scores {path!r} holds scores of another file than {model.where}, though its layers have as many units; score this "
+            "one with onnxsub importance"
+        )
     return known
 
 

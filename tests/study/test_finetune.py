@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import ModelProto
 
 from onnxsub.budget import Budget
+from onnxsub.compress.importance import SCORES, has_scores
 from onnxsub.errors import InputError, OptionError
 from onnxsub.evaluate.examples import read_points
 from onnxsub.evaluate.many.settings import ManySettings
@@ -96,6 +98,12 @@ def test_pairs_and_several_runs(folder: Path, tmp_path: Path) -> None:
     assert found.examples >= len(pairs.examples) > 0
     again = finetune(model, [run, tmp_path / "region"], DATA, FinetuneOptions(epochs=1))
     assert again.proto == found.proto
+    scored = ModelProto()
+    scored.CopyFrom(model.source)
+    prop = next(node for node in scored.graph.node if node.op_type == "Relu").metadata_props.add()
+    prop.key, prop.value = SCORES, json.dumps([0.0] * 8)
+    tuned = finetune(load_model(scored), [run], DATA, FinetuneOptions(epochs=1))
+    assert not has_scores(tuned.proto), "they are of the weights before"
 
 
 def test_images_come_back_from_inputs() -> None:
