@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxsub.array_files import IMAGES, check_file, read_array
+from onnxsub.array_files import IMAGES, check_file, check_nameless, read_array
 from onnxsub.errors import InputError, OnnxsubWarning
 from onnxsub.image_folder import list_images
 from onnxsub.ops.base import Array, Shape
@@ -38,11 +38,13 @@ def read_anchor(
 
     Raises:
         InputError: file missing, unreadable, of another shape, type or size.
+        OptionError: `array` is given, and what the file holds has no name.
     """
     path = Path(path)
     what = f"anchor {str(path)!r}"
     check_file(path, what, folder=True)
     if path.is_dir():
+        check_nameless(array, what)
         data = _from_folder(path, index, what)
     else:
         found = _from_table(path, shape, index, array, what) if path.suffix.lower() in ENDINGS else None

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from onnxsub.errors import InputError, MissingDependencyError
+from onnxsub.errors import InputError, MissingDependencyError, OptionError
 from onnxsub.limits import check_regular, limits
 from onnxsub.ops.base import Array
 
-__all__ = ["IMAGES", "check_file", "check_unpacked", "read_array"]
+__all__ = ["IMAGES", "check_file", "check_nameless", "check_unpacked", "read_array"]
 
 IMAGES = (".png", ".jpg", ".jpeg")
 """Endings of images."""
@@ -29,6 +29,7 @@ def read_array(path: Path, array: str | None = None, what: str = "") -> Array:
 
     Raises:
         InputError: file missing, unreadable, or of something else than numbers.
+        OptionError: an array is named in a file whose only one has no name.
         MissingDependencyError: images need Pillow.
     """
     what = what or f"file {str(path)!r}"
@@ -52,6 +53,12 @@ def check_file(path: Path, what: str, *, folder: bool = False) -> None:
     check_regular(path, what)
 
 
+def check_nameless(array: str | None, what: str) -> None:
+    """Raises OptionError where an array is named in a file whose only one has no name."""
+    if array is not None:
+        raise OptionError(f"{what} holds numbers without a name; leave out --array {array}")
+
+
 def check_unpacked(path: Path, what: str) -> None:
     """Raises InputError where a member of an archive unpacks to more than the limit: it cannot give more than it says."""
     with path.open("rb") as file:
@@ -66,12 +73,15 @@ def check_unpacked(path: Path, what: str) -> None:
 
 def _stored(path: Path, array: str | None, what: str) -> Array:
     suffix = path.suffix.lower()
+    if suffix not in (".npy", ".npz"):  # by its content either may be the other one
+        check_nameless(array, what)
     try:
         if suffix in (".npy", ".npz"):
             check_unpacked(path, what)
             with path.open("rb") as file:  # opened here, so that a damaged archive does not stay open
                 loaded = np.load(file, allow_pickle=False)
                 if isinstance(loaded, np.ndarray):
+                    check_nameless(array, what)
                     return loaded
                 with loaded as archive:
                     return _member(archive, array, what)
@@ -81,7 +91,7 @@ def _stored(path: Path, array: str | None, what: str) -> Array:
             if not text.strip():
                 raise InputError(f"{what} is empty; give one row of numbers separated by commas")
             return np.loadtxt(text.splitlines(), delimiter=",", dtype=np.float64, ndmin=2)
-    except InputError:
+    except (InputError, OptionError):
         raise
     except Exception as e:  # numpy raises OSError, ValueError, EOFError, BadZipFile and more on a damaged file
         reason = str(e).splitlines()[0].split(";")[0].rstrip(".") if str(e) else type(e).__name__

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from onnxsub.anchors import fit_shape, read_anchor
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 
 RGB = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3) * 10
 GREY = np.array([[0, 51, 255], [102, 1, 204]], dtype=np.uint8)
@@ -202,6 +202,23 @@ def test_names_in_an_archive(tmp_path: Path) -> None:
     refused(path, "has no array 'c'; it has a, b", array="c")
     np.savez(path)
     refused(path, r"holds 0 arrays .*; choose one")
+
+
+@pytest.mark.parametrize("kind", ["x.npy", "x.npz", "x.csv", "x.png", "folder"])
+def test_a_name_for_what_has_none(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / kind
+    if kind == "folder":
+        path.mkdir()
+        Image.fromarray(np.zeros((2, 2), np.uint8)).save(path / "a.png")
+    elif kind == "x.png":
+        Image.fromarray(np.zeros((2, 2), np.uint8)).save(path)
+    elif kind == "x.csv":
+        path.write_text("0,0,0,0\n")
+    else:
+        with path.open("wb") as file:  # by its content an array alone, whatever the ending says
+            np.save(file, np.zeros(4, np.float32))
+    with pytest.raises(OptionError, match="holds numbers without a name; leave out --array b"):
+        read_anchor(path, (4,), array="b")
 
 
 def test_images_of_other_channels(tmp_path: Path) -> None:

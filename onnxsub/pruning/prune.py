@@ -123,7 +123,7 @@ def _file(
             complaint = str(error).removesuffix("; use --layout compact")
             return "compact", written("compact", budget), cut, (f"{complaint}: layout compact was written",)
 
-    free = options.best_effort and options.layout is None and not options.flat_input
+    free = options.best_effort and options.layout is None
     if free and not g.selection.complete:
         return in_place(None)
     layout = options.layout or _layout_for(g.network, query.model.source.ByteSize())

@@ -39,7 +39,7 @@ class PruneOptions:
         exact_on: where layout `chain` equals the substitute: `domain`, `ball` (of radius eps), or `auto`: the ball where the
             model's element type cannot hold what the domain takes, and for a network with windows (MaxPool) whose file would be ten
             times the model's bytes or have more Relus than it, else the domain.
-        flat_input: layout `chain` takes flat `(1, n)` rows, for readers that know only Gemm and Relu.
+        flat_input: layout `chain`, which takes flat `(1, n)` rows, for readers that know only Gemm and Relu.
         best_effort: where the time ends during Algorithm 1, write what the whole rounds left, in layout `inplace` unless one is
             asked for; half of the time is kept for writing.
     """
@@ -64,6 +64,8 @@ class PruneOptions:
             raise OptionError(f"--exact-on is for --layout chain; layout {self.layout} is exact everywhere")
         if self.flat_input and self.layout not in ("chain", None):
             raise OptionError(f"--flat-input is for --layout chain; layout {self.layout} keeps the shape of the model's input")
+        if self.flat_input:
+            object.__setattr__(self, "layout", "chain")  # no other layout may be chosen for it
         if self.eps is not None:
             check_eps(self.eps)
 

@@ -33,7 +33,7 @@ BLACK = "#000000"
 # one line each, told apart by colour and by dash: several runs in one figure
 LINES: Sequence[tuple[str, str]] = (
     ("#0072B2", "-"), ("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"), ("#000000", "-"), ("#E69F00", "--"),
-    ("#56B4E9", "-."),
+    ("#56B4E9", "-."), ("#999999", ":"),
 )  # fmt: skip
 
 # verdicts: a colour and a pattern; what is proved and what is refuted look the same whatever they are called

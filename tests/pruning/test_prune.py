@@ -380,6 +380,8 @@ def test_a_layout_that_nobody_named_is_exact_wherever_it_is_asked_to_be(where: s
     asked = PruneOptions("con", SelectOptions(gamma=None, keep=4), None, 0.1, FAST, exact_on=where)
     found = prune(smooth, asked)
     assert (found.layout, found.exact_on) == ("compact", "everywhere")
+    with pytest.raises(UnsupportedOperatorError, match="no Relu can stand for"):  # no other layout is written in silence
+        prune(smooth, replace(asked, flat_input=True))
 
     def late(*_: object, **__: object) -> NoReturn:
         raise OutOfTime
