@@ -247,8 +247,17 @@ def test_the_training_of_a_network_of_the_zoo(tmp_path: Path) -> None:
 
     proto = onnx.load(model)
     samples = read_samples(data, Choice(), labels="predicted")
-    for recipe, words in (('{"budget": 0.0}', "clean"), ('{"budget": 0.1}', "adversarial 0.1"), ("odd", "")):
+    for recipe, words in (
+        ('{"budget": 0.0}', "clean"), ('{"budget": 0.1}', "adversarial 0.1"), ("odd", ""), ("[1]", ""),
+        ('{"budget": 0.1, "regime": {"name": "sr"}}', "sr 0.1"), ('{"budget": 0.1, "regime": {"name": "\\u001b[1m"}}', ""),
+        ('{"budget": 0.1, "regime": {"name": []}}', ""), ('{"budget": 0.1, "regime": 3}', ""),
+    ):
         del proto.metadata_props[:]
         onnx.helper.set_model_props(proto, {"onnxsub.zoo": recipe})
         onnx.save(proto, model)
-        assert Plan.of((str(model),), samples, Settings()).models[0].training == words
+        plan = Plan.of((str(model),), samples, Settings())
+        assert plan.models[0].training == words
+    # what a file is called does not decide the results: a folder of before goes on
+    document = plan.to_json()
+    other = {**document, "model": [{**document["model"][0], "training": "adversarial 0.1"}]}
+    assert difference(other, document) is None

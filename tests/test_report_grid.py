@@ -29,7 +29,7 @@ from onnxsub.metrics.local.verdict import STOOD
 from onnxsub.model import load_model
 from onnxsub.reading import Reading
 from onnxsub.report.grid_group import Group
-from onnxsub.report.grid_tables import accuracy_table, compared_table, correlation_at, models_table
+from onnxsub.report.grid_tables import accuracy_table, compared_table, correlation_at, group_table, models_table
 from onnxsub.report.model_fields import fields_of, grouped
 from onnxsub.report.options import ReportOptions
 from onnxsub.report.report import report, report_joined
@@ -67,6 +67,18 @@ def test_accuracy_and_robustness_are_read_off_the_samples() -> None:
     assert table.cells[0][:3] == ("0.1", "5", "+0.90")
     assert [line[0] for line in models_table(group).cells] == list("abcde")
     assert accuracy_table(Group("satisfaction", "cr", tuple(cells[:3]))) is None
+
+
+def test_a_file_of_two_runs_is_one_network() -> None:
+    """Twice the same network would narrow the interval of a correlation."""
+    cells = [cell("a", "ppppp"), cell("b", "pppvm"), cell("c", "ppvmm"), cell("d", "pvmmm"), cell("e", "umm-f")]
+    once = correlation_at(Group("satisfaction", "cr", tuple(cells)), 0.1)
+    names = {name: name for name in "abcde"}
+    again = replace(cells[0], model="run: a")
+    twice = Group("satisfaction", "cr", (*cells, again), files={**names, "run: a": "a"})
+    assert correlation_at(twice, 0.1) == once
+    assert twice.distinct(("run: a", "b", "a", "x"), 0.1) == ("run: a", "b")
+    assert group_table(twice, "kind", {"x": ["a", "run: a", "b"]}).cells[0] == ("x", "2", "0.800 (0.600 to 1.000)")
 
 
 def test_two_models_are_compared_sample_by_sample() -> None:
@@ -109,6 +121,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     """Five networks, the data last; one has a card, and one with half of its weights zero."""
     folder = tmp_path_factory.mktemp("models")
     model, data = make_files(folder)
+    with np.load(data) as arrays:
+        x = arrays["x"]
+    np.savez(data, x=x, y=np.zeros(len(x), dtype=np.int64))
     proto = onnx.load(model)
     rng = np.random.default_rng(3)
     for name in NAMES:
@@ -137,11 +152,11 @@ def answer(task: Task) -> Outcome:
     return Outcome(task.id, "done", None, facts)
 
 
-def ran(models: Sequence[Path], chosen: Sequence[str], folder: Path, **given: Any) -> Path:
+def ran(models: Sequence[Path], chosen: Sequence[str], folder: Path, labels: str = "y", **given: Any) -> Path:
     """A run of some of the networks."""
     files = [path for path in models[:-1] if path.stem in chosen]
     settings: Any = ManySettings(("satisfaction",), ("cr",), RADII) if not given else RobustnessSettings("satisfaction", **given)
-    plan: Any = Plan.of(tuple(map(str, files)), choose(settings, models[-1], Choice(), labels="predicted"), settings)
+    plan: Any = Plan.of(tuple(map(str, files)), choose(settings, models[-1], Choice(), labels=labels), settings)
     assert robustness(plan, folder, engine=Here(answer)).finished
     return folder
 
@@ -186,6 +201,12 @@ def test_many_numbers_become_ranges() -> None:
     few = grouped("width", {"a": {"width": 10}, "b": {"width": 2}, "c": {"width": 2}})
     assert few == {"2": ["b", "c"], "10": ["a"]}
     assert list(grouped("k", {"a": {"k": "x"}, "b": {"k": 3}})) == ["3", "x"]
+    alike = grouped("k", {"a": {"k": 0.96101}, "b": {"k": 0.96102}, "c": {"k": 0.5}})
+    assert alike == {"0.5": ["c"], "0.961": ["a", "b"]}
+    many: dict[str, dict[str, Any]] = {f"n{i}": {"k": 0.5 + 1e-9 * i} for i in range(12)}
+    assert sorted(name for own in grouped("k", many).values() for name in own) == sorted(many)
+    huge: dict[str, dict[str, Any]] = {f"n{i}": {"k": 10**400 + i} for i in range(12)}
+    assert len(grouped("k", huge)) == 12
 
 
 def test_runs_are_joined_and_compared(models: tuple[Path, ...], tmp_path: Path) -> None:
@@ -205,6 +226,42 @@ def test_runs_are_joined_and_compared(models: tuple[Path, ...], tmp_path: Path) 
         report_joined([first, tmp_path / "other"])
     with pytest.raises(OptionError, match="--group is of a robustness run of several"):
         report(alone, ReportOptions(group=("depth",)))
+
+
+def test_predicted_labels_do_not_say_what_is_right(models: tuple[Path, ...], tmp_path: Path) -> None:
+    run = ran(models, NAMES, tmp_path / "run", labels="predicted")
+    written = report(run, ReportOptions())
+    assert "figures/accuracy-satisfaction-cr.svg" not in written.files
+    assert "lean accuracy" not in written.page.read_text()
+
+
+def test_figures_of_other_settings_are_not_mixed(models: tuple[Path, ...], tmp_path: Path) -> None:
+    first = ran(models, "ab", tmp_path / "first")
+    second = ran(models, "ac", tmp_path / "second", labels="predicted")
+    third = ran(models, "d", tmp_path / "third", eps=0.1, domain=(0.0, 2.0))
+    assert ran(models, "a", tmp_path / "same", eps=0.1)
+    written = report_joined([first, second, third, tmp_path / "same"], ReportOptions(output=str(tmp_path / "page")))
+    page = written.page.read_text()
+    for own in ("domain 0 to 1, classes given", "domain 0 to 1, classes predicted", "domain 0 to 2, classes given"):
+        assert f"Satisfaction of cr ({own})" in page
+    written = report_joined([first, tmp_path / "same"], ReportOptions(output=str(tmp_path / "page")))
+    assert "Satisfaction of cr<" in written.page.read_text()
+
+
+def test_attacks_of_two_kinds_stand_apart(models: tuple[Path, ...], tmp_path: Path) -> None:
+    def held(task: Task) -> Outcome:
+        facts = {"status": "undecided", "reason": STOOD, "label": 0, "predicted": 0, "time_s": {"total": 0.0}}
+        return Outcome(task.id, "done", None, facts)
+
+    runs = []
+    for name, shared in (("strong", {}), ("fgsm", {"attack": "fgsm"})):
+        settings: Any = ManySettings(("security",), ("cr",), RADII, batch=0, shared=shared)
+        plan: Any = Plan.of(tuple(map(str, models[:2])), choose(settings, models[-1], Choice(limit=3)), settings)
+        assert robustness(plan, tmp_path / name, engine=Here(held)).finished
+        runs.append(tmp_path / name)
+    page = report_joined(runs, ReportOptions(output=str(tmp_path / "page"))).page.read_text()
+    assert "Security of cr (attack one by one)" in page
+    assert "Security of cr (attack fgsm)" in page
 
 
 def test_odd_names_and_cards(models: tuple[Path, ...], tmp_path: Path) -> None:

@@ -124,3 +124,16 @@ def test_an_unfinished_run(tmp_path: Path, files: tuple[Path, Path], capfd: pyte
     assert "There is no interval yet" in text
     assert run_cli(["report", str(tmp_path / "run"), "--samples", "1"]) == 4
     assert "--samples names images" in capfd.readouterr().err
+
+
+def test_tolerances_that_nothing_heeds(tmp_path: Path, files: tuple[Path, Path], capfd: pytest.CaptureFixture[str]) -> None:
+    robustness(plan_of(files, 12, metric="security"), tmp_path / "run", engine=Here(Invented(0.5)))
+    robustness(plan_of(files, 12), tmp_path / "sure", engine=Here(Invented(0.5)))
+    for name, tolerances, words in (
+        ("run", "0.4", "--tolerances is of --metric satisfaction and global, and this run is of security"),
+        ("sure", "0.4,1.5", "--tolerances 1.5 is not below 1, the range of the values"),
+    ):
+        assert run_cli(["report", str(tmp_path / name), "--tolerances", tolerances]) == 2
+        assert words in capfd.readouterr().err
+        assert not (tmp_path / name / "report").exists()
+    assert run_cli(["report", str(tmp_path / "sure"), "--tolerances", "0.9,0.95", "--quiet"]) == 0

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.zoo.architectures import ARCHITECTURES, Conv, architecture
 from onnxsub.zoo.build import build
 from onnxsub.zoo.datasets import DATASETS
@@ -60,6 +60,12 @@ def test_a_grid_of_architectures() -> None:
                           ("mlp:3:k3", "no architecture"), ("cnn:8x4:k5x", "no architecture")):  # fmt: skip
         with pytest.raises(InputError, match=message):
             architecture(name)
+
+
+def test_a_size_beyond_every_file_is_refused() -> None:
+    with pytest.raises(OptionError, match="41,000,000,004 parameters for inputs of") as caught:
+        build(architecture("mlp:1000000000"), (1, 6, 6), 4)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_window_needs_room() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -162,3 +163,15 @@ def test_a_model_in_double_precision_stays_so() -> None:
     proto = tuned(model, tune_recipe("blobs", model, PLAIN, epochs=1), DATA)
     assert {t.data_type for t in proto.graph.initializer} == {onnx.TensorProto.DOUBLE}
     assert torch.tensor(numpy_helper.to_array(proto.graph.initializer[0])).isfinite().all()
+
+
+def test_the_recipe_of_other_weights_is_left_out() -> None:
+    """A report groups networks by it."""
+    proto = flat().source
+    for key, value in (("onnxsub.zoo", json.dumps({"budget": 0.0})), ("mine", "stays")):
+        prop = proto.metadata_props.add()
+        prop.key, prop.value = key, value
+    model = load_model(proto)
+    written = load_model(tuned(model, tune_recipe("blobs", model, PLAIN, epochs=1, budget=0.1), images()))
+    assert "onnxsub.zoo" not in written.metadata
+    assert written.metadata["mine"] == "stays"

@@ -11,6 +11,7 @@ import click
 
 from onnxsub.cli.data_options import data_options, feeding_options, read_data
 from onnxsub.cli.exits import Exit
+from onnxsub.cli.option_types import SeedType
 from onnxsub.cli.options import Command, output_options, positive, typed
 from onnxsub.cli.output import Output
 from onnxsub.cli.points import check_writable
@@ -52,7 +53,7 @@ __all__ = ["command"]
 @click.option("--domain", nargs=2, type=float, default=(0.0, 1.0), metavar="LO HI", show_default=True, help="Valid input range.")
 @feeding_options
 @click.option("--threads", type=int, default=1, show_default=True, metavar="N", help="Of one job.")
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of everything random.")
+@click.option("--seed", type=SeedType(), default=0, show_default=True, metavar="N", help="Of everything random.")
 @click.option("--jobs", type=int, default=1, show_default=True, metavar="N", help="Pairs side by side.")
 @click.option(
     "--run", "folder", metavar="DIR", help="Folder of the run: begun, or gone on with by the same command; pairs, examples, tables."

@@ -11,7 +11,7 @@ import click
 
 from onnxsub.cli.data_options import data_options, feeding_options, read_data, training_images
 from onnxsub.cli.exits import Exit
-from onnxsub.cli.option_types import BudgetType
+from onnxsub.cli.option_types import BudgetType, SeedType
 from onnxsub.cli.options import Command, output_options, typed
 from onnxsub.cli.output import Output
 from onnxsub.cli.points import check_writable
@@ -48,7 +48,7 @@ class _Compressed:
 @data_options()
 @click.option("--domain", nargs=2, type=float, default=(0.0, 1.0), metavar="LO HI", show_default=True, help="Valid input range.")
 @feeding_options
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of --by random, and of the training.")
+@click.option("--seed", type=SeedType(), default=0, show_default=True, metavar="N", help="Of --by random, and of the training.")
 @click.option("--retrain", metavar="FILE|NAME", help="Train what is left on these images: an .npz, or a data set's name.")
 @click.option("--rounds", type=int, default=1, show_default=True, metavar="N", help="Score, remove and retrain so often.")
 @click.option("--adv", type=BudgetType(), default="0", metavar="EPS", help="Retrain on attacked images: 0.1, or 8/255.")
@@ -183,7 +183,7 @@ def _last(rounds: Sequence[Mapping[str, Any]], before: float) -> float:
 
 def _known(model: Model, path: str | None, choice: Choice, *, needed: bool) -> dict[str, Array] | None:
     """The scores that are given, where the choice takes any."""
-    from onnxsub.compress.importance import has_scores, scores_in, scores_of
+    from onnxsub.compress.importance import has_scores, same_model, scores_in, scores_of
     from onnxsub.compress.remove import check_scores
     from onnxsub.model import load_model
 
@@ -196,6 +196,11 @@ def _known(model: Model, path: str | None, choice: Choice, *, needed: bool) -> d
     else:
         known = scores_in(model.source)
     check_scores(model, known)
+    if path is not None and not same_model(path, model):
+        raise InputError(
+            f"--scores {path!r} holds scores of another file than {model.where}, though its layers have as many units; score this "
+            "one with onnxsub importance"
+        )
     return known
 
 

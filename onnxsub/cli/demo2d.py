@@ -7,6 +7,7 @@ import math
 import click
 
 from onnxsub.cli.exits import Exit
+from onnxsub.cli.option_types import SeedType
 from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
 from onnxsub.errors import OptionError
@@ -18,7 +19,7 @@ __all__ = ["command"]
 @click.option("-o", "--output", default="demo2d", show_default=True, metavar="DIR", help="Folder of the pictures.")
 @click.option("--methods", default="con,lin,act", show_default=True, metavar="LIST", help="Substitutes, by commas.")
 @click.option("--gammas", default="0.5,0.75,0.95", show_default=True, metavar="LIST", help="Shares of units to prune, by commas.")
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of data, training and attack.")
+@click.option("--seed", type=SeedType(), default=0, show_default=True, metavar="N", help="Of data, training and attack.")
 @output_options
 def command(output: str, methods: str, gammas: str, seed: int, out: Output) -> int:
     """A small classifier of two inputs, its decision regions before and after pruning, and the substitutes of one unit."""

@@ -10,6 +10,7 @@ import click
 
 from onnxsub.cli.data_options import data_options, feeding_options, read_data
 from onnxsub.cli.exits import Exit
+from onnxsub.cli.option_types import SeedType
 from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
 from onnxsub.cli.reading import stated
@@ -84,7 +85,7 @@ __all__ = ["command"]
 @click.option("--domain", nargs=2, type=float, metavar="LO HI", help="Valid input range.  [default: 0 1]")
 @feeding_options
 @click.option("--threads", type=int, metavar="N", help="Of one worker.  [default: 1]")
-@click.option("--seed", type=int, metavar="N", help="Of everything random.  [default: 0]")
+@click.option("--seed", type=SeedType(), metavar="N", help="Of everything random.  [default: 0]")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where the attack and bab's bounds compute.  [default: cpu]")
 @run_options("Units of work", "a unit of work")
 @click.option("--reference", metavar="FILE.csv", help="Values to stand beside the distances, published ones say: sample, value.")

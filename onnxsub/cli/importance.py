@@ -8,6 +8,7 @@ import click
 
 from onnxsub.cli.data_options import data_options, feeding_options, read_data
 from onnxsub.cli.exits import Exit
+from onnxsub.cli.option_types import SeedType
 from onnxsub.cli.options import Command, output_options, positive
 from onnxsub.cli.output import Output
 from onnxsub.cli.points import check_writable
@@ -33,7 +34,7 @@ __all__ = ["command"]
 @feeding_options
 @click.option("--timeout", type=float, metavar="S", help="Seconds after which the best scores so far are given.  [default: none]")
 @click.option("--threads", type=int, default=1, show_default=True, metavar="N", help="Of the solver.")
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of the solver.")
+@click.option("--seed", type=SeedType(), default=0, show_default=True, metavar="N", help="Of the solver.")
 @click.option("-o", "--output", metavar="FILE.onnx", help="Write the model with its scores as metadata.")
 @output_options
 def command(model: str, images: int, output: str | None, out: Output, **given: Any) -> int:

@@ -23,7 +23,20 @@ if TYPE_CHECKING:
 else:
     _Names = _Numbers = _Positions = _Text = _Pair = _Number = _Float = click.ParamType  # generic only in newer versions of click
 
-__all__ = ["BudgetType", "DomainType", "Names", "Numbers", "PerFeature", "Positions", "RadiusType", "VerifierName", "numbers_in"]
+__all__ = [
+    "BudgetType", "DomainType", "Names", "Numbers", "PerFeature", "Positions", "RadiusType", "SeedType", "VerifierName",
+    "numbers_in",
+]  # fmt: skip
+
+
+class SeedType(click.types.IntParamType):
+    """A whole number that generators take. Where it is negative, those who take it say so."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if number >= 2**63:
+            self.fail(f"{number} is too large; give a number below 2^63", param, ctx)
+        return number
 
 
 class BudgetType(_Float):

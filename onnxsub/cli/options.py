@@ -15,7 +15,7 @@ from onnxsub.budget import Budget
 from onnxsub.cli.command import Command, Session, typed
 from onnxsub.cli.data_options import feeding_options
 from onnxsub.cli.features import domain_of
-from onnxsub.cli.option_types import DomainType, VerifierName
+from onnxsub.cli.option_types import DomainType, SeedType, VerifierName
 from onnxsub.cli.output import Output
 from onnxsub.cli.reading import READING, read_model, rounded, space_of
 from onnxsub.errors import InputError, OptionError
@@ -169,7 +169,7 @@ _ANCHOR = (
         "--timeout", type=float, metavar="S", help="Seconds after which the best answer so far is given.  [default: none]"
     ),
     click.option("--threads", type=int, metavar="N", help="[default: all cores]"),
-    click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of everything random."),
+    click.option("--seed", type=SeedType(), default=0, show_default=True, metavar="N", help="Of everything random."),
     click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where torch computes."),
 )
 

@@ -11,7 +11,7 @@ import click
 
 from onnxsub.cli.data_options import classes_stated, data_options, feeding_options
 from onnxsub.cli.exits import Exit
-from onnxsub.cli.option_types import Names, Numbers
+from onnxsub.cli.option_types import Names, Numbers, SeedType
 from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
 from onnxsub.cli.reading import stated
@@ -79,7 +79,7 @@ __all__ = ["command"]
 @click.option("--domain", nargs=2, type=float, metavar="LO HI", help="Valid input range.  [default: 0 1]")
 @feeding_options
 @click.option("--threads", type=int, metavar="N", help="Of one worker.  [default: 1]")
-@click.option("--seed", type=int, metavar="N", help="Of everything random.  [default: 0]")
+@click.option("--seed", type=SeedType(), metavar="N", help="Of everything random.  [default: 0]")
 @run_options("Samples", "a sample")
 @output_options
 def command(

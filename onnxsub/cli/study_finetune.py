@@ -10,7 +10,7 @@ import click
 from onnxsub.cli.data_options import training_images
 from onnxsub.cli.engine_options import engine_options
 from onnxsub.cli.exits import Exit
-from onnxsub.cli.option_types import BudgetType, Names
+from onnxsub.cli.option_types import BudgetType, Names, SeedType
 from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
 
@@ -25,7 +25,7 @@ _WAYS = ("exact", "substitute", "attack", "region", "lbfgs")
 @click.option("--architecture", default="lenet", show_default=True, metavar="ARCH", help="Of zoo train.")
 @click.option("--recipe", default="fast", show_default=True, metavar="NAME", help="Of zoo train.")
 @click.option("--epochs", type=int, metavar="N", help="Of the first training.  [default: the recipe's]")
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of everything random.")
+@click.option("--seed", type=SeedType(), default=0, show_default=True, metavar="N", help="Of everything random.")
 @click.option("--sources", type=Names(_WAYS), default="exact,region,lbfgs", show_default=True, metavar="LIST", help="Of examples.")
 @click.option("--measures", type=Names(_WAYS), default="region,lbfgs", show_default=True, metavar="LIST", help="Of the figures.")
 @click.option("--eps", type=BudgetType(), default="20/255", show_default=True, metavar="E", help="Radius of the figures.")

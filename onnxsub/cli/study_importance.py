@@ -10,7 +10,7 @@ import click
 from onnxsub.cli.data_options import training_images
 from onnxsub.cli.engine_options import engine_options
 from onnxsub.cli.exits import Exit
-from onnxsub.cli.option_types import BudgetType
+from onnxsub.cli.option_types import BudgetType, SeedType
 from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
 
@@ -24,7 +24,7 @@ __all__ = ["command"]
 @click.option("--recipe", default="full", show_default=True, metavar="NAME", help="Of zoo train.")
 @click.option("--epochs", type=int, metavar="N", help="Of the first training.  [default: the recipe's]")
 @click.option("--adv", type=BudgetType(), default="0", metavar="EPS", help="Every training on attacked images: 0.1, or 8/255.")
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of everything random.")
+@click.option("--seed", type=SeedType(), default=0, show_default=True, metavar="N", help="Of everything random.")
 @click.option("--threshold", type=float, default=1e-3, show_default=True, metavar="T", help="Units that score below it go.")
 @click.option("--rounds", type=int, default=1, show_default=True, metavar="N", help="Of scoring, removing, retraining.")
 @click.option("--scored", type=int, default=10, show_default=True, metavar="N", help="Training images that scores are from.")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from onnxsub.cli.exits import Exit
+from onnxsub.cli.option_types import SeedType
 from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
 from onnxsub.errors import OptionError
@@ -36,7 +37,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> t
 @click.option("--decided", callback=_names, metavar="LIST", help="Regimes that are decided on.  [default: base,scr,sr,lr]")
 @click.option("--recipe", metavar="NAME", help="Of zoo train.  [default: published]")
 @click.option("--epochs", type=int, metavar="N", help="[default: the recipe's]")
-@click.option("--seed", type=int, metavar="N", help="[default: 0]")
+@click.option("--seed", type=SeedType(), metavar="N", help="[default: 0]")
 @click.option("--eps", type=float, metavar="EPS", help="Radius of the regimes and of what is decided.  [default: 0.1]")
 @click.option("--radii", callback=_numbers, metavar="LIST", help="Of the attacks.  [default: 0.02,0.05,0.1,0.15,0.2,0.3]")
 @click.option("--attacked", type=int, metavar="N", help="Test images that are attacked.  [default: 500]")

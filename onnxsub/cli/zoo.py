@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxsub.cli.exits import Exit
-from onnxsub.cli.option_types import BudgetType
+from onnxsub.cli.option_types import BudgetType, SeedType
 from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
 from onnxsub.cli.points import check_writable
@@ -127,7 +127,7 @@ def list_(folder: str, out: Output) -> int:
 @click.option("--batch", type=int, metavar="N", help="Images per step.  [default: the recipe's]")
 @click.option("--rate", type=float, metavar="R", help="Highest learning rate.  [default: the recipe's]")
 @click.option("--attacked", type=int, metavar="N", help="Test images that are attacked, the first ones.  [default: all]")
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of everything random.")
+@click.option("--seed", type=SeedType(), default=0, show_default=True, metavar="N", help="Of everything random.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where torch computes.")
 @click.option("--threads", type=int, metavar="N", help="[default: all cores]")
 @click.option("--checkpoint", metavar="FILE", help="State of the training.  [default: beside the output, .pt]")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from onnxsub.cli.exits import Exit
+from onnxsub.cli.option_types import SeedType
 from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
 from onnxsub.cli.points import check_writable
@@ -43,7 +44,7 @@ class _Answer:
 @click.option("--warm-up", type=int, metavar="N", help="Trajectories that are thrown away.  [default: 50]")
 @click.option("--samples", type=int, metavar="N", help="Per chain.  [default: 100]")
 @click.option("--chains", type=int, metavar="N", help="[default: 4]")
-@click.option("--seed", type=int, metavar="N", help="Of everything random.  [default: 0]")
+@click.option("--seed", type=SeedType(), metavar="N", help="Of everything random.  [default: 0]")
 @click.option("--members", type=int, default=20, show_default=True, metavar="K", help="Networks in the file.")
 @click.option("--attacked", type=int, metavar="N", help="Test images that are attacked, the first ones.  [default: all]")
 @click.option("--run", "folder", required=True, metavar="DIR", help="Folder of the chains; the same command goes on in it.")

@@ -10,7 +10,7 @@ import click
 
 from onnxsub.cli.data_options import feeding_options, training_images
 from onnxsub.cli.exits import Exit
-from onnxsub.cli.option_types import BudgetType
+from onnxsub.cli.option_types import BudgetType, SeedType
 from onnxsub.cli.options import Command, output_options
 from onnxsub.cli.output import Output
 from onnxsub.cli.points import check_writable
@@ -46,7 +46,7 @@ class _Written:
 @click.option("--repeat", type=int, default=1, show_default=True, metavar="N", help="An example counts as so many images.")
 @click.option("--domain", nargs=2, type=float, default=(0.0, 1.0), metavar="LO HI", show_default=True, help="Valid input range.")
 @feeding_options
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of everything random.")
+@click.option("--seed", type=SeedType(), default=0, show_default=True, metavar="N", help="Of everything random.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where torch computes.")
 @click.option("--threads", type=int, metavar="N", help="[default: all cores]")
 @click.option("--checkpoint", metavar="FILE", help="State of the training.  [default: beside the output, .pt]")

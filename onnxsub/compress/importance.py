@@ -16,14 +16,16 @@ from onnxsub.compress.solve import Report, importance_scores
 from onnxsub.documents import parse_json, read_json
 from onnxsub.errors import InputError
 from onnxsub.lower import lower
-from onnxsub.model import Model
+from onnxsub.model import Model, load_model
 from onnxsub.ops.base import Array
 from onnxsub.surgery import annotate as set_properties
 
-__all__ = ["SCORES", "annotated", "has_scores", "importance", "scores_in", "scores_of", "without_scores"]
+__all__ = ["SCORES", "annotated", "has_scores", "importance", "same_model", "scores_in", "scores_of", "without_scores"]
 
 SCORES = "onnxsub.importance.scores"
 """Key of a node's scores in the file: a JSON list, one number per unit or channel of the tensor that it writes."""
+
+_SCORED = "onnxsub.model.sha256"
 
 
 def importance(
@@ -44,8 +46,8 @@ def importance(
     labels = np.asarray(labels, dtype=np.int64)
     if len(x) == 0:
         raise InputError("no image was given; give at least one")
-    if labels.min() < 0 or labels.max() >= network.classes:
-        raise InputError(f"label {int(labels.max())} is no class of {model.where}, which has {network.classes}; check the labels")
+    if len(beyond := labels[(labels < 0) | (labels >= network.classes)]):
+        raise InputError(f"label {int(beyond[0])} is no class of {model.where}, which has {network.classes}; check the labels")
     solved = importance_scores(network, x, labels, options, budget=budget, progress=progress)
     head = {
         "model": {"path": None if model.path is None else str(model.path), "sha256": model.sha256},
@@ -64,7 +66,7 @@ def annotated(model: Model, result: ImportanceResult) -> ModelProto:
         "onnxsub.importance.images": str(result.head["data"]["images"]),
         "onnxsub.importance.weight": repr(result.options.weight),
         "onnxsub.importance.status": result.status,
-        "onnxsub.model.sha256": model.sha256,
+        _SCORED: model.sha256,
     }
     written = {name for node in model.source.graph.node for name in node.output}
     return set_properties(model.source if nodes.keys() <= written else model.form, properties, nodes)
@@ -109,6 +111,18 @@ def scores_of(path: str) -> dict[str, Array]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         why = type(error).__name__
         raise InputError(f"{path!r} is no document of onnxsub importance --json ({why}); write it again") from error
+
+
+def same_model(path: str, model: Model) -> bool:
+    """Whether the scores of a scored file or of a document are those of `model`, as far as they say of which file they are."""
+    if path.endswith(".onnx"):
+        scored = load_model(path).metadata.get(_SCORED)
+    else:
+        keys = read_json(path).get("model")
+        scored = keys.get("sha256") if isinstance(keys, Mapping) else None
+    # a scored file is another form of the one that was scored
+    first = model.metadata.get(_SCORED) if has_scores(model.source) else None
+    return scored in (None, model.sha256, first)
 
 
 def _row(scores: Any) -> Array:

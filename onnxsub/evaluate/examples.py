@@ -40,23 +40,34 @@ def read_points(folder: Path, size: int) -> Points:
         InputError: no run folder, damaged, of inputs of another size, or without any point.
     """
     rows: dict[tuple[bytes, int], Array] = {}
+    known: dict[int, int] = {}
     with Ledger(folder / LEDGER, readonly=True) as ledger:
         for unit in ledger.units():
-            label = (unit.result or {}).get("label")
+            result = unit.result or {}
+            # a distance of `evaluate` is told its class by the attack on the sample
+            label = result.get("label", known.get(unit.needs or -1))
             if unit.state != "done" or label is None:
                 continue
             _, point = ledger.result(unit.id)
+            # of a batch of samples there is a list of labels, and which of the points is whose
+            batch = isinstance(label, list)
+            if not batch:
+                known[unit.id] = label
             if point is None:
                 continue
-            if point.size != size:
+            labels, places = (label, result["witness"]) if batch else ([label], [0])
+            count = sum(place is not None for place in places)
+            if point.size != size * count:
                 raise InputError(
-                    f"{str(folder)!r} holds points of {point.size} numbers, the model takes {size}; give runs of this model"
+                    f"{str(folder)!r} holds points of {point.size // max(count, 1)} numbers, the model takes {size}; give runs of "
+                    "this model"
                 )
-            if np.isfinite(point).all():
-                rows.setdefault((point.tobytes(), int(label)), point.reshape(-1))
+            for place, y in zip(places, labels, strict=True):
+                if place is not None and np.isfinite(x := point.reshape(count, size)[place]).all():
+                    rows.setdefault((x.tobytes(), int(y)), x)
     if not rows:
         raise InputError(
             f"{str(folder)!r} holds no points; give a run of adversarial, or of robustness with --metric pointwise, that found some"
         )
-    labels = np.array([label for _, label in rows], dtype=np.int64)
-    return Points(np.stack(list(rows.values())).astype(np.float32), labels)
+    classes = np.array([label for _, label in rows], dtype=np.int64)
+    return Points(np.stack(list(rows.values())).astype(np.float32), classes)

@@ -21,6 +21,7 @@ from onnxsub.reading import Reading
 from onnxsub.region import InputSpace
 from onnxsub.results import VERSION
 from onnxsub.zoo.recipe import budget_text
+from onnxsub.zoo.regimes import REGIMES
 
 __all__ = [
     "SCHEMA", "ModelEntry", "Plan", "RunSettings", "checksum_of", "difference", "plan_again", "plan_with", "read_plan", "schema_of",
@@ -33,7 +34,7 @@ _LINE = "\n"
 _RECIPE = "onnxsub.zoo"
 
 _LATER = ("data.labels_sha256",)  # what older run folders do not state
-_WHERE = ("path", "source", "checksum")  # where something lies does not decide the results, its hash does
+_WHERE = ("path", "source", "checksum", "training")  # where something lies, what it is called: its hash decides the results
 
 
 class RunSettings(Protocol):
@@ -237,15 +238,19 @@ def difference(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> str | N
 
 
 def _training(model: Model) -> str:
-    """`clean` or `adversarial 0.1` for a network of the zoo, which carries its recipe; empty for others."""
+    """`clean`, `adversarial 0.1` or `sr 0.1` (a regime) for a network of the zoo, which carries its recipe; empty for others."""
     text = model.metadata.get(_RECIPE)
     if text is None:
         return ""
     try:
-        budget = float(parse_json(text)["budget"])
-    except (ValueError, KeyError, TypeError):
+        recipe = parse_json(text)
+        budget = float(recipe["budget"])
+        regime = recipe["regime"]["name"] if recipe.get("regime") else "adversarial"
+    except (ValueError, KeyError, TypeError, AttributeError):
         return ""  # a key that another program wrote
-    return f"adversarial {budget_text(budget)}" if budget else "clean"
+    if regime not in REGIMES:
+        return ""
+    return f"{regime} {budget_text(budget)}" if budget else "clean"
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -93,7 +93,10 @@ def accuracy_picture(group: Group) -> Picture | None:
 def box_picture(group: Group, field: str, parts: Mapping[str, Sequence[str]]) -> Picture | None:
     """A box per group of networks, and a point per network. None where nothing is known yet."""
     eps = group.telling
-    values = {name: [v for m in models for v in [group.value(m, eps)] if v is not None] for name, models in parts.items()}
+    values = {
+        name: [v for m in group.distinct(models, eps) for v in [group.value(m, eps)] if v is not None]
+        for name, models in parts.items()
+    }
     values = {name: own for name, own in values.items() if own}
     if not values:
         return None

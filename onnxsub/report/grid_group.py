@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from onnxsub.evaluate.robustness.cell import Cell
@@ -18,12 +19,16 @@ class Group:
 
     Attributes:
         metric, prop: what is measured. cells: of it. more: what it differs in from others of the same names.
+        predicted: the classes that are defended are those that the networks predict, so which are right is not known.
+        files: name of a network -> SHA-256 of its file; runs that are joined may share networks.
     """
 
     metric: str
     prop: str
     cells: tuple[Cell, ...]
     more: str = ""
+    predicted: bool = False
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -64,6 +69,14 @@ class Group:
         cell = self.at(model, eps)
         return None if cell is None else cell.measure.lower
 
+    def distinct(self, models: Sequence[str], eps: float) -> tuple[str, ...]:
+        """Of the networks those with a value at the radius, each file once: twice the same one is no further network."""
+        found: dict[str, str] = {}
+        for m in models:
+            if self.value(m, eps) is not None:
+                found.setdefault(self.files.get(m, m), m)
+        return tuple(found.values())
+
     @cached_property
     def telling(self) -> float:
         """The radius at which the networks differ most, the smallest of these."""
@@ -75,12 +88,12 @@ class Group:
         return max(self.radii, key=lambda eps: (spread(eps), -eps))
 
     def accuracy(self, model: str) -> tuple[float, Interval] | None:
-        """Share of the samples that the network classifies rightly; None where the property does not speak of classes.
+        """Share of the samples that the network classifies rightly; None where the property or the data do not say the classes.
 
         Samples of which nothing is known yet, and those that broke off, are left out.
         """
         cell = next((c for c in self.cells if c.model == model), None)
-        if cell is None or not cell.settings.needs_label:
+        if cell is None or self.predicted or not cell.settings.needs_label:
             return None
         known = [row for row in cell.seen if row.label is not None and row.predicted is not None]
         if not known:

@@ -40,7 +40,7 @@ def models_table(group: Group) -> Table:
 
 def correlation_at(group: Group, eps: float) -> Correlation | None:
     """Accuracy against the lower ends of the estimates at a radius; None where it is not defined."""
-    both = [(group.accuracy(m), group.value(m, eps)) for m in group.models]
+    both = [(group.accuracy(m), group.value(m, eps)) for m in group.distinct(group.models, eps)]
     pairs = [(a[0], v) for a, v in both if a is not None and v is not None]
     return spearman([a for a, _ in pairs], [v for _, v in pairs], group.cells[0].settings.confidence) if pairs else None
 
@@ -72,9 +72,9 @@ def group_table(group: Group, field: str, parts: Mapping[str, Sequence[str]]) ->
     for name, models in parts.items():
         own = []
         for eps in group.radii:
-            values = [v for m in models for v in [group.value(m, eps)] if v is not None]
+            values = [v for m in group.distinct(models, eps) for v in [group.value(m, eps)] if v is not None]
             own.append(f"{float(np.median(values)):.3f} ({min(values):.3f} to {max(values):.3f})" if values else "-")
-        cells.append((name, f"{len(models):,}", *own))
+        cells.append((name, f"{len({group.files.get(m, m) for m in models}):,}", *own))
     note = f"Median, smallest and largest lower end of the networks of each {field}. Networks differ in other ways too."
     heads = (field, "networks", *(f"radius {eps:g}" for eps in group.radii))
     return Table(f"{group.name.capitalize()} by {field}", note, heads, (False, *[True] * (len(heads) - 1)), tuple(cells))

@@ -194,8 +194,9 @@ def _robustness(page: _Page, folders: Mapping[str, Path], plans: Mapping[str, Ma
     page.pictures.append(runs_shares({x.model: {v: getattr(x, v) for v in verdicts_of} for x in rows}))
     page.texts["table"] = records_csv(rows)
     asked = {tuple(sorted((k, str(v)) for k, v in plan["settings"].items() if k in _PROPERTY)) for plan in plans.values()}
-    if not _same_data(plans) or len(asked) > 1:
-        what = "data" if not _same_data(plans) else "properties that were asked for"
+    defended = {plan["data"].get("labels_sha256") for plan in plans.values()}
+    if not _same_data(plans) or len(asked) > 1 or len(defended) > 1:
+        what = "data" if not _same_data(plans) else "properties that were asked for" if len(asked) > 1 else "labels"
         page.lead.append(f"The {what} of the runs differ, so samples are not paired.")
         return
     page.tables.append(changed_table(verdicts))

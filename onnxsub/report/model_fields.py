@@ -25,6 +25,7 @@ _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger", "QLinea
 _RECIPE = "onnxsub.zoo"
 _MOST = 8  # groups of numbers; more distinct ones are joined
 _CARD = 2**22  # bytes
+_LARGEST = 1e300  # whole numbers of a card may be beyond floats, and then they are names
 
 
 def fields_of(entry: Mapping[str, Any], reading: Reading) -> dict[str, Any]:
@@ -69,21 +70,25 @@ def grouped(field: str, values: Mapping[str, Mapping[str, Any]]) -> dict[str, li
     if not known:
         there = sorted({key for own in values.values() for key in own if "." not in key})
         raise OptionError(f"--group {field}: no network has it; of these networks are known: {', '.join(there) or 'nothing'}")
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in known.values())
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < _LARGEST for v in known.values())
     distinct: list[Any] = sorted(set(known.values())) if numbers else sorted({str(v) for v in known.values()})
     if numbers and len(distinct) > _MOST:
         edges = np.quantile(sorted(known.values()), (0.25, 0.5, 0.75))
         parts: list[list[str]] = [[] for _ in range(4)]
         for name in sorted(known, key=lambda n: known[n]):
             parts[int((known[name] > edges).sum())].append(name)
-        found = {f"{known[p[0]]:.4g} to {known[p[-1]]:.4g}": p for p in parts if p}
+        named = [(f"{known[p[0]]:.4g} to {known[p[-1]]:.4g}", p) for p in parts if p]
     else:
-        found = {
-            f"{v:.4g}" if isinstance(v, float) else str(v): [n for n, own in known.items() if (own if numbers else str(own)) == v]
+        named = [
+            (f"{v:.4g}" if isinstance(v, float) else str(v), [n for n, own in known.items() if (own if numbers else str(own)) == v])
             for v in distinct
-        }
-    left = [name for name in values if name not in known]
-    return found | ({"not known": left} if left else {})
+        ]
+    found: dict[str, list[str]] = {}
+    for label, names in named:
+        found.setdefault(label, []).extend(names)  # numbers that are written alike are one group
+    if left := [name for name in values if name not in known]:
+        found.setdefault("not known", []).extend(left)
+    return found
 
 
 def _of_file(model: Model) -> dict[str, Any]:

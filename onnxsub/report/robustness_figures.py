@@ -59,7 +59,7 @@ def curve_of(rows: Sequence[SampleRow], s: RobustnessSettings) -> tuple[CurvePoi
 
 
 def settled_values(rows: Sequence[SampleRow], s: RobustnessSettings) -> list[float]:
-    """One value per sample, for repeated estimates: what is not decided counts as violated, so they are of the lower end."""
+    """One value per sample, for repeated estimates: of what is not decided the lower end."""
     if s.metric == "global":
         return [bracket_of(r, s)[0] for r in rows]
     if s.metric == "satisfaction":

@@ -10,6 +10,8 @@ from onnxsub.errors import InputError, OptionError
 from onnxsub.evaluate.many.settings import ManySettings
 from onnxsub.evaluate.robustness.cell import Cell
 from onnxsub.evaluate.robustness.grid import Grid
+from onnxsub.evaluate.robustness.settings import RobustnessSettings
+from onnxsub.evaluate.samples import PREDICTED
 from onnxsub.report.evaluation_report import data_words
 from onnxsub.report.grid_figures import accuracy_picture, box_picture, curves_picture
 from onnxsub.report.grid_group import Group
@@ -34,7 +36,7 @@ def grid_parts(runs: Mapping[str, RobustnessRun], options: ReportOptions) -> Par
         OptionError: `group` names a field that no network has, `compare` a network that is not there.
     """
     cells = [cell for own in labelled(runs).values() for cell in own]
-    groups = _groups(cells)
+    groups = _groups(runs)
     tables: list[Table] = [table for group in groups for table in [models_table(group), accuracy_table(group)] if table is not None]
     pictures: list[Picture] = [curves_picture(group) for group in groups if len(group.radii) > 1]
     pictures += [p for group in groups for p in [accuracy_picture(group)] if p is not None]
@@ -53,21 +55,39 @@ def grid_parts(runs: Mapping[str, RobustnessRun], options: ReportOptions) -> Par
     return Parts(title, tuple(_lead(groups, runs)), tuple(facts), tuple(tables), tuple(pictures), texts, lines)
 
 
-_DECIDE = ("delta", "eta", "lipschitz", "gamma", "norm", "distances", "draws")
-"""What makes two figures of one metric and property different ones, besides the radius."""
+_DECIDE = ("delta", "eta", "lipschitz", "gamma", "norm", "distances", "via", "draws", "domain")
+"""Settings that make two figures of one metric and property different ones, besides the radius."""
 
 
-def _groups(cells: Sequence[Cell]) -> list[Group]:
+def _groups(runs: Mapping[str, RobustnessRun]) -> list[Group]:
+    """The cells by what is measured. What tells groups of one metric and property apart is said in their names."""
     found: dict[tuple[Any, ...], list[Cell]] = {}
-    for cell in cells:
-        s = cell.settings
-        found.setdefault((s.metric, s.prop, *(getattr(s, name) for name in _DECIDE)), []).append(cell)
-    names = [key[:2] for key in found]
+    files: dict[str, str] = {}
+    for label, cells in labelled(runs).items():
+        sha256 = {m["name"]: m["sha256"] for m in runs[label].plan["model"]}
+        for own_cell, cell in zip(runs[label].cells, cells, strict=True):
+            s = cell.settings
+            files[cell.model] = sha256[own_cell.model]
+            found.setdefault((s.metric, s.prop, *_decided(runs[label], s).items()), []).append(cell)
     groups = []
-    for (metric, prop, *values), own in found.items():
-        more = ", ".join(f"{name} {v}" for name, v in zip(_DECIDE, values, strict=True) if v is not None)
-        groups.append(Group(metric, prop, tuple(own), more if names.count((metric, prop)) > 1 else ""))
+    for key, own in found.items():
+        others = [dict(other[2:]) for other in found if other[:2] == key[:2]]
+        more = ", ".join(f"{name} {_word(v)}" for name, v in key[2:] if v is not None and any(o[name] != v for o in others))
+        groups.append(Group(key[0], key[1], tuple(own), more, dict(key[2:])["classes"] == PREDICTED, files))
     return groups
+
+
+def _decided(run: RobustnessRun, s: RobustnessSettings) -> dict[str, Any]:
+    """What figures that stand in one group share."""
+    data, attack = run.plan["data"], s.attack
+    if s.metric == "security" and attack is None:  # that of a batch is weaker
+        attack = "in batches" if run.grid.batch else "one by one"
+    told = PREDICTED if data.get("labels_sha256") is None and data.get("labels") in (None, PREDICTED) else "given"
+    return {**{name: getattr(s, name) for name in _DECIDE}, "attack": attack, "classes": told if s.needs_label else None}
+
+
+def _word(value: Any) -> str:
+    return " to ".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
 
 
 def labelled(runs: Mapping[str, RobustnessRun]) -> dict[str, tuple[Cell, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from onnxsub.errors import OptionError
 from onnxsub.evaluate.robustness.measure import Measure
 from onnxsub.evaluate.robustness.settings import RobustnessSettings
 from onnxsub.evaluate.robustness.tally import Tally
@@ -59,10 +60,19 @@ def single_parts(found: RobustnessRun, options: ReportOptions) -> Parts:
 def _settled(
     values: Sequence[float], s: RobustnessSettings, wanted: Sequence[float] | None
 ) -> tuple[tuple[ConvergenceRow, ...], str]:
-    """Repeated estimates at the tolerances that there are samples for, and why others are not shown."""
+    """Repeated estimates at the tolerances that there are samples for, and why others are not shown.
+
+    Raises:
+        OptionError: tolerances of a metric that has no such estimates, or as large as the range of the values.
+    """
+    low, high = s.values
+    if wanted is not None and not values:
+        raise OptionError(f"--tolerances is of --metric satisfaction and global, and this run is of {s.metric}; leave it out")
+    for error in wanted or ():
+        if error >= high - low:
+            raise OptionError(f"--tolerances {error:g} is not below {high - low:g}, the range of the values; give smaller ones")
     if not values:
         return (), ""
-    low, high = s.values
     errors = [e * (high - low) for e in _ERRORS] if wanted is None else sorted(set(wanted), reverse=True)
     if wanted is None and len(values) < _FEWEST:
         why = f"How repeated estimates settle, which takes {_FEWEST} samples: subsets of {len(values)} would be nearly the same."

@@ -184,7 +184,7 @@ def convergence_table(settled: Sequence[ConvergenceRow], s: RobustnessSettings) 
     heads = ("tolerance", "samples", "mean", "deviation", "estimates", "within tolerance")
     note = (
         f"{settled[0].repeats} subsets of the samples at hand per tolerance, without replacement. Within tolerance: of the "
-        f"mean of all samples at hand; the bound promises {100 * s.confidence:g} %. What is not decided counts as violated here."
+        f"mean of all samples at hand; the bound promises {100 * s.confidence:g} %. Of what is not decided the lower end counts."
     )
     return Table("How repeated estimates settle", note, heads, (True,) * 6, cells)
 

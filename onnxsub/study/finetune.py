@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from onnx import ModelProto
 
+from onnxsub.compress.importance import without_scores
 from onnxsub.errors import InputError, OptionError
 from onnxsub.evaluate.examples import Points, read_points
 from onnxsub.model import Model, load_model
@@ -121,7 +122,7 @@ def finetune(
     examples = Points(points.x[wrong], points.y[wrong])
     images = images_from(model, space, examples.x, data.shape)
     more = with_examples(data, Labelled(images, examples.y), options.repeat)
-    proto = tuned(model, recipe, more, checkpoint, space=space, device=options.device, progress=progress)
+    proto = without_scores(tuned(model, recipe, more, checkpoint, space=space, device=options.device, progress=progress))
     after = load_model(proto, model.reading)
     fooled = int(adversarial_to(after, examples, space).sum())
     shares = None if data.test is None else (accuracy_of(model, data.test, space), accuracy_of(after, data.test, space))

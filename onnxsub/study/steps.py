@@ -10,6 +10,7 @@ from typing import Any
 from onnxsub.documents import read_json
 from onnxsub.errors import InputError
 from onnxsub.files import make_folder, write_atomic
+from onnxsub.scratch import sweep_parts
 
 __all__ = ["Steps"]
 
@@ -40,6 +41,8 @@ class Steps:
                         f"{mine.get(key)!r} here; use the same options, or another --run"
                     )
             return
+        if folder.is_dir():
+            sweep_parts(folder)  # a kill within the first write leaves nothing else
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{str(folder)!r} is there and no study; choose another --run")
         self._write(path, mine)

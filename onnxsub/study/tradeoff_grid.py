@@ -17,7 +17,7 @@ import numpy as np
 
 from onnxsub.checked import checked
 from onnxsub.documents import read_toml
-from onnxsub.errors import InputError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.files import one_line
 from onnxsub.metrics.intervals import check_confidence, hoeffding_samples
 from onnxsub.zoo.architectures import architecture
@@ -141,6 +141,13 @@ def read_grid(path: str | os.PathLike[str]) -> Grid:
     """
     what = f"grid {os.fspath(path)!r}"
     try:
+        return _grid(path, what)
+    except OptionError as error:  # what is impossible of an option stands in a file here
+        raise InputError(f"{what}: {error}") from error
+
+
+def _grid(path: str | os.PathLike[str], what: str) -> Grid:
+    try:
         keys = read_toml(path)
     except FileNotFoundError:
         raise InputError(f"{what} does not exist; check the path") from None
@@ -153,8 +160,8 @@ def read_grid(path: str | os.PathLike[str]) -> Grid:
     kinds = {key: {"s": str, "i": int}.get(str(kind)[0], float) for key, kind in plain.items()}
     chosen = {key: _checked(keys[key], kinds[key], f"{what}: {key}") for key in plain if key in keys}
     seed = chosen.get("seed", 0)
-    if seed < 0 or chosen.get("train", 1) < 1:
-        raise InputError(f"{what}: seed must be 0 or more and train 1 or more; change it")
+    if not 0 <= seed < 2**63 or chosen.get("train", 1) < 1:
+        raise InputError(f"{what}: seed must be 0 or more and below 2^63, and train 1 or more; change it")
     found: dict[str, Member] = {}
     for kind in KINDS:
         tables = keys.get(kind, [])

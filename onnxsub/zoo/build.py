@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from onnxsub.errors import OptionError
 from onnxsub.ops.base import Shape
 from onnxsub.zoo.architectures import Architecture, Conv, Pool
 
 __all__ = ["build", "weighted", "without_clamp"]
 
+_MOST = 2**29  # 2 GiB as float32
 _ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 
 
@@ -17,7 +19,12 @@ def build(arch: Architecture, shape: Shape, classes: int = 10, seed: int = 0) ->
     """`arch` for inputs of `shape` (per sample), on the CPU, float32; torch's own first weights (Kaiming uniform).
 
     The caller's random numbers are left as they are.
+
+    Raises:
+        OptionError: more than `_MOST` parameters, which no ONNX file holds.
     """
+    if (count := arch.parameters(shape, classes)) > _MOST:
+        raise OptionError(f"architecture {arch.name!r} has {count:,} parameters for inputs of {list(shape)}; give smaller sizes")
     modules: list[nn.Module] = []
     flat = False
     with torch.random.fork_rng(devices=[]):

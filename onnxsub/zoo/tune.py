@@ -14,6 +14,7 @@ from onnxsub.ops.base import Array
 from onnxsub.query import two_classes
 from onnxsub.region import InputSpace
 from onnxsub.runtime import Runtime
+from onnxsub.zoo.export import METADATA
 from onnxsub.zoo.file_net import as_module, images_for, with_weights
 from onnxsub.zoo.images import ImageSet, Labelled
 from onnxsub.zoo.recipe import Phase, Recipe
@@ -53,7 +54,12 @@ def tuned(
     space = space or InputSpace()
     start = as_module(model, space, data.shape, data.classes)
     net = train(recipe, data, checkpoint, device=device, progress=progress, start=start)
-    return with_weights(model, net, space, data.shape)
+    proto = with_weights(model, net, space, data.shape)
+    # the recipe that the file may hold made other weights
+    kept = [prop for prop in proto.metadata_props if prop.key != METADATA]
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(kept)
+    return proto
 
 
 def accuracy_of(model: Model, images: Labelled, space: InputSpace | None = None) -> float:

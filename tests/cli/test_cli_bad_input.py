@@ -164,6 +164,7 @@ def test_labels(refused: Callable[..., str]) -> None:
         (("attack", "--timeout", "nan"), "--timeout"),
         (("attack", "--threads", 0), "--threads"),
         (("attack", "--seed", -1), "--seed"),
+        (("attack", "--seed", 10**20), "--seed"),
         (("attack", "--domain", 1, 0), "--domain"),
         (("attack", "--mean", 0.5), "--std"),
         (("attack", "--mean", 0.5, "--std", 0), "--std"),

@@ -49,6 +49,23 @@ def test_score_and_remove(folder: Path, onnxsub: Any) -> None:
     assert "7 of 14 units, by magnitude" in table.out
 
 
+def test_scores_of_another_file_of_the_same_shape(folder: Path, onnxsub: Any) -> None:
+    """Its units are others, however many there are."""
+    assert onnxsub("importance", "model.onnx", "--data", "data.npz", "--images", "3", "-o", "scored.onnx").code == 0
+    (folder / "scores.json").write_text(onnxsub("importance", "scored.onnx", "--data", "data.npz", "--images", "3", "--json").out)
+    other = onnx.load("model.onnx")
+    for tensor in other.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype == np.float32:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values[::-1].copy(), tensor.name))
+    onnx.save(other, "other.onnx")
+    for scores in ("scored.onnx", "scores.json"):
+        ran = onnxsub("compress", "other.onnx", "--scores", scores, "--threshold", "0.9")
+        assert (ran.code, "holds scores of another file" in ran.line) == (4, True), ran.err
+    for model, scores in (("model.onnx", "scored.onnx"), ("scored.onnx", "scored.onnx"), ("scored.onnx", "scores.json")):
+        assert onnxsub("compress", model, "--scores", scores, "--threshold", "0.9", "-o", "smaller.onnx").code == 0
+
+
 @pytest.mark.usefixtures("folder")
 def test_mistakes(onnxsub: Any) -> None:
     for words, code, said in (

@@ -163,6 +163,7 @@ def test_progress_goes_to_standard_error(onnxsub: Run, images: Path) -> None:
         (("A", "--data", "blobs.npz", "--attacked", "0"), 2, "0 attacked test images are not possible"),
         (("A", "--data", "blobs.npz", "--threads", "0"), 2, "--threads 0 is not possible"),
         (("A", "--data", "blobs.npz", "--seed", "-3"), 2, "seed -3 is not possible"),
+        (("A", "--data", "blobs.npz", "--seed", str(2**63)), 2, "below 2^63"),
         (("A", "--data", "blobs.npz", "-o", "net.pt"), 2, "-o 'net.pt' has the ending '.pt'; give one of .onnx"),
         (("A", "--data", "blobs.npz", "-o", "none/net.onnx"), 4, "there is no folder 'none'"),
         (("A", "--data", "blobs.npz", "--checkpoint", "state.onnx"), 2, "give one of .pt"),

@@ -10,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import ModelProto
 
 from onnxsub.budget import Budget
+from onnxsub.compress.importance import SCORES, has_scores
 from onnxsub.errors import InputError, OptionError
 from onnxsub.evaluate.examples import read_points
+from onnxsub.evaluate.many.settings import ManySettings
 from onnxsub.evaluate.pairs.run import run_pairs
 from onnxsub.evaluate.plan import Plan
 from onnxsub.evaluate.robustness.run import robustness
@@ -95,6 +98,12 @@ def test_pairs_and_several_runs(folder: Path, tmp_path: Path) -> None:
     assert found.examples >= len(pairs.examples) > 0
     again = finetune(model, [run, tmp_path / "region"], DATA, FinetuneOptions(epochs=1))
     assert again.proto == found.proto
+    scored = ModelProto()
+    scored.CopyFrom(model.source)
+    prop = next(node for node in scored.graph.node if node.op_type == "Relu").metadata_props.add()
+    prop.key, prop.value = SCORES, json.dumps([0.0] * 8)
+    tuned = finetune(load_model(scored), [run], DATA, FinetuneOptions(epochs=1))
+    assert not has_scores(tuned.proto), "they are of the weights before"
 
 
 def test_images_come_back_from_inputs() -> None:
@@ -143,6 +152,36 @@ def test_what_is_refused(onnxsub: Run, folder: Path, tmp_path: Path) -> None:
     images = with_examples(ImageSet("b", blobs(5), None), Labelled(np.zeros((2, 1, 8, 8), np.float32), np.array([0, 1])), 3)
     assert len(images.train) == 11
     assert images.train.x.max() <= 1.0
+
+
+def test_the_points_of_attacked_batches_are_read_one_by_one(folder: Path, tmp_path: Path) -> None:
+    """Also where a batch holds a single one, which is as large as a point of any other unit."""
+    file = folder / "model.onnx"
+    for eps, limit in ((0.5, 5), (0.15, 12)):
+        samples = read_samples(folder / "blobs.npz", Choice(None, 1, limit), "x_train", "y_train")
+        settings = ManySettings(("security",), ("cr",), (eps / 2, eps), batch=3)
+        found = robustness(Plan.of((str(file),), samples, settings), tmp_path / f"{eps}", engine=Here())
+        broken = {r.index for c in found.cells for r in c.rows if r.status == "violated"}
+        assert broken
+        points = read_points(tmp_path / f"{eps}", 64)
+        assert len(points) == len(broken)
+        at = sorted(broken)
+        assert samples.y is not None
+        assert points.y.tolist() == [int(samples.y[i]) for i in at]
+        assert np.abs(points.x - samples.x[at].reshape(len(at), 64) / 255).max() <= eps + 1e-6
+    with pytest.raises(InputError, match="holds points of 64 numbers, the model takes 32"):
+        read_points(tmp_path / "0.5", 32)
+
+
+def test_the_nearest_points_of_evaluate_are_read_too(onnxsub: Run, folder: Path, tmp_path: Path) -> None:
+    argv = ("--data", folder / "blobs.npz", "--limit", 2, "--methods", "lin", "--gammas", "0.5", "--run", tmp_path / "run")
+    ran = onnxsub("evaluate", folder / "model.onnx", *argv, "--json")
+    assert ran.code == 0, ran
+    nearest = [sample["d_bnd_upper"] for sample in json.loads(ran.out)["samples"]]
+    points = read_points(tmp_path / "run", 64)
+    x = read_samples(folder / "blobs.npz", Choice(None, 1, 2)).x.reshape(2, 64) / 255
+    for anchor, d in zip(x, nearest, strict=True):
+        assert np.abs(points.x - anchor).max(axis=1).min() == pytest.approx(d, abs=1e-6)
 
 
 def test_the_baseline_is_confirmed_and_no_nearer_than_the_exact_distance(folder: Path) -> None:

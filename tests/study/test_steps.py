@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from onnxsub.errors import InputError
+from onnxsub.scratch import part_name
 from onnxsub.study.steps import Steps
 
 
@@ -42,3 +44,13 @@ def test_folders_of_something_else(tmp_path: Path) -> None:
         Steps(tmp_path / "s", {"seed": 1})
     with pytest.raises(InputError, match="is there and no study"):
         Steps(tmp_path, {})
+
+
+def test_a_kill_within_the_first_write(tmp_path: Path) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    name = part_name().split("-")
+    name[2] = str(gone.pid)  # machine, process, when it began
+    (tmp_path / "-".join(name)).write_bytes(b"{")
+    Steps(tmp_path, {"seed": 0})
+    assert [path.name for path in tmp_path.iterdir()] == ["study.json"]

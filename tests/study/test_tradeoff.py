@@ -102,12 +102,14 @@ def test_grids_that_are_refused(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(InputError, match=says.replace("[", r"\[")) as caught:
         read_grid(grid_of(tmp_path, text))
     assert len(str(caught.value).splitlines()) == 1
+    assert str(caught.value).startswith("grid ")
+    assert not isinstance(caught.value, OptionError)  # a file, not an option
 
 
 def test_heads_that_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "g.toml"
     wrong = ("eps = 0", "eps = 'x'", "error = 0", "error = 1e-9", "confidence = 1", "train = 0", "seed = -1", "least = 2",
-             "attack = 3", "attack = 'x'")  # fmt: skip
+             "attack = 3", "attack = 'x'", "seed = 99999999999999999999")  # fmt: skip
     for line in wrong:
         path.write_text(f"{line}\n[[sgd]]\nwidth = 4\n")
         with pytest.raises(InputError):
