@@ -52,6 +52,7 @@ from onnxsub.ops.relu import Relu
 from onnxsub.ops.steps import Executed, InversePower
 from onnxsub.ops.substituted import Substituted
 from onnxsub.ops.windows import Windows
+from onnxsub.runtime import squares_deviations
 
 if TYPE_CHECKING:
     import torch
@@ -150,7 +151,7 @@ def with_room(network: Network, lower: Array | float, upper: Array | float) -> N
     """
     if not jumps(network):
         return network
-    return network.replace(_followed(network, *_ends(network, lower, upper), executed=True)[0])
+    return network.replace(_followed(network, *_ends(network, lower, upper), executed=squares_deviations())[0])
 
 
 def off_by(network: Network, x: Array) -> Array:

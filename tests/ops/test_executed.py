@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable
 
 import numpy as np
@@ -17,7 +18,7 @@ from onnxsub.ops.steps import Executed, InversePower, Probability
 from onnxsub.propagate.bounds import compute_bounds
 from onnxsub.quantised import with_room
 from onnxsub.query import make_query
-from onnxsub.runtime import Runtime
+from onnxsub.runtime import Runtime, squares_deviations
 from onnxsub.verifiers.options import Limits
 from onnxsub.verifiers.verify import VerifyOptions, verify
 from tests.handmade import Net
@@ -157,6 +158,17 @@ def test_bounds_hold_for_executions(kind: str, eps: float) -> None:
             l, u = (t[0].numpy() for t in compute_bounds(network, low - 1e-7, high + 1e-7, method).output)
             assert (l - 1e-5 <= y).all()
             assert (y <= u + 1e-5).all()
+
+
+@pytest.mark.parametrize(("version", "expected"), [("1.26.0", False), ("1.28.0", True), ("1.31.1", True), ("2.0.0rc1", True)])
+def test_variances_of_older_kernels_have_room_on_the_whole_domain(
+    version: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: version)
+    assert squares_deviations() == expected
+    network = with_room(lower(load_model(perceptron())), 0.0, 1.0)
+    own = [op for op in network.ops if isinstance(op, InversePower) and op.room is not None]
+    assert bool(own) == expected
 
 
 @pytest.mark.parametrize("kind", ["perceptron", "encoder"])
