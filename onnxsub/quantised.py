@@ -9,11 +9,13 @@ With u = 2^-24, an interval of every tensor on the domain, and M the size of its
     input              E = 0 (the file is fed float32 numbers)
     affine, n terms    E = |L| E_in + (n + 8) u (|L| M_in + |c|) / (1 - (n + 8) u)
     product, n terms   E = M_x E_y + E_x M_y + (n + 8) u M_x M_y / (1 - (n + 8) u)
-    activation         E = s E_in + 64 u M, s its steepest slope there
+    activation         E = s E_in + 64 u M, s its steepest slope there; of Sigmoid, Gelu, Elu and others made of larger numbers
+                       64 u (|s(0)| + S (1 + M_in)) more, S the steepest slope of all
     Relu, a change of sign, what only moves elements      E = E_in
     log-sum-exp of n terms (a Softmax)                    E = max E_in + (n + 64) u (1 + 2 M)
     quantiser, jump    E = 2 u M, of a jump and s E_in: what it may jump is in its own relation already
-    anything else      E = the width of its interval
+    a variance that is the mean square less the squared mean, of n numbers x      (3 n + 80) u M_x^2 more
+    anything else      E = the width of its interval, and infinite where |y| + E is beyond float32
 
     product, inverse root of a normalisation, probability of a Softmax, where functions jump      E = 0: they have room of
                        their own, by the ends of the box that is asked about (`ops/bilinear.py`, `ops/steps.py`)
@@ -35,6 +37,7 @@ import numpy as np
 from onnxsub.network import Network
 from onnxsub.ops.average import AveragePool
 from onnxsub.ops.base import Activation, Affine, Array, Operator
+from onnxsub.ops.bent import Bent
 from onnxsub.ops.bilinear import Bilinear
 from onnxsub.ops.combine import Concat, Sum
 from onnxsub.ops.conv import Conv, ConvTranspose
@@ -46,10 +49,13 @@ from onnxsub.ops.jumping import Jumping
 from onnxsub.ops.logsumexp import LogSumExp
 from onnxsub.ops.maxpool import MaxPool
 from onnxsub.ops.movement import Pad, Reshape, Selection
+from onnxsub.ops.normalised import Normalised
+from onnxsub.ops.partial import Partial
 from onnxsub.ops.quantize import Quantise
 from onnxsub.ops.reduce import Reduce
 from onnxsub.ops.relu import Relu
-from onnxsub.ops.steps import Executed, InversePower
+from onnxsub.ops.smooth import Sigmoid
+from onnxsub.ops.steps import Executed, InversePower, Step
 from onnxsub.ops.substituted import Substituted
 from onnxsub.ops.windows import Windows
 from onnxsub.runtime import squares_deviations
@@ -64,6 +70,7 @@ __all__ = ["joined", "jumps", "off_by", "with_room"]
 
 _UNIT = 2.0**-24
 _LEAST = 2.0**-126  # the least normal float32: a result below it loses digits, or all of it where a runtime flushes
+_LARGEST = (2 - 2.0**-23) * 2.0**127
 _SQUARES = 2.0**-60  # beside less, squares that underflow are not nothing
 _MORE = 8  # roundings of an affine operator beside its terms: scales that are multiplied in, a bias, a sum
 _FUNCTION = 64  # units in the last place that a runtime's Sigmoid, Tanh and the like may be off by
@@ -151,7 +158,7 @@ def with_room(network: Network, lower: Array | float, upper: Array | float) -> N
     """
     if not jumps(network):
         return network
-    return network.replace(_followed(network, *_ends(network, lower, upper), executed=squares_deviations())[0])
+    return network.replace(_followed(network, *_ends(network, lower, upper), executed=True)[0])
 
 
 def off_by(network: Network, x: Array) -> Array:
@@ -178,28 +185,47 @@ def _followed(network: Network, low: Tensor, high: Tensor, *, executed: bool = F
             read = [errors[n] for n in op.inputs]
             ends = [(l - e, u + e) for (l, u), e in zip((boxes[n] for n in op.inputs), read, strict=True)]
             function = _function(op)
-            squares = _mean_of_squares(op, made) if executed else None
-            if squares is not None:
-                op = new[op.output] = squares[0].of_squares(errors[squares[1]][0].numpy(), squares[2])
+            squares, raw = _mean_of_squares(op, made, errors) if executed else None, _of_raw_moments(op)
+            if squares is not None and not raw:
+                op = new[op.output] = squares
+            elif executed and raw and isinstance(op, InversePower | Normalised):
+                op = new[op.output] = op.roomier(read[0][0].numpy()).of_raw_moments()
             elif isinstance(function, Jumping):
                 wider = function.roomier(read[0][0].numpy())
                 op = wider if op is function else replace(op, base=wider)  # type: ignore[call-arg]
                 new[op.output] = op
             elif isinstance(op, DynamicSteps) or (executed and isinstance(op, Bilinear | Executed)):
                 op = new[op.output] = op.roomier(read[0][0].numpy())
-            boxes[op.output] = op.interval(*ends)
-            errors[op.output] = _rounded(op, read, ends, boxes[op.output]).nan_to_num(nan=math.inf, posinf=math.inf)
+            low, high = boxes[op.output] = op.interval(*ends)
+            error = _rounded(op, read, ends, boxes[op.output]).nan_to_num(nan=math.inf, posinf=math.inf)
+            if raw and isinstance(op, Reduce) and (square := _squared(op, made)) is not None:
+                name = made[square.inputs[0]].inputs[0]  # x, of the deviations x - mean
+                most = torch.maximum(*(t.abs() for t in boxes[name])) + errors[name]
+                error = error + (3 * _terms(op) + 80) * _UNIT * most.max().square()
+            errors[op.output] = error.masked_fill(~(torch.maximum(-low, high) + error <= _LARGEST), math.inf)
     return new, errors[network.output]
 
 
-def _mean_of_squares(op: Operator, made: Mapping[str, Operator]) -> tuple[InversePower, str, int] | None:
-    """The inverse power that an operator is where it reads a mean of squares; of what, and how many."""
+def _squared(op: Operator | None, made: Mapping[str, Operator]) -> Square | None:
+    """What writes the squares that an operator is the mean of."""
+    square = made.get(op.inputs[0]) if isinstance(op, Reduce) and op.factor == 1.0 / _terms(op) else None
+    return square if isinstance(square, Square) else None
+
+
+def _mean_of_squares(op: Operator, made: Mapping[str, Operator], errors: Mapping[str, Tensor]) -> InversePower | None:
+    """The inverse power of a mean of squares, with room for its executions."""
     mean = made.get(op.inputs[0])
-    square = made.get(mean.inputs[0]) if isinstance(mean, Reduce) else None
-    if not isinstance(op, InversePower) or not isinstance(mean, Reduce) or not isinstance(square, Square):
+    square = _squared(mean, made)
+    if not isinstance(op, InversePower) or not isinstance(mean, Reduce) or square is None or op.shift <= _SQUARES:
         return None
-    terms = _terms(mean)
-    return (op, square.inputs[0], terms) if mean.factor == 1.0 / terms and op.shift > _SQUARES else None
+    error = errors[square.inputs[0]] if bool(torch.isfinite(errors[mean.output]).all()) else errors[mean.output]
+    return op.of_squares(error[0].numpy(), _terms(mean))
+
+
+def _of_raw_moments(op: Operator) -> bool:
+    """Whether onnxruntime takes the variance of its node as the mean square less the squared mean, however small that is."""
+    others = ("LayerNormalization", "InstanceNormalization")  # before 1.28
+    return op.op_type == "GroupNormalization" or (op.op_type in others and not squares_deviations())
 
 
 def _function(op: Operator) -> Operator:
@@ -244,8 +270,17 @@ def _rounded(op: Operator, errors: list[Tensor], ends: list[tuple[Tensor, Tensor
     if isinstance(op, Activation) and "slopes" not in _function(op).unsupported:
         least, most = op.slopes(*ends[0])
         steepest = torch.maximum(least.abs(), most.abs())
+        if isinstance(function := _function(op), Activation) and _cancels(function):
+            everywhere, origin = torch.full_like(size, math.inf), function.forward(torch.zeros_like(size)).abs()
+            slope = torch.maximum(*(t.abs() for t in function.slopes(-everywhere, everywhere)))
+            size = size + origin + slope * (1 + torch.maximum(*(t.abs() for t in ends[0])))
         return torch.where(errors[0] > 0, steepest * errors[0], errors[0]) + _FUNCTION * (_UNIT * size + _LEAST)
     return high - low + _FUNCTION * (_UNIT * size + _LEAST)
+
+
+def _cancels(op: Operator) -> bool:
+    """Whether a value may be far smaller than what it is computed of: `exp(x) - 1`, `x (1 + erf(x))`, `log(1 + exp(x))`."""
+    return isinstance(op, Sigmoid) or (isinstance(op, Bent) and not isinstance(op, Step | Partial))
 
 
 def _only_signs(op: Affine) -> bool:

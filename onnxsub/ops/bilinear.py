@@ -162,10 +162,10 @@ class Bilinear(Splittable, abc.ABC):
         return known, tuple(torch.where(k, t, torch.zeros_like(t)) for k, t in pairs)
 
     def _unbounded(self, known: list[Tensor], ends: tuple[Tensor, ...]) -> Tensor:
-        """Which sums have a term with a factor that has no bound, unless the other factor is 0 throughout."""
+        """Which sums have a term with a factor that has no bound, unless the other factor is 0 throughout, executed too."""
         xl, xu, yl, yu = ends
-        like = xl
-        able = [((l != 0) | (u != 0) | ~k).to(like) for (l, u), k in zip(((xl, xu), (yl, yu)), known, strict=True)]
+        like, room = xl, self.rooms is not None
+        able = [((l != 0) | (u != 0) | ~k | room).to(like) for (l, u), k in zip(((xl, xu), (yl, yu)), known, strict=True)]
         endless = [(~k).to(like) for k in known]
         return (self.product(endless[0], able[1]) + self.product(able[0], endless[1])) > 0
 

@@ -12,7 +12,7 @@ by the root of the mean square of nearly what it divides, which need not have th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from onnxsub.ops.base import Box
@@ -59,6 +59,10 @@ class Normalised(Pairwise):
     def most(self) -> float:
         """The limit, widened."""
         return self.limit * (1 + _SLACK)
+
+    def of_raw_moments(self) -> Normalised:
+        """The product as it is executed with a variance that need not be that of the numbers: it has no limit."""
+        return replace(self, limit=math.inf)
 
     def _limits(self, lower: Tensor, upper: Tensor) -> Tensor:
         """The limit of real numbers or of executions, widened, broadcastable to `(N, *out_shape)`."""

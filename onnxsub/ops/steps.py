@@ -93,6 +93,7 @@ class InversePower(Executed):
         power: p.
         shift: what keeps the sum from 0.
         terms: of the mean of squares that z is, the room being what their roots may be off by; 0: z is just a number.
+        raw: whether what is executed in place of z may be negative.
     """
 
     sign: ClassVar[float] = -1.0
@@ -100,12 +101,19 @@ class InversePower(Executed):
     power: float = 0.5
     shift: float = 1.0
     terms: int = 0
+    raw: bool = False
 
     def _off(self, lower: Tensor, upper: Tensor, room: float) -> Box:
         """Of a mean of n squares the root w is off by no more than the room, and z by g z of its own, `g = k u / (1 - k u)`,
         k = n + 80. The steepest slope `2 p w (w^2 + shift)^(-p - 1)` lies at `w^2 = shift / (2 p + 1)`, or beside it."""
         if not self.terms:
-            return super()._off(lower, upper, room)
+            rise, fall = super()._off(lower, upper, room)
+            if self.raw:  # z is not negative, z - room may be: convex as far as -shift, and without a value beyond
+                end = lower.clamp(min=0)
+                base = end + self.shift - room
+                most = torch.pow(base.clamp(min=0), -self.power) * (1 + _RELATIVE)
+                rise = (1.000001 * most - self.forward(end)).masked_fill(~(base > 0), math.inf)
+            return rise, fall
         first, last = (lower.clamp(min=0).sqrt() - room).clamp(min=0), upper.clamp(min=0).sqrt() + room
         steepest = torch.full_like(lower, math.sqrt(self.shift / (2 * self.power + 1))).maximum(first).minimum(last)
         slope = 2 * self.power * steepest * torch.pow(steepest.square() + self.shift, -self.power - 1)
@@ -118,6 +126,10 @@ class InversePower(Executed):
     def of_squares(self, error: Array, terms: int) -> InversePower:
         """The function as it is executed on a mean of squares of numbers that are off by `error`."""
         return replace(self.roomier(error), terms=terms)
+
+    def of_raw_moments(self) -> InversePower:
+        """The function as it is executed on a mean square less a squared mean."""
+        return replace(self, raw=True)
 
     def forward(self, *xs: Tensor) -> Tensor:
         return torch.pow(xs[0].clamp(min=0) + self.shift, -self.power)
