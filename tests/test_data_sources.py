@@ -249,7 +249,7 @@ def test_class_files(tmp_path: Path) -> None:
 
 def test_a_single_array_has_no_name(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((2, 4)))
-    with pytest.raises(InputError, match=r"x\.npy holds one array; leave out --array"):
+    with pytest.raises(InputError, match=r"x\.npy holds numbers without a name; leave out --array"):
         read_samples(str(tmp_path / "x.npy"), Choice(), "foo", "predicted")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxsub.anchors import fit_shape, no_bytes
+from onnxsub.array_files import check_nameless
 from onnxsub.errors import InputError, OptionError
 from onnxsub.evaluate.arrays import images_of, read_arrays
 from onnxsub.evaluate.labels import Classes, class_numbers, classes_of
@@ -203,8 +204,8 @@ def _array(source: str, choice: Choice, array: str | None, labels: str | None, c
             raise InputError(f"{path.name} has no array {array!r}; it has {names}")
         if labels is None and array.startswith("x") and f"y{array[1:]}" in arrays:
             labels = f"y{array[1:]}"
-    elif array is not None:
-        raise OptionError(f"{path.name} holds one array; leave out --array")
+    else:
+        check_nameless(array, path.name)
     x = arrays[array or ""]
     if x.ndim < 2 or x.dtype.kind not in "fiub":
         what = f"{array or 'the array'} of shape {list(x.shape)}, type {x.dtype}"

@@ -22,7 +22,7 @@ from onnxsub.runtime import Runtime, squares_deviations
 from onnxsub.verifiers.options import Limits
 from onnxsub.verifiers.verify import VerifyOptions, verify
 from tests.handmade import Net
-from tests.ops.test_dynamic import integers, layer, quantised
+from tests.ops.test_dynamic import executions_stay_within_bounds, integers, layer, quantised
 
 _UNIT = 2.0**-24
 _NAMES = {"op_type": "D", "node": "n", "output": "y", "inputs": ("x",)}
@@ -147,17 +147,7 @@ def test_bounds_hold_for_executions(kind: str, eps: float) -> None:
         x0 = rng.random(model.input_shape).astype(np.float32).astype(np.float64)
         if seed == 2:  # tokens of equal numbers, without a variance
             x0 = np.full_like(x0, 0.25)
-        low, high = np.maximum(x0 - eps, 0), np.minimum(x0 + eps, 1)
-        x = rng.uniform(low, high, (100, *x0.shape))
-        corners = np.where(rng.random((100, *x0.shape)) < 0.5, low, high)
-        x = np.concatenate([x, corners]).astype(np.float32)
-        x = np.clip(x, np.float32(low), np.float32(high))
-        y = Runtime(model).logits(x)
-        # a float32 that the corners were rounded to
-        for method in ("ibp", "crown"):
-            l, u = (t[0].numpy() for t in compute_bounds(network, low - 1e-7, high + 1e-7, method).output)
-            assert (l - 1e-5 <= y).all()
-            assert (y <= u + 1e-5).all()
+        executions_stay_within_bounds(model, network, x0, eps, rng)
 
 
 @pytest.mark.parametrize(("version", "expected"), [("1.26.0", False), ("1.28.0", True), ("1.31.1", True), ("2.0.0rc1", True)])

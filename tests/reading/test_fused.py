@@ -59,19 +59,11 @@ def matmul(a: int, b: int, alpha: float, constant: bool = False) -> onnx.ModelPr
     return model(n, n.gemm(n.node("Flatten", [z]), 16, 3), 3)
 
 
-def skip_norm(bias: bool) -> onnx.ModelProto:
+def skip_norm(kind: str, parts: int) -> onnx.ModelProto:
+    """A normalised sum of two tensors, with so many weights of its own."""
     n = Net(3, 8, seed=3)
     a, b = (n.node("MatMul", ["x", n.weight(n.gauss(8, 8, fan=8))]) for _ in range(2))
-    parts = [n.weight(n.rng.normal(size=8)) for _ in range(3 if bias else 2)]
-    h = fused(n, "SkipLayerNormalization", [a, b, *parts], epsilon=1e-3)
-    return model(n, n.gemm(n.node("Flatten", [h]), 24, 3), 3)
-
-
-def skip_rms_norm(bias: bool) -> onnx.ModelProto:
-    n = Net(3, 8, seed=3)
-    a, b = (n.node("MatMul", ["x", n.weight(n.gauss(8, 8, fan=8))]) for _ in range(2))
-    parts = [n.weight(n.rng.normal(size=8)) for _ in range(2 if bias else 1)]
-    h = fused(n, "SkipSimplifiedLayerNormalization", [a, b, *parts], epsilon=1e-3)
+    h = fused(n, kind, [a, b, *(n.weight(n.rng.normal(size=8)) for _ in range(parts))], epsilon=1e-3)
     return model(n, n.gemm(n.node("Flatten", [h]), 24, 3), 3)
 
 
@@ -102,8 +94,10 @@ FILES = {
     "conv hard sigmoid": conv("HardSigmoid", activation_params=[0.3, 0.4]), "gemm": gemm(), "early norm": early_norm(),
     "gelu": rows("Gelu"), "bias gelu": rows("BiasGelu", 8), "fast gelu": rows("FastGelu"),
     "fast gelu with bias": rows("FastGelu", 8),
-    "quick gelu": rows("QuickGelu", alpha=1.3), "skip norm": skip_norm(False), "skip norm with bias": skip_norm(True),
-    "rms norm": rms_norm(), "skip rms norm": skip_rms_norm(False), "skip rms norm with bias": skip_rms_norm(True),
+    "quick gelu": rows("QuickGelu", alpha=1.3), "skip norm": skip_norm("SkipLayerNormalization", 2),
+    "skip norm with bias": skip_norm("SkipLayerNormalization", 3),
+    "rms norm": rms_norm(), "skip rms norm": skip_norm("SkipSimplifiedLayerNormalization", 1),
+    "skip rms norm with bias": skip_norm("SkipSimplifiedLayerNormalization", 2),
     "matmul": matmul(0, 0, 0.5), "matmul, second turned": matmul(0, 1, 0.5), "matmul, first turned": matmul(1, 0, 1.0),
     "matmul, constant": matmul(0, 1, 2.0, constant=True),
 }  # fmt: skip
