@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from onnxsub.ops.dense import Dense
 from onnxsub.ops.relu import Relu
 from onnxsub.verifiers.bab.wide import search
 from onnxsub.verifiers.bab.wide.blocks import Blocks
-from onnxsub.verifiers.bab.wide.bound import Pace, _term, _terms, evaluate, first_multipliers, improve
+from onnxsub.verifiers.bab.wide.bound import _term, _terms, evaluate, first_multipliers
 from onnxsub.verifiers.bab.wide.parts import Multipliers, Part, squares_for
+from onnxsub.verifiers.bab.wide.steps import Pace, improve
 from onnxsub.verifiers.bab.wide.tree import WideTree
 from tests.verifiers.nets import measured
 
@@ -42,7 +44,7 @@ def random_blocks(seed: int, radius: float = 0.05) -> Blocks:
     z = np.concatenate([z, np.maximum(b[half:] + B[half:, :half] @ z, 0)])
     offsets = -0.3 - reads @ z  # -0.3 at the anchor
     parts = (A, B, b, rows, reads, offsets, lower, upper, low, high)
-    return Blocks(*(torch.from_numpy(p) for p in parts))
+    return Blocks.of(*(torch.from_numpy(p) for p in parts))
 
 
 def run(blocks: Blocks, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,7 +73,8 @@ def random_multipliers(seed: int) -> Multipliers:
 
     shape = 5, UNITS
     kappa, mu = 2 * normal(*shape), 2 * normal(*shape)
-    return Multipliers(normal(*shape), kappa, mu, normal(*shape), 2 * normal(5), normal(UNITS).abs() + 0.1)
+    root = normal(*shape, UNITS) * (2 * normal(5)).exp()[:, None, None] / UNITS
+    return Multipliers(normal(*shape), kappa, mu, normal(*shape), root @ root.transpose(1, 2), normal(UNITS).abs() + 0.1)
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -132,7 +135,7 @@ def test_steps_lower_the_bound() -> None:
 def test_what_is_no_number_proves_nothing() -> None:
     blocks = random_blocks(1)
     given = random_multipliers(1)
-    broken = Multipliers(given.nu * math.nan, given.kappa, given.mu, given.reach, given.least, given.unit)
+    broken = replace(given, nu=given.nu * math.nan)
     found = evaluate(Part.of(blocks, 0), broken, blocks.lower.expand(5, -1), blocks.upper.expand(5, -1))
     assert bool((found.proved == math.inf).all())
 

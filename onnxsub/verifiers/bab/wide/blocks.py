@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from onnxsub.verifiers.box.model import BoxModel
 
 __all__ = ["Blocks", "Walk", "blocks_of"]
 
+_EXPONENTS = -400.0, 400.0  # of the sizes: far from where numbers become none
+
 
 @dataclass(frozen=True, eq=False)
 class Blocks:
@@ -28,6 +30,7 @@ class Blocks:
             `(outputs, m)`, `(outputs,)`.
         lower, upper: proved intervals of z, `(m,)`.
         low, high: the box of d, `(n,)`.
+        sizes, row_sizes: of all terms that a pre-activation and a row are sums of, with their coefficients: `(m,)`, `(outputs,)`.
     """
 
     A: Tensor
@@ -40,10 +43,53 @@ class Blocks:
     upper: Tensor
     low: Tensor
     high: Tensor
+    sizes: Tensor
+    row_sizes: Tensor
+
+    @staticmethod
+    def of(
+        A: Tensor, B: Tensor, b: Tensor, rows: Tensor, reads: Tensor, offsets: Tensor, lower: Tensor, upper: Tensor, low: Tensor,
+        high: Tensor,
+    ) -> Blocks:  # fmt: skip
+        """With the sizes of what is there."""
+        far, most = torch.maximum(low.abs(), high.abs()), upper.clamp(min=0)
+        sizes = A.abs() @ far + B.abs() @ most + b.abs()
+        row_sizes = rows.abs() @ far + reads.abs() @ most + offsets.abs()
+        return Blocks(A, B, b, rows, reads, offsets, lower, upper, low, high, sizes, row_sizes)
 
     @property
     def units(self) -> int:
         return len(self.b)
+
+    def scaled(self) -> tuple[Blocks, Tensor]:
+        """The same with intervals of about the size 1, and by what its pre-activations are multiplied to be these, `(m,)`.
+
+        Relu is positively homogeneous, and the sizes are powers of two: nothing is rounded.
+        """
+        half = (self.upper - self.lower) / 2
+        size = torch.where(half > 0, half, torch.ones_like(half)).log2().round().clamp(*_EXPONENTS).exp2()
+        row = size[:, None]
+        return replace(
+            self, A=self.A / row, B=self.B * size / row, b=self.b / size, reads=self.reads * size, lower=self.lower / size,
+            upper=self.upper / size, sizes=self.sizes / size,
+        ), size  # fmt: skip
+
+    def folded(self, lower: Tensor, upper: Tensor) -> Blocks:
+        """The same on these intervals, `(m,)`, where nothing reads a unit that is decided: `h_j` is `z_j` or 0 in all that read it.
+
+        What that rounds is far below the share of `sizes` that bounds are widened by.
+        """
+        A, B, b = self.A.clone(), self.B.clone(), self.b.clone()
+        rows, reads, offsets = self.rows.clone(), self.reads.clone(), self.offsets.clone()
+        sizes, row_sizes = self.sizes.clone(), self.row_sizes.clone()
+        for j in torch.nonzero((lower >= 0) | (upper <= 0))[:, 0].tolist():  # a unit reads earlier ones only
+            by, by_row = B[:, j].clone(), reads[:, j].clone()
+            B[:, j], reads[:, j] = 0.0, 0.0
+            if lower[j] >= 0:
+                A, B, b = A + by[:, None] * A[j], B + by[:, None] * B[j], b + by * b[j]
+                rows, reads, offsets = rows + by_row[:, None] * A[j], reads + by_row[:, None] * B[j], offsets + by_row * b[j]
+                sizes, row_sizes = sizes + by.abs() * sizes[j], row_sizes + by_row.abs() * sizes[j]
+        return Blocks(A, B, b, rows, reads, offsets, lower, upper, self.low, self.high, sizes, row_sizes)
 
 
 class Walk:
@@ -102,4 +148,4 @@ def blocks_of(model: BoxModel) -> Blocks | None:
     low, high = model.box.lower.reshape(-1) - x0, model.box.upper.reshape(-1) - x0
     slack = np.array([model.slack(row) for row in range(len(last[2]))])
     parts = (A, B, b + A @ x0, last[0], last[1], last[2] + last[0] @ x0 + slack, lower, upper, low, high)
-    return Blocks(*(torch.from_numpy(np.ascontiguousarray(p, dtype=np.float64)) for p in parts))
+    return Blocks.of(*(torch.from_numpy(np.ascontiguousarray(p, dtype=np.float64)) for p in parts))

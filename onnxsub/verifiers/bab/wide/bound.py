@@ -21,30 +21,26 @@ d'; what that costs is paid by inputs with small w_i, of which there are few: wh
 input's range, and d' stands at the end that w_i asks for, the square costs nothing. (An S-procedure; the semidefinite condition is
 met by a diagonal.)
 
-Any parameters give a valid bound. They are improved by a few dozen steps of Adam on a sample of the inputs, in float32, many nodes
-at a time; what counts is one evaluation in float64 on all inputs.
+Any parameters give a valid bound. They are improved by some hundred steps of Adam (`steps.py`) on a sample of the inputs, in
+float32, many nodes at a time; what counts is one evaluation in float64 on all inputs.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from onnxsub.budget import Budget
-from onnxsub.propagate.adam import Adam
 from onnxsub.verifiers.bab.wide.parts import TINY, Multipliers, Part, Squares, squares_for
 
-__all__ = ["Evaluated", "Pace", "evaluate", "first_multipliers", "improve", "kappa_of", "point_of"]
+__all__ = ["Evaluated", "evaluate", "first_multipliers", "kappa_of", "point_of"]
 
 _ROUNDED = 1e-10  # of the sizes of all terms: what their sum in float64 may be off by, with room
+_OF_SQUARES = 1e-2  # of that, for what squares are made of: still a hundred times what they are off by
 _EIGENVALUE = 1e-8  # relative: by how much the largest eigenvalue is taken to be larger
-_LAST = 0.05  # of the first step's size: the last one's
 _AT_ONCE = 2**17  # numbers that are gone over at a time: what stays in a core's cache
-_SQUARINGS = 4  # p = 16: with 64 alike, 30 % too much
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,48 +92,10 @@ def _terms(lower: Tensor, upper: Tensor, *rest: Tensor) -> Tensor:
     return torch.stack([_term(z, *rest) for z in (lower, upper, kink, off, on)]).amax(0)
 
 
-@dataclass(frozen=True)
-class Pace:
-    """How many steps, their first size, which falls to a twentieth, and after how many squares are made anew; 0: never.
-
-    Attributes:
-        every: steps for each that kappa and mu take, too, where gradients are in closed form (`steps.py`).
-    """
-
-    steps: int
-    rate: float
-    renewed: int = 0
-    every: int = 1
-
-
 def point_of(part: Part, nu: Tensor, lam: Tensor) -> tuple[Tensor, Tensor]:
     """w and d', `(N, n)` each."""
     w = torch.addmm(part.a, nu, part.A)
     return w, torch.minimum(torch.maximum((part.low + part.high) / 2 + w / lam, part.low), part.high)
-
-
-class _Inputs(torch.autograd.Function):
-    """The sum of the inputs' terms, and `A d'`. With d' where both ends are alike, or at an end, a term is
-
-        max_d [w d + lambda / 2 (d - d')^2] = w d' + lambda / 2 (high - d') (d' - low)
-
-    whose derivative by w is d'."""
-
-    @staticmethod
-    def forward(ctx: Any, nu: Tensor, part: Part, lam: Tensor) -> tuple[Tensor, Tensor]:
-        w, point = point_of(part, nu, lam)
-        value = (w * point + lam / 2 * (part.high - point) * (point - part.low)).sum(1)
-        ctx.part, ctx.lam = part, lam
-        ctx.save_for_backward(point)
-        return value * part.weight, (point @ part.A.T) * part.weight
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        by_value, by_rows = gradients
-        part, (point,) = ctx.part, ctx.saved_tensors
-        inside = (point > part.low) & (point < part.high)
-        moved = (by_rows @ part.A) * inside / ctx.lam
-        return ((by_value[:, None] * point + moved) @ part.A.T) * part.weight, None, None
 
 
 def _over_inputs(part: Part, nu: Tensor, lam: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -159,15 +117,6 @@ def _largest(matrix: Tensor) -> Tensor:
     sane = matrix.isfinite().flatten(1).all(1)
     value = torch.linalg.eigvalsh(torch.where(sane[:, None, None], matrix, torch.zeros_like(matrix)))[:, -1]
     return torch.where(sane, value * (1 + _EIGENVALUE), torch.full_like(value, math.nan))
-
-
-def _about_largest(matrix: Tensor) -> Tensor:
-    """The largest eigenvalue or a little more, `(N,)`, smooth and cheap: `tr(M^p)^(1/p)`; for steps only."""
-    size = matrix.detach().abs().sum(2).amax(1).clamp(min=TINY)[:, None, None]
-    power = matrix / size
-    for _ in range(_SQUARINGS):
-        power = power @ power
-    return power.diagonal(dim1=1, dim2=2).sum(1).clamp(min=TINY) ** (0.5**_SQUARINGS) * size[:, 0, 0]
 
 
 def evaluate(
@@ -198,27 +147,15 @@ def evaluate(
         span = torch.maximum(lower.abs(), upper.abs())
         each = (q.abs() + nu.abs()) * span + kappa / 2 * (span + centre.abs()) ** 2
         each = each + mu / 2 * (upper.clamp(min=0) + given.reach.abs()) ** 2  # h lies between 0 and there
-        size = sizes + each.sum(1) + moved.abs() @ part.b.abs() + part.k.abs()
+        # what the coefficients themselves may be off by (`Blocks.folded`)
+        each = each + (moved.abs() + _OF_SQUARES * kappa * (span + centre.abs())) * part.sizes
+        size = sizes + each.sum(1) + moved.abs() @ part.b.abs() + part.k.abs() + part.row_size
         return Evaluated(value, size, rows, row, centre, given.reach, terms, q, nu, kappa, mu)
 
 
 def kappa_of(part: Part, given: Multipliers, squares: Squares) -> Tensor:
     """kappa as large as the condition lets it be, `(N, m)`."""
     return given.kappa.exp() / _largest(_condition(part, given, squares))[:, None]
-
-
-def _about(
-    part: Part, given: Multipliers, lower: Tensor, upper: Tensor, squares: Squares, more: Tensor | None
-) -> Tensor:
-    """The same, differentiable, with a little more than the largest eigenvalue, `(N,)`."""
-    nu = given.nu * given.unit
-    moved = nu if more is None else nu + more
-    kappa, mu = given.kappa.exp() / _about_largest(_condition(part, given, squares))[:, None], given.mu.exp()
-    inputs, rows = _Inputs.apply(moved, part, squares.lam)  # type: ignore[no-untyped-call]
-    centre = rows + given.reach @ part.B.T + part.b
-    terms = _terms(lower, upper, part.c + moved @ part.B, nu, kappa, mu, centre, given.reach)
-    value: Tensor = inputs + terms.sum(1) + moved @ part.b + part.k
-    return value
 
 
 def _condition(part: Part, given: Multipliers, squares: Squares) -> Tensor:
@@ -241,46 +178,12 @@ def first_multipliers(part: Part, lower: Tensor, upper: Tensor) -> Multipliers:
     half = (part.high - part.low) / 2
     reached = (part.A.abs() @ half) * part.weight + (upper - lower) / 20
     kappa = (unit / (0.2 * reached.clamp(min=TINY))).log()
-    least = (0.2 * (part.a + nu @ part.A).abs().mean() / half.mean().clamp(min=TINY)).clamp(min=TINY).log()
-    found = Multipliers((nu / unit)[None], kappa[None], kappa[None].clone(), torch.zeros_like(nu)[None], least[None], unit)
+    w = part.a + nu @ part.A
+    price = (0.3 * w.abs().mean()) ** 2 / (part.A**2).sum(0).mean().clamp(min=TINY)
+    at = ((part.low + part.high) / 2) @ part.A.T * part.weight + part.b
+    reach = torch.zeros_like(nu)  # h at the middle of the box
+    for _ in range(count):
+        reach = (at + part.B @ reach).clamp(min=0)
+    prices = price.clamp(min=TINY) * torch.eye(count, dtype=nu.dtype)
+    found = Multipliers((nu / unit)[None], kappa[None], kappa[None].clone(), reach[None], prices[None], unit)
     return replace(found, kappa=evaluate(part, found, lower[None], upper[None]).kappa.log())
-
-
-def improve(
-    part: Part,
-    start: Multipliers,
-    ends: tuple[Tensor, Tensor],
-    pace: Pace,
-    *,
-    squares: Squares | None = None,
-    more: Tensor | None = None,
-    budget: Budget | None = None,
-) -> Multipliers:
-    """Parameters after some steps of Adam; the best that every node met.
-
-    Args:
-        ends: intervals of the units, `(N, m)` each.
-        squares: for all steps; default: those that fit the parameters.
-        more: as for `evaluate`.
-        budget: when it ends, so do the steps.
-    """
-    dtype = part.A.dtype
-    given = start.to(dtype)
-    lower, upper, more = ends[0].to(dtype), ends[1].to(dtype), None if more is None else more.to(dtype)
-    free = [t.requires_grad_() for t in given.free[:-1]]
-    adam = Adam(free, [pace.rate] * len(free), decay=_LAST ** (1 / pace.steps))
-    best, lowest = given.to(dtype), torch.full((len(lower),), math.inf, dtype=dtype)
-    for step in range(pace.steps):
-        if budget is not None and budget.over:
-            break
-        if squares is None or (pace.renewed and step % pace.renewed == 0):
-            with torch.no_grad():
-                squares = squares_for(part, given)
-        with torch.enable_grad():
-            value = _about(part, given, lower, upper, squares, more)
-            gradients = torch.autograd.grad(value.sum(), free)
-        value = value.detach()
-        best = given.to(dtype).where(value < lowest, best)
-        lowest = torch.minimum(lowest, value)
-        adam.step([g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) for g in gradients])
-    return best.to(torch.float64)

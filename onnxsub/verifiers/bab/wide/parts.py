@@ -9,9 +9,10 @@ from torch import Tensor
 
 from onnxsub.verifiers.bab.wide.blocks import Blocks
 
-__all__ = ["TINY", "Multipliers", "Part", "Squares", "spread", "squares_for"]
+__all__ = ["TINY", "Multipliers", "Part", "Squares", "spread", "squares_for", "values_of"]
 
 TINY = 1e-30  # what nothing is divided by less than
+_LEAST = 1e-3  # of what lambda would be with w_i = 0: none is smaller
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +23,7 @@ class Multipliers:
         nu: in units of `unit`, `(N, m)`.
         kappa, mu: logarithms, `(N, m)`.
         reach: h', `(N, m)`.
-        least: logarithm of the smallest lambda, `(N,)`; not improved by steps.
+        price: what squares cost elsewhere, from which lambda follows (`squares_for`), `(N, m, m)`.
         unit: sizes of nu, `(m,)`; not improved.
     """
 
@@ -30,12 +31,12 @@ class Multipliers:
     kappa: Tensor
     mu: Tensor
     reach: Tensor
-    least: Tensor
+    price: Tensor
     unit: Tensor
 
     @property
     def free(self) -> tuple[Tensor, ...]:
-        return self.nu, self.kappa, self.mu, self.reach, self.least
+        return self.nu, self.kappa, self.mu, self.reach, self.price
 
     def to(self, dtype: torch.dtype) -> Multipliers:
         """The same numbers in another precision, detached."""
@@ -54,20 +55,19 @@ class Multipliers:
         """Those of several lots of nodes, which share `unit`."""
         return Multipliers._with([torch.cat(ts) for ts in zip(*(p.free for p in parts), strict=True)], parts[0].unit)
 
-    def where(self, better: Tensor, other: Multipliers) -> Multipliers:
-        """These for the nodes `(N,)` that say so, others for the rest."""
-        pairs = zip(self.free, other.free, strict=True)
-        return self._with([torch.where(better if a.dim() == 1 else better[:, None], a, b) for a, b in pairs], self.unit)
-
     @staticmethod
     def _with(free: list[Tensor], unit: Tensor) -> Multipliers:
-        nu, kappa, mu, reach, least = free
-        return Multipliers(nu, kappa, mu, reach, least, unit)
+        nu, kappa, mu, reach, price = free
+        return Multipliers(nu, kappa, mu, reach, price, unit)
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A row over some inputs, each of which stands for `weight` of them. Names as in the module."""
+    """A row over some inputs, each of which stands for `weight` of them. Names as in the module.
+
+    Attributes:
+        sizes, row_size: of `Blocks`.
+    """
 
     A: Tensor
     B: Tensor
@@ -77,13 +77,15 @@ class Part:
     k: Tensor
     low: Tensor
     high: Tensor
+    sizes: Tensor
+    row_size: Tensor
     weight: float = 1.0
 
     @staticmethod
     def of(blocks: Blocks, row: int) -> Part:
         """One of the rows over all inputs, float64."""
         o = blocks
-        return Part(o.A, o.B, o.b, o.rows[row], o.reads[row], o.offsets[row], o.low, o.high)
+        return Part(o.A, o.B, o.b, o.rows[row], o.reads[row], o.offsets[row], o.low, o.high, o.sizes, o.row_sizes[row])
 
     def single(self) -> Part:
         """In float32."""
@@ -109,10 +111,14 @@ class Squares:
 
 
 def squares_for(part: Part, given: Multipliers) -> Squares:
-    """Squares that fit these parameters: no lambda is smaller than what costs nothing."""
-    w = part.a + (given.nu * given.unit) @ part.A
-    half = (part.high - part.low) / 2
-    lam = torch.maximum(given.least.exp()[:, None], w.abs() / half.clamp(min=TINY))
+    """Squares that fit these parameters.
+
+    Up to `|w_i|` over half the input's range, lambda_i costs nothing. More of it costs `(half^2 + (w_i / lambda_i)^2) / 2` for each
+    unit of lambda_i, and brings `A_i^T P A_i / 2 lambda_i^2`, where P is the price; both are alike at the lambda that is taken.
+    """
+    w, half = part.a + (given.nu * given.unit) @ part.A, ((part.high - part.low) / 2).clamp(min=TINY)
+    brings = torch.stack([((price @ part.A) * part.A).sum(0) for price in given.price]).clamp(min=0)
+    lam = (torch.maximum(w.abs(), (brings - w**2).clamp(min=_LEAST**2 * brings).sqrt()) / half).clamp(min=TINY)
     return Squares(lam, torch.stack([(part.A * (part.weight / row)) @ part.A.T for row in lam]))
 
 
@@ -122,3 +128,15 @@ def spread(part: Part, count: int) -> Tensor:
     if count >= n:
         return torch.arange(n)
     return part.a.abs().argsort()[torch.linspace(0, n - 1, count, dtype=torch.float64).round().long()]
+
+
+def values_of(part: Part, rows: Tensor, row: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Pre-activations and the row at a share of points, from what their rows are."""
+    h = torch.zeros_like(rows)
+    z = share * rows + part.b
+    for _ in range(len(part.b)):  # at most as often as there are layers
+        if torch.equal(z.clamp(min=0), h):
+            break
+        h = z.clamp(min=0)
+        z = share * rows + h @ part.B.T + part.b
+    return z, share * row + h @ part.c + part.k

@@ -1,4 +1,4 @@
-r"""Steps of all parameters with gradients in closed form, for few inputs: what `bound.improve` does by a graph.
+r"""Steps of Adam for all parameters of a bound (`bound.py`), with gradients in closed form.
 
 The derivative of the bound goes through the points at which its terms are largest, which may be held (envelope theorem). With z*
 and `h* = relu(z*)` of the units and `g = kappa (z* - z')`, that by h' is `B^T g - mu (h* - h')`, and that by nu
@@ -8,6 +8,9 @@ and `h* = relu(z*)` of the units and `g = kappa (z* - z')`, that by h' is `B^T g
 kappa is what the parameters say, divided by about the largest eigenvalue of the condition's matrix M: `s = tr(M^(p+1))^(1/(p+1))`,
 whose logarithm has the derivative `(M^p M)_jj / tr` by the logarithm of kappa_j, and `-sum_ab M^p_ab R_aj R_bj / tr` by that of
 mu_j, where `R = K^1/2 B mu^-1/2`. So M^p, a few squarings of small matrices, is all that is needed.
+
+lambda is not improved by steps: the derivative by lambda_i has two parts, of the input's own term and of s, and is zero at a value
+in closed form (`parts.squares_for`). The price in it is `P = -2 T / tr(M^(p+1)) K^1/2 M^p K^1/2`, T the derivative by log s.
 """
 
 from __future__ import annotations
@@ -20,14 +23,30 @@ from torch import Tensor
 
 from onnxsub.budget import Budget
 from onnxsub.propagate.adam import Adam
-from onnxsub.verifiers.bab.wide.bound import Pace
 from onnxsub.verifiers.bab.wide.parts import TINY, Multipliers, Part, Squares, squares_for
 
-__all__ = ["improve_closed", "without_decided"]
+__all__ = ["Pace", "improve", "without_decided"]
 
 _AWAY = 60.0  # of a logarithm: what stands for nothing and for endless
 _LAST = 0.05  # of the first step's size: the last one's
-_SQUARINGS = 4
+_SQUARINGS = 4  # p = 16: with 64 alike, 30 % too much
+_PRICED = 2  # lots of steps with the same squares before the first price is taken
+_ASKED, _ENOUGH = 10, 1e-3  # steps until it is asked whether all bounds are so far below zero, of k, that more of them are idle
+_OLD = 0.5  # share of the last price in the next one
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How many steps, their first size, which falls to a twentieth, and after how many squares are made anew; 0: never.
+
+    Attributes:
+        every: steps for each that kappa and mu take, too.
+    """
+
+    steps: int
+    rate: float
+    renewed: int = 0
+    every: int = 1
 
 
 def without_decided(given: Multipliers, lower: Tensor, upper: Tensor) -> Multipliers:
@@ -59,11 +78,12 @@ def _largest_at(lower: Tensor, upper: Tensor, rest: tuple[Tensor, ...]) -> tuple
 
 @dataclass(frozen=True, eq=False)
 class _Condition:
-    """s of the module, `(N, 1)`, and the derivatives of its logarithm, `(N, m)` each."""
+    """s of the module, `(N, 1)`, the derivatives of its logarithm, `(N, m)` each and, by `A Lambda^-1 A^T`, `(N, m, m)`."""
 
     scale: Tensor
     by_kappa: Tensor
     by_mu: Tensor
+    by_gram: Tensor
 
     @staticmethod
     def of(gram: Tensor, b: Tensor, kappa: Tensor, mu: Tensor, first: int, last: int) -> _Condition:
@@ -84,10 +104,11 @@ class _Condition:
         total = each.sum(1, keepdim=True).clamp(min=TINY)
         by_mu = torch.zeros_like(mu)
         by_mu[:, :last] = -((power[:, first:, first:] @ r) * r).sum(1) / (total * size[:, 0])
-        return _Condition(total ** (1 / (2**_SQUARINGS + 1)) * size[:, 0], each / total, by_mu)
+        by_gram = root[:, :, None] * power * root[:, None, :] / (total * size[:, 0])[:, :, None]
+        return _Condition(total ** (1 / (2**_SQUARINGS + 1)) * size[:, 0], each / total, by_mu, by_gram)
 
 
-def improve_closed(
+def improve(
     part: Part,
     start: Multipliers,
     ends: tuple[Tensor, Tensor],
@@ -97,13 +118,24 @@ def improve_closed(
     more: Tensor | None = None,
     budget: Budget | None = None,
 ) -> Multipliers:
-    """Parameters after some steps of Adam; the best that every node met. Arguments as of `improve`."""
+    """Parameters after some steps of Adam; the best that every node met.
+
+    Args:
+        ends: intervals of the units, `(N, m)` each.
+        squares: for all steps; default: those that fit the parameters.
+        more: as for `evaluate`.
+        budget: when it ends, so do the steps.
+    """
     dtype, every = part.A.dtype, pace.every
     lower, upper = ends[0].to(dtype), ends[1].to(dtype)
     unit = start.unit.to(dtype)
     now = [t.to(dtype).clone() for t in (start.nu, start.reach, start.kappa, start.mu)]
-    best = [t.clone() for t in now]
     nu, reach, log_kappa, log_mu = now
+    price = start.price.to(dtype).clone()
+    held = squares is not None and not pace.renewed
+    if not held:
+        now.append(price)
+    best = [t.clone() for t in now]
     off = upper <= 0
     extra = None if more is None else more.to(dtype)
     lowest = torch.full((len(nu),), math.inf, dtype=dtype)
@@ -115,8 +147,8 @@ def improve_closed(
     for step in range(pace.steps + 1):
         if budget is not None and budget.over:
             break
-        if squares is None or (pace.renewed and step % pace.renewed == 0):
-            squares = squares_for(part, replace(start, nu=nu, least=start.least.to(dtype), unit=unit))
+        if squares is None or (not held and pace.renewed and step % pace.renewed == 0):
+            squares = squares_for(part, replace(start, nu=nu, price=price, unit=unit))
         lam = squares.lam.to(dtype)
         if step % every == 0:
             condition = _Condition.of(squares.gram.to(dtype), part.B, log_kappa, log_mu, first, last)
@@ -135,8 +167,8 @@ def improve_closed(
         up = value < lowest
         lowest = torch.where(up, value, lowest)
         for kept, t in zip(best, now, strict=True):
-            kept.copy_(torch.where(up[:, None], t, kept))
-        if step == pace.steps:
+            kept.copy_(torch.where(up.reshape(-1, *[1] * (t.dim() - 1)), t, kept))
+        if step == pace.steps or (more is None and step % _ASKED == 0 and bool((lowest < -_ENOUGH * part.k.abs()).all())):
             break
         h = z.clamp(min=0)
         away, g = h - reach, kappa * (z - centre)
@@ -151,5 +183,8 @@ def improve_closed(
             by_kappa = (by_kappa - total * condition.by_kappa).masked_fill_(off, 0.0)
             by_mu = (mu / 2 * away**2 - total * condition.by_mu).masked_fill_(off, 0.0)
             rarely.step([by_kappa.nan_to_num_(0.0, 0.0, 0.0), by_mu.nan_to_num_(0.0, 0.0, 0.0)])
-    nu, reach, log_kappa, log_mu = (t.double() for t in best)
-    return replace(start, nu=nu, reach=reach, kappa=log_kappa, mu=log_mu)
+        if not held and pace.renewed and (step + 1) % pace.renewed == 0 and step + 1 >= _PRICED * pace.renewed:
+            now_paid = condition.by_gram * (-2 * total.clamp(max=0))[:, :, None]
+            price.mul_(_OLD).add_(now_paid.nan_to_num_(0.0, 0.0, 0.0), alpha=1 - _OLD)
+    nu, reach, log_kappa, log_mu, price = (t.double() for t in (*best, start.price)[:5])
+    return replace(start, nu=nu, reach=reach, kappa=log_kappa, mu=log_mu, price=price)

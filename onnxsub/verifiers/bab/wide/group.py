@@ -1,0 +1,96 @@
+"""What the nodes below one node of a tree share: the network with what is decided there folded away, and squares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from onnxsub.budget import Budget
+from onnxsub.verifiers.bab.wide.blocks import Blocks
+from onnxsub.verifiers.bab.wide.bound import evaluate, first_multipliers
+from onnxsub.verifiers.bab.wide.parts import TINY, Multipliers, Part, Squares, spread, squares_for
+from onnxsub.verifiers.bab.wide.steps import Pace, improve
+
+__all__ = ["Group"]
+
+_SAMPLE = 16384  # inputs that stand for all while multipliers are improved
+_END = Pace(30, 0.07, every=3)  # for an end of a unit's interval
+_ROWS = 48  # units at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Units are scaled (`Blocks.scaled`).
+
+    Attributes:
+        size: by what their pre-activations are multiplied to be those of the network, `(m,)`.
+        whole, sampled: the row over all inputs, float64, and over some, float32.
+        lower, upper: intervals of the units, `(m,)`.
+        squares, few: over all inputs and over some; None before there are multipliers.
+        rate: about how fast a bound falls with the radius.
+    """
+
+    size: Tensor
+    whole: Part
+    sampled: Part
+    lower: Tensor
+    upper: Tensor
+    squares: Squares | None = None
+    few: Squares | None = None
+    rate: float = 0.0
+
+    @staticmethod
+    def of(blocks: Blocks, row: int, lower: Tensor, upper: Tensor) -> Group:
+        """For units of the network with these intervals."""
+        scaled, size = blocks.folded(lower, upper).scaled()
+        whole = Part.of(scaled, row)
+        return Group(size, whole, whole.sample(spread(whole, _SAMPLE)), scaled.lower, scaled.upper)
+
+    @property
+    def open(self) -> int:
+        """How many units are."""
+        return int(((self.lower < 0) & (self.upper > 0)).sum())
+
+    def first(self, radius: float) -> Multipliers:
+        """What steps begin with."""
+        return first_multipliers(self.whole.within(radius), self.lower, self.upper)
+
+    def with_squares(self, given: Multipliers, radius: float) -> Group:
+        """With squares that fit these parameters."""
+        whole, part = self.whole.within(radius), self.sampled.within(radius)
+        rate = float((whole.a + (given.nu * given.unit) @ whole.A).abs().sum())
+        return replace(self, squares=squares_for(whole, given), few=squares_for(part, given.to(torch.float32)), rate=rate)
+
+    def narrowed(
+        self, given: Multipliers, lower: Tensor, upper: Tensor, radius: float, budget: Budget, ends: dict[float, Multipliers]
+    ) -> tuple[Tensor, Tensor]:
+        """Intervals `(1, m)` of the units where the row is not negative within a radius.
+
+        `row + t s z_j <= V` gives `s z_j <= V / t` there, for every t > 0 and both signs s.
+
+        Args:
+            ends: by sign, the multipliers of the last round, for this one to begin with; they are replaced.
+        """
+        whole, part = self.whole.within(radius), self.sampled.within(radius)
+        now = float(evaluate(whole, given, lower, upper, self.squares).value)
+        w = whole.a + (given.nu * given.unit) @ whole.A
+        half = (whole.high - whole.low) / 2
+        scale = (2 * max(now, TINY) * float(w[0].abs() @ half)) ** 0.5
+        low, high = lower[0].clone(), upper[0].clone()
+        same = given.take(torch.zeros(len(low), dtype=torch.long))
+        for units in torch.split(torch.nonzero((low < 0) & (high > 0))[:, 0], _ROWS):
+            step = scale / (whole.A[units].abs() @ half + (upper - lower)[0, units] / 20)
+            count = torch.arange(len(units))
+            for sign, reached in ((1.0, high), (-1.0, low)):
+                more = torch.zeros((len(units), len(low)), dtype=torch.float64)
+                more[count, units] = sign * step
+                l, u = lower.expand(len(units), -1), upper.expand(len(units), -1)
+                budget.check()
+                before = ends.get(sign, same)
+                several = improve(part, before.take(units), (l, u), _END, self.few, more=more, budget=budget)
+                ends[sign] = before.placed(units, several)
+                most = evaluate(whole, several, l, u, self.squares, more).proved / step
+                reached[units] = torch.fmin(high[units], most) if sign > 0 else torch.fmax(low[units], -most)
+        return low[None], high[None]

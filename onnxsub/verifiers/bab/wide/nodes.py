@@ -1,0 +1,64 @@
+"""What waits in a tree: nodes below a root, and nodes that become roots."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from onnxsub.verifiers.bab.wide.parts import Multipliers
+
+__all__ = ["FEW", "Node", "Root", "children"]
+
+FEW = 40  # open units of a node that is a program's
+
+
+@dataclass(frozen=True, eq=False)
+class Root:
+    """A node that waits to become a root; intervals of the units as in the network.
+
+    Attributes:
+        radius: proved: the row is negative within it.
+        value: the bound that its parent's multipliers gave.
+        few: open units at which its program is asked.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    radius: float
+    value: float = math.inf
+    few: int = FEW
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """A node below a root; intervals in the scale of the group.
+
+    Attributes:
+        radius, value, few: as of a root.
+        split: the unit that comes next; -1: none is open.
+        level: splits below the root.
+    """
+
+    lower: Tensor
+    upper: Tensor
+    given: Multipliers
+    radius: float
+    split: int
+    level: int = 0
+    value: float = math.inf
+    few: int = FEW
+
+    @property
+    def open(self) -> int:
+        """How many units are."""
+        return int(((self.lower < 0) & (self.upper > 0)).sum())
+
+
+def children(node: Node) -> list[Node]:
+    """Its unit off, its unit on."""
+    lower, upper = node.lower.clone(), node.upper.clone()
+    lower[node.split] = upper[node.split] = 0.0
+    both = replace(node, lower=lower), replace(node, upper=upper)
+    return [replace(child, split=-1, level=node.level + 1) for child in both]
