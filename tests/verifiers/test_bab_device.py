@@ -183,7 +183,7 @@ def test_trees_of_values_grow_alike(device: AbstractContextManager[PretendDevice
 
 @pytest.mark.parametrize("settings", [TENSORS, {**TENSORS, "narrow": 0}, {"dive": 0}, {}], ids=["tensors", "whole", "leaf", "dive"])
 def test_distances_are_the_same(settings: dict[str, Any], device: AbstractContextManager[PretendDevice | None]) -> None:
-    network = random_dense(1, 6, 12, 10, 3)
+    network = random_dense(1, 6, 8, 6, 3)
     x0, label = anchor(network, 1)
     asked = {"verifier": "bab", "threads": 1, "replay": logits(network)}
     here = measured(network, x0, label, bab=BabOptions(**settings), **asked)

@@ -143,7 +143,10 @@ SHAPES = {
     "scales": Shape(16, (4, 4), powers=6.0),
     "scales and three layers": Shape(10, (3, 3, 2), powers=6.0, decided=2, radius=0.5),
 }
-CASES = [(name, seed) for seed, name in enumerate(SHAPES)]
+_QUICK = "one layer", "few inputs", "two layers", "decided", "scales"  # the others take as long again, twice
+CASES = [
+    pytest.param(name, seed, id=name, marks=[] if name in _QUICK else [pytest.mark.slow]) for seed, name in enumerate(SHAPES)
+]
 
 
 @functools.cache
@@ -156,7 +159,7 @@ def fewer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree_of_squares, "_ROOT", (Pace(150, 0.2, 10), Pace(60, 0.05, 10), Pace(60, 0.05, 10)))
 
 
-def run(tree: WideTree, most: int, seconds: float = 10.0) -> None:
+def run(tree: WideTree, most: int, seconds: float = 60.0) -> None:
     """Until there are so many nodes, which takes far less than that time."""
     with contextlib.suppress(OutOfTime):
         tree.run(Budget(seconds), most)
@@ -201,7 +204,7 @@ def test_what_is_nearer_than_the_distance_is_proved(name: str, seed: int) -> Non
     assert tree.settled
 
 
-@pytest.mark.parametrize(("name", "seed"), CASES)
+@pytest.mark.parametrize(("name", "seed"), [*CASES[:2], *(pytest.param(*c.values, id=c.id, marks=[pytest.mark.slow]) for c in CASES[2:])])
 def test_with_programs_the_distance_is_reached(name: str, seed: int) -> None:
     blocks, exact = network(seed, SHAPES[name]), exactly(name, seed)
     close = min(1.1 * exact, SHAPES[name].radius)
