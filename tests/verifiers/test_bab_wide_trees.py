@@ -204,7 +204,10 @@ def test_what_is_nearer_than_the_distance_is_proved(name: str, seed: int) -> Non
     assert tree.settled
 
 
-@pytest.mark.parametrize(("name", "seed"), [*CASES[:2], *(pytest.param(*c.values, id=c.id, marks=[pytest.mark.slow]) for c in CASES[2:])])
+_FEW = [*CASES[:2], *(pytest.param(*c.values, id=c.id, marks=[pytest.mark.slow]) for c in CASES[2:])]
+
+
+@pytest.mark.parametrize(("name", "seed"), _FEW)
 def test_with_programs_the_distance_is_reached(name: str, seed: int) -> None:
     blocks, exact = network(seed, SHAPES[name]), exactly(name, seed)
     close = min(1.1 * exact, SHAPES[name].radius)
