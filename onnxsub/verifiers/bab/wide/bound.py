@@ -33,7 +33,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from onnxsub.verifiers.bab.wide.parts import TINY, Multipliers, Part, Squares, squares_for
+from onnxsub.verifiers.bab.wide.parts import AWAY, TINY, Multipliers, Part, Squares, squares_for
 
 __all__ = ["Evaluated", "evaluate", "first_multipliers", "kappa_of", "point_of"]
 
@@ -185,5 +185,6 @@ def first_multipliers(part: Part, lower: Tensor, upper: Tensor) -> Multipliers:
     for _ in range(count):
         reach = (at + part.B @ reach).clamp(min=0)
     prices = price.clamp(min=TINY) * torch.eye(count, dtype=nu.dtype)
-    found = Multipliers((nu / unit)[None], kappa[None], kappa[None].clone(), reach[None], prices[None], unit)
+    mu = kappa.masked_fill(~part.B.any(0), -AWAY)  # squares of an h that no unit reads bring nothing
+    found = Multipliers((nu / unit)[None], kappa[None], mu[None], reach[None], prices[None], unit)
     return replace(found, kappa=evaluate(part, found, lower[None], upper[None]).kappa.log())

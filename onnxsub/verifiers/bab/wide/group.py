@@ -10,7 +10,7 @@ from torch import Tensor
 from onnxsub.budget import Budget
 from onnxsub.verifiers.bab.wide.blocks import Blocks
 from onnxsub.verifiers.bab.wide.bound import evaluate, first_multipliers
-from onnxsub.verifiers.bab.wide.parts import TINY, Multipliers, Part, Squares, spread, squares_for
+from onnxsub.verifiers.bab.wide.parts import AWAY, TINY, Multipliers, Part, Squares, spread, squares_for
 from onnxsub.verifiers.bab.wide.steps import Pace, improve
 
 __all__ = ["Group"]
@@ -53,9 +53,26 @@ class Group:
         """How many units are."""
         return int(((self.lower < 0) & (self.upper > 0)).sum())
 
-    def first(self, radius: float) -> Multipliers:
-        """What steps begin with."""
-        return first_multipliers(self.whole.within(radius), self.lower, self.upper)
+    def first(self, radius: float, carried: Multipliers | None = None) -> Multipliers:
+        """What steps begin with: those of a node, as `carried` wrote them, or slopes and sizes from scratch."""
+        fresh = first_multipliers(self.whole.within(radius), self.lower, self.upper)
+        if carried is None:
+            return fresh
+        size, exponents = self.size, 2 * self.size.log()
+        kappa, mu = carried.kappa + exponents, (carried.mu + exponents).masked_fill(~self.whole.B.any(0), -AWAY)
+        price = carried.price * size[:, None] * size
+        return replace(fresh, nu=carried.nu * size / fresh.unit, kappa=kappa, mu=mu, reach=carried.reach / size, price=price)
+
+    def carried(self, given: Multipliers, lower: Tensor) -> Multipliers:
+        """A node's multipliers for units as they are in the network, where those that are on are folded away.
+
+        Without `h_j` the row has `z_j` from the unit's own relation alone: nu_j - q_j in place of nu_j (`bound.py`).
+        """
+        nu = given.nu * given.unit
+        nu = torch.where(lower >= 0, nu - (self.whole.c + nu @ self.whole.B), nu)
+        size, exponents = self.size, 2 * self.size.log()
+        kappa, mu, reach = given.kappa - exponents, given.mu - exponents, given.reach * size
+        return Multipliers(nu / size, kappa, mu, reach, given.price / (size[:, None] * size), torch.ones_like(size))
 
     def with_squares(self, given: Multipliers, radius: float) -> Group:
         """With squares that fit these parameters."""

@@ -22,6 +22,7 @@ class Root:
         radius: proved: the row is negative within it.
         value: the bound that its parent's multipliers gave.
         few: open units at which its program is asked.
+        given: multipliers to begin with (`Group.carried`).
     """
 
     lower: Tensor
@@ -29,6 +30,7 @@ class Root:
     radius: float
     value: float = math.inf
     few: int = FEW
+    given: Multipliers | None = None
 
 
 @dataclass(frozen=True, eq=False)

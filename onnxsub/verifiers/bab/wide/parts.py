@@ -9,9 +9,10 @@ from torch import Tensor
 
 from onnxsub.verifiers.bab.wide.blocks import Blocks
 
-__all__ = ["TINY", "Multipliers", "Part", "Squares", "spread", "squares_for", "values_of"]
+__all__ = ["AWAY", "TINY", "Multipliers", "Part", "Squares", "spread", "squares_for", "values_of"]
 
 TINY = 1e-30  # what nothing is divided by less than
+AWAY = 60.0  # of a logarithm: what stands for nothing and for endless
 _LEAST = 1e-3  # of what lambda would be with w_i = 0: none is smaller
 
 

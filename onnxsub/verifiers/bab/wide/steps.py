@@ -23,11 +23,10 @@ from torch import Tensor
 
 from onnxsub.budget import Budget
 from onnxsub.propagate.adam import Adam
-from onnxsub.verifiers.bab.wide.parts import TINY, Multipliers, Part, Squares, squares_for
+from onnxsub.verifiers.bab.wide.parts import AWAY, TINY, Multipliers, Part, Squares, squares_for
 
 __all__ = ["Pace", "improve", "without_decided"]
 
-_AWAY = 60.0  # of a logarithm: what stands for nothing and for endless
 _LAST = 0.05  # of the first step's size: the last one's
 _SQUARINGS = 4  # p = 16: with 64 alike, 30 % too much
 _PRICED = 2  # lots of steps with the same squares before the first price is taken
@@ -52,7 +51,7 @@ class Pace:
 def without_decided(given: Multipliers, lower: Tensor, upper: Tensor) -> Multipliers:
     """The same where units that are off take no part in the squares: their h is 0, so mu may be endless; kappa is not needed."""
     off = upper <= 0
-    kappa, mu = given.kappa.masked_fill(off, -_AWAY), given.mu.masked_fill(off, _AWAY)
+    kappa, mu = given.kappa.masked_fill(off, -AWAY), given.mu.masked_fill(off, AWAY)
     return replace(given, kappa=kappa, mu=mu, reach=given.reach.masked_fill(off, 0.0))
 
 

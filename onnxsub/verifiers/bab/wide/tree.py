@@ -30,6 +30,7 @@ __all__ = ["WideTree"]
 
 # steps of a root; between two lots its intervals are narrowed
 _ROOT = Pace(300, 0.2, 10), Pace(100, 0.05, 10), Pace(100, 0.05, 10)
+_LATER = Pace(150, 0.05, 10), Pace(60, 0.03, 10), Pace(60, 0.03, 10)  # the same for one that begins with its parent's multipliers
 _AGAIN = 0.8  # of a root's open units: where so few are left after it, they are folded and it is bounded anew
 _CHILD = Pace(100, 0.1)
 _LEVELS = 3  # splits below a root
@@ -134,12 +135,12 @@ class WideTree:
         value, number, root = self._roots[0]
         if not group.open:
             return self._decided(group, root, budget)
-        given, ends = group.first(self.close), dict[float, Multipliers]()
+        given, ends = group.first(self.close, root.given), dict[float, Multipliers]()
         lower, upper = group.lower[None], group.upper[None]
         node = Node(group.lower, group.upper, given, root.radius, -1, few=root.few)
         self.nodes += 1
         budget.count(1)
-        for lot, pace in enumerate(_ROOT):
+        for lot, pace in enumerate(_ROOT if root.given is None else _LATER):
             if lot:
                 lower, upper = group.narrowed(given, lower, upper, self.close, budget, ends)
             budget.tell(f"multipliers and intervals, {self.lower:.6g} of {self.close:.6g}")
@@ -147,7 +148,8 @@ class WideTree:
             self._group = group = group.with_squares(given, self.close)
             (node,) = self._judged([node], given, lower, upper, _FLOORS)
             lower, upper = node.lower[None], node.upper[None]
-            root = Root(node.lower * group.size, node.upper * group.size, node.radius, root.value, root.few)
+            ends_of = node.lower * group.size, node.upper * group.size
+            root = Root(*ends_of, node.radius, root.value, root.few, group.carried(given, node.lower))
             self._roots[0] = value, number, root
             if node.radius >= self.close or budget.over:
                 break
@@ -178,8 +180,8 @@ class WideTree:
             heapq.heappush(self._open, (-node.value, next(self._count), node))
         else:
             assert self._group is not None
-            size = self._group.size
-            root = Root(node.lower * size, node.upper * size, node.radius, node.value, node.few)
+            size, given = self._group.size, self._group.carried(node.given, node.lower)
+            root = Root(node.lower * size, node.upper * size, node.radius, node.value, node.few, given)
             heapq.heappush(self._roots, (-node.value, next(self._count), root))
 
     def _leaf(self, budget: Budget) -> None:
