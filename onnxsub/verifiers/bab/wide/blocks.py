@@ -91,40 +91,6 @@ class Blocks:
                 row_sizes = row_sizes + by_row.abs() * sizes[j]
         A, b = over @ self.A, over @ self.b
         rows, offsets = self.rows + rows_over @ self.A, self.offsets + rows_over @ self.b
-        return Blocks(A, B, b, rows, reads, offsets, lower, upper, low, high, sizes, row_sizes)
-
-    @property
-    def units(self) -> int:
-        return len(self.b)
-
-    def scaled(self) -> tuple[Blocks, Tensor]:
-        """The same with intervals of about the size 1, and by what its pre-activations are multiplied to be these, `(m,)`.
-
-        Relu is positively homogeneous, and the sizes are powers of two: nothing is rounded.
-        """
-        half = (self.upper - self.lower) / 2
-        size = torch.where(half > 0, half, torch.ones_like(half)).log2().round().clamp(*_EXPONENTS).exp2()
-        row = size[:, None]
-        return replace(
-            self, A=self.A / row, B=self.B * size / row, b=self.b / size, reads=self.reads * size, lower=self.lower / size,
-            upper=self.upper / size, sizes=self.sizes / size,
-        ), size  # fmt: skip
-
-    def folded(self, lower: Tensor, upper: Tensor) -> Blocks:
-        """The same on these intervals, `(m,)`, where nothing reads a unit that is decided: `h_j` is `z_j` or 0 in all that read it.
-
-        What that rounds is far below the share of `sizes` that bounds are widened by.
-        """
-        A, B, b = self.A.clone(), self.B.clone(), self.b.clone()
-        rows, reads, offsets = self.rows.clone(), self.reads.clone(), self.offsets.clone()
-        sizes, row_sizes = self.sizes.clone(), self.row_sizes.clone()
-        for j in torch.nonzero((lower >= 0) | (upper <= 0))[:, 0].tolist():  # a unit reads earlier ones only
-            by, by_row = B[:, j].clone(), reads[:, j].clone()
-            B[:, j], reads[:, j] = 0.0, 0.0
-            if lower[j] >= 0:
-                A, B, b = A + by[:, None] * A[j], B + by[:, None] * B[j], b + by * b[j]
-                rows, reads, offsets = rows + by_row[:, None] * A[j], reads + by_row[:, None] * B[j], offsets + by_row * b[j]
-                sizes, row_sizes = sizes + by.abs() * sizes[j], row_sizes + by_row.abs() * sizes[j]
         return Blocks(A, B, b, rows, reads, offsets, lower, upper, self.low, self.high, sizes, row_sizes)
 
 
