@@ -23,9 +23,10 @@ _FIRST_PROBE = 0.05  # share of the domain that is searched first where no upper
 _SAME = 1.01  # a tree serves for radii that are smaller by this ratio at most
 _SHORT = 2.0  # seconds of a search that begins with plain bounds, whatever the network
 _MANY = 2048  # inputs from which on linear programs over them take longer than the nodes they save (PERFORMANCE.md)
-_NEARLY = 1.1  # of the lower end: what squares close; farther off they only prove shares that lines prove too (PERFORMANCE.md)
+_NEARLY = 1.1  # of the lower end: what squares and linear programs close (`small.py`); farther off squares alone are tried
 _LINES = 12.0  # seconds of trees by lines, after which small networks get squares
-_SQUARES = 40.0  # seconds that must be left for these: what they do not end is farther from its end than by lines
+_SQUARES = 40.0  # seconds that must be left for both: what they do not end is farther from its end than by lines
+_WIDE = 128  # units of a network from which on squares alone are tried, too: smaller ones had theirs (`dense/`)
 _HORIZON = 20.0  # seconds that count as the time left where there is no limit, until more than that has passed
 
 
@@ -65,6 +66,7 @@ def _narrow_down(bracket: Bracket, *, certified: bool) -> None:
     budget, bab = bracket.budget, bracket.session.bab
     schedule = Schedule(limited=budget.limited)
     began, squares = budget.worked, False  # whether these are still to come
+    alone = bracket.network.units_and_windows > _WIDE  # and whether without programs
     question: Question | None = None
     goal: NearGoal | None = None
     while bracket.running and not bracket.settled:
@@ -72,10 +74,15 @@ def _narrow_down(bracket: Bracket, *, certified: bool) -> None:
         left = budget.remaining if budget.limited else max(_HORIZON, budget.worked)
         if math.isinf(bracket.upper):
             top = min(bracket.reach, max(_FIRST_PROBE * bracket.reach, 2 * bracket.lower))
-        if squares and budget.worked - began >= _LINES and bracket.upper <= _NEARLY * bracket.lower:
-            squares = False
-            if not budget.limited or budget.remaining >= _SQUARES:
-                search_small(bracket)
+        if squares and budget.worked - began >= _LINES:
+            if bracket.upper <= _NEARLY * bracket.lower:
+                squares = False
+                if not budget.limited or budget.remaining >= _SQUARES:
+                    search_small(bracket)
+                    continue
+            elif alone:
+                alone = False
+                search_wide(bracket, later=True)
                 continue
         radius, local = top, None
         if not schedule.easy(top):

@@ -23,23 +23,26 @@ __all__ = ["Program", "RowSearch", "network_as_blocks", "search_wide"]
 Program: TypeAlias = Callable[[Tensor, Tensor, float, Budget], float]
 """The ends of a node's units, the radius and the clock; what is proved of the distance there."""
 
-_INPUTS, _MANY = 256, 1024  # from so many on; so many, where a tree on a few matrices is an other way
-_PER_UNIT = 4  # and so many times as many as open units: among fewer, rows have too much in common
+_INPUTS = 1024  # from so many on, where nothing else was tried before
+_PER_UNIT = 16  # and so many times as many as open units: among fewer, rows are not nearly orthogonal
+_PER_UNIT_LATER = 4  # the same where lines have left the bracket open
 _UNITS = 300
-_SMALL = 128  # units of a network that has other ways (`dense/`, linear programs)
 _LARGE = 16_384  # inputs from which on the usual search is of no use: a step takes seconds
 _SHARE = 0.6  # of the time that is left, below that: the usual search may be better where this one does not end
 _MOST = 1500  # nodes of a tree, for the same reason
 _AGAIN = 0.98  # of the radius: bounds are made anew where a point has come nearer than that
 
 
-def search_wide(bracket: Bracket) -> bool:
+def search_wide(bracket: Bracket, *, later: bool = False) -> bool:
     """Raises the lower ends, and tries points on the way; whether the network is of that kind, and a point is known.
 
     Plain bounds have had their say then.
+
+    Args:
+        later: whether the usual search was tried before: then fewer inputs do.
     """
     inputs = bracket.network.input_size
-    if bracket.session.milp.fold == "never" or inputs < (_MANY if bracket.network.units_and_windows <= _SMALL else _INPUTS):
+    if bracket.session.milp.fold == "never" or (inputs < _INPUTS and not later):
         return False
     large = inputs >= _LARGE
     budget = bracket.budget.part((1 if large else _SHARE) * bracket.budget.remaining)
@@ -47,7 +50,7 @@ def search_wide(bracket: Bracket) -> bool:
     while math.isfinite(bracket.upper) and bracket.running and not bracket.settled:
         radius = min(bracket.upper - bracket.gap / 2, bracket.reach)
         local = bracket.local(radius, branching=True)
-        if local.unstable > min(_UNITS, inputs // _PER_UNIT):
+        if local.unstable > min(_UNITS, inputs // (_PER_UNIT_LATER if later else _PER_UNIT)):
             break
         model = network_as_blocks(bracket, local, radius)
         if model is None:
