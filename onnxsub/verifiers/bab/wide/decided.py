@@ -13,7 +13,7 @@ from onnxsub.budget import Budget
 from onnxsub.ops.base import Array
 from onnxsub.verifiers.bab.wide.bound import evaluate
 from onnxsub.verifiers.bab.wide.group import Group
-from onnxsub.verifiers.bab.wide.parts import squares_for
+from onnxsub.verifiers.bab.wide.parts import Multipliers, squares_for
 from onnxsub.verifiers.programs.lp import WarmProgram
 from onnxsub.verifiers.programs.solvers import Problem
 
@@ -21,14 +21,16 @@ __all__ = ["nearest_decided"]
 
 _SECONDS = 20.0  # of one program
 _STEPS = 6  # of Newton on the radius
-_BEYOND = 1e-7  # of the radius: how much farther in a step goes than to where the line is zero
+_FARTHER = 1e-5  # of the radius: how much farther out than what is proved a point is looked for
+_RAYS = 1.0, -1.0, 1e3, -1e3, 1e6, -1e6  # how far along a ray of the dual is tried
+_NEARER = 1e-7  # of the radius: how much nearer than where the line is zero it is asked to be negative
 
 
 def nearest_decided(group: Group, close: float, budget: Budget) -> tuple[float, Tensor | None]:
     """A radius within which the row is negative, infinite where that is so within `close`; and a point where it is reached there.
 
-    The largest value of the row within a radius is concave in it and the bound by its multipliers is linear, so that steps to
-    where it is zero come to the nearest point. What counts is the bound by the multipliers, never the solver's word.
+    The largest value of the row within a radius is concave in it and the bound by its multipliers a line above it, so that the
+    zeros of these come to the nearest point from below. What counts is the bound by the multipliers, never the solver's word.
     """
     whole = group.whole
     A, b = whole.A.numpy(), whole.b.numpy()
@@ -37,25 +39,42 @@ def nearest_decided(group: Group, close: float, budget: Budget) -> tuple[float, 
     none = np.zeros(len(low), dtype=np.bool_)
     program = WarmProgram(Problem(-whole.a.numpy(), 0.0, sp.csc_array(A), lower - b, upper - b, low, high, none))
     start = group.first(close)
-    radius, point = close, None
+    radius, proved = close, 0.0
     for _ in range(_STEPS):
         found = _solved(program, low, high, radius, budget)
         if found is None:
+            if _empty(program, group, start, radius):
+                proved = max(proved, radius)
             break
-        nu, d = found
-        given = replace(start, nu=(nu / start.unit)[None], price=torch.zeros_like(start.price))
-        within = whole.within(radius)
-        squares = squares_for(within, given)
-        value = float(evaluate(within, given, group.lower[None], group.upper[None], squares).proved)
-        if value < 0:
-            return radius if radius < close else float("inf"), point
-        point = d
+        nu = found[0]
+        value = _value(group, start, nu, radius)
+        if value < 0 and radius >= close:
+            return float("inf"), None
         w = whole.a + nu @ whole.A
         rate = float((w.clamp(min=0) @ (whole.high >= radius).double()) + (w.clamp(max=0).abs() @ (whole.low <= -radius).double()))
-        radius = radius - value / rate - _BEYOND * radius if rate > 0 else 0.0
-        if not radius > 0:
+        zero = min((radius - value / rate) * (1 - _NEARER), close) if rate > 0 else 0.0
+        if not zero > proved or _value(group, start, nu, zero) >= 0:
             break
-    return 0.0, point
+        proved, last, radius = zero, radius, zero
+        if abs(last - radius) <= _NEARER * radius:
+            break
+    if proved >= close:
+        return float("inf"), None
+    found = _solved(program, low, high, min(proved * (1 + _FARTHER), close), budget) if proved else None
+    return proved, None if found is None else found[1]
+
+
+def _empty(program: WarmProgram, group: Group, start: Multipliers, radius: float) -> bool:
+    """Whether no point within a radius has its units there: the bound falls without end along a combination of the rows."""
+    ray = program.ray if program.able and program.status == "kInfeasible" else None
+    return ray is not None and any(_value(group, start, torch.from_numpy(s * ray), radius) < 0 for s in _RAYS)
+
+
+def _value(group: Group, start: Multipliers, nu: Tensor, radius: float) -> float:
+    """The bound within a radius by multipliers of the rows, without squares that cost."""
+    given = replace(start, nu=(nu / start.unit)[None], price=torch.zeros_like(start.price))
+    within = group.whole.within(radius)
+    return float(evaluate(within, given, group.lower[None], group.upper[None], squares_for(within, given)).proved)
 
 
 def _solved(program: WarmProgram, low: Array, high: Array, radius: float, budget: Budget) -> tuple[Tensor, Tensor] | None:

@@ -30,6 +30,7 @@ class Group:
         lower, upper: intervals of the units, `(m,)`.
         squares, few: over all inputs and over some; None before there are multipliers.
         rate: about how fast a bound falls with the radius.
+        price: of these squares, `(1, m, m)`, for units as they are in the network; nodes that wait share it.
     """
 
     size: Tensor
@@ -40,6 +41,7 @@ class Group:
     squares: Squares | None = None
     few: Squares | None = None
     rate: float = 0.0
+    price: Tensor | None = None
 
     @staticmethod
     def of(blocks: Blocks, row: int, lower: Tensor, upper: Tensor) -> Group:
@@ -72,13 +74,16 @@ class Group:
         nu = torch.where(lower >= 0, nu - (self.whole.c + nu @ self.whole.B), nu)
         size, exponents = self.size, 2 * self.size.log()
         kappa, mu, reach = given.kappa - exponents, given.mu - exponents, given.reach * size
-        return Multipliers(nu / size, kappa, mu, reach, given.price / (size[:, None] * size), torch.ones_like(size))
+        assert self.price is not None
+        return Multipliers(nu / size, kappa, mu, reach, self.price, torch.ones_like(size))
 
     def with_squares(self, given: Multipliers, radius: float) -> Group:
         """With squares that fit these parameters."""
         whole, part = self.whole.within(radius), self.sampled.within(radius)
         rate = float((whole.a + (given.nu * given.unit) @ whole.A).abs().sum())
-        return replace(self, squares=squares_for(whole, given), few=squares_for(part, given.to(torch.float32)), rate=rate)
+        squares, few = squares_for(whole, given), squares_for(part, given.to(torch.float32))
+        price = given.price / (self.size[:, None] * self.size)
+        return replace(self, squares=squares, few=few, rate=rate, price=price)
 
     def narrowed(
         self, given: Multipliers, lower: Tensor, upper: Tensor, radius: float, budget: Budget, ends: dict[float, Multipliers]
@@ -96,7 +101,7 @@ class Group:
         half = (whole.high - whole.low) / 2
         scale = (2 * max(now, TINY) * float(w[0].abs() @ half)) ** 0.5
         low, high = lower[0].clone(), upper[0].clone()
-        same = given.take(torch.zeros(len(low), dtype=torch.long))
+        same = given.without_price.take(torch.zeros(len(low), dtype=torch.long))
         for units in torch.split(torch.nonzero((low < 0) & (high > 0))[:, 0], _ROWS):
             step = scale / (whole.A[units].abs() @ half + (upper - lower)[0, units] / 20)
             count = torch.arange(len(units))

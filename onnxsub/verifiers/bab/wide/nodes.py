@@ -59,7 +59,7 @@ class Node:
 
 
 def children(node: Node) -> list[Node]:
-    """Its unit off, its unit on."""
+    """Its unit on, its unit off."""
     lower, upper = node.lower.clone(), node.upper.clone()
     lower[node.split] = upper[node.split] = 0.0
     both = replace(node, lower=lower), replace(node, upper=upper)

@@ -39,6 +39,11 @@ class Multipliers:
     def free(self) -> tuple[Tensor, ...]:
         return self.nu, self.kappa, self.mu, self.reach, self.price
 
+    @property
+    def without_price(self) -> Multipliers:
+        """The same for squares that are held, of which nothing asks the price."""
+        return replace(self, price=self.price[:, :0, :0])
+
     def to(self, dtype: torch.dtype) -> Multipliers:
         """The same numbers in another precision, detached."""
         return self._with([t.detach().to(dtype).clone() for t in self.free], self.unit.to(dtype))

@@ -99,16 +99,17 @@ class WideTree:
                 self._next_root(budget)
 
     def _step(self, budget: Budget) -> None:
+        # whatever ends this, a node is in one of the lists: it joins the next one before it leaves the last one
         while self._open and len(self._busy) < _AT_ONCE:
-            node = heapq.heappop(self._open)[2]
-            if node.radius < self.close:
-                self._busy.append(node)
+            self._busy.append(self._open[0][2])
+            heapq.heappop(self._open)
+        self._busy = [node for node in self._busy if node.radius < self.close]
         if not self._busy:
             return
         below = self._bounded([c for node in self._busy for c in children(node)], budget)
-        self._busy = []
         for child in below:
             self._put(child)
+        self._busy = []
         budget.count(len(below))
         waiting = len(self._open) + len(self._roots)
         budget.tell(f"{waiting} nodes open, {self.nodes} bounded, {self.lower:.6g} of {self.close:.6g}")
@@ -117,18 +118,19 @@ class WideTree:
         """Far more steps than a child has; the root waits until all is done, so that what ends this loses nothing."""
         node: Node | None = None
         before = math.inf
-        while self._roots[0][2].radius < self.close and (node is None or 0 < node.open <= _AGAIN * before):
+        while self._roots[0][2].radius < self.close and (node is None or (before and node.open <= _AGAIN * before)):
             group = Group.of(self._blocks, self._row, self._roots[0][2].lower, self._roots[0][2].upper)
             before = group.open
             node = self._rooted(group, budget)
             if budget.over:
-                break
-        root = self._roots[0][2]
+                return
+        entry = self._roots[0]
         if not self._complete:
-            self._complete, self.ends = True, (root.lower, root.upper)
-        heapq.heappop(self._roots)
+            self._complete, self.ends = True, (entry[2].lower, entry[2].upper)
         if node is not None and node.radius < self.close:
             self._put(node)
+        self._roots.remove(entry)
+        heapq.heapify(self._roots)
 
     def _rooted(self, group: Group, budget: Budget) -> Node:
         """The next root with multipliers of its own, after each lot of steps also what it proves and leaves of its intervals."""
@@ -241,6 +243,7 @@ class WideTree:
                 there = evaluate(group.whole.within(floor), few, l, u, group.squares, held=kappa[index])
                 for i, v in zip(rows, there.proved.tolist(), strict=True):
                     radii[i] = floor if v < 0 else radii[i]
+        given = given.without_price
         return [
             Node(lower[i], upper[i], given.take(torch.tensor([i])), radii[i], splits[i], nodes[i].level, v, nodes[i].few)
             for i, v in enumerate(value.tolist())
