@@ -58,7 +58,7 @@ def random_blocks(seed: int, shift: float = 0.0, radius: float = 0.3) -> Blocks:
         upper[s] = (A * np.where(A > 0, high, low)).sum(1)[s] + b[s] + np.maximum(B[s], 0) @ above + np.minimum(B[s], 0) @ below
     offsets = -0.3 - reads @ h
     parts = (A, B, b, rows, reads, offsets, lower, upper, low, high)
-    return Blocks.of(*(torch.from_numpy(np.ascontiguousarray(p)) for p in parts))
+    return Blocks(*(torch.from_numpy(np.ascontiguousarray(p)) for p in parts))
 
 
 def run(blocks: Blocks, points: Tensor) -> tuple[Tensor, Tensor]:

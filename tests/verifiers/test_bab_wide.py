@@ -44,7 +44,7 @@ def random_blocks(seed: int, radius: float = 0.05) -> Blocks:
     z = np.concatenate([z, np.maximum(b[half:] + B[half:, :half] @ z, 0)])
     offsets = -0.3 - reads @ z  # -0.3 at the anchor
     parts = (A, B, b, rows, reads, offsets, lower, upper, low, high)
-    return Blocks.of(*(torch.from_numpy(p) for p in parts))
+    return Blocks(*(torch.from_numpy(p) for p in parts))
 
 
 def run(blocks: Blocks, points: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ def layered(seed: int, spread: float) -> Blocks:
         h = np.maximum(lower, 0), np.maximum(upper, 0)
         lower[j] = (A[j] * np.where(A[j] > 0, low, high)).sum() + b[j] + np.minimum(B[j], 0) @ h[1] + np.maximum(B[j], 0) @ h[0]
         upper[j] = (A[j] * np.where(A[j] > 0, high, low)).sum() + b[j] + np.minimum(B[j], 0) @ h[0] + np.maximum(B[j], 0) @ h[1]
-    return Blocks.of(*(torch.from_numpy(p) for p in (A, B, b, rows, reads, offsets, lower, upper, low, high)))
+    return Blocks(*(torch.from_numpy(p) for p in (A, B, b, rows, reads, offsets, lower, upper, low, high)))
 
 
 def run(blocks: Blocks, points: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ def network(seed: int) -> Blocks:
     half, far = np.abs(A).sum(axis=1) * _RADIUS, np.full(_INPUTS, _RADIUS)
     offset = -0.4 - reads @ np.maximum(b, 0)
     parts = (A, np.zeros((_UNITS, _UNITS)), b, a, reads, offset, b - half, b + half, -far, far)
-    return Blocks.of(*(torch.from_numpy(p) for p in parts))
+    return Blocks(*(torch.from_numpy(p) for p in parts))
 
 
 def distance(blocks: Blocks) -> float:
@@ -95,7 +95,7 @@ def test_an_empty_node_without_open_units_is_closed() -> None:
     ends = torch.tensor([0.3, -2.0]).double(), torch.tensor([1.0, 0.0]).double()
     far = torch.ones(2, dtype=torch.float64)
     row = torch.tensor([[1.0, 0.0]]).double()
-    blocks = Blocks.of(A, none, torch.tensor([0.0, 0.2]).double(), 0 * row, row, torch.tensor([-0.1]).double(), *ends, -far, far)
+    blocks = Blocks(A, none, torch.tensor([0.0, 0.2]).double(), 0 * row, row, torch.tensor([-0.1]).double(), *ends, -far, far)
     assert nearest_decided(Group.of(blocks, 0, *ends), 0.9, Budget(60))[0] == math.inf
     tree = WideTree(blocks, 0, 0.9, lambda _: 0.9)
     tree.run(Budget(60), 100)

@@ -89,7 +89,7 @@ def test_prices_that_are_improved_lose_nothing(seed: int, monkeypatch: pytest.Mo
 def test_inputs_that_nothing_reads_change_nothing(radius: float) -> None:
     blocks = random_blocks(0)
     blocks.A[:, 0], blocks.rows[:, 0], blocks.low[0], blocks.high[0] = 0.0, 0.0, -radius, radius
-    without = Blocks.of(
+    without = Blocks(
         blocks.A[:, 1:], blocks.B, blocks.b, blocks.rows[:, 1:], blocks.reads, blocks.offsets, blocks.lower, blocks.upper,
         blocks.low[1:], blocks.high[1:],
     )  # fmt: skip

@@ -73,7 +73,7 @@ def network(seed: int, shape: Shape) -> Blocks:
         lower[j] = (A[j] * np.where(A[j] > 0, low, high)).sum() + b[j] + np.minimum(B[j], 0) @ on[1] + np.maximum(B[j], 0) @ on[0]
         upper[j] = (A[j] * np.where(A[j] > 0, high, low)).sum() + b[j] + np.minimum(B[j], 0) @ on[0] + np.maximum(B[j], 0) @ on[1]
     offsets = -0.8 - reads @ h
-    return Blocks.of(*(torch.from_numpy(p) for p in (A, B, b, rows, reads, offsets, lower, upper, low, high)))
+    return Blocks(*(torch.from_numpy(p) for p in (A, B, b, rows, reads, offsets, lower, upper, low, high)))
 
 
 def row_at(blocks: Blocks, point: Array) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ class Blocks:
             `(outputs, m)`, `(outputs,)`.
         lower, upper: proved intervals of z, `(m,)`.
         low, high: the box of d, `(n,)`.
-        sizes, row_sizes: of all terms that a pre-activation and a row are sums of, with their coefficients: `(m,)`, `(outputs,)`.
+        larger: `sizes` and `row_sizes` where those of the coefficients' own sums are larger than of what is here.
     """
 
     A: Tensor
@@ -43,19 +44,25 @@ class Blocks:
     upper: Tensor
     low: Tensor
     high: Tensor
-    sizes: Tensor
-    row_sizes: Tensor
+    larger: tuple[Tensor, Tensor] | None = field(default=None, kw_only=True)
 
-    @staticmethod
-    def of(
-        A: Tensor, B: Tensor, b: Tensor, rows: Tensor, reads: Tensor, offsets: Tensor, lower: Tensor, upper: Tensor, low: Tensor,
-        high: Tensor,
-    ) -> Blocks:  # fmt: skip
-        """With the sizes of what is there."""
-        far, most = torch.maximum(low.abs(), high.abs()), upper.clamp(min=0)
-        sizes = A.abs() @ far + B.abs() @ most + b.abs()
-        row_sizes = rows.abs() @ far + reads.abs() @ most + offsets.abs()
-        return Blocks(A, B, b, rows, reads, offsets, lower, upper, low, high, sizes, row_sizes)
+    @cached_property
+    def sizes(self) -> Tensor:
+        """Of all terms that a pre-activation is a sum of, `(m,)`."""
+        if self.larger is not None:
+            return self.larger[0]
+        return self.A.abs() @ self._far + self.B.abs() @ self.upper.clamp(min=0) + self.b.abs()
+
+    @cached_property
+    def row_sizes(self) -> Tensor:
+        """The same of the rows, `(outputs,)`."""
+        if self.larger is not None:
+            return self.larger[1]
+        return self.rows.abs() @ self._far + self.reads.abs() @ self.upper.clamp(min=0) + self.offsets.abs()
+
+    @property
+    def _far(self) -> Tensor:
+        return torch.maximum(self.low.abs(), self.high.abs())
 
     @property
     def units(self) -> int:
@@ -71,7 +78,7 @@ class Blocks:
         row = size[:, None]
         return replace(
             self, A=self.A / row, B=self.B * size / row, b=self.b / size, reads=self.reads * size, lower=self.lower / size,
-            upper=self.upper / size, sizes=self.sizes / size,
+            upper=self.upper / size, larger=(self.sizes / size, self.row_sizes),
         ), size  # fmt: skip
 
     def folded(self, lower: Tensor, upper: Tensor) -> Blocks:
@@ -91,7 +98,7 @@ class Blocks:
                 row_sizes = row_sizes + by_row.abs() * sizes[j]
         A, b = over @ self.A, over @ self.b
         rows, offsets = self.rows + rows_over @ self.A, self.offsets + rows_over @ self.b
-        return Blocks(A, B, b, rows, reads, offsets, lower, upper, self.low, self.high, sizes, row_sizes)
+        return Blocks(A, B, b, rows, reads, offsets, lower, upper, self.low, self.high, larger=(sizes, row_sizes))
 
 
 class Walk:
@@ -150,4 +157,4 @@ def blocks_of(model: BoxModel) -> Blocks | None:
     low, high = model.box.lower.reshape(-1) - x0, model.box.upper.reshape(-1) - x0
     slack = np.array([model.slack(row) for row in range(len(last[2]))])
     parts = (A, B, b + A @ x0, last[0], last[1], last[2] + last[0] @ x0 + slack, lower, upper, low, high)
-    return Blocks.of(*(torch.from_numpy(np.ascontiguousarray(p, dtype=np.float64)) for p in parts))
+    return Blocks(*(torch.from_numpy(np.ascontiguousarray(p, dtype=np.float64)) for p in parts))
