@@ -102,7 +102,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         return _say(str(error), Exit.FAILED)
     except BrokenPipeError:
         return _reader_gone()
-    except Exception as error:
+    except Exception as error:  # whatever a command raises becomes one line and an exit code
         _trace(session)
         if signals.interrupted():  # a C extension made another error of it
             return _say("interrupted", Exit.INTERRUPTED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from scipy.optimize import linprog
 
-from onnxsub.budget import Budget
+from onnxsub.budget import Budget, OutOfTime
 from onnxsub.verifiers.bab.wide import tree as tree_of_squares
 from onnxsub.verifiers.bab.wide.blocks import Blocks
 from onnxsub.verifiers.bab.wide.decided import nearest_decided
@@ -87,6 +88,33 @@ def test_an_interruption_loses_no_node(after: bool) -> None:
             reached += 1
         assert tree.lower <= exact * (1 + 1e-6)
     assert reached > 5
+
+
+@pytest.mark.usefixtures("few_steps")
+@pytest.mark.parametrize("at", [1, 2, 3, 5, 8])
+def test_what_runs_out_of_time_goes_on_with_its_own_group(at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes are scaled as their group is: another group must not bound them."""
+    blocks = network(0)
+    exact = distance(blocks)
+    close, calls, plain = min(1.3 * exact, _RADIUS), [0], WideTree._judged
+
+    def late(tree: WideTree, nodes: list[Node], *rest: object) -> list[Node]:
+        calls[0] += nodes[0].level > 0
+        if nodes[0].level and calls[0] == at:
+            raise OutOfTime
+        return plain(tree, nodes, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(WideTree, "_judged", late)
+    tree = WideTree(blocks, 0, close, lambda _: close)
+    with pytest.raises(OutOfTime):
+        tree.run(Budget(60), 200)
+    assert tree._busy
+    held = tree._group
+    with contextlib.suppress(OutOfTime):
+        tree.run(Budget(60), tree.nodes + 1)
+    assert tree._group is held  # the nodes that were at hand come first
+    tree.run(Budget(60), 200)
+    assert tree.lower <= exact * (1 + 1e-6)
 
 
 def test_an_empty_node_without_open_units_is_closed() -> None:

@@ -35,7 +35,7 @@ _AGAIN = 0.8  # of a root's open units: where so few are left after it, they are
 _CHILD = Pace(100, 0.1)
 _LEVELS = 3  # splits below a root
 _AT_ONCE = 16
-_FEWER = 0.67  # of these: where it is tried again below a node that it did not settle
+_FEWER = 0.67  # of the open units of a node that its program did not settle: where it is tried again below
 _BISECTIONS = 40
 _FLOORS = 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.998  # of the radius: where a root is tried
 _SLACK = 1e-9  # of the radius: how much nearer a point must be to count
@@ -86,14 +86,14 @@ class WideTree:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to split or to search."""
-        return not self._open and not self._leaves and not self._roots
+        return not self._open and not self._busy and not self._leaves and not self._roots
 
     def run(self, budget: Budget, most: float) -> None:
         """Until nothing is left that can be split, the budget ends or so many nodes were bounded."""
-        while (self._open or self._leaves or self._roots) and not budget.over and self.nodes < most:
+        while not self.finished and not budget.over and self.nodes < most:
             if self._leaves:
                 self._leaf(budget)
-            elif self._open:
+            elif self._open or self._busy:  # all of the group at hand, before another one takes its place
                 self._step(budget)
             else:
                 self._next_root(budget)
