@@ -233,7 +233,8 @@ def test_intervals_of_a_root_hold_where_the_row_is_reached(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_with_some_inputs_for_all_no_more_is_proved(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group, "_SAMPLE", 12)
+    monkeypatch.setattr(group, "_ROUGH", 12)
+    monkeypatch.setattr(group, "_SAMPLE", 20)
     blocks = network(seed, Shape(40, (4, 3), radius=0.2, powers=3.0 * (seed % 2)))
     exact, _ = distance(blocks)
     close = min(1.1 * exact, 0.2)

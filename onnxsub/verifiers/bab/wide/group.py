@@ -15,7 +15,8 @@ from onnxsub.verifiers.bab.wide.steps import Pace, improve
 
 __all__ = ["Group"]
 
-_SAMPLE = 16384  # inputs that stand for all while multipliers are improved
+_ROUGH = 16384  # inputs that stand for all in a root's first steps, and where ends of intervals are looked for
+_SAMPLE = 65536  # the same in all other steps: fewer fit the sample rather than the row
 _END = Pace(30, 0.07, every=3)  # for an end of a unit's interval
 _ROWS = 48  # units at a time
 
@@ -26,9 +27,9 @@ class Group:
 
     Attributes:
         size: by what their pre-activations are multiplied to be those of the network, `(m,)`.
-        whole, sampled: the row over all inputs, float64, and over some, float32.
+        whole, sampled, rough: the row over all inputs, float64, and over some and fewer, float32.
         lower, upper: intervals of the units, `(m,)`.
-        squares, few: over all inputs and over some; None before there are multipliers.
+        squares, few, fewer: over all inputs, some and fewer; None before there are multipliers.
         rate: about how fast a bound falls with the radius.
         price: of these squares, `(1, m, m)`, for units as they are in the network; nodes that wait share it.
     """
@@ -36,10 +37,12 @@ class Group:
     size: Tensor
     whole: Part
     sampled: Part
+    rough: Part
     lower: Tensor
     upper: Tensor
     squares: Squares | None = None
     few: Squares | None = None
+    fewer: Squares | None = None
     rate: float = 0.0
     price: Tensor | None = None
 
@@ -48,7 +51,9 @@ class Group:
         """For units of the network with these intervals."""
         scaled, size = blocks.folded(lower, upper).scaled()
         whole = Part.of(scaled, row)
-        return Group(size, whole, whole.sample(spread(whole, _SAMPLE)), scaled.lower, scaled.upper)
+        sampled = whole.sample(spread(whole, _SAMPLE))
+        rough = whole.sample(spread(whole, _ROUGH)) if len(whole.a) > _ROUGH else sampled
+        return Group(size, whole, sampled, rough, scaled.lower, scaled.upper)
 
     @property
     def open(self) -> int:
@@ -79,11 +84,13 @@ class Group:
 
     def with_squares(self, given: Multipliers, radius: float) -> Group:
         """With squares that fit these parameters."""
-        whole, part = self.whole.within(radius), self.sampled.within(radius)
+        whole, part, rough = (p.within(radius) for p in (self.whole, self.sampled, self.rough))
         rate = float((whole.a + (given.nu * given.unit) @ whole.A).abs().sum())
-        squares, few = squares_for(whole, given), squares_for(part, given.to(torch.float32))
+        single = given.to(torch.float32)
+        squares, few = squares_for(whole, given), squares_for(part, single)
+        fewer = few if self.rough is self.sampled else squares_for(rough, single)
         price = given.price / (self.size[:, None] * self.size)
-        return replace(self, squares=squares, few=few, rate=rate, price=price)
+        return replace(self, squares=squares, few=few, fewer=fewer, rate=rate, price=price)
 
     def narrowed(
         self, given: Multipliers, lower: Tensor, upper: Tensor, radius: float, budget: Budget, ends: dict[float, Multipliers]
@@ -95,7 +102,7 @@ class Group:
         Args:
             ends: by sign, the multipliers of the last round, for this one to begin with; they are replaced.
         """
-        whole, part = self.whole.within(radius), self.sampled.within(radius)
+        whole, part = self.whole.within(radius), self.rough.within(radius)
         now = float(evaluate(whole, given, lower, upper, self.squares).value)
         w = whole.a + (given.nu * given.unit) @ whole.A
         half = (whole.high - whole.low) / 2
@@ -111,7 +118,7 @@ class Group:
                 l, u = lower.expand(len(units), -1), upper.expand(len(units), -1)
                 budget.check()
                 before = ends.get(sign, same)
-                several = improve(part, before.take(units), (l, u), _END, self.few, more=more, budget=budget)
+                several = improve(part, before.take(units), (l, u), _END, self.fewer, more=more, budget=budget)
                 ends[sign] = before.placed(units, several)
                 most = evaluate(whole, several, l, u, self.squares, more).proved / step
                 reached[units] = torch.fmin(high[units], most) if sign > 0 else torch.fmax(low[units], -most)

@@ -146,7 +146,8 @@ class WideTree:
             if lot:
                 lower, upper = group.narrowed(given, lower, upper, self.close, budget, ends)
             budget.tell(f"multipliers and intervals, {self.lower:.6g} of {self.close:.6g}")
-            given = improve(group.sampled.within(self.close), given, (lower, upper), pace, budget=budget)
+            part = group.sampled if lot else group.rough
+            given = improve(part.within(self.close), given, (lower, upper), pace, budget=budget)
             self._group = group = group.with_squares(given, self.close)
             (node,) = self._judged([node], given, lower, upper, _FLOORS)
             lower, upper = node.lower[None], node.upper[None]
