@@ -2,6 +2,8 @@
 
     python -m benchmarks.table1 run --run table1           every tenth of the first hundred images
     python -m benchmarks.table1 table --run table1         docs/table1.md's tables, of what is there
+    python -m benchmarks.table1 save --run table1 --rows FILE.jsonl    its rows, a line each
+    python -m benchmarks.table1 table --rows FILE.jsonl    the tables of rows that were saved
 
 `run` goes on where it was stopped: one run folder of `onnxsub evaluate` per protocol, network and image, image by image over all
 networks, so that what is there at any time is about all of them. Architecture C with both gammas; D and E, where their files lie
@@ -15,9 +17,11 @@ distance too small, and the attack bounds it from above; this is the least mean 
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import common
@@ -31,6 +35,7 @@ ROOT = Path(__file__).parents[1]
 C = ("mnist-c-clean", "mnist-c-adv0.1", "mnist-c-adv0.3", "cifar10-c-clean", "cifar10-c-adv2-255", "cifar10-c-adv8-255")
 OTHERS = tuple(name.replace("-c-", f"-{letter}-") for letter in "de" for name in C)
 METHODS = ("con", "lin", "act")
+SAMPLES = "samples.csv"  # of a folder that is finished
 
 # error of the distance at gamma 0.9 and 0.99, and seconds per solver run with pruning: as published, of architecture C
 _ERROR = {
@@ -67,15 +72,17 @@ def folder_of(args: argparse.Namespace, protocol: str, name: str, index: int) ->
 
 def run(args: argparse.Namespace) -> None:
     """One folder after the other; those that are finished end at once."""
+    done = {(protocol, row.model, row.index) for protocol, row, _ in saved(args)}
     for index in images(args):
         for protocol in args.protocols.split(","):
             for name in networks(args.networks):
-                _one(args, protocol, name, index)
+                if (protocol, name, index) not in done:
+                    _one(args, protocol, name, index)
 
 
 def _one(args: argparse.Namespace, protocol: str, name: str, index: int) -> None:
     folder = folder_of(args, protocol, name, index)
-    if (folder / "samples.csv").exists():
+    if (folder / SAMPLES).exists():
         return
     data = common.DATA / "data" / ("cifar10.npz" if name.startswith("cifar10") else "mnist.npz")
     # where the folder has been begun, its own limits hold
@@ -90,21 +97,53 @@ def _one(args: argparse.Namespace, protocol: str, name: str, index: int) -> None
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def rows(args: argparse.Namespace, protocol: str) -> Iterator[tuple[Row, float]]:
-    """Every row of the folders of a protocol, finished or not, and the time limit that it was made with."""
+def save(args: argparse.Namespace) -> None:
+    """The rows of all finished folders and those that the file has already, in the order of the tables."""
+    held = {(protocol, row.model, row.index, row.method, row.gamma): (row, limit) for protocol, row, limit in saved(args)}
+    for protocol in args.protocols.split(","):
+        for row, limit in rows(args, protocol, finished=True):
+            held[protocol, row.model, row.index, row.method, row.gamma] = row, limit
+    order = sorted(held, key=lambda k: (k[0], (*C, *OTHERS).index(k[1]), k[2], METHODS.index(k[3]), k[4]))
+    lines = [json.dumps({"protocol": k[0], "timeout": held[k][1], **asdict(held[k][0])}) for k in order]
+    Path(args.rows).write_text("".join(f"{line}\n" for line in lines))
+
+
+def saved(args: argparse.Namespace) -> Iterator[tuple[str, Row, float]]:
+    """Protocol, row and time limit of every line of the file."""
+    if args.rows and Path(args.rows).is_file():
+        for line in Path(args.rows).read_text().splitlines():
+            values = json.loads(line)
+            kept = values.pop("kept_per_layer")
+            protocol, limit = values.pop("protocol"), values.pop("timeout")
+            yield protocol, Row(kept_per_layer=None if kept is None else tuple(kept), **values), limit
+
+
+def rows(args: argparse.Namespace, protocol: str, *, finished: bool = False) -> Iterator[tuple[Row, float]]:
+    """Every row of the folders of a protocol and the time limit that it was made with.
+
+    Args:
+        finished: of folders whose last unit is done only.
+    """
     for name in (*C, *OTHERS):
         for index in images(args):
             folder = folder_of(args, protocol, name, index)
-            if (folder / LEDGER).exists():
+            if (folder / (SAMPLES if finished else LEDGER)).exists():
                 limit = read_plan(folder / PLAN)["settings"]["timeout"]
                 with Ledger(folder / LEDGER, readonly=True) as ledger:
                     # what is still to be done says nothing yet
                     yield from ((row, limit) for row in rows_of(ledger) if row.status != "pending")
 
 
+def known(args: argparse.Namespace, protocol: str) -> list[tuple[Row, float]]:
+    """The rows of the folders and of the file, each once."""
+    found = {(row.model, row.index, row.method, row.gamma): (row, limit) for kind, row, limit in saved(args) if kind == protocol}
+    found |= {(row.model, row.index, row.method, row.gamma): (row, limit) for row, limit in rows(args, protocol)}
+    return list(found.values())
+
+
 def tables(args: argparse.Namespace) -> None:
     """Both tables as Markdown."""
-    found = list(rows(args, "paper"))
+    found = known(args, "paper")
     limits = sorted({limit for _, limit in found})
     heads = [
         "network", "type", "gamma", "samples", "error, mean ± sd", "error at least", "certain: error", "attack alone",
@@ -116,7 +155,7 @@ def tables(args: argparse.Namespace) -> None:
     for line in sorted(summarise(row for row, _ in found), key=place):
         own = [row for row, _ in found if (row.model, row.method, row.gamma) == (line.model, line.method, line.gamma)]
         print(f"| {' | '.join(paper_cells(line, own))} |")
-    found = list(rows(args, "fast"))
+    found = known(args, "fast")
     limits = sorted({limit for _, limit in found})
     heads = [
         "network", "type", "gamma", "samples", "d_bnd exact", "d_hat exact", "error", "attack alone", "pruning, s", "with, s",
@@ -200,8 +239,9 @@ def number(value: float | None) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["run", "table"])
+    parser.add_argument("what", choices=["run", "save", "table"])
     parser.add_argument("--run", default="table1", help="folder of the run folders")
+    parser.add_argument("--rows", help="file of rows that were saved")
     parser.add_argument("--networks", help="by commas; default: all that are there")
     parser.add_argument("--protocols", default="paper,fast")
     parser.add_argument("--images", help="by commas; default: 0, 10, 20, ..., 90")
@@ -209,8 +249,10 @@ def main() -> None:
     parser.add_argument("--known-points", action="store_true", help="see `onnxsub evaluate`; of the folders that are begun now")
     parser.add_argument("--timeout", type=float, default=20.0)
     args = parser.parse_args()
-    if args.what == "table":
-        tables(args)
+    if args.what == "save" and not args.rows:
+        parser.error("save needs --rows FILE")
+    if args.what != "run":
+        tables(args) if args.what == "table" else save(args)
         return
     print(common.load_note())
     run(args)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from benchmarks.table1 import least_error, place, reason
+from benchmarks import table1
+from benchmarks.table1 import known, least_error, place, reason, save, saved
 from onnxsub.evaluate.summary import summarise
 from tests.report_tools import ROW_LIKE
 
@@ -46,3 +49,41 @@ def test_a_row_says_why_it_rests_on_fewer_than_five() -> None:
     (line,) = summarise(few)
     assert reason(line, few) == "4 images run, 1 misclassified, no run with on 1"
     assert place(line) < place(replace(line, method="act")) < place(replace(line, model="cifar10-c-clean", method="con"))
+
+
+def test_rows_that_were_saved_come_back_and_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = Namespace(rows=str(tmp_path / "rows.jsonl"), run=str(tmp_path / "none"), protocols="paper", images=None)
+    first = replace(ROW, kept_per_layer=(3, 4), d_hat_upper=None, index=10)
+    other = replace(first, method="con", index=0, model="cifar10-c-clean")
+
+    def found(rows: list[tuple[table1.Row, float]]) -> None:
+        monkeypatch.setattr(table1, "rows", lambda *_, finished=False: iter(rows))
+
+    found([(first, 20.0), (other, 20.0)])
+    save(args)
+    assert list(saved(args)) == [("paper", first, 20.0), ("paper", other, 20.0)]
+    newer = replace(first, time_prune=2.0)
+    found([(newer, 30.0)])
+    assert known(args, "paper") == [(newer, 30.0), (other, 20.0)]  # a folder's row takes the place of the file's
+    assert known(args, "fast") == [(newer, 30.0)]
+    save(args)
+    assert list(saved(args)) == [("paper", newer, 30.0), ("paper", other, 20.0)]
+
+
+def test_what_was_saved_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = list[tuple[str, int]]()
+    monkeypatch.setattr(table1, "_one", lambda _, protocol, name, index: done.append((name, index)))
+    monkeypatch.setattr(table1, "saved", lambda _: iter([("paper", replace(ROW, index=10), 20.0)]))
+    args = Namespace(images="0,10", protocols="paper", networks="mnist-c-clean,mnist-c-adv0.1", run=str(tmp_path))
+    table1.run(args)
+    assert done == [("mnist-c-clean", 0), ("mnist-c-adv0.1", 0), ("mnist-c-adv0.1", 10)]
+
+
+def test_the_rows_of_the_page_are_those_of_the_project() -> None:
+    args = Namespace(rows=str(Path(table1.__file__).with_suffix(".jsonl")))
+    found = list(saved(args))
+    assert found
+    for protocol, row, limit in found:
+        assert protocol in {"paper", "fast"}
+        assert row.model in (*table1.C, *table1.OTHERS)
+        assert limit > 0
