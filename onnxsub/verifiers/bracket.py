@@ -59,6 +59,7 @@ class Bracket:
         folded: few units of it are not affine, and it is folded.
         tol: the gap at which the bracket is exact.
         enough: a point as near as this ends the search.
+        certified: whether plain bounds have had their say.
     """
 
     def __init__(self, instance: Instance, session: Session, progress: Progress | None = None) -> None:
@@ -77,6 +78,7 @@ class Bracket:
         self.reach = instance.reach
         self.tol = session.limits.tol
         self.enough = -math.inf
+        self.certified = False
         self._progress = progress
 
     def _room(self, witness: Witness) -> float:
@@ -136,7 +138,10 @@ class Bracket:
         return replace(result, status="misclassified") if found.margin > 0 else result
 
     def certify(self) -> None:
-        """A first lower end from bounds alone."""
+        """A first lower end from bounds alone, once."""
+        if self.certified:
+            return
+        self.certified = True
         with self.budget.stage("bounds"):
             ball, top, target = self.instance.ball, min(self.upper, self.reach), self.instance.target
             radius = certified_radius(self.network, ball, self.label, top, tol=0.05, target=target, budget=self.budget)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from onnxsub.budget import Budget
+from onnxsub.budget import Budget, OutOfTime
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
 from onnxsub.ops.dense import Dense
 from onnxsub.ops.relu import Relu
+from onnxsub.verifiers import bracket
 from onnxsub.verifiers.bab.wide import search
 from onnxsub.verifiers.bab.wide.blocks import Blocks
 from onnxsub.verifiers.bab.wide.bound import _term, _terms, evaluate, first_multipliers
@@ -198,3 +200,25 @@ def test_the_distance_is_that_of_the_usual_search(seed: int, monkeypatch: pytest
     assert by_trees.lower <= usual.upper + 1e-6
     assert usual.lower <= by_trees.upper + 1e-6
     assert by_trees.status == usual.status == "exact"
+
+
+def test_plain_bounds_have_their_say_before_anything_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = dense(0)
+    x0 = np.random.default_rng(0).uniform(0.3, 0.7, network.input_shape)
+    with torch.no_grad():
+        label = int(network.forward(torch.tensor(x0[None])).argmax())
+    asked, certified_radius = list[int](), bracket.certified_radius
+
+    def counted(*args: Any, **options: Any) -> float:
+        asked.append(1)
+        return certified_radius(*args, **options)
+
+    def too_long(*_: object, **__: object) -> None:
+        raise OutOfTime
+
+    monkeypatch.setattr(bracket, "certified_radius", counted)
+    monkeypatch.setattr(bracket.BoxModel, "over", too_long)
+    found = measured(network, x0, label, verifier="bab", threads=1, timeout=60.0)
+    assert len(asked) == 1
+    assert found.lower > 0
+    assert found.status == "bracket"

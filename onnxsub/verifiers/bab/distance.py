@@ -48,20 +48,18 @@ def search_distance(bracket: Bracket, start: Array | None) -> None:
         bracket.session.bab = replace(bracket.session.bab, dive=0, leaf=0)
     if bracket.settled:
         return
-    first = not small or bracket.budget.remaining < _SHORT
-    if first and not tried:
+    if not small or bracket.budget.remaining < _SHORT:
         bracket.certify()
     if not small:
         search_inputs(bracket)
         search_dense(bracket)
-    _narrow_down(bracket, certified=first or tried)
+    _narrow_down(bracket)
 
 
-def _narrow_down(bracket: Bracket, *, certified: bool) -> None:
+def _narrow_down(bracket: Bracket) -> None:
     """Raises the lower end radius by radius, each as far out as the time spent so far says that it can be proved.
 
-    Args:
-        certified: whether plain bounds have had their say; else they have it after the first question that stays open.
+    Plain bounds have their say after the first question that stays open, if they had none before.
     """
     budget, bab = bracket.budget, bracket.session.bab
     schedule = Schedule(limited=budget.limited)
@@ -107,8 +105,7 @@ def _narrow_down(bracket: Bracket, *, certified: bool) -> None:
         except OutOfTime:
             budget.check()  # the end of this question's share only
         asked = Asked.of(question, bracket, goal.radius, better=bracket.upper < upper)
-        if not (certified or bracket.settled):
-            certified = True
+        if not bracket.settled:
             bracket.certify()
         schedule.note(radius, asked)
         if asked.proved and radius >= bracket.reach:

@@ -36,7 +36,7 @@ _AGAIN = 0.98  # of the radius: bounds are made anew where a point has come near
 def search_wide(bracket: Bracket, *, later: bool = False) -> bool:
     """Raises the lower ends, and tries points on the way; whether the network is of that kind, and a point is known.
 
-    Plain bounds have had their say then.
+    Plain bounds have their say first: what a root needs takes seconds on large networks, and a clock may end before it.
 
     Args:
         later: whether the usual search was tried before: then fewer inputs do.
@@ -47,6 +47,8 @@ def search_wide(bracket: Bracket, *, later: bool = False) -> bool:
     large = inputs >= _LARGE
     budget = bracket.budget.part((1 if large else _SHARE) * bracket.budget.remaining)
     tried = False
+    if math.isfinite(bracket.upper) and bracket.running:
+        bracket.certify()
     while math.isfinite(bracket.upper) and bracket.running and not bracket.settled:
         radius = min(bracket.upper - bracket.gap / 2, bracket.reach)
         local = bracket.local(radius, branching=True)
@@ -55,10 +57,7 @@ def search_wide(bracket: Bracket, *, later: bool = False) -> bool:
         model = network_as_blocks(bracket, local, radius)
         if model is None:
             break
-        blocks = model[1]
-        if not tried:
-            tried = True
-            bracket.certify()
+        tried, blocks = True, model[1]
         # those that are soon refuted first, and none may leave the others without time
         rows = local.open[::-1]
         for number, row in enumerate(rows):
