@@ -7,11 +7,15 @@
 
 `run` goes on where it was stopped: one run folder of `onnxsub evaluate` per protocol, network and image, image by image over all
 networks, so that what is there at any time is about all of them. Architecture C with both gammas; D and E, where their files lie
-in `models/`, with 0.99. `paper` is the reference experiment (ranking by width, MILP), `fast` our own ranking and engine (influence,
-branch and bound) on the same images. An original is computed once per image and serves all methods and gammas. --timeout is that
-of a solver run (`paper`) or of a distance (`fast`); a folder keeps the one that it was begun with, and the table names it. "No run"
-in a row: bounds settle every radius of the image that counts. "Error at least": an undecided radius only makes the network's
-distance too small, and the attack bounds it from above; this is the least mean error over all that it may be.
+in `models/`, with 0.99. `paper` is the reference experiment (ranking by width, MILP), `trees` the same with branch and bound in
+place of the MILP, `fast` our own ranking and engine (influence, branch and bound on the distance) on the same images. An original
+is computed once per image and serves all methods and gammas. --timeout is that of a solver run (`paper`, `trees`) or of a distance
+(`fast`); a folder keeps the one that it was begun with, and the table names it. "No run" in a row: bounds settle every radius of
+the image that counts. "Error at least": an undecided radius only makes the network's distance too small, and the attack bounds it
+from above; this is the least mean error over all that it may be.
+
+`benchmarks/table1.jsonl` holds the rows of docs/table1.md. `run --rows FILE` leaves out what the file has already, so that a run
+goes on where its folders are gone.
 """
 
 from __future__ import annotations
@@ -35,6 +39,9 @@ ROOT = Path(__file__).parents[1]
 C = ("mnist-c-clean", "mnist-c-adv0.1", "mnist-c-adv0.3", "cifar10-c-clean", "cifar10-c-adv2-255", "cifar10-c-adv8-255")
 OTHERS = tuple(name.replace("-c-", f"-{letter}-") for letter in "de" for name in C)
 METHODS = ("con", "lin", "act")
+PROTOCOLS = {
+    "paper": ("--protocol", "paper"), "trees": ("--protocol", "paper", "--verifier", "bab"), "fast": ("--protocol", "fast")
+}  # fmt: skip
 SAMPLES = "samples.csv"  # of a folder that is finished
 
 # error of the distance at gamma 0.9 and 0.99, and seconds per solver run with pruning: as published, of architecture C
@@ -87,9 +94,9 @@ def _one(args: argparse.Namespace, protocol: str, name: str, index: int) -> None
     data = common.DATA / "data" / ("cifar10.npz" if name.startswith("cifar10") else "mnist.npz")
     # where the folder has been begun, its own limits hold
     new = [
-        str(ROOT / "models" / f"{name}.onnx"), "--data", str(data), "--index", str(index), "--protocol", protocol,
-        "--methods", ",".join(METHODS), "--gammas", (args.gammas or "0.9,0.99") if name in C and protocol == "paper" else "0.99",
-        "--timeout", f"{args.timeout:g}", *(["--known-points"] if args.known_points and protocol == "paper" else []),
+        str(ROOT / "models" / f"{name}.onnx"), "--data", str(data), "--index", str(index), *PROTOCOLS[protocol],
+        "--methods", ",".join(METHODS), "--gammas", (args.gammas or "0.9,0.99") if name in C and protocol != "fast" else "0.99",
+        "--timeout", f"{args.timeout:g}", *(["--known-points"] if args.known_points and protocol != "fast" else []),
     ]  # fmt: skip
     begun = (folder / PLAN).exists()
     command = [sys.executable, "-m", "onnxsub", "evaluate", *([] if begun else new), "--run", str(folder), "--quiet"]
@@ -142,26 +149,28 @@ def known(args: argparse.Namespace, protocol: str) -> list[tuple[Row, float]]:
 
 
 def tables(args: argparse.Namespace) -> None:
-    """Both tables as Markdown."""
-    found = known(args, "paper")
-    limits = sorted({limit for _, limit in found})
-    heads = [
-        "network", "type", "gamma", "samples", "error, mean ± sd", "error at least", "certain: error", "attack alone",
-        "undecided radii with / without", "pruning, s", "run with, s", "run without, s", "runs (samples)", "speed-up",
-        "published: error", "published: s with / without", "why fewer than 5",
-    ]  # fmt: skip
-    print(f"Time limit of a solver run: {', '.join(f'{x:g} s' for x in limits)}.\n")
-    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
-    for line in sorted(summarise(row for row, _ in found), key=place):
-        own = [row for row, _ in found if (row.model, row.method, row.gamma) == (line.model, line.method, line.gamma)]
-        print(f"| {' | '.join(paper_cells(line, own))} |")
+    """All tables as Markdown."""
+    for protocol in ("paper", "trees"):
+        found = known(args, protocol)
+        limits = sorted({limit for _, limit in found})
+        heads = [
+            "network", "type", "gamma", "samples", "error, mean ± sd", "error at least", "certain: error", "attack alone",
+            "undecided radii with / without", "pruning, s", "run with, s", "run without, s", "runs (samples)", "speed-up",
+            "published: error", "published: s with / without", "why fewer than 5",
+        ]  # fmt: skip
+        print(f"{protocol}; time limit of a solver run: {', '.join(f'{x:g} s' for x in limits)}.\n")
+        print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+        for line in sorted(summarise(row for row, _ in found), key=place):
+            own = [row for row, _ in found if (row.model, row.method, row.gamma) == (line.model, line.method, line.gamma)]
+            print(f"| {' | '.join(paper_cells(line, own))} |")
+        print()
     found = known(args, "fast")
     limits = sorted({limit for _, limit in found})
     heads = [
         "network", "type", "gamma", "samples", "d_bnd exact", "d_hat exact", "error", "attack alone", "pruning, s", "with, s",
         "without, s", "speed-up",
     ]  # fmt: skip
-    print(f"\nTime limit of a distance: {', '.join(f'{x:g} s' for x in limits)}.\n")
+    print(f"fast; time limit of a distance: {', '.join(f'{x:g} s' for x in limits)}.\n")
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for x in sorted(summarise(row for row, _ in found), key=place):
         cells = [
@@ -243,7 +252,7 @@ def main() -> None:
     parser.add_argument("--run", default="table1", help="folder of the run folders")
     parser.add_argument("--rows", help="file of rows that were saved")
     parser.add_argument("--networks", help="by commas; default: all that are there")
-    parser.add_argument("--protocols", default="paper,fast")
+    parser.add_argument("--protocols", default="paper,fast", help="of paper, trees, fast; default: paper,fast")
     parser.add_argument("--images", help="by commas; default: 0, 10, 20, ..., 90")
     parser.add_argument("--gammas", help="of architecture C by the protocol, by commas; default: 0.9,0.99")
     parser.add_argument("--known-points", action="store_true", help="see `onnxsub evaluate`; of the folders that are begun now")

@@ -14,6 +14,7 @@ import torch
 
 import onnxsub
 from onnxsub.errors import InputError
+from onnxsub.evaluate import paper_runs
 from onnxsub.evaluate.distances import _selected, find_attack, find_original, find_substitute
 from onnxsub.evaluate.ledger import Ledger
 from onnxsub.evaluate.paper import halved, precision_of
@@ -26,12 +27,14 @@ from onnxsub.evaluate.settings import Settings
 from onnxsub.evaluate.solver_runs import run_statistics
 from onnxsub.evaluate.summary import summarise
 from onnxsub.evaluate.task import Attacked, Task
+from onnxsub.instance import Instance
 from onnxsub.passes.certify import keeps_its_pieces
 from onnxsub.passes.equal_radius import equal_radius
 from onnxsub.pruning.prune import Adversarial, PruneOptions, build_substitute
 from onnxsub.query import Query
 from onnxsub.verifiers.programs.solvers.base import Solution, SolverStatus
 from onnxsub.verifiers.session import Session
+from onnxsub.verifiers.verify import VerifyOptions, VerifyResult
 from tests.evaluate_tools import rows
 from tests.random_models import random_model
 from tests.report_tools import ROW_LIKE
@@ -66,9 +69,11 @@ def query_of(files: tuple[Path, Path], index: int) -> Query:
         return onnxsub.make_query(files[0], archive["x"][index], threads=1)
 
 
-def task_of(query: Query, settings: Settings, method: str | None = None, attacked: Attacked | None = None) -> Task:
+def task_of(
+    query: Query, settings: Settings, method: str | None = None, attacked: Attacked | None = None, verifier: str = "milp"
+) -> Task:
     gamma = None if method is None else 0.9
-    return Task(1, "original", "", "", query.x0, query.label, method, gamma, "milp", settings, 1, attacked)
+    return Task(1, "original", "", "", query.x0, query.label, method, gamma, verifier, settings, 1, attacked)
 
 
 def attacked_of(query: Query, settings: Settings) -> Attacked:
@@ -176,6 +181,51 @@ def test_undecided_is_not_verified_and_the_search_goes_on(files: tuple[Path, Pat
     # the attack's point does not steer the search, and its radius is beyond what was "not verified"
     assert not result["certain"]
     assert result["upper"] >= result["protocol"]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_branch_and_bound_comes_to_the_same_distances(files: tuple[Path, Path], known: bool) -> None:
+    settings = Settings(protocol="paper", tol=PRECISION, verifiers=("milp", "bab"), known_points=known)
+    runs = 0
+    for index in range(3):
+        query = query_of(files, index)
+        point = attacked_of(query, settings)
+        for method in (None, "con", "lin", "act"):
+            find = find_original if method is None else find_substitute
+            one, other = (find(task_of(query, settings, method, point, v), query).result for v in ("milp", "bab"))
+            assert (one["protocol"], one["radii"], one["status"]) == (other["protocol"], other["radii"], other["status"])
+            assert other["certain"]
+            assert {log[3] for log in other["solver_runs"]} <= {"none", "reached"}
+            assert all(log[0] is None for log in other["solver_runs"])
+            assert len({log[1] for log in other["solver_runs"]}) == other["runs"] <= other["radii"]
+            runs += other["runs"]
+    assert runs > 0
+
+
+def test_what_branch_and_bound_leaves_open_is_not_verified(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    query, settings = query_of(files, 0), Settings(protocol="paper", tol=PRECISION, timeout=7.0, radius_timeout=5.0)
+    limits: list[float | None] = []
+    decide = paper_runs.decide_ball
+
+    def never(instance: Instance, radius: float, options: VerifyOptions) -> VerifyResult:
+        limits.append(options.limits.timeout)
+        found = decide(instance, radius, options)
+        assert found.targets
+        first = next(iter(found.targets))
+        return replace(found, status="unknown", witness=None, targets={**found.targets, first: "unknown"})
+
+    monkeypatch.setattr(paper_runs, "decide_ball", never)
+    result = find_original(task_of(query, settings, verifier="bab"), query).result
+    assert result["runs"] == result["radii_undecided"] == len(limits) > 0
+    assert set(limits) == {5.0}
+    assert not result["certain"]
+    assert result["protocol"] <= min(radius for _, radius, _, _ in result["solver_runs"])
+
+
+def test_the_protocol_is_for_verifiers_of_ours() -> None:
+    for options in ({"verifiers": ("marabou",)}, {"refine": True}):
+        with pytest.raises(InputError, match="defined for --verifier milp or bab without --refine"):
+            Settings(protocol="paper", **options)
 
 
 def test_a_radius_has_a_limit_of_its_own(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ __all__ = ["command"]
     "--verifier",
     multiple=True,
     metavar="NAME",
-    help="As for distance; may be repeated.  [default: bab; milp with --protocol paper]",
+    help="As for distance; may be repeated.  [default: bab; milp with --protocol paper, which takes these two]",
 )
 @click.option("--solver", type=click.Choice(["highs", "gurobi", "scip"]), help="As for distance.  [default: highs]")
 @click.option(

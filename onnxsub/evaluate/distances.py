@@ -58,7 +58,8 @@ def find_original(task: Task, query: Query) -> Done:
     s = _settings(task)
     if is_paper(s.protocol):
         found = _found(task.attacked)
-        return Done(*paper_distance(query, query.network, found, s, task.threads, replay=query.judged))
+        assert task.verifier is not None
+        return Done(*paper_distance(query, query.network, found, s, task.threads, verifier=task.verifier, replay=query.judged))
     result = distance(query, _options(task, None), found=_found(task.attacked))
     # bounds, programs and all: everything but the attack, which was not repeated
     times = {"bnd": result.time_s["total"] - result.time_s.get("attack", 0.0)}
@@ -79,7 +80,8 @@ def find_substitute(task: Task, query: Query) -> Done:
         start = time.perf_counter()
         g = build_substitute(query, via, Adversarial.of(found))
         pruned = time.perf_counter() - start
-        answer, x = paper_distance(query, g.network, found, s, task.threads)
+        assert task.verifier is not None
+        answer, x = paper_distance(query, g.network, found, s, task.threads, verifier=task.verifier)
         kept = g.selection.kept_per_layer
         answer["time_s"] = {"prune": pruned, "hat": answer["time_s"]["bnd"]}
         if task.method == "act":

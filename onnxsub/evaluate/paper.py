@@ -1,4 +1,4 @@
-"""The reference experiment's way to a distance: bisection, one mixed-integer program per radius and target.
+"""The reference experiment's way to a distance: bisection, one question per radius and target (`paper_runs.py`).
 
 The interval `[0, interval]` is halved down to the precision, for the network and for its substitutes alike. At each radius
 every target that bounds leave is asked "is it reached within this radius?". The radius ends at the first target that fails: one
@@ -6,8 +6,8 @@ that is reached, or one that is not decided within the limits. Either way it is 
 distance is the smallest radius that was not verified: it is never 0, and where all is verified it is the interval's end. What is
 proved besides is kept apart. Every run of the solver is written down, so that times can be compared over the same radii.
 
-With `known_points` a radius within which a point of another class is known ends without a program. The distance is the same, since
-such a radius is not verified whether the program finds the point or runs out of time; only the runs are fewer.
+With `known_points` a radius within which a point of another class is known ends without a run. The distance is the same, since
+such a radius is not verified whether the solver finds the point or runs out of time; only the runs are fewer.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from onnxsub.budget import OutOfTime
 from onnxsub.errors import OptionError
+from onnxsub.evaluate.paper_runs import RUNS
 from onnxsub.evaluate.settings import Settings
 from onnxsub.instance import Instance
 from onnxsub.network import Network
@@ -79,6 +79,7 @@ def paper_distance(
     settings: Settings,
     threads: int,
     *,
+    verifier: str = "milp",
     replay: Callable[[Array], Array] | None = None,
 ) -> tuple[dict[str, Any], Array | None]:
     """The distance of a network by the protocol and the bracket that is proved, as plain values, and the nearest point.
@@ -87,13 +88,15 @@ def paper_distance(
         network: of un-normalised inputs: that of the query, or a substitute of it.
         found: the attack on the query. The search does not look at it, except with `known_points`; its point may narrow the
             bracket afterwards.
+        verifier: who is asked: one of `paper_runs.RUNS`.
         replay: logits that decide what a witness is; default: the network itself in float32.
 
     Returns:
         `protocol`: the smallest radius that was not verified, or the interval's end. `certain`: whether a point is known within it,
         or nothing was not verified; otherwise an undecided program ended that radius, and the true distance may be larger.
         `runs`: how many; `solver_runs`: one `[target, radius, seconds, outcome]` for each, the outcome being `none`, `reached`
-        or `undecided`. `attack`: what the bisection comes to where the attack answers in place of a solver.
+        or `undecided`, and the target None where a run is about all that bounds leave. `attack`: what the bisection comes to where
+        the attack answers in place of a solver.
     """
     assert settings.interval is not None
     limits = Limits(threads=threads, seed=settings.seed, tol=_TOL)
@@ -109,7 +112,7 @@ def paper_distance(
         search.accept(found.x_adv)
 
     def verified(radius: float) -> bool:
-        ended[radius] = "reached" if known and search.upper <= radius else _ask(search, radius, settings, log)
+        ended[radius] = "reached" if known and search.upper <= radius else RUNS[verifier](search, radius, settings, log)
         return ended[radius] == "none"
 
     low, high = halved(settings.interval, precision, verified)
@@ -136,37 +139,3 @@ def paper_distance(
         "time_s": {"bnd": time.perf_counter() - start},
     }
     return result, None if best is None else best.x
-
-
-def _ask(search: Bracket, radius: float, settings: Settings, log: list[list[Any]]) -> str:
-    """`none` of the targets is reached within the radius (proved), one is `reached`, or one is `undecided`."""
-    run, whole = settings.timeout, settings.radius_timeout
-    budget = search.budget.part(math.inf if whole is None else whole)
-    local = search.local(radius)
-    for t in local.open:
-        if search.claims.lowers[t] >= radius:  # proved at a larger radius
-            continue
-        try:
-            budget.check()
-            model = search.target(local, t)
-            if model is None:
-                continue
-            with search.budget.stage("build"):
-                problem = model.decision()
-            budget.check()
-        except OutOfTime:
-            return "undecided"
-        limit = min(math.inf if run is None else run, budget.remaining)
-        solution = search.session.solve(problem, model.decision_options, limit)
-        if solution.status.proves_empty:
-            outcome = "none"
-            search.claims.prove(t, radius)
-        elif solution.x is not None:
-            outcome = "reached"
-            search.accept(model.point(solution.x))
-        else:
-            outcome = "undecided"
-        log.append([t, radius, solution.time_s, outcome])
-        if outcome != "none":
-            return outcome
-    return "none"

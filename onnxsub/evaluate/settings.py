@@ -97,8 +97,8 @@ class Settings:
                 raise OptionError(f"{option} {','.join(map(str, values))} names something twice; give each once")
         for name in self.verifiers:
             check_verifier(name)
-        if paper and (self.verifiers != ("milp",) or self.refine):
-            raise OptionError("--protocol paper is defined for --verifier milp without --refine; leave these out")
+        if paper and (not set(self.verifiers) <= {"milp", "bab"} or self.refine):
+            raise OptionError("--protocol paper is defined for --verifier milp or bab without --refine; leave these out")
         if paper and self.nodes is not None:
             raise OptionError("--protocol paper is defined without --nodes; leave it out")
         for option, value in (
