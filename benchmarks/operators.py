@@ -47,7 +47,8 @@ value. A meaning that is missing is declared, with the reason, and `onnxsub info
 those of `onnxsub/ops`; `Leaky` for instance is any function of two slopes, so also Abs.
 
 Nodes that are not listed are refused by name, but for these, which are written out first: Attention (opset 23, one output, no
-cache), Mean, CastLike, IsNaN and IsInf (false of every number), and what onnxruntime fuses (`onnxsub/reading/fused.py`). A node
+cache), Mean, CastLike, IsNaN and IsInf (false of every number), an If whose branch is known, the operators of ai.onnx.ml in
+[cli.md](cli.md#what-is-read), and what onnxruntime fuses (`onnxsub/reading/fused.py`). A node
 whose value does not depend on the input is computed once (by which operators: `onnxsub/computed.py`). The last column says who else
 reads a node of this kind at all: M Marabou (command line), C alpha-beta-CROWN, N nnenum, after their sources.
 

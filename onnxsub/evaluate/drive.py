@@ -19,6 +19,7 @@ from onnxsub.evaluate.loop import do_units, enough
 from onnxsub.evaluate.pace import Pace
 from onnxsub.evaluate.plan import Plan, RunSettings, difference, plan_with, read_plan, write_plan
 from onnxsub.evaluate.processes import Processes
+from onnxsub.evaluate.tables import RESULTS, SAMPLES
 from onnxsub.files import make_folder, one_line
 
 __all__ = ["GRACE", "LEDGER", "PLAN", "Driven", "Report", "RunOptions", "drive", "reopen"]
@@ -135,6 +136,7 @@ def drive(
         job.check(here=here)  # before the folder is made
     make_folder(folder, "choose another --run")
     _refuse_links(folder)
+    _refuse_others(folder)
     with lock(folder / "lock.sqlite"):
         checksum = _same_run(job.plan, folder)
         with Ledger(folder / LEDGER, kinds=job.kinds) as ledger:
@@ -142,6 +144,7 @@ def drive(
             mark = _mark(ledger.run_id, folder / LEDGER)
             end_family(mark)
             if ledger.empty:
+                _refuse_lost(folder)
                 groups = ledger.add(job.units())
             else:
                 groups = ledger.seals.take_over(job.units(), redo=options.retry_failed)
@@ -188,6 +191,20 @@ def _refuse_links(folder: Path) -> None:
             raise InputError(f"{str(path)!r} is a symbolic link; put the file itself there, or choose another --run")
         if not (path.is_file() or path.is_dir()):
             raise InputError(f"{str(path)!r} is a pipe or a device; put a file there, or choose another --run")
+
+
+def _refuse_others(folder: Path) -> None:
+    """Raises InputError where a folder that is no run's has files under the names that a run writes."""
+    for name in (SAMPLES, RESULTS):
+        if not (folder / PLAN).exists() and (folder / name).exists():
+            raise InputError(f"{str(folder)!r} is no run folder, and a run would overwrite its {name}; choose another --run")
+
+
+def _refuse_lost(folder: Path) -> None:
+    """Raises InputError where a run has results and its ledger holds nothing of them."""
+    for name in (SAMPLES, RESULTS):
+        if (folder / name).exists():
+            raise InputError(f"{str(folder)!r} has {name}, but its {LEDGER} is gone or empty; restore it or choose another --run")
 
 
 def _mark(run_id: str, path: Path) -> str:

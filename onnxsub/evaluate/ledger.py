@@ -7,6 +7,7 @@ write-ahead log lets anybody read while a run goes on: `select state, count(*) f
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -74,7 +75,9 @@ class Ledger:
             )
         with self._guard():
             # without the write-ahead log's own files even a reader may have to make them, so it opens for writing too
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=30.0)
+            sealed = readonly and _sealed(path)
+            name = f"{path.resolve().as_uri()}?immutable=1" if sealed else path
+            self._db = sqlite3.connect(name, isolation_level=None, timeout=30.0, uri=sealed)
         self.seals = Seals(self._db, path, self._guard)
         try:
             self._open(readonly)
@@ -290,6 +293,12 @@ class Ledger:
                     "then run the same command again: what is done is kept"
                 ) from error
             raise InputError(f"{str(self.path)!r} is damaged: {error}; restore it or choose another --run") from error
+
+
+def _sealed(path: Path) -> bool:
+    """Whether nobody here can write beside a ledger, and all that is known of it is in its own file."""
+    log = path.with_name(f"{path.name}-wal")
+    return not os.access(path.parent, os.W_OK) and not (log.exists() and log.stat().st_size)
 
 
 def _unit(row: tuple[Any, ...], known: Mapping[str, Any] | None = None) -> Unit:

@@ -23,9 +23,10 @@ def lock(path: Path) -> Iterator[None]:
     Raises:
         InputError: another process holds it. OutputError: it cannot be written.
     """
-    db = sqlite3.connect(path, isolation_level=None, timeout=0.0)
+    db: sqlite3.Connection | None = None
     try:
         try:
+            db = sqlite3.connect(path, isolation_level=None, timeout=0.0)
             db.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
@@ -37,7 +38,8 @@ def lock(path: Path) -> Iterator[None]:
             raise InputError(f"{str(path)!r} is damaged: {error}; remove it, it holds nothing") from error
         yield
     finally:
-        db.close()
+        if db is not None:
+            db.close()
 
 
 def end_family(mark: str) -> None:

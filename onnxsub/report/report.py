@@ -124,6 +124,8 @@ def _schema(run: Path) -> str:
 
 
 def _written(runs: Sequence[Path], folder: Path, contents: Contents) -> ReportResult:
+    if (folder / PLAN).exists():
+        raise InputError(f"{str(folder)!r} is the folder of a run, whose tables a report would overwrite; give another -o")
     for name, data in contents.files.items():
         target = folder / name
         make_folder(target.parent, "choose another -o")
