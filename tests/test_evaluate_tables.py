@@ -61,7 +61,7 @@ def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     model, data = make_files(tmp_path)
     plan = Plan.of((str(model),), read_samples(data, Choice(limit=2), labels="predicted"), Settings(gammas=(0.5,)))
-    (tmp_path / "run").mkdir()
+    evaluate(plan, tmp_path / "run", engine=Here())
     (tmp_path / "run" / "results.parquet").touch()
     result = evaluate(plan, tmp_path / "run", engine=Here())
     assert not (tmp_path / "run" / "results.parquet").exists()

@@ -58,8 +58,7 @@ class Bracket:
         network: f in units of the margin at the anchor; rows: its margins.
         folded: few units of it are not affine, and it is folded.
         tol: the gap at which the bracket is exact.
-        enough: a point as near as this ends the search.
-        certified: whether plain bounds have had their say.
+        enough: a point as near as this ends the search. certified: whether plain bounds have had their say.
     """
 
     def __init__(self, instance: Instance, session: Session, progress: Progress | None = None) -> None:
@@ -75,10 +74,8 @@ class Bracket:
         self.referee = Referee(replace(instance.judged, network=self.network))
         rounded = partial(rounding, x0=instance.x0, space=instance.space)
         self.claims: Claims[int] = Claims(instance.targets, self.referee.over_reals, rounded, session.limits.tol)
-        self.reach = instance.reach
-        self.tol = session.limits.tol
-        self.enough = -math.inf
-        self.certified = False
+        self.reach, self.tol = instance.reach, session.limits.tol
+        self.enough, self.certified = -math.inf, False
         self._progress = progress
 
     def _room(self, witness: Witness) -> float:
@@ -142,9 +139,9 @@ class Bracket:
         if self.certified:
             return
         self.certified = True
+        of, top = self.instance, min(self.upper, self.reach)
         with self.budget.stage("bounds"):
-            ball, top, target = self.instance.ball, min(self.upper, self.reach), self.instance.target
-            radius = certified_radius(self.network, ball, self.label, top, tol=0.05, target=target, budget=self.budget)
+            radius = certified_radius(self.network, of.ball, self.label, top, tol=0.05, target=of.target, budget=self.budget)
         for t in self.claims.lowers:
             self.claims.prove(t, radius)
         self.tell("bounds")
@@ -285,9 +282,7 @@ class Bracket:
             return f"float32 execution reaches the boundary before the real numbers do, by more than --tol {self.tol:g}"
         if upper - lower <= self.finest:
             return f"float32 numbers lie {self.finest / 2:.3g} apart there, so --tol {self.tol:g} cannot be met"
-        if self.budget.over:
-            return self.budget.why
-        return self.session.trouble or "neither bounds nor programs close what is left"
+        return self.budget.why if self.budget.over else self.session.trouble or "neither bounds nor programs close what is left"
 
     def _targets(self, status: str, lowers: Mapping[int, float], lower: float) -> dict[int, TargetResult]:
         claims, found, top = self.claims, {}, min(self.upper, self.reach) - self.tol
