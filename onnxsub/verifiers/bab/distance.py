@@ -105,7 +105,7 @@ def _narrow_down(bracket: Bracket) -> None:
         except OutOfTime:
             budget.check()  # the end of this question's share only
         asked = Asked.of(question, bracket, goal.radius, better=bracket.upper < upper)
-        if not bracket.settled:
+        if not (bracket.certified or bracket.settled):
             bracket.certify()
         schedule.note(radius, asked)
         if asked.proved and radius >= bracket.reach:
