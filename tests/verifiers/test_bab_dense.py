@@ -315,7 +315,7 @@ def scaled(network: Network, factor: float) -> Network:
     return Network(network.input, network.input_shape, network.output, tuple(ops))
 
 
-@pytest.mark.parametrize("power", [-40, 0, 40])
+@pytest.mark.parametrize("power", [0, pytest.param(-40, marks=pytest.mark.slow), pytest.param(40, marks=pytest.mark.slow)])
 def test_squares_help_where_lines_are_slow_and_agree_with_programs(power: int, monkeypatch: pytest.MonkeyPatch) -> None:
     roots: list[bool] = []
     given: list[bool] = []
