@@ -14,8 +14,8 @@ is computed once per image and serves all methods and gammas. --timeout is that 
 the image that counts. "Error at least": an undecided radius only makes the network's distance too small, and the attack bounds it
 from above; this is the least mean error over all that it may be.
 
-`benchmarks/table1.jsonl` holds the rows of docs/table1.md. `run --rows FILE` leaves out what the file has already, so that a run
-goes on where its folders are gone.
+`benchmarks/table1.jsonl` holds the rows of docs/table1.md by the protocol. `run --rows FILE` leaves out what the file has already,
+so that a run goes on where its folders are gone.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from onnxsub.evaluate.ledger import Ledger
 from onnxsub.evaluate.plan import read_plan
 from onnxsub.evaluate.row import Row, rows_of
 from onnxsub.evaluate.summary import Line, summarise
+from onnxsub.files import write_atomic
 
 ROOT = Path(__file__).parents[1]
 C = ("mnist-c-clean", "mnist-c-adv0.1", "mnist-c-adv0.3", "cifar10-c-clean", "cifar10-c-adv2-255", "cifar10-c-adv8-255")
@@ -105,14 +106,19 @@ def _one(args: argparse.Namespace, protocol: str, name: str, index: int) -> None
 
 
 def save(args: argparse.Namespace) -> None:
-    """The rows of all finished folders and those that the file has already, in the order of the tables."""
-    held = {(protocol, row.model, row.index, row.method, row.gamma): (row, limit) for protocol, row, limit in saved(args)}
-    for protocol in args.protocols.split(","):
-        for row, limit in rows(args, protocol, finished=True):
-            held[protocol, row.model, row.index, row.method, row.gamma] = row, limit
-    order = sorted(held, key=lambda k: (k[0], (*C, *OTHERS).index(k[1]), k[2], METHODS.index(k[3]), k[4]))
-    lines = [json.dumps({"protocol": k[0], "timeout": held[k][1], **asdict(held[k][0])}) for k in order]
-    Path(args.rows).write_text("".join(f"{line}\n" for line in lines))
+    """The rows of finished folders of the protocols, and all that the file has already."""
+    lines = [
+        json.dumps({"protocol": protocol, "timeout": limit, **asdict(row)}) + "\n"
+        for protocol in PROTOCOLS
+        for row, limit in sorted(known(args, protocol, finished=True), key=order)
+    ]
+    write_atomic(args.rows, "".join(lines).encode())
+
+
+def order(found: tuple[Row, float]) -> tuple[int, int, int, float]:
+    """By network, image, method and gamma."""
+    network, method, gamma = place(found[0])
+    return network, found[0].index, method, gamma
 
 
 def saved(args: argparse.Namespace) -> Iterator[tuple[str, Row, float]]:
@@ -141,17 +147,19 @@ def rows(args: argparse.Namespace, protocol: str, *, finished: bool = False) -> 
                     yield from ((row, limit) for row in rows_of(ledger) if row.status != "pending")
 
 
-def known(args: argparse.Namespace, protocol: str) -> list[tuple[Row, float]]:
-    """The rows of the folders and of the file, each once."""
-    found = {(row.model, row.index, row.method, row.gamma): (row, limit) for kind, row, limit in saved(args) if kind == protocol}
-    found |= {(row.model, row.index, row.method, row.gamma): (row, limit) for row, limit in rows(args, protocol)}
-    return list(found.values())
+def known(args: argparse.Namespace, protocol: str, *, finished: bool = False) -> list[tuple[Row, float]]:
+    """The rows of the folders and of the file, each once; a folder's take the place of the file's. `finished`: as of `rows`."""
+    of_file = [(row, limit) for kind, row, limit in saved(args) if kind == protocol]
+    of_folders = rows(args, protocol, finished=finished) if protocol in args.protocols.split(",") else ()
+    return list({(*place(row), row.index): (row, limit) for row, limit in (*of_file, *of_folders)}.values())
 
 
 def tables(args: argparse.Namespace) -> None:
     """All tables as Markdown."""
     for protocol in ("paper", "trees"):
         found = known(args, protocol)
+        if not found:
+            continue
         limits = sorted({limit for _, limit in found})
         heads = [
             "network", "type", "gamma", "samples", "error, mean ± sd", "error at least", "certain: error", "attack alone",
@@ -165,6 +173,8 @@ def tables(args: argparse.Namespace) -> None:
             print(f"| {' | '.join(paper_cells(line, own))} |")
         print()
     found = known(args, "fast")
+    if not found:
+        return
     limits = sorted({limit for _, limit in found})
     heads = [
         "network", "type", "gamma", "samples", "d_bnd exact", "d_hat exact", "error", "attack alone", "pruning, s", "with, s",
@@ -215,8 +225,8 @@ def least_error(own: list[Row]) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def place(line: Line) -> tuple[int, int, float]:
-    """Where a line stands in the table."""
+def place(line: Line | Row) -> tuple[int, int, float]:
+    """Where a line, and the rows that it is of, stand in the table."""
     return (*C, *OTHERS).index(line.model), METHODS.index(line.method), line.gamma
 
 
@@ -252,7 +262,11 @@ def main() -> None:
     parser.add_argument("--run", default="table1", help="folder of the run folders")
     parser.add_argument("--rows", help="file of rows that were saved")
     parser.add_argument("--networks", help="by commas; default: all that are there")
-    parser.add_argument("--protocols", default="paper,fast", help="of paper, trees, fast; default: paper,fast")
+    parser.add_argument(
+        "--protocols",
+        default="paper,fast",
+        help="of paper, trees, fast; default: paper,fast; what a file has is shown and kept in any case",
+    )
     parser.add_argument("--images", help="by commas; default: 0, 10, 20, ..., 90")
     parser.add_argument("--gammas", help="of architecture C by the protocol, by commas; default: 0.9,0.99")
     parser.add_argument("--known-points", action="store_true", help="see `onnxsub evaluate`; of the folders that are begun now")

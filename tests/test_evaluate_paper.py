@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,13 @@ def test_a_point_that_is_not_adversarial_for_the_substitute_leaves_no_cell_empty
     assert line["certain_difference"] is not None
 
 
+def answers(query: Query, point: Attacked, *ways: tuple[Settings, str]) -> Iterator[tuple[str | None, list[Mapping[str, Any]]]]:
+    """The network (None) and each kind of substitute, and what settings and verifiers come to there."""
+    for method in (None, "con", "lin", "act"):
+        find = find_original if method is None else find_substitute
+        yield method, [find(task_of(query, s, method, point, verifier), query).result for s, verifier in ways]
+
+
 def paper_lines(run: Path, method: str) -> list[dict[str, Any]]:
     return [dict(paper_figures([r for r in rows(run) if r.method == method]))]
 
@@ -132,9 +139,7 @@ def test_known_points_save_programs_and_change_no_distance(files: tuple[Path, Pa
     for index in range(2):
         query = query_of(files, index)
         point = attacked_of(query, plain)
-        for method in (None, "con", "lin", "act"):
-            find = find_original if method is None else find_substitute
-            one, other = (find(task_of(query, s, method, point), query).result for s in (plain, saved))
+        for method, (one, other) in answers(query, point, (plain, "milp"), (saved, "milp")):
             assert (one["protocol"], one["radii"]) == (other["protocol"], other["radii"]), (index, method)
             assert other["lower"] <= one["protocol"]
             assert other["runs"] <= one["runs"]
@@ -189,10 +194,7 @@ def test_branch_and_bound_comes_to_the_same_distances(files: tuple[Path, Path], 
     runs = 0
     for index in range(3):
         query = query_of(files, index)
-        point = attacked_of(query, settings)
-        for method in (None, "con", "lin", "act"):
-            find = find_original if method is None else find_substitute
-            one, other = (find(task_of(query, settings, method, point, v), query).result for v in ("milp", "bab"))
+        for _, (one, other) in answers(query, attacked_of(query, settings), (settings, "milp"), (settings, "bab")):
             assert (one["protocol"], one["radii"], one["status"]) == (other["protocol"], other["radii"], other["status"])
             assert other["certain"]
             assert {log[3] for log in other["solver_runs"]} <= {"none", "reached"}

@@ -194,17 +194,22 @@ def _refuse_links(folder: Path) -> None:
 
 
 def _refuse_others(folder: Path) -> None:
-    """Raises InputError where a folder that is no run's has files under the names that a run writes."""
-    for name in (SAMPLES, RESULTS):
-        if not (folder / PLAN).exists() and (folder / name).exists():
-            raise InputError(f"{str(folder)!r} is no run folder, and a run would overwrite its {name}; choose another --run")
+    """Raises InputError where a folder that is no run's has a file under a name that a run writes."""
+    name = _table_in(folder)
+    if name is not None and not (folder / PLAN).exists():
+        raise InputError(f"{str(folder)!r} is no run folder, and a run would overwrite its {name}; choose another --run")
 
 
 def _refuse_lost(folder: Path) -> None:
     """Raises InputError where a run has results and its ledger holds nothing of them."""
-    for name in (SAMPLES, RESULTS):
-        if (folder / name).exists():
-            raise InputError(f"{str(folder)!r} has {name}, but its {LEDGER} is gone or empty; restore it or choose another --run")
+    name = _table_in(folder)
+    if name is not None:
+        raise InputError(f"{str(folder)!r} has {name}, but its {LEDGER} is gone or empty; restore it or choose another --run")
+
+
+def _table_in(folder: Path) -> str | None:
+    """The name of a table of results that is there."""
+    return next((name for name in (SAMPLES, RESULTS) if (folder / name).exists()), None)
 
 
 def _mark(run_id: str, path: Path) -> str:

@@ -32,9 +32,8 @@ def evaluation_report(run: Path, options: ReportOptions, progress: Report | None
     """The report.
 
     Raises:
-        InputError: another version, nothing done yet, a reference that is not understood. OptionError: what is of grids only.
+        InputError: another version, nothing done yet, a reference that is not understood.
     """
-    options.refuse_of_grids()
     plan = read_plan(run / PLAN)
     settings = plan["settings"]
     rows, counts, failures = read_rows(run)

@@ -80,15 +80,19 @@ def report(run: Path, options: ReportOptions | None = None, *, progress: Report 
     """Writes the report of a run, finished or not.
 
     Raises:
-        InputError: no run folder, another version, nothing done yet, a reference that is not understood.
+        InputError: no run folder, another version, nothing done yet, a reference that is not understood, `output` is a run folder.
+        OptionError: what is of grids only, for another run.
         MissingDependencyError: matplotlib is not installed.
         OutputError: it cannot be written.
     """
     options = options or ReportOptions()
     check_matplotlib()
-    make = _REPORTS.get(_schema(run))
+    schema = _schema(run)
+    make = _REPORTS.get(schema)
     if make is None:
-        raise InputError(f"{str(run)!r} holds a run of schema {_schema(run)!r}, of which there is no report; give another run")
+        raise InputError(f"{str(run)!r} holds a run of schema {schema!r}, of which there is no report; give another run")
+    if make is not robustness_report:  # which knows whether its run is a grid
+        options.refuse_of_grids()
     contents = make(run, options, progress)
     folder = run / "report" if options.output is None else Path(options.output)
     if options.output is None:  # nobody named what may be behind a link

@@ -151,3 +151,34 @@ def test_a_decided_node_has_its_nearest_point(seed: int) -> None:
     assert found.fun * (1 - 1e-5) <= radius <= found.fun * (1 + 1e-7)
     assert at is not None
     assert float(at.abs().amax()) <= found.fun * (1 + 1e-4)
+
+
+def test_a_decided_node_in_a_box_that_is_cut_off_is_nearest_where_it_is() -> None:
+    """At the box's own radius one of two inputs has met its end: the slope there says little of nearer radii."""
+    z, one = torch.zeros((1, 1), dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    low, high = torch.tensor([-1.0, -1.0], dtype=torch.float64), torch.tensor([0.2, 1.0], dtype=torch.float64)
+    A, rows = torch.ones((1, 2), dtype=torch.float64), torch.tensor([[5.0, 0.1]], dtype=torch.float64)
+    blocks = Blocks(A, z, 3 * one, rows, z, -0.5 * one, one, 4.2 * one, low, high)
+    exact = 0.5 / 5.1
+    for close in (1.0, 0.15, 0.099):
+        radius, at = nearest_decided(Group.of(blocks, 0, blocks.lower, blocks.upper), close, Budget(60))
+        assert exact * (1 - 1e-6) <= radius <= exact
+        assert at is not None
+        assert exact <= float(at.abs().amax()) <= exact * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("width", [0.0, 1e-13, 1e-9, 1e-4, 1e-2])
+def test_a_unit_that_hardly_moves_does_not_switch_the_bound_off(width: float) -> None:
+    plain = network(2)
+    exact = distance(plain)
+    row = torch.full((1, _INPUTS), width / _INPUTS, dtype=torch.float64)
+    ends = [torch.cat([t, t.new_tensor([0.3 + s * width])]) for t, s in ((plain.lower, -1), (plain.upper, 1))]
+    A, none = torch.cat([plain.A, row]), torch.zeros((_UNITS + 1, _UNITS + 1), dtype=torch.float64)
+    b, reads = torch.cat([plain.b, plain.b.new_tensor([0.3])]), torch.cat([plain.reads, plain.reads.new_tensor([[0.2]])], dim=1)
+    blocks = Blocks(A, none, b, plain.rows, reads, plain.offsets - 0.2 * 0.3, *ends, plain.low, plain.high)
+    close = 0.9 * min(exact, _RADIUS)
+    trees = [WideTree(of, 0, close, lambda _: close) for of in (plain, blocks)]
+    for tree in trees:
+        tree.run(Budget(60), 60)
+    assert [tree.lower for tree in trees] == [close, close]
+    assert trees[1].nodes <= trees[0].nodes + 2

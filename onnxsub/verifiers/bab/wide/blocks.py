@@ -16,7 +16,10 @@ from onnxsub.ops.movement import Reshape
 from onnxsub.ops.relu import Relu
 from onnxsub.verifiers.box.model import BoxModel
 
-__all__ = ["Blocks", "Walk", "blocks_of"]
+__all__ = ["STILL", "Blocks", "Walk", "blocks_of"]
+
+STILL = 1e-3
+"""Of how far from 0 a unit may be: one that moves by no more stands still. Its sums are rounded as large ones are."""
 
 _EXPONENTS = -400.0, 400.0  # of the sizes: far from where numbers become none
 
@@ -71,9 +74,11 @@ class Blocks:
     def scaled(self) -> tuple[Blocks, Tensor]:
         """The same with intervals of about the size 1, and by what its pre-activations are multiplied to be these, `(m,)`.
 
+        An interval far from 0 for its width comes to lie at about a thousand.
+
         Relu is positively homogeneous, and the sizes are powers of two: nothing is rounded.
         """
-        half = (self.upper - self.lower) / 2
+        half = torch.maximum((self.upper - self.lower) / 2, STILL * torch.maximum(self.lower.abs(), self.upper.abs()))
         size = torch.where(half > 0, half, torch.ones_like(half)).log2().round().clamp(*_EXPONENTS).exp2()
         row = size[:, None]
         return replace(

@@ -33,7 +33,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from onnxsub.verifiers.bab.wide.parts import AWAY, TINY, Multipliers, Part, Squares, squares_for
+from onnxsub.verifiers.bab.wide.parts import AWAY, TINY, Multipliers, Part, Squares, squares_for, still
 
 __all__ = ["Evaluated", "evaluate", "first_multipliers", "kappa_of", "point_of"]
 
@@ -177,7 +177,8 @@ def first_multipliers(part: Part, lower: Tensor, upper: Tensor) -> Multipliers:
     unit = q.abs() + 1e-3 * q.abs().amax().clamp(min=TINY)
     half = (part.high - part.low) / 2
     reached = (part.A.abs() @ half) * part.weight + (upper - lower) / 20
-    kappa = (unit / (0.2 * reached.clamp(min=TINY))).log()
+    # a unit that hardly moves needs no square, and the rounding of a large one would be more than the bound is
+    kappa = (unit / (0.2 * reached.clamp(min=TINY))).log().masked_fill(still(lower, upper), -AWAY)
     w = part.a + nu @ part.A
     price = (0.3 * w.abs().mean()) ** 2 / (part.A**2).sum(0).mean().clamp(min=TINY)
     at = ((part.low + part.high) / 2) @ part.A.T * part.weight + part.b

@@ -20,7 +20,8 @@ from onnxsub.verifiers.programs.solvers import Problem
 __all__ = ["nearest_decided"]
 
 _SECONDS = 20.0  # of one program
-_STEPS = 6  # of Newton on the radius
+_STEPS = 6  # of programs, each at the zero of the last one's bound
+_HALVINGS = 50
 _FARTHER = 1e-5  # of the radius: how much farther out than what is proved a point is looked for
 _RAYS = 1.0, -1.0, 1e3, -1e3, 1e6, -1e6  # how far along a ray of the dual is tried
 _NEARER = 1e-7  # of the radius: how much nearer than where the line is zero it is asked to be negative
@@ -29,8 +30,8 @@ _NEARER = 1e-7  # of the radius: how much nearer than where the line is zero it 
 def nearest_decided(group: Group, close: float, budget: Budget) -> tuple[float, Tensor | None]:
     """A radius within which the row is negative, infinite where that is so within `close`; and a point where it is reached there.
 
-    The largest value of the row within a radius is concave in it and the bound by its multipliers a line above it, so that the
-    zeros of these come to the nearest point from below. What counts is the bound by the multipliers, never the solver's word.
+    The largest value of the row within a radius is concave in it. The bound by its multipliers lies above it, so that the zeros of
+    these come to the nearest point from below. What counts is the bound by the multipliers, never the solver's word.
     """
     whole = group.whole
     A, b = whole.A.numpy(), whole.b.numpy()
@@ -50,9 +51,7 @@ def nearest_decided(group: Group, close: float, budget: Budget) -> tuple[float, 
         value = _value(group, start, nu, radius)
         if value < 0 and radius >= close:
             return float("inf"), None
-        w = whole.a + nu @ whole.A
-        rate = float((w.clamp(min=0) @ (whole.high >= radius).double()) + (w.clamp(max=0).abs() @ (whole.low <= -radius).double()))
-        zero = min((radius - value / rate) * (1 - _NEARER), close) if rate > 0 else 0.0
+        zero = _zero(group, nu, close) * (1 - _NEARER)
         if not zero > proved or _value(group, start, nu, zero) >= 0:
             break
         proved, last, radius = zero, radius, zero
@@ -62,6 +61,20 @@ def nearest_decided(group: Group, close: float, budget: Budget) -> tuple[float, 
         return float("inf"), None
     found = _solved(program, low, high, min(proved * (1 + _FARTHER), close), budget) if proved else None
     return proved, None if found is None else found[1]
+
+
+def _zero(group: Group, nu: Tensor, most: float) -> float:
+    """Where the bound by multipliers of the rows alone, which grows with the radius, is zero, as far as `most`."""
+    whole = group.whole
+    w = whole.a + nu @ whole.A
+    rest = float(torch.maximum(-nu * group.lower, -nu * group.upper).sum() + nu @ whole.b + whole.k)
+    low, high = 0.0, most
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        part = whole.within(middle)
+        reached = float(torch.maximum(w * part.low, w * part.high).sum())
+        low, high = (middle, high) if reached + rest < 0 else (low, middle)
+    return low
 
 
 def _empty(program: WarmProgram, group: Group, start: Multipliers, radius: float) -> bool:

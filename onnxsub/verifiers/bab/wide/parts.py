@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from onnxsub.verifiers.bab.wide.blocks import Blocks
+from onnxsub.verifiers.bab.wide.blocks import STILL, Blocks
 
-__all__ = ["AWAY", "TINY", "Multipliers", "Part", "Squares", "spread", "squares_for", "values_of"]
+__all__ = ["AWAY", "TINY", "Multipliers", "Part", "Squares", "spread", "squares_for", "still", "values_of"]
 
 TINY = 1e-30  # what nothing is divided by less than
 AWAY = 60.0  # of a logarithm: what stands for nothing and for endless
@@ -126,6 +126,11 @@ def squares_for(part: Part, given: Multipliers) -> Squares:
     brings = torch.stack([((price @ part.A) * part.A).sum(0) for price in given.price]).clamp(min=0)
     lam = (torch.maximum(w.abs(), (brings - w**2).clamp(min=_LEAST**2 * brings).sqrt()) / half).clamp(min=TINY)
     return Squares(lam, torch.stack([(part.A * (part.weight / row)) @ part.A.T for row in lam]))
+
+
+def still(lower: Tensor, upper: Tensor) -> Tensor:
+    """Whether units hardly move, for how far from 0 they are."""
+    return upper - lower <= STILL * torch.maximum(lower.abs(), upper.abs())
 
 
 def spread(part: Part, count: int) -> Tensor:

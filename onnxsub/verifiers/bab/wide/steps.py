@@ -23,7 +23,7 @@ from torch import Tensor
 
 from onnxsub.budget import Budget
 from onnxsub.propagate.adam import Adam
-from onnxsub.verifiers.bab.wide.parts import AWAY, TINY, Multipliers, Part, Squares, squares_for
+from onnxsub.verifiers.bab.wide.parts import AWAY, TINY, Multipliers, Part, Squares, squares_for, still
 
 __all__ = ["Pace", "improve", "without_decided"]
 
@@ -136,6 +136,7 @@ def improve(
         now.append(price)
     best = [t.clone() for t in now]
     off = upper <= 0
+    held_units = off | still(lower, upper)  # whose squares stay as they are
     extra = None if more is None else more.to(dtype)
     lowest = torch.full((len(nu),), math.inf, dtype=dtype)
     often = Adam([nu, reach], [pace.rate] * 2, decay=_LAST ** (1 / pace.steps))
@@ -179,7 +180,7 @@ def improve(
         if step % every == 0:
             by_kappa = g * (centre - z) / 2
             total = by_kappa.sum(1, keepdim=True)
-            by_kappa = (by_kappa - total * condition.by_kappa).masked_fill_(off, 0.0)
+            by_kappa = (by_kappa - total * condition.by_kappa).masked_fill_(held_units, 0.0)
             by_mu = (mu / 2 * away**2 - total * condition.by_mu).masked_fill_(off, 0.0)
             rarely.step([by_kappa.nan_to_num_(0.0, 0.0, 0.0), by_mu.nan_to_num_(0.0, 0.0, 0.0)])
         if not held and pace.renewed and (step + 1) % pace.renewed == 0 and step + 1 >= _PRICED * pace.renewed:
