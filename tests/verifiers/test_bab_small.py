@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,13 +17,16 @@ from onnxsub.network import Network
 from onnxsub.ops.dense import Dense
 from onnxsub.ops.relu import Relu
 from onnxsub.verifiers.bab import distance as by_bab
+from onnxsub.verifiers.bab.lp.depth_first import DepthFirst
 from onnxsub.verifiers.bab.wide import small, steps
 from onnxsub.verifiers.bab.wide.bound import _condition, evaluate, first_multipliers
 from onnxsub.verifiers.bab.wide.parts import Multipliers, Part, Squares, squares_for
+from onnxsub.verifiers.bab.wide.search import RowSearch, network_as_blocks
 from onnxsub.verifiers.bab.wide.steps import Pace
-from onnxsub.verifiers.bab.wide.tree import WideTree
+from onnxsub.verifiers.bab.wide.tree import Effort, WideTree
+from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.bracket import Bracket
-from tests.verifiers.nets import measured
+from tests.verifiers.nets import bracket_of, measured
 from tests.verifiers.test_bab_wide import UNITS, points_of, random_blocks, random_multipliers, run
 
 
@@ -122,20 +126,23 @@ def test_programs_end_nodes_or_leave_them_open(proved: float) -> None:
         assert all(later <= 0.67 * asked[0] or later == 0 for later in asked[1:])
 
 
-def test_distances_are_those_of_the_milp(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[float] = []
-    search = small.search_small
+@pytest.mark.parametrize("few", [False, True])
+def test_distances_are_those_of_the_milp(few: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[float, bool]] = []
+    search, narrow_down = small.search_small, by_bab._narrow_down
 
-    def seen(bracket: Bracket) -> bool:
-        done = search(bracket)
-        asked.append(bracket.lower)
+    def seen(bracket: Bracket, *, few: bool) -> bool:
+        done = search(bracket, few=few)
+        asked.append((bracket.lower, few))
         return done
 
     monkeypatch.setattr(by_bab, "search_small", seen)
+    monkeypatch.setattr(by_bab, "_narrow_down", lambda bracket, few: narrow_down(bracket, few=few and few_asked))
     monkeypatch.setattr(small, "_PER_UNIT", 2)
-    monkeypatch.setattr(by_bab, "_LINES", 0.0)
-    monkeypatch.setattr(by_bab, "_SQUARES", 0.0)
+    for name in ("_LINES", "_PROGRAMS", "_SQUARES", "_ENOUGH", "_OPEN"):
+        monkeypatch.setattr(by_bab, name, 0.0)
     monkeypatch.setattr(by_bab, "_NEARLY", float("inf"))  # squares at once, however far the bracket is from closed
+    few_asked = few
     for seed in range(6):
         network = deep(seed)
         x0 = np.random.default_rng(seed).uniform(0.3, 0.7, network.input_shape)
@@ -144,8 +151,80 @@ def test_distances_are_those_of_the_milp(monkeypatch: pytest.MonkeyPatch) -> Non
         reference = measured(network, x0, label, verifier="milp", timeout=30.0)
         before = len(asked)
         found = measured(network, x0, label, verifier="bab", timeout=30.0)
-        assert max(asked[before:], default=0.0) <= reference.upper + 1e-6
+        assert max((lower for lower, _ in asked[before:]), default=0.0) <= reference.upper + 1e-6
         assert found.lower <= reference.upper + 1e-6
         assert reference.lower <= found.upper + 1e-6
         assert found.status == "exact"
     assert len(asked) >= 5
+    assert {kind for _, kind in asked} == {few}
+
+
+def question(seed: int) -> tuple[Bracket, ClauseModel]:
+    """A small network, and the target of its nearest point with several open units, on a ball that is hardly larger than it must be."""
+    network = deep(seed, units=20)
+    x0 = np.random.default_rng(seed).uniform(0.3, 0.7, network.input_shape)
+    with torch.no_grad():
+        label = int(network.forward(torch.tensor(x0[None])).argmax())
+    bracket = bracket_of(network, x0, label)
+    nearest = measured(network, x0, label, verifier="milp")
+    other = min(nearest.targets, key=lambda target: nearest.targets[target].upper)
+    radius = 1.01 * nearest.upper
+    found = network_as_blocks(bracket, bracket.local(radius, branching=True), radius)
+    assert found is not None
+    model = bracket.target(found[0], other)
+    assert model is not None
+    return bracket, model
+
+
+def test_a_program_goes_on_where_its_time_ended_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    bracket, model = question(2)
+    made, made_of = [], DepthFirst.of
+
+    def counted(*args: Any, **kwargs: Any) -> DepthFirst | None:
+        made.append(made_of(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(DepthFirst, "of", counted)
+    sides = zip(*(model.intervals[op.output] for op in model.local.network.activations), strict=True)
+    lower, upper = (torch.cat([torch.as_tensor(np.asarray(e)).reshape(-1) for e in side]) for side in sides)
+    radius = model.local.box.radius
+    program = small.NodeProgram(bracket, model)
+    first = program(lower, upper, radius, Budget(1e-9))
+    assert first < radius  # it had no time
+    nodes = made[0].nodes
+    assert nodes == 0
+    whole = program(lower, upper, radius, Budget())
+    assert len(made) == 1
+    assert made[0].nodes > 0
+    assert whole > first
+    # what is known is not searched again; other intervals are another node
+    nodes = made[0].nodes
+    assert program(lower, upper, radius, Budget()) == whole
+    assert made[0].nodes == nodes
+    moved = upper.clone()
+    moved[int((upper > 0).nonzero()[0])] /= 2
+    program(lower, moved, radius, Budget())
+    assert len(made) == 2
+
+
+def test_turns_end_where_a_point_has_come_much_nearer(monkeypatch: pytest.MonkeyPatch) -> None:
+    bracket, model = question(2)
+    radius = model.local.box.radius
+    found = network_as_blocks(bracket, model.local, radius)
+    assert found is not None
+    asked = []
+
+    def program(lower: Tensor, upper: Tensor, close: float, budget: Budget) -> float:
+        asked.append(close)
+        monkeypatch.setattr(Bracket, "upper", 0.9 * radius)  # as if it had found a point there
+        return 0.0
+
+    search = RowSearch(bracket, found[1], model.key, radius, lambda: program, Effort(1000, (Pace(1, 0.1),)))
+    assert not search.shrunk
+    search.run(Budget(), 1)
+    search.run(Budget())
+    assert search.shrunk
+    assert len(asked) == 1
+    assert not search.finished
+    search.run(Budget())
+    assert len(asked) == 1

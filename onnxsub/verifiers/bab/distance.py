@@ -25,6 +25,8 @@ _SHORT = 2.0  # seconds of a search that begins with plain bounds, whatever the 
 _MANY = 2048  # inputs from which on linear programs over them take longer than the nodes they save (PERFORMANCE.md)
 _NEARLY = 1.1  # of the lower end: what squares and linear programs close (`small.py`); farther off squares alone are tried
 _LINES = 12.0  # seconds of trees by lines, after which small networks get squares
+_PROGRAMS, _ENOUGH = 0.6, 1.0  # the same of linear programs, where these take all units; seconds that must be left for both
+_OPEN = 16  # units up to which the regions that these go through are few anyway
 _SQUARES = 40.0  # seconds that must be left for both: what they do not end is farther from its end than by lines
 _WIDE = 128  # units of a network from which on squares alone are tried, too: smaller ones had theirs (`dense/`)
 _HORIZON = 20.0  # seconds that count as the time left where there is no limit, until more than that has passed
@@ -53,18 +55,22 @@ def search_distance(bracket: Bracket, start: Array | None) -> None:
     if not small:
         search_inputs(bracket)
         search_dense(bracket)
-    _narrow_down(bracket)
+    _narrow_down(bracket, few=small and not windows)
 
 
-def _narrow_down(bracket: Bracket) -> None:
+def _narrow_down(bracket: Bracket, *, few: bool) -> None:
     """Raises the lower end radius by radius, each as far out as the time spent so far says that it can be proved.
 
     Plain bounds have their say after the first question that stays open, if they had none before.
+
+    Args:
+        few: whether linear programs have all units from the start, and no windows, whose hulls squares know nothing of.
     """
     budget, bab = bracket.budget, bracket.session.bab
     schedule = Schedule(limited=budget.limited)
     began, squares = budget.worked, False  # whether these are still to come
     alone = bracket.network.units_and_windows > _WIDE  # and whether without programs
+    lines, enough = (_PROGRAMS, _ENOUGH) if few else (_LINES, _SQUARES)
     question: Question | None = None
     goal: NearGoal | None = None
     while bracket.running and not bracket.settled:
@@ -72,11 +78,11 @@ def _narrow_down(bracket: Bracket) -> None:
         left = budget.remaining if budget.limited else max(_HORIZON, budget.worked)
         if math.isinf(bracket.upper):
             top = min(bracket.reach, max(_FIRST_PROBE * bracket.reach, 2 * bracket.lower))
-        if squares and budget.worked - began >= _LINES:
-            if bracket.upper <= _NEARLY * bracket.lower:
+        if squares and budget.worked - began >= lines:
+            if few or bracket.upper <= _NEARLY * bracket.lower:
                 squares = False
-                if not budget.limited or budget.remaining >= _SQUARES:
-                    search_small(bracket)
+                if not budget.limited or budget.remaining >= enough:
+                    search_small(bracket, few=few)
                     continue
             elif alone:
                 alone = False
@@ -86,13 +92,13 @@ def _narrow_down(bracket: Bracket) -> None:
         if not schedule.easy(top):
             local = bracket.local(top, branching=True) if schedule.first else None
             if local is not None and math.isfinite(bracket.upper):
-                squares = worth_squares(bracket, local)
+                squares = worth_squares(bracket, local) and (local.unstable > _OPEN or not few)
             # a tree over few units is worth a try wherever it is
             if local is None or local.unstable > bab.narrow:
                 radius, local = schedule.radius(bracket.lower, top, left), None
         seconds = left if bracket.lower > NEAR * radius and radius >= min(top, schedule.late) else schedule.budget(left)
         if squares:
-            seconds = min(seconds, _LINES)
+            seconds = min(seconds, lines)
         # a question that ran out of time goes on where it was, unless the ball has shrunk under it
         old = goal is not None and question is not None and not _shrunk(goal, question)
         if not (old and goal is not None and radius <= goal.radius <= radius * _SAME):

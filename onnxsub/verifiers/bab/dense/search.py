@@ -18,7 +18,7 @@ from onnxsub.passes.attack.walk import walk_back
 from onnxsub.verifiers.bab.dense.tree import DenseTree
 from onnxsub.verifiers.bab.wide.blocks import Blocks
 from onnxsub.verifiers.bab.wide.search import RowSearch, network_as_blocks
-from onnxsub.verifiers.bab.wide.small import program_of_node, worth_squares
+from onnxsub.verifiers.bab.wide.small import NodeProgram, worth_squares
 from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.box.model import BoxModel
 from onnxsub.verifiers.bracket import Bracket
@@ -108,7 +108,7 @@ class _Question:
         if model is None:
             return True, self._close
         radius = min(self.tree.radius, self._close)
-        key = program_of_node(b, model, lower, upper, radius, budget)
+        key = NodeProgram(b, model)(lower, upper, radius, budget)
         return key >= min(radius, self._close), self._close
 
 

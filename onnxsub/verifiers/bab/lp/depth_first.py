@@ -29,7 +29,9 @@ from onnxsub.verifiers.proof import excludes
 
 __all__ = ["DepthFirst"]
 
-_MOST = 2000  # nodes after which the tree of `tree.py` takes over
+# nodes after which the tree by lines takes over: where points have come nearer region by region, it needs a handful then
+# (PERFORMANCE.md); of windows it knows less, and of a part of the points there is none
+_MOST, _MOST_OF_OTHERS = 200, 2000
 _INTEGRAL = 1e-7
 _NEWTON = 30  # steps on the radius, at most
 _SAME = 1e-10  # relative change of the radius at which these end
@@ -83,6 +85,7 @@ class DepthFirst:
     def __init__(self, bracket: Bracket, model: ClauseModel, linear: Relaxation, radius: float, part: bool) -> None:
         self._bracket = bracket
         self._part = part
+        self._most = _MOST_OF_OTHERS if part or model.local.network.windows else _MOST
         self._model = model
         self._radius = radius
         self.close = self._closing()
@@ -133,7 +136,7 @@ class DepthFirst:
         bracket = self._bracket
         if budget.over or not bracket.running:
             return False
-        return self.nodes < _MOST and not self.shrunk and bracket.upper > bracket.enough
+        return self.nodes < self._most and not self.shrunk and bracket.upper > bracket.enough
 
     def _closing(self) -> float:
         return min(self._radius, self._bracket.upper - self._bracket.gap / 2)

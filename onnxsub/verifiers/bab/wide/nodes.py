@@ -9,9 +9,7 @@ from torch import Tensor
 
 from onnxsub.verifiers.bab.wide.parts import Multipliers
 
-__all__ = ["FEW", "Node", "Root", "children"]
-
-FEW = 40  # open units of a node that is a program's
+__all__ = ["Node", "Root", "children"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +26,8 @@ class Root:
     lower: Tensor
     upper: Tensor
     radius: float
+    few: int
     value: float = math.inf
-    few: int = FEW
     given: Multipliers | None = None
 
 
@@ -48,9 +46,9 @@ class Node:
     given: Multipliers
     radius: float
     split: int
+    few: int
     level: int = 0
     value: float = math.inf
-    few: int = FEW
 
     @property
     def open(self) -> int:

@@ -13,12 +13,12 @@ from onnxsub.budget import Budget, OutOfTime
 from onnxsub.errors import UnsupportedOperatorError
 from onnxsub.ops.base import Array
 from onnxsub.verifiers.bab.wide.blocks import Blocks, blocks_of
-from onnxsub.verifiers.bab.wide.tree import WideTree
+from onnxsub.verifiers.bab.wide.tree import Effort, WideTree
 from onnxsub.verifiers.box.model import BoxModel
 from onnxsub.verifiers.box.unpool import with_relus
 from onnxsub.verifiers.bracket import Bracket
 
-__all__ = ["Program", "RowSearch", "network_as_blocks", "search_wide"]
+__all__ = ["SHRUNK", "Program", "RowSearch", "network_as_blocks", "search_wide"]
 
 Program: TypeAlias = Callable[[Tensor, Tensor, float, Budget], float]
 """The ends of a node's units, the radius and the clock; what is proved of the distance there."""
@@ -30,7 +30,7 @@ _UNITS = 300
 _LARGE = 16_384  # inputs from which on the usual search is of no use: a step takes seconds
 _SHARE = 0.6  # of the time that is left, below that: the usual search may be better where this one does not end
 _MOST = 1500  # nodes of a tree, for the same reason
-_AGAIN = 0.98  # of the radius: bounds are made anew where a point has come nearer than that
+SHRUNK = 0.98  # of the radius: bounds are made anew where a point has come nearer than that
 
 
 def search_wide(bracket: Bracket, *, later: bool = False) -> bool:
@@ -64,7 +64,7 @@ def search_wide(bracket: Bracket, *, later: bool = False) -> bool:
             part = budget.part(budget.remaining / (len(rows) - number))
             if not part.over:
                 RowSearch(bracket, blocks, row, radius).run(part, math.inf if large else _MOST)
-        if bracket.upper >= _AGAIN * radius or budget.over:
+        if bracket.upper >= SHRUNK * radius or budget.over:
             break
     return tried
 
@@ -89,11 +89,13 @@ class RowSearch:
     Args:
         programs: makes what searches nodes with few open units, or None where bounds exclude the target; None: the tree goes on to
             their end.
+        effort: before these.
     """
 
     def __init__(
-        self, bracket: Bracket, blocks: Blocks, row: int, radius: float, programs: Callable[[], Program | None] | None = None
-    ) -> None:
+        self, bracket: Bracket, blocks: Blocks, row: int, radius: float, programs: Callable[[], Program | None] | None = None,
+        effort: Effort | None = None,
+    ) -> None:  # fmt: skip
         self.row, self._bracket, self._radius = row, bracket, radius
         self._program: Program | None = None
         self._tree: WideTree | None = None
@@ -101,7 +103,7 @@ class RowSearch:
             return
         self._program = None if programs is None else programs()
         if programs is None or self._program is not None:
-            self._tree = WideTree(blocks, row, self._close, self._found, None if programs is None else self._searched)
+            self._tree = WideTree(blocks, row, self._close, self._found, None if programs is None else self._searched, effort)
 
     @property
     def _close(self) -> float:
@@ -115,6 +117,11 @@ class RowSearch:
     def finished(self) -> bool:
         """Whether to go on would bring nothing."""
         return self._tree is None or self._tree.finished or not self._wanted
+
+    @property
+    def shrunk(self) -> bool:
+        """Whether a point has come so much nearer that programs, which were made for the larger ball, are of no more use."""
+        return self._program is not None and self._close < SHRUNK * self._radius
 
     @property
     def nodes(self) -> int:
@@ -133,7 +140,7 @@ class RowSearch:
         assert self._tree is not None
         try:
             with contextlib.suppress(OutOfTime), self._bracket.budget.stage("tree"):
-                self._tree.run(budget, most)
+                self._tree.run(budget, most, lambda: self.shrunk)
         finally:
             self._bracket.claims.prove(self.row, self._tree.lower)
 

@@ -10,7 +10,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from onnxsub.verifiers.bab.wide.parts import Multipliers, Part, values_of
 from onnxsub.verifiers.bab.wide.reached import reached
 from onnxsub.verifiers.bab.wide.steps import Pace, improve, without_decided
 
-__all__ = ["WideTree"]
+__all__ = ["Effort", "WideTree"]
 
 # steps of a root; between two lots its intervals are narrowed
 _ROOT = Pace(300, 0.2, 10), Pace(100, 0.05, 10), Pace(100, 0.05, 10)
@@ -39,6 +39,19 @@ _FEWER = 0.67  # of the open units of a node that its program did not settle: wh
 _BISECTIONS = 40
 _FLOORS = 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.998  # of the radius: where a root is tried
 _SLACK = 1e-9  # of the radius: how much nearer a point must be to count
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What is done before a program is asked.
+
+    Attributes:
+        few: open units of a node that is a program's.
+        root: steps of the first root; between two lots its intervals are narrowed. None: `_ROOT`.
+    """
+
+    few: int = 40
+    root: tuple[Pace, ...] | None = None
 
 
 Program = Callable[[Tensor, Tensor, Budget], tuple[float, float]]
@@ -58,13 +71,16 @@ class WideTree:
     """
 
     def __init__(
-        self, blocks: Blocks, row: int, close: float, found: Callable[[Array], float], program: Program | None = None
-    ) -> None:
+        self, blocks: Blocks, row: int, close: float, found: Callable[[Array], float], program: Program | None = None,
+        effort: Effort | None = None,
+    ) -> None:  # fmt: skip
+        self._effort = effort or Effort()
         self.close, self.nodes, self.ends = close, 0, (blocks.lower, blocks.upper)
         self._blocks, self._row, self._found = blocks, row, found
         self._true = Part.of(blocks, row)
         self._count = itertools.count()
-        self._roots: list[tuple[float, int, Root]] = [(-math.inf, next(self._count), Root(blocks.lower, blocks.upper, 0.0))]
+        first = Root(blocks.lower, blocks.upper, 0.0, self._effort.few)
+        self._roots: list[tuple[float, int, Root]] = [(-math.inf, next(self._count), first)]
         self._open: list[tuple[float, int, Node]] = []
         self._stuck, self._leaves, self._busy = list[Node](), list[Node](), list[Node]()
         self._group: Group | None = None
@@ -88,9 +104,9 @@ class WideTree:
         """Whether nothing is left to split or to search."""
         return not self._open and not self._busy and not self._leaves and not self._roots
 
-    def run(self, budget: Budget, most: float) -> None:
-        """Until nothing is left that can be split, the budget ends or so many nodes were bounded."""
-        while not self.finished and not budget.over and self.nodes < most:
+    def run(self, budget: Budget, most: float, done: Callable[[], bool] = lambda: False) -> None:
+        """Until nothing is left that can be split, the budget ends, so many nodes were bounded or the caller has enough."""
+        while not self.finished and not budget.over and self.nodes < most and not done():
             if self._leaves:
                 self._leaf(budget)
             elif self._open or self._busy:  # all of the group at hand, before another one takes its place
@@ -118,7 +134,7 @@ class WideTree:
         """Far more steps than a child has; the root waits until all is done, so that what ends this loses nothing."""
         node: Node | None = None
         before = math.inf
-        while self._roots[0][2].radius < self.close and (node is None or (before and node.open <= _AGAIN * before)):
+        while self._roots[0][2].radius < self.close and (node is None or (before and self._again(node, before))):
             group = Group.of(self._blocks, self._row, self._roots[0][2].lower, self._roots[0][2].upper)
             before = group.open
             node = self._rooted(group, budget)
@@ -132,6 +148,10 @@ class WideTree:
         self._roots.remove(entry)
         heapq.heapify(self._roots)
 
+    def _again(self, node: Node, before: float) -> bool:
+        """Whether a root is worth to be bounded once more: so little of it is left, and it is too much for its program."""
+        return node.open <= _AGAIN * before and (self._program is None or node.open > node.few)
+
     def _rooted(self, group: Group, budget: Budget) -> Node:
         """The next root with multipliers of its own, after each lot of steps also what it proves and leaves of its intervals."""
         value, number, root = self._roots[0]
@@ -139,10 +159,10 @@ class WideTree:
             return self._decided(group, root, budget)
         given, ends = group.first(self.close, root.given), dict[float, Multipliers]()
         lower, upper = group.lower[None], group.upper[None]
-        node = Node(group.lower, group.upper, given, root.radius, -1, few=root.few)
+        node = Node(group.lower, group.upper, given, root.radius, -1, root.few)
         self.nodes += 1
         budget.count(1)
-        for lot, pace in enumerate(_ROOT if root.given is None else _LATER):
+        for lot, pace in enumerate((self._effort.root or _ROOT) if root.given is None else _LATER):
             if lot:
                 lower, upper = group.narrowed(given, lower, upper, self.close, budget, ends)
             budget.tell(f"multipliers and intervals, {self.lower:.6g} of {self.close:.6g}")
@@ -152,7 +172,7 @@ class WideTree:
             (node,) = self._judged([node], given, lower, upper, _FLOORS)
             lower, upper = node.lower[None], node.upper[None]
             ends_of = node.lower * group.size, node.upper * group.size
-            root = Root(*ends_of, node.radius, root.value, root.few, group.carried(given, node.lower))
+            root = Root(*ends_of, node.radius, root.few, root.value, group.carried(given, node.lower))
             self._roots[0] = value, number, root
             if node.radius >= self.close or budget.over:
                 break
@@ -166,7 +186,7 @@ class WideTree:
         if point is not None:
             self._nearest(point)
         self._group = group
-        return Node(group.lower, group.upper, group.first(self.close), max(root.radius, radius), -1, few=root.few)
+        return Node(group.lower, group.upper, group.first(self.close), max(root.radius, radius), -1, root.few)
 
     def _put(self, node: Node) -> None:
         if node.radius >= self.close:
@@ -184,7 +204,7 @@ class WideTree:
         else:
             assert self._group is not None
             size, given = self._group.size, self._group.carried(node.given, node.lower)
-            root = Root(node.lower * size, node.upper * size, node.radius, node.value, node.few, given)
+            root = Root(node.lower * size, node.upper * size, node.radius, node.few, node.value, given)
             heapq.heappush(self._roots, (-node.value, next(self._count), root))
 
     def _leaf(self, budget: Budget) -> None:
@@ -246,7 +266,7 @@ class WideTree:
                     radii[i] = floor if v < 0 else radii[i]
         given = given.without_price
         return [
-            Node(lower[i], upper[i], given.take(torch.tensor([i])), radii[i], splits[i], nodes[i].level, v, nodes[i].few)
+            Node(lower[i], upper[i], given.take(torch.tensor([i])), radii[i], splits[i], nodes[i].few, nodes[i].level, v)
             for i, v in enumerate(value.tolist())
         ]
 
