@@ -160,7 +160,7 @@ def test_distances_are_those_of_the_milp(few: bool, monkeypatch: pytest.MonkeyPa
 
 
 def question(seed: int) -> tuple[Bracket, ClauseModel]:
-    """A small network, and the target of its nearest point with several open units, on a ball that is hardly larger than it must be."""
+    """A small network and the target of its nearest point, on a ball that hardly reaches beyond it."""
     network = deep(seed, units=20)
     x0 = np.random.default_rng(seed).uniform(0.3, 0.7, network.input_shape)
     with torch.no_grad():

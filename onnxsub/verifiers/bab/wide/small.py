@@ -104,6 +104,7 @@ class NodeProgram:
     def __call__(self, lower: Tensor, upper: Tensor, radius: float, budget: Budget) -> float:
         """A radius within which the node of these intervals has no point of interest."""
         if self._ends is None or not all(map(torch.equal, self._ends, (lower, upper))):
+            self._ends = None  # whatever ends this halfway, no search is taken for that of another node
             node = restricted(self._model, ends_of_units(self._model, lower, upper))
             self._search = DepthFirst.of(self._bracket, node, radius, part=True)
             self._ends = lower, upper
