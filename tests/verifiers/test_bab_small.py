@@ -228,3 +228,42 @@ def test_turns_end_where_a_point_has_come_much_nearer(monkeypatch: pytest.Monkey
     assert not search.finished
     search.run(Budget())
     assert len(asked) == 1
+
+
+def test_all_is_bounded_anew_where_a_point_has_come_much_nearer(monkeypatch: pytest.MonkeyPatch) -> None:
+    bracket, model = question(2)
+    monkeypatch.setattr(Bracket, "upper", model.local.box.radius)
+    rounds: list[list[int]] = []
+
+    class Stub:
+        """The first search of the first round is told of a point."""
+
+        finished = True
+
+        def __init__(self, bracket: Bracket, blocks: object, row: int, *_: object) -> None:
+            if not rounds or row in rounds[-1]:
+                rounds.append([])
+            rounds[-1].append(row)
+            self.shrunk = len(rounds) == 1
+
+        def run(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(small, "RowSearch", Stub)
+    assert small.search_small(bracket, few=True)
+    assert len(rounds) == 2
+    assert len(rounds[0]) == 1  # the others' roots would be for nothing
+    assert rounds[0][0] in rounds[1]
+
+
+@pytest.mark.parametrize(("wide", "few"), [(False, True), (True, False)])
+def test_programs_that_are_switched_off_get_no_intervals(wide: bool, few: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(by_bab, "search_wide", lambda _: wide)
+    monkeypatch.setattr(by_bab, "_narrow_down", lambda _, few: asked.append(few))
+    network = deep(0, inputs=2100)
+    x0 = np.full(network.input_shape, 0.5)
+    with torch.no_grad():
+        label = int(network.forward(torch.tensor(x0[None])).argmax())
+    by_bab.search_distance(bracket_of(network, x0, label), None)
+    assert asked == [few]

@@ -55,7 +55,8 @@ def search_distance(bracket: Bracket, start: Array | None) -> None:
     if not small:
         search_inputs(bracket)
         search_dense(bracket)
-    _narrow_down(bracket, few=small and not windows)
+    # not where programs have been switched off since
+    _narrow_down(bracket, few=small and not windows and bracket.session.bab.dive > 0)
 
 
 def _narrow_down(bracket: Bracket, *, few: bool) -> None:

@@ -76,10 +76,12 @@ def _searched(bracket: Bracket, share: float, time: float, effort: Effort | None
             search = RowSearch(bracket, found[1], row, radius, partial(_program, bracket, found[0], row), effort)
             search.run(budget, 1)  # the root, which is worth nothing before it is complete
             searches.append(search)
+            if search.shrunk:
+                break
             if budget.limited and (budget.now - began) / (number + 1) * (len(rows) - number - 1) > _ROOTS * budget.remaining:
                 return False
         _in_turns(searches, budget)
-        if bracket.upper * share >= SHRUNK * radius:
+        if bracket.upper * share >= SHRUNK * radius and not any(s.shrunk for s in searches):
             break
     return True
 
