@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -321,8 +322,8 @@ def test_squares_help_where_lines_are_slow_and_agree_with_programs(power: int, m
     given: list[bool] = []
     plain, begun = WideTree.run, DenseTree.__init__
 
-    def seen(tree: WideTree, budget: Budget, most: float) -> None:
-        plain(tree, budget, most)
+    def seen(tree: WideTree, budget: Budget, most: float, done: Callable[[], bool]) -> None:
+        plain(tree, budget, most, done)
         roots.append(tree.settled)
 
     def told(tree: DenseTree, *args: object) -> None:

@@ -87,7 +87,8 @@ def test_bounds_of_a_divided_tree_are_those_of_the_whole(tree: Frontier) -> None
         target = tree.frame.keys.index(part.frame.keys[0])
         theirs = [w for w in tree.all_open() if w.target == target]
         here, there = part.bounder.bound(batch, 0, part.close), tree.bounder.bound(tree.batch(theirs), 0, tree.close)
-        np.testing.assert_array_equal(here.line.k.sort().values.numpy(), there.line.k.sort().values.numpy())
+        # products of other shapes may be summed in another order
+        np.testing.assert_allclose(here.line.k.sort().values.numpy(), there.line.k.sort().values.numpy(), rtol=1e-12, atol=1e-14)
 
 
 def test_decisions_agree_with_distances(trees: list[int]) -> None:
