@@ -25,9 +25,10 @@ _SHORT = 2.0  # seconds of a search that begins with plain bounds, whatever the 
 _MANY = 2048  # inputs from which on linear programs over them take longer than the nodes they save (PERFORMANCE.md)
 _NEARLY = 1.1  # of the lower end: what squares and linear programs close (`small.py`); farther off squares alone are tried
 _LINES = 12.0  # seconds of trees by lines, after which small networks get squares
-_PROGRAMS, _ENOUGH = 0.6, 1.0  # the same of linear programs, where these take all units; seconds that must be left for both
-_OPEN = 16  # units up to which the regions that these go through are few anyway
 _SQUARES = 40.0  # seconds that must be left for both: what they do not end is farther from its end than by lines
+_PROGRAMS = 0.6  # seconds of linear programs, after which squares narrow intervals, where programs take all units of the network
+_ENOUGH = 1.0  # seconds that must be left for that
+_OPEN = 16  # open units up to which that is not done: programs alone soon end there
 _WIDE = 128  # units of a network from which on squares alone are tried, too: smaller ones had theirs (`dense/`)
 _HORIZON = 20.0  # seconds that count as the time left where there is no limit, until more than that has passed
 
@@ -55,7 +56,7 @@ def search_distance(bracket: Bracket, start: Array | None) -> None:
     if not small:
         search_inputs(bracket)
         search_dense(bracket)
-    # not where programs have been switched off since
+    # `search_wide` may have been followed by switching programs off
     _narrow_down(bracket, few=small and not windows and bracket.session.bab.dive > 0)
 
 

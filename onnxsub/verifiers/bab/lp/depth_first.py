@@ -29,8 +29,8 @@ from onnxsub.verifiers.proof import excludes
 
 __all__ = ["DepthFirst"]
 
-# nodes after which the tree by lines takes over: where points have come nearer region by region, it needs a handful then
-# (PERFORMANCE.md); of windows it knows less, and of a part of the points there is none
+# Nodes after which the tree by lines takes over: once points have come near region by region, it needs a handful (PERFORMANCE.md).
+# Others go on for longer: lines of windows are weaker, and a search of a part of the points has no such tree behind it.
 _MOST, _MOST_OF_OTHERS = 200, 2000
 _INTEGRAL = 1e-7
 _NEWTON = 30  # steps on the radius, at most

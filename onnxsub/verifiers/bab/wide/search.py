@@ -89,7 +89,7 @@ class RowSearch:
     Args:
         programs: makes what searches nodes with few open units, or None where bounds exclude the target; None: the tree goes on to
             their end.
-        effort: before these.
+        effort: what is done before programs are asked.
     """
 
     def __init__(

@@ -61,6 +61,7 @@ def _searched(bracket: Bracket, share: float, time: float, effort: Effort | None
 
     Args:
         time: share of what is left.
+        effort: of every tree before it asks its program; default: that of a tree.
     """
     budget = bracket.budget.part(time * bracket.budget.remaining)
     while math.isfinite(bracket.upper) and bracket.lower < share * bracket.upper and budget.running and not bracket.settled:
@@ -81,6 +82,7 @@ def _searched(bracket: Bracket, share: float, time: float, effort: Effort | None
             if budget.limited and (budget.now - began) / (number + 1) * (len(rows) - number - 1) > _ROOTS * budget.remaining:
                 return False
         _in_turns(searches, budget)
+        # a search is shrunk by what its own ball loses, the next ball by its share of the upper end: either is a reason
         if bracket.upper * share >= SHRUNK * radius and not any(s.shrunk for s in searches):
             break
     return True
