@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import onnxsub
+from onnxsub.budget import Budget, OutOfTime
 from onnxsub.errors import InputError
 from onnxsub.evaluate import paper_runs
 from onnxsub.evaluate.distances import _selected, find_attack, find_original, find_substitute
@@ -32,6 +33,8 @@ from onnxsub.passes.certify import keeps_its_pieces
 from onnxsub.passes.equal_radius import equal_radius
 from onnxsub.pruning.prune import Adversarial, PruneOptions, build_substitute
 from onnxsub.query import Query
+from onnxsub.verifiers.box.model import BoxModel
+from onnxsub.verifiers.bracket import Bracket
 from onnxsub.verifiers.programs.solvers.base import Solution, SolverStatus
 from onnxsub.verifiers.session import Session
 from onnxsub.verifiers.verify import VerifyOptions, VerifyResult
@@ -222,6 +225,33 @@ def test_what_branch_and_bound_leaves_open_is_not_verified(files: tuple[Path, Pa
     assert set(limits) == {5.0}
     assert not result["certain"]
     assert result["protocol"] <= min(radius for _, radius, _, _ in result["solver_runs"])
+
+
+@pytest.mark.parametrize("verifier", ["milp", "bab"])
+def test_bounds_have_the_limit_of_a_run(files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, verifier: str) -> None:
+    """What a large network is folded to took 26 minutes to bound, where a run had 20 s."""
+    query, settings = query_of(files, 0), Settings(protocol="paper", tol=PRECISION, timeout=7.0)
+    local, late = Bracket.local, list[float]()
+
+    def bounded(search: Bracket, radius: float, *, branching: bool = False, budget: Budget | None = None) -> BoxModel:
+        assert branching == (verifier == "bab")
+        assert budget is not None
+        assert 0 < budget.remaining <= 7.0
+        if radius > 0.05:
+            late.append(radius)
+            raise OutOfTime
+        found = local(search, radius, branching=branching, budget=budget)
+        assert found.how.budget is search.budget  # what comes after the bounds has limits of its own
+        return found
+
+    monkeypatch.setattr(Bracket, "local", bounded)
+    result = find_original(task_of(query, settings, verifier=verifier), query).result
+    assert late
+    assert result["radii"] > result["radii_undecided"] == len(late)
+    assert result["protocol"] == min(late)
+    assert not result["certain"]
+    if verifier == "bab":
+        assert [log[1] for log in result["solver_runs"] if log[3] == "undecided"] == late
 
 
 def test_the_protocol_is_for_verifiers_of_ours() -> None:

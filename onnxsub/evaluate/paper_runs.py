@@ -27,7 +27,11 @@ def _by_programs(search: Bracket, radius: float, settings: Settings, log: list[l
     """One mixed-integer program per target, up to the first that fails; as published."""
     run, whole = settings.timeout, settings.radius_timeout
     budget = search.budget.part(math.inf if whole is None else whole)
-    local = search.local(radius)
+    try:
+        # what a large network is folded to may take far longer to bound than any program may take
+        local = search.local(radius, budget=budget.part(math.inf if run is None else run))
+    except OutOfTime:
+        return "undecided"
     for t in local.open:
         if search.claims.lowers[t] >= radius:  # proved at a larger radius
             continue
@@ -59,12 +63,17 @@ def _by_programs(search: Bracket, radius: float, settings: Settings, log: list[l
 
 def _by_trees(search: Bracket, radius: float, settings: Settings, log: list[list[Any]]) -> str:
     """One decision by branch and bound about all targets, with bounds and an attack of its own."""
-    local = search.local(radius)
+    limit = min((s for s in (settings.timeout, settings.radius_timeout) if s is not None), default=None)
+    start = time.perf_counter()
+    try:
+        local = search.local(radius, branching=True, budget=search.budget.part(math.inf if limit is None else limit))
+    except OutOfTime:
+        log.append([None, radius, time.perf_counter() - start, "undecided"])
+        return "undecided"
     if all(search.claims.lowers[t] >= radius for t in local.open):
         return "none"
-    limits = [s for s in (settings.timeout, settings.radius_timeout) if s is not None]
     options = VerifyOptions(
-        Limits(timeout=min(limits, default=None), threads=search.session.limits.threads, seed=settings.seed),
+        Limits(timeout=limit, threads=search.session.limits.threads, seed=settings.seed),
         MilpOptions(solver=settings.solver),
         BabOptions(device=settings.device),
     )

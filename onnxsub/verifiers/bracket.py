@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from onnxsub.budget import OutOfTime
+from onnxsub.budget import Budget, OutOfTime
 from onnxsub.instance import Instance
 from onnxsub.network import Network
 from onnxsub.ops.base import Array
@@ -192,15 +192,16 @@ class Bracket:
         self.claims.reach(witness.label, witness, witness.radius)
         return witness
 
-    def local(self, radius: float, *, branching: bool = False) -> BoxModel:
+    def local(self, radius: float, *, branching: bool = False, budget: Budget | None = None) -> BoxModel:
         """The margins over `B(radius)`; targets that bounds exclude there are noted.
 
         Args:
-            branching: for branch and bound (`Building.of`).
+            branching: for branch and bound (`Building.of`). budget: for the bounds, a share of the bracket's; default: all of it.
         """
         box = Box(self.x0, *self.instance.ball(radius * (1 + ROOM)), radius)
         with self.budget.stage("bounds"):
-            model = BoxModel.over(self.rows, box, Building.of(self.session.options, self.budget, branching=branching))
+            how = Building.of(self.session.options, self.budget, branching=branching)
+            model = replace(BoxModel.over(self.rows, box, replace(how, budget=budget or self.budget)), how=how)
         self.keep(model, radius)
         return model
 

@@ -16,6 +16,8 @@ __all__ = ["TIGHTENINGS", "BabOptions", "ExactOptions", "Limits", "MilpOptions"]
 
 _SEARCHES = ("direct", "bisect")
 _FOLDS = ("auto", "always", "never")
+_SMALL = 64  # units: of trees by lines over more of them, nodes are cheaper than programs (PERFORMANCE.md)
+_WINDOWED = 8  # times as many units as others may have, networks with windows may have where linear programs search
 TIGHTENINGS = ("cut", "lp", "none")
 
 
@@ -107,7 +109,7 @@ class BabOptions:
         narrow: most unstable units of a frame whose nodes get intervals of their own.
         dense: coefficients that the folded form of a ball may have; beyond, convolutions stay convolutions.
         slopes: gradient steps for the intervals of larger balls.
-        dive: most open units of a target that is searched by linear programs first; 0: none is.
+        dive: most open units of a target that is searched by linear programs first; 0: none is. `small` is less: whole networks.
         leaf: most open units of a node that is handed to the solver; 0: only nodes with nothing left to split are.
         pairs: most pairs of units of a target that cuts are made for, by each of two sources (`cuts/pairs.py`); 0: none are.
         hard: nodes of a tree after which cuts are made.
@@ -125,7 +127,7 @@ class BabOptions:
     narrow: int = 300
     dense: int = 1_400_000
     slopes: int = 8
-    dive: int = 64
+    dive: int = 128
     leaf: int = 150
     pairs: int = 3000
     hard: int = 200
@@ -143,6 +145,22 @@ class BabOptions:
         if not 0 < self.rate <= 1:
             raise InputError(f"rate {self.rate} must lie in (0, 1]")
         check_device(self.device, "branch and bound")
+
+    @property
+    def small(self) -> int:
+        """Units of a network up to which linear programs take all of them; trees by lines take larger ones, down to so many."""
+        return min(_SMALL, self.dive)
+
+    def searched(self, *, windows: bool, whole: bool = False) -> int:
+        """Open units of a target up to which linear programs search it.
+
+        Args:
+            windows: whether there are any, whose hulls are tight.
+            whole: of networks whose units all count, open or not.
+        """
+        if windows:
+            return self.small * _WINDOWED
+        return self.small if whole else self.dive
 
     @staticmethod
     def of_gib(memory: float, device: str = "cpu") -> BabOptions:

@@ -14,7 +14,6 @@ from onnxsub.verifiers.bab.question import Question
 from onnxsub.verifiers.bab.radius import NEAR, Asked, Schedule
 from onnxsub.verifiers.bab.wide.search import search_wide
 from onnxsub.verifiers.bab.wide.small import search_small, worth_squares
-from onnxsub.verifiers.box.model import WINDOWED
 from onnxsub.verifiers.bracket import Bracket
 
 __all__ = ["search_distance"]
@@ -22,11 +21,13 @@ __all__ = ["search_distance"]
 _FIRST_PROBE = 0.05  # share of the domain that is searched first where no upper end is known
 _SAME = 1.01  # a tree serves for radii that are smaller by this ratio at most
 _SHORT = 2.0  # seconds of a search that begins with plain bounds, whatever the network
+_AMPLE = 10.0  # seconds with which plain bounds can wait until it is known whether they are needed at all
 _MANY = 2048  # inputs from which on linear programs over them take longer than the nodes they save (PERFORMANCE.md)
 _NEARLY = 1.1  # of the lower end: what squares and linear programs close (`small.py`); farther off squares alone are tried
 _LINES = 12.0  # seconds of trees by lines, after which small networks get squares
 _SQUARES = 40.0  # seconds that must be left for both: what they do not end is farther from its end than by lines
-_PROGRAMS = 0.6  # seconds of linear programs, after which squares narrow intervals, where programs take all units of the network
+_TICK = 0.05  # seconds that are too few for a question
+_PROGRAMS = 0.45  # seconds of linear programs, after which squares narrow intervals, where programs take all units of the network
 _ENOUGH = 1.0  # seconds that must be left for that
 _OPEN = 16  # open units up to which that is not done: programs alone soon end there
 _WIDE = 128  # units of a network from which on squares alone are tried, too: smaller ones had theirs (`dense/`)
@@ -43,15 +44,16 @@ def search_distance(bracket: Bracket, start: Array | None) -> None:
         OutOfTime: the budget ended; the bracket holds what is known.
     """
     # the linear programs of a small network find the nearest point from any other, and mostly end before bounds are of use
-    windows, few = bracket.network.windows, bracket.session.bab.dive
-    small = bracket.network.units_and_windows <= few * (WINDOWED if windows else 1)
+    windows = bool(bracket.network.windows)
+    small = bracket.network.units_and_windows <= bracket.session.bab.searched(windows=windows, whole=True)
     bracket.find_start(start, quick=small)
     tried = search_wide(bracket)
     if tried and bracket.network.input_size >= _MANY:
         bracket.session.bab = replace(bracket.session.bab, dive=0, leaf=0)
     if bracket.settled:
         return
-    if not small or bracket.budget.remaining < _SHORT:
+    early = not small and bracket.network.input_size >= _MANY
+    if bracket.budget.remaining < (_SHORT if small else _AMPLE) or early:
         bracket.certify()
     if not small:
         search_inputs(bracket)
@@ -63,7 +65,7 @@ def search_distance(bracket: Bracket, start: Array | None) -> None:
 def _narrow_down(bracket: Bracket, *, few: bool) -> None:
     """Raises the lower end radius by radius, each as far out as the time spent so far says that it can be proved.
 
-    Plain bounds have their say after the first question that stays open, if they had none before.
+    Plain bounds have their say before a schedule of radii needs them, or after the first question that stays open.
 
     Args:
         few: whether linear programs have all units from the start, and no windows, whose hulls squares know nothing of.
@@ -97,10 +99,15 @@ def _narrow_down(bracket: Bracket, *, few: bool) -> None:
                 squares = worth_squares(bracket, local) and (local.unstable > _OPEN or not few)
             # a tree over few units is worth a try wherever it is
             if local is None or local.unstable > bab.narrow:
+                if not bracket.certified:
+                    bracket.certify()
+                    if bracket.settled or bracket.lower >= top:
+                        continue
                 radius, local = schedule.radius(bracket.lower, top, left), None
         seconds = left if bracket.lower > NEAR * radius and radius >= min(top, schedule.late) else schedule.budget(left)
         if squares:
-            seconds = min(seconds, lines)
+            rest = began + lines - budget.worked
+            seconds = min(seconds, rest if rest > _TICK else lines)
         # a question that ran out of time goes on where it was, unless the ball has shrunk under it
         old = goal is not None and question is not None and not _shrunk(goal, question)
         if not (old and goal is not None and radius <= goal.radius <= radius * _SAME):

@@ -189,7 +189,7 @@ class Question:
         """Clauses that one root each does not settle, and the radius that their line reaches."""
         goal, bab = self.goal, self._session.bab
         keys = [k for k in local.open if goal.pending(k)]
-        small = local.few(bab.dive)
+        small = local.few(bab)
         left: dict[int, float] = {}
         with self._session.budget.stage("tree"):
             if quick and len(keys) == 1 and small:
@@ -225,7 +225,7 @@ class Question:
         local = self._local
         if self._models is None or local is None:
             return
-        if local.few(bab.dive):
+        if local.few(bab):
             self._models = self._dived(self._models, budget)
             if goal.done or budget.over:
                 return  # what was cut short goes on the next time
@@ -239,7 +239,7 @@ class Question:
         goal, bab, local = self.goal, self._session.bab, self._local
         assert local is not None
         assert self._open is not None
-        if not local.few(bab.dive):
+        if not local.few(bab):
             local = self._split(local)
         if self._worth > max(_PATIENT, _DEARER * self._bounding) and local.unstable > bab.dive:
             budget.tell("better slopes for the bounds")
@@ -269,7 +269,7 @@ class Question:
             # a line that reaches zero near the anchor cuts off next to nothing
             tight = local.how.tight and reached[key] > _CUTS * goal.close()
             cut = local if tight else replace(local, how=replace(local.how, tight=False))
-            model = goal.narrow(cut, key, _COARSE if local.few(bab.dive) else GAIN)
+            model = goal.narrow(cut, key, _COARSE if local.few(bab) else GAIN)
             if model is not None:
                 models.append(model)
         return models

@@ -25,13 +25,10 @@ from onnxsub.passes.windows import original_windows
 from onnxsub.propagate import Bounds, compute_bounds
 from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.box.halfspaces import GAIN, MOST_UNITS, tighten
-from onnxsub.verifiers.options import ExactOptions
+from onnxsub.verifiers.options import BabOptions, ExactOptions
 from onnxsub.verifiers.proof import excludes
 
-__all__ = ["SLACK", "WINDOWED", "Box", "BoxModel", "Building", "Rows", "margins_of"]
-
-WINDOWED = 8
-"""Times as many units as others may have, networks with windows may be left with where linear programs search."""
+__all__ = ["SLACK", "Box", "BoxModel", "Building", "Rows", "margins_of"]
 
 SLACK = 1e-7
 """A row is relaxed to `row >= -SLACK * (1 + max |bound of the row|)`, so that no rounding can hide a point at which it is 0. Rows
@@ -222,9 +219,9 @@ class BoxModel:
         count = sum(int((~op.affine_on(*self.bounds.pre[op.output])).sum()) for op in self.network.activations)
         return count + sum(choices(original_windows(op).table, *self.bounds.arrays(op.output)) for op in self.network.windowed)
 
-    def few(self, most: int) -> bool:
-        """Whether at most so many units are unstable; more of them where windows are among them, whose hulls are tight."""
-        return self.unstable <= most * (WINDOWED if self.network.windows else 1)
+    def few(self, bab: BabOptions) -> bool:
+        """Whether so few units are unstable that linear programs search."""
+        return self.unstable <= bab.searched(windows=bool(self.network.windows))
 
     def slack(self, row: int) -> float:
         """How far a row is relaxed, so that no rounding can hide a point: proofs are about `row >= -slack`."""

@@ -120,7 +120,7 @@ def search_dense(bracket: Bracket) -> None:
         return
     # what has few open units is the linear programs'
     local = bracket.local(min(bracket.upper - bracket.gap / 2, bracket.reach), branching=True)
-    if bracket.settled or local.unstable <= bracket.session.bab.dive:
+    if bracket.settled or local.unstable <= bracket.session.bab.small:
         return
     budget, before = bracket.budget, bracket.budget.nodes
     if not _proved(bracket, _FIRST, _SHARE):

@@ -23,7 +23,6 @@ from onnxsub.verifiers.bab.lp.cutting import Cutting
 from onnxsub.verifiers.bab.lp.pattern import Pattern
 from onnxsub.verifiers.bab.lp.relaxation import Relaxation, Solved
 from onnxsub.verifiers.box.clause import ClauseModel
-from onnxsub.verifiers.box.model import WINDOWED
 from onnxsub.verifiers.bracket import Bracket
 from onnxsub.verifiers.proof import excludes
 
@@ -72,7 +71,7 @@ class DepthFirst:
         Args:
             part: the model is of a part of the target's points, so nothing that is proved goes to the bracket.
         """
-        most = bracket.session.bab.dive * (WINDOWED if model.local.network.windows else 1)
+        most = bracket.session.bab.searched(windows=bool(model.local.network.windows))
         if most == 0 or model.binaries > most or not model.local.able:
             return None
         with bracket.budget.stage("build"):
