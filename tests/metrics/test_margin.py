@@ -174,13 +174,13 @@ def test_an_interruption_leaves_a_bracket_that_holds(monkeypatch: pytest.MonkeyP
     steps = 0
     step = Frontier.step
 
-    def interrupted(self: Frontier, look: Any, budget: Any) -> None:
+    def interrupted(self: Frontier, look: Any) -> None:
         nonlocal steps
         steps += 1
         if steps == 3:
             self.pop(1)  # in the middle of a step: the node is out of the heap
             raise KeyboardInterrupt
-        step(self, look, budget)
+        step(self, look)
 
     monkeypatch.setattr(Frontier, "step", interrupted)
     r = smallest_margin(q, q.targets[0], 0.3, MarginOptions(QUICK, bab=BabOptions(leaf=0), climb=LAZY))
@@ -221,7 +221,7 @@ def test_the_top_of_a_tree_falls_and_stays_above_every_point(full: bool) -> None
     for _ in range(8):
         if not tree.open:
             break
-        tree.step(lambda points: seen.append(len(points)), search.budget)
+        tree.step(lambda points: seen.append(len(points)))
         tops.append(top_of(tree))
         assert top_of(tree) >= best
     assert all(b <= a for a, b in pairwise(tops))

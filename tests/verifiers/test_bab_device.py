@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from onnxsub.budget import Budget
 from onnxsub.device import ieee_float32
 from onnxsub.errors import InputError
 from onnxsub.model import load_model
@@ -112,7 +111,7 @@ def test_trees_grow_alike(kind: str, narrow: int, device: AbstractContextManager
         tree._at_once = options.batch
         points = [tree.start()]
         for _ in range(2):
-            tree.step(points.append, Budget())
+            tree.step(points.append)
         return tree.lowers(), tree.visited, points
 
     lowers, visited, points = grown("cpu")
@@ -143,7 +142,7 @@ def test_trees_with_cuts_grow_alike(
         grows._at_once = options.batch
         points, counts = [grows.start()], []
         for _ in range(3):
-            grows.step(points.append, Budget())
+            grows.step(points.append)
             counts.append(sum(grows.bounder.cut_counts))
             grows._at_once = options.batch
         return grows.lowers(), counts, [grows.visited], points
@@ -172,7 +171,7 @@ def test_trees_of_values_grow_alike(device: AbstractContextManager[PretendDevice
         tree._at_once = options.batch
         tree.start()
         for _ in range(3):
-            tree.step(lambda points: None, Budget())
+            tree.step(lambda points: None)
         return -min(tree.lowers().values())
 
     here = top("cpu")
@@ -291,7 +290,7 @@ def test_products_are_whole_float32(
     with device:
         tree = Frontier(Frame.of(models, device="cuda"), BabOptions(steps=2, root_steps=2, batch=2), 0.3)
         tree.start()
-        tree.step(lambda points: None, Budget())
+        tree.step(lambda points: None)
     assert len(seen) > 5
     assert set(seen) == {(False, False)}
     assert (torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()) == before

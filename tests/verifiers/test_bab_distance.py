@@ -224,6 +224,38 @@ def test_what_cuts_close_is_no_steeper_once_the_growth_is_known() -> None:
     assert 0.11 * 1.01 <= radii[True] < radii[False] < 0.11 * 1.1
 
 
+def test_a_step_is_short_where_a_question_is_dear_and_the_growth_unknown() -> None:
+    dear, cheap = Schedule(), Schedule()
+    dear.note(0.10, answer(4.0))
+    cheap.note(0.10, Asked(proved=True, better=False, seconds=0.5, tree=0.2))
+    assert 0.101 <= dear.radius(0.10, 0.3, 40.0) <= 0.103 * (1 + 1e-9)
+    assert 0.103 < cheap.radius(0.10, 0.3, 40.0) < 0.12
+    # what comes before the tree is paid once more in any case: where little more is left, so is the step
+    slow = Schedule()
+    slow.note(0.10, Asked(proved=True, better=False, seconds=10.0, tree=0.5))
+    assert slow.radius(0.10, 0.3, 20.0) == pytest.approx(0.101)
+
+
+def test_a_tree_that_is_about_to_end_goes_on() -> None:
+    radii = {}
+    for ending in (False, True):
+        schedule = Schedule()
+        schedule.note(0.10, answer(4.0))
+        schedule.note(0.12, Asked(proved=False, better=False, seconds=9.0, ending=ending))
+        radii[ending] = schedule.radius(0.10, 0.3, 20.0)
+    assert radii[True] == 0.12
+    assert radii[False] < 0.11
+    schedule.note(0.12, answer(12.0))
+    assert schedule.radius(0.12, 0.3, 20.0) > 0.12
+
+
+def test_the_last_question_of_a_steep_schedule_gets_all_that_is_left() -> None:
+    schedule = Schedule()
+    schedule.note(0.10, answer(8.0, cut=True, hard=True))
+    assert schedule.budget(30.0) == 30.0
+    assert schedule.budget(40.0) == pytest.approx(16.0)
+
+
 def test_one_question_gets_all_that_is_left_where_two_more_would_not_end() -> None:
     schedule = Schedule()
     schedule.note(0.10, answer(4.0))

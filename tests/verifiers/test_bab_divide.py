@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from onnxsub.budget import Budget
 from onnxsub.network import Network
 from onnxsub.verifiers.bab import question
 from onnxsub.verifiers.bab.divide import divided
@@ -53,7 +52,7 @@ def tree() -> Frontier:
     found = Frontier(Frame.of(models), replace(FORCED, hard=10_000), radius)
     found.start()
     for _ in range(3):
-        found.step(lambda _: None, Budget())
+        found.step(lambda _: None)
     return found
 
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import onnxsub.verifiers.bab.frontier as module
-from onnxsub.budget import Budget
 from onnxsub.verifiers.bab.bound import Bounded, Bounder
 from onnxsub.verifiers.bab.frontier import Frontier
 from onnxsub.verifiers.options import BabOptions
@@ -40,7 +39,7 @@ def grown(case: tuple[Any, float, float], steps: int = 3) -> Frontier:
     tree = Frontier(frame, POOR, radius)
     tree.start()
     for _ in range(steps):
-        tree.step(ignore, Budget())
+        tree.step(ignore)
     assert tree.open > 3
     return tree
 
@@ -81,7 +80,7 @@ def test_lowers_hold_at_every_step(case: tuple[Any, float, float]) -> None:
     tree.start()
     for _ in range(25):
         assert lower(tree) <= distance
-        tree.step(ignore, Budget())
+        tree.step(ignore)
 
 
 def test_interrupted_look(case: tuple[Any, float, float]) -> None:
@@ -90,7 +89,7 @@ def test_interrupted_look(case: tuple[Any, float, float]) -> None:
 
     tree = grown(case)
     with pytest.raises(KeyboardInterrupt):
-        tree.step(interrupt, Budget())
+        tree.step(interrupt)
     assert lower(tree) <= case[2]
 
 
@@ -108,11 +107,11 @@ def test_interrupted_bound(case: tuple[Any, float, float], monkeypatch: pytest.M
     monkeypatch.setattr(Bounder, "bound", bound)
     before = tree.lowers()
     with pytest.raises(KeyboardInterrupt):
-        tree.step(ignore, Budget())
+        tree.step(ignore)
     assert tree.lowers() == before
     monkeypatch.undo()
     for _ in range(25):  # whoever goes on has not lost what the step was at
-        tree.step(ignore, Budget())
+        tree.step(ignore)
         assert lower(tree) <= case[2]
 
 
@@ -122,7 +121,7 @@ def test_interrupted_while_children_are_kept(case: tuple[Any, float, float], mon
     monkeypatch.setattr(module, "heapq", Interrupting(push=call))
     before = lower(tree)
     with pytest.raises(KeyboardInterrupt):
-        tree.step(ignore, Budget())
+        tree.step(ignore)
     assert lower(tree) <= before
 
 
@@ -131,7 +130,7 @@ def test_interrupted_while_nodes_are_taken_out(case: tuple[Any, float, float], m
     before = lower(tree)
     monkeypatch.setattr(module, "heapq", Interrupting(pop=0))
     with pytest.raises(KeyboardInterrupt):
-        tree.step(ignore, Budget())
+        tree.step(ignore)
     assert lower(tree) <= before
 
 

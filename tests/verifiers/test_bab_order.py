@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from onnxsub.budget import Budget
 from onnxsub.network import Network
 from onnxsub.properties import Clause, as_margin_network
 from onnxsub.verifiers.bab.bound import Bounder
@@ -72,7 +71,7 @@ def test_the_top_falls_and_stays_above_every_point(seed: int, kind: str, full: b
     for _ in range(8):
         if not tree.open:
             break
-        tree.step(lambda points: seen.append(len(points)), Budget())
+        tree.step(lambda points: seen.append(len(points)))
         tops.append(top(tree))
         assert tops[-1] >= best
     assert all(b <= a for a, b in pairwise(tops))
@@ -96,12 +95,12 @@ def test_a_level_that_rises_closes_what_lies_below_it(seed: int) -> None:
         assert tree.close == -share * best
         for _ in range(3):
             if tree.open:
-                tree.step(lambda points: None, Budget())
+                tree.step(lambda points: None)
             assert top(tree) >= best
     tree.shrink(-0.5 * best)  # a level that falls is none
     assert tree.close == -0.99 * best
     while tree.open and tree.visited < 4000:
-        tree.step(lambda points: None, Budget())
+        tree.step(lambda points: None)
     assert top(tree) >= best
     assert all(w.key < 0 for w in tree.all_open())
 
@@ -109,7 +108,7 @@ def test_a_level_that_rises_closes_what_lies_below_it(seed: int) -> None:
 def test_an_interrupted_step_loses_no_node(monkeypatch: pytest.MonkeyPatch) -> None:
     tree, best = case(2, "conv")
     tree.start()
-    tree.step(lambda points: None, Budget())
+    tree.step(lambda points: None)
     original = Bounder.bound
     for _ in range(3):
         before = top(tree)
@@ -119,11 +118,11 @@ def test_an_interrupted_step_loses_no_node(monkeypatch: pytest.MonkeyPatch) -> N
 
         monkeypatch.setattr(Bounder, "bound", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            tree.step(lambda points: None, Budget())
+            tree.step(lambda points: None)
         monkeypatch.setattr(Bounder, "bound", original)
         assert top(tree) == before
         for _ in range(3):
-            tree.step(lambda points: None, Budget())
+            tree.step(lambda points: None)
             assert best <= top(tree) <= before
 
 

@@ -173,7 +173,7 @@ def test_no_tree_with_cuts_proves_more_than_the_distance(seed: int, reach: float
     tree, true = tree_of(seed, reach, hard=1)
     tree.start()
     while tree.open and tree.visited < 400:
-        tree.step(ignore, Budget())
+        tree.step(ignore)
     assert tree.frame.cuts
     assert min(tree.lowers().values()) <= true * (1 + 1e-6)
 
@@ -186,7 +186,7 @@ def grown(**options: Any) -> tuple[Frontier, float]:
     tree, true = tree_of(5, 3.0, **options)
     tree.start()
     while tree.open and tree.visited < 20:
-        tree.step(ignore, Budget())
+        tree.step(ignore)
     return tree, true
 
 
@@ -194,13 +194,13 @@ def test_lowers_hold_before_and_after_cuts() -> None:
     tree, true = grown()
     assert not tree.frame.cuts
     before = min(tree.lowers().values())
-    tree.step(ignore, Budget())
+    tree.step(ignore)
     assert tree.frame.cuts
     assert before <= min(tree.lowers().values()) <= true + 1e-9
     counts = {len(w.gamma) for _, _, w in tree._open}
     assert counts == {sum(tree.bounder.cut_counts)}
     for _ in range(5):
-        tree.step(ignore, Budget())
+        tree.step(ignore)
         assert min(tree.lowers().values()) <= true + 1e-9
 
 
@@ -218,19 +218,20 @@ def test_interrupted_while_nodes_get_cuts(monkeypatch: pytest.MonkeyPatch, call:
 
     monkeypatch.setattr(Bounder, "bound", failing)
     with pytest.raises(KeyboardInterrupt):
-        tree.step(ignore, Budget())
+        tree.step(ignore)
     monkeypatch.undo()
     assert tree.lowers() == before
-    tree.step(ignore, Budget())  # nodes without multipliers go on in a frame with cuts
+    tree.step(ignore)  # nodes without multipliers go on in a frame with cuts
     assert min(tree.lowers().values()) <= true + 1e-9
 
 
 def test_no_cuts_where_time_is_short_or_none_are_wanted() -> None:
     tree, _ = grown(pairs=0)
-    tree.step(ignore, Budget())
+    tree.step(ignore)
     assert not tree.frame.cuts
     tree, _ = grown()
-    tree.step(ignore, Budget().part(0.0))
+    tree.budget = Budget().part(0.0)
+    tree.step(ignore)
     assert not tree.frame.cuts
 
 
@@ -280,7 +281,7 @@ def test_cuts_wait_until_the_tree_has_taken_long(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(making, "paired", refusing)
     tree, _ = grown()
     while tree.open and tree.visited < 3000:
-        tree.step(ignore, Budget())
+        tree.step(ignore)
     assert all(seconds <= 2 * spent for spent, seconds in asked)
     assert (len(asked) > 1) == promising  # where no pair is promising, none ever will be
     assert all(later >= 3 * before for (before, _), (later, _) in itertools.pairwise(asked))
@@ -296,8 +297,9 @@ def test_a_look_that_the_time_left_is_too_short_for_is_not_repeated_at_once(monk
 
     monkeypatch.setattr(making, "paired", refusing)
     tree, _ = grown()
+    tree.budget = Budget(100.0)
     for _ in range(200):
-        tree.step(ignore, Budget(100.0))
+        tree.step(ignore)
     assert asked
     assert all(later >= before + 0.05 for before, later in itertools.pairwise(asked))
 
@@ -312,11 +314,13 @@ class Ended(Budget):
 
 def test_a_meeting_that_ends_early_leaves_the_tree_as_it_goes_on() -> None:
     tree, true = grown()
-    assert tree.cutter.make(tree, ignore, Ended())
+    tree.budget = Ended()
+    assert tree.cutter.make(tree, ignore)
     assert tree.cutter.cut
     assert tree.cutter.hard
     assert tree._at_once == tree.frame.at_once(tree.options) == 2 * tree.options.batch
-    tree.step(ignore, Budget())
+    tree.budget = Budget()
+    tree.step(ignore)
     assert min(tree.lowers().values()) <= true + 1e-9
 
 

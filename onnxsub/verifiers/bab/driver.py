@@ -127,7 +127,7 @@ class Driver:
                 elif tree.leaves:
                     self._leaf(budget)
                 else:
-                    tree.step(self._look, budget)
+                    tree.step(self._look)
                 tree.book()
                 self._spent += budget.now - began
                 goal.progressed(tree)

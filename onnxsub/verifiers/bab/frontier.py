@@ -243,20 +243,16 @@ class Frontier:
         self.budget.count(self.visited - self._booked)
         self._booked = self.visited
 
-    def step(self, look: Look, budget: Budget) -> None:
-        """Splits a batch of nodes.
-
-        Args:
-            budget: until the caller stops: what takes as long as many steps is left where too little is left of it.
-        """
-        if isinstance(self.order, ByDistance) and self.cutter.make(self, look, budget):
+    def step(self, look: Look) -> None:
+        """Splits a batch of nodes, or gives them cuts."""
+        if isinstance(self.order, ByDistance) and self.cutter.make(self, look):
             return
-        began = budget.now
+        began = self.budget.now
         try:
             self._step(look)
         finally:
             self.book()
-            self.spent += budget.now - began
+            self.spent += self.budget.now - began
 
     def _step(self, look: Look) -> None:
         waiting = self.pop(self.bounder.width(self._at_once, self.open))

@@ -15,12 +15,15 @@ NEAR = 0.985
 
 _FIRST = 1.06  # first radius, of what plain bounds certify
 _GROWTH = 29.0  # of the logarithm of a proof's time per relative growth of the radius, until measured
+_UNKNOWN = 3.0  # times that growth, what an unknown one counts for
 _FLATTEST, _STEEPEST = 0.8, 1.5  # times that growth, what a measured one counts for at least and at most
 _STEEP = 3.0  # times that growth where proofs need cuts
 _STRIDE = 0.015  # largest relative step there: what comes next may be far harder than the last proof says
+_FAR, _DEAR = 0.03, 0.05  # largest one else, where a question takes that share of the time left
 _APART = 1.05  # ratio of the radii of two proofs whose times are compared
 _TICK = 0.2  # seconds: what took less is not told apart
 _LEAST = 0.01  # smallest relative step
+_ENDING = 0.12  # share of a tree's nodes that are open when it is about to end
 _RETREAT = 0.5  # share of the way back to a radius that was too hard
 _SHARE = 0.4  # of the time left that one question may take
 _EXPECTED = 0.7  # of that: what a question is expected to take
@@ -39,6 +42,7 @@ class Asked:
         tree: seconds of these that its trees took.
         cut: its tree was so hard that it got cuts over pairs of units.
         hard: nodes stayed open when they had met these.
+        ending: so few nodes are open that its tree is about to end.
     """
 
     proved: bool
@@ -47,14 +51,17 @@ class Asked:
     tree: float = 0.0
     cut: bool = False
     hard: bool = False
+    ending: bool = False
 
     @staticmethod
     def of(question: Question, bracket: Bracket, radius: float, *, better: bool) -> Asked:
         """As the question stands."""
         proved = bracket.claims.lower >= min(radius, bracket.upper - bracket.gap)
         tree = question.frontier
-        cut, hard = (False, False) if tree is None else (tree.cutter.cut, tree.cutter.hard)
-        return Asked(proved, better, question.spent, question.in_tree, cut, hard)
+        if tree is None:
+            return Asked(proved, better, question.spent, question.in_tree)
+        ending = len(tree) <= _ENDING * tree.visited
+        return Asked(proved, better, question.spent, question.in_tree, tree.cutter.cut, tree.cutter.hard, ending)
 
 
 class Schedule:
@@ -71,6 +78,7 @@ class Schedule:
         self._proved: list[tuple[float, float, float]] = []  # radius, seconds, those of the tree
         self._steep = False  # the last proof needed cuts
         self.late = math.inf
+        self._ending = False  # the question that was too hard has little left
 
     @property
     def first(self) -> bool:
@@ -94,19 +102,20 @@ class Schedule:
             at, seconds, tree = self._proved[-1]
             growth = self._growth()
             expected = _ALL * left if self._last_one(left) else _EXPECTED * self.budget(left)
-            share = expected / max(seconds, _TICK) if growth is None else (expected - seconds + tree) / max(tree, _TICK)
-            room = math.log(max(share, 1.0)) / ((growth or _GROWTH) * (_STEEP if self._steep else 1))
-            radius = max(at, low) * (1 + max(min(room, _STRIDE) if self._steep else room, _LEAST))
+            share = (expected - seconds + tree) / max(tree, _TICK)
+            room = math.log(max(share, 1.0)) / ((growth or _UNKNOWN * _GROWTH) * (_STEEP if self._steep else 1))
+            most = _STRIDE if self._steep else _FAR if seconds > _DEAR * left else math.inf
+            radius = max(at, low) * (1 + max(min(room, most), _LEAST))
         if self.late <= top:
             back = low + _RETREAT * (self.late - low)
             # a step that gains next to nothing is no better than the same question with more time
-            radius = min(radius, back if low < NEAR * self.late else self.late)
+            radius = self.late if self._ending else min(radius, back if low < NEAR * self.late else self.late)
         # what is left above is not worth a question of its own
         return top if radius >= NEAR * top and self.late > top else min(radius, top)
 
     def _last_one(self, left: float) -> bool:
         """Whether the next question is worth all that is left: the growth is known, and two more would not end."""
-        if not (self._limited and self._proved) or self._steep or math.isfinite(self.late) or self._growth() is None:
+        if not (self._limited and self._proved) or math.isfinite(self.late) or (self._growth() is None and not self._steep):
             return False
         return left < _TWO * self._proved[-1][1]
 
@@ -122,6 +131,7 @@ class Schedule:
 
     def note(self, radius: float, asked: Asked) -> None:
         """What came of a question."""
+        self._ending = asked.ending and not asked.proved
         if asked.proved:
             self._proved.append((radius, asked.seconds, asked.tree))
             # where cuts closed all that was open, and the growth is known, nothing says that it gets steeper
