@@ -63,17 +63,19 @@ def _by_programs(search: Bracket, radius: float, settings: Settings, log: list[l
 
 def _by_trees(search: Bracket, radius: float, settings: Settings, log: list[list[Any]]) -> str:
     """One decision by branch and bound about all targets, with bounds and an attack of its own."""
-    limit = min((s for s in (settings.timeout, settings.radius_timeout) if s is not None), default=None)
+    run, whole = (math.inf if s is None else s for s in (settings.timeout, settings.radius_timeout))
+    budget = search.budget.part(whole)
     start = time.perf_counter()
     try:
-        local = search.local(radius, branching=True, budget=search.budget.part(math.inf if limit is None else limit))
+        local = search.local(radius, branching=True, budget=budget.part(run))
     except OutOfTime:
         log.append([None, radius, time.perf_counter() - start, "undecided"])
         return "undecided"
     if all(search.claims.lowers[t] >= radius for t in local.open):
         return "none"
+    limit = min(run, budget.remaining)
     options = VerifyOptions(
-        Limits(timeout=limit, threads=search.session.limits.threads, seed=settings.seed),
+        Limits(timeout=None if math.isinf(limit) else limit, threads=search.session.limits.threads, seed=settings.seed),
         MilpOptions(solver=settings.solver),
         BabOptions(device=settings.device),
     )

@@ -158,9 +158,7 @@ class BabOptions:
             windows: whether there are any, whose hulls are tight.
             whole: of networks whose units all count, open or not.
         """
-        if windows:
-            return self.small * _WINDOWED
-        return self.small if whole else self.dive
+        return self.small * _WINDOWED if windows else self.small if whole else self.dive
 
     @staticmethod
     def of_gib(memory: float, device: str = "cpu") -> BabOptions:

@@ -174,13 +174,13 @@ def test_an_interruption_leaves_a_bracket_that_holds(monkeypatch: pytest.MonkeyP
     steps = 0
     step = Frontier.step
 
-    def interrupted(self: Frontier, look: Any) -> None:
+    def interrupted(self: Frontier, look: Any, budget: Any) -> None:
         nonlocal steps
         steps += 1
         if steps == 3:
             self.pop(1)  # in the middle of a step: the node is out of the heap
             raise KeyboardInterrupt
-        step(self, look)
+        step(self, look, budget)
 
     monkeypatch.setattr(Frontier, "step", interrupted)
     r = smallest_margin(q, q.targets[0], 0.3, MarginOptions(QUICK, bab=BabOptions(leaf=0), climb=LAZY))

@@ -163,6 +163,35 @@ def test_plain_bounds_have_their_say_when_the_first_question_stays_open(monkeypa
     assert events[0] == "bounds"  # where time is short they come first
 
 
+def test_plain_bounds_wait_where_they_are_cheap_and_nothing_may_end_the_search_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = random_dense(2, 30, 100, 100, 4)
+    x0, label = anchor(network, 2)
+    events: list[str] = []
+    ask, certify = Question.run, Bracket.certify
+
+    def run(question: Question, budget: Budget) -> None:
+        events.append("question")
+        ask(question, budget)
+
+    def bounds(bracket: Bracket) -> None:
+        events.append("bounds")
+        certify(bracket)
+
+    monkeypatch.setattr(Question, "run", run)
+    monkeypatch.setattr(Bracket, "certify", bounds)
+    plain = measured(network, x0, label, verifier="bab", timeout=9.0, nodes=1)
+    assert events[0] == "bounds"
+    assert plain.lower > 0.03
+    for options in ({"nodes": 1}, {"nodes": 1, "timeout": 60.0}):
+        events.clear()
+        assert measured(network, x0, label, verifier="bab", **options).lower >= plain.lower
+        assert events[0] == "bounds"
+    events.clear()
+    found = measured(network, x0, label, verifier="bab", timeout=20.0)
+    assert events[0] == "question" or "bounds" not in events
+    assert found.lower >= plain.lower
+
+
 def test_depth_first_when_memory_is_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
     network = random_dense(3, 8, 24, 24, 3)
     x0, label = anchor(network, 3)

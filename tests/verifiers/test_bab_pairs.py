@@ -314,12 +314,10 @@ class Ended(Budget):
 
 def test_a_meeting_that_ends_early_leaves_the_tree_as_it_goes_on() -> None:
     tree, true = grown()
-    tree.budget = Ended()
-    assert tree.cutter.make(tree, ignore)
+    assert tree.cutter.make(tree, ignore, Ended())
     assert tree.cutter.cut
     assert tree.cutter.hard
     assert tree._at_once == tree.frame.at_once(tree.options) == 2 * tree.options.batch
-    tree.budget = Budget()
     tree.step(ignore)
     assert min(tree.lowers().values()) <= true + 1e-9
 

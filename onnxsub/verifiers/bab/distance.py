@@ -21,7 +21,7 @@ __all__ = ["search_distance"]
 _FIRST_PROBE = 0.05  # share of the domain that is searched first where no upper end is known
 _SAME = 1.01  # a tree serves for radii that are smaller by this ratio at most
 _SHORT = 2.0  # seconds of a search that begins with plain bounds, whatever the network
-_AMPLE = 10.0  # seconds with which plain bounds can wait until it is known whether they are needed at all
+_AMPLE, _CHEAP = 10.0, 4_000_000  # seconds left, and units times inputs, with which plain bounds wait until they are needed
 _MANY = 2048  # inputs from which on linear programs over them take longer than the nodes they save (PERFORMANCE.md)
 _NEARLY = 1.1  # of the lower end: what squares and linear programs close (`small.py`); farther off squares alone are tried
 _LINES = 12.0  # seconds of trees by lines, after which small networks get squares
@@ -52,14 +52,24 @@ def search_distance(bracket: Bracket, start: Array | None) -> None:
         bracket.session.bab = replace(bracket.session.bab, dive=0, leaf=0)
     if bracket.settled:
         return
-    early = not small and bracket.network.input_size >= _MANY
-    if bracket.budget.remaining < (_SHORT if small else _AMPLE) or early:
+    if bracket.budget.remaining < _SHORT or not (small or _can_wait(bracket)):
         bracket.certify()
     if not small:
         search_inputs(bracket)
         search_dense(bracket)
     # `search_wide` may have been followed by switching programs off
     _narrow_down(bracket, few=small and not windows and bracket.session.bab.dive > 0)
+
+
+def _can_wait(bracket: Bracket) -> bool:
+    """Whether plain bounds may wait until a question stays open.
+
+    Where they are cheap and there is time, the ball at the upper end says more; on small networks they take no time at all. They
+    come first where nodes are limited: a question may use these up before it has proved anything.
+    """
+    network, budget = bracket.network, bracket.budget
+    cheap = network.units_and_windows > _WIDE and network.units_and_windows * network.input_size <= _CHEAP
+    return cheap and budget.remaining >= _AMPLE and math.isinf(budget.nodes_left)
 
 
 def _narrow_down(bracket: Bracket, *, few: bool) -> None:

@@ -127,7 +127,8 @@ class Driver:
                 elif tree.leaves:
                     self._leaf(budget)
                 else:
-                    tree.step(self._look)
+                    # one tree of several about a box has its turn, the tree of a distance goes on later
+                    tree.step(self._look, budget if tree.frame.whole else None)
                 tree.book()
                 self._spent += budget.now - began
                 goal.progressed(tree)

@@ -243,9 +243,13 @@ class Frontier:
         self.budget.count(self.visited - self._booked)
         self._booked = self.visited
 
-    def step(self, look: Look) -> None:
-        """Splits a batch of nodes, or gives them cuts."""
-        if isinstance(self.order, ByDistance) and self.cutter.make(self, look):
+    def step(self, look: Look, budget: Budget | None = None) -> None:
+        """Splits a batch of nodes, or gives them cuts.
+
+        Args:
+            budget: of what takes as long as many steps; default: that of the whole question.
+        """
+        if isinstance(self.order, ByDistance) and self.cutter.make(self, look, budget or self.budget):
             return
         began = self.budget.now
         try:

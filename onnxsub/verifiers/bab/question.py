@@ -189,7 +189,7 @@ class Question:
         """Clauses that one root each does not settle, and the radius that their line reaches."""
         goal, bab = self.goal, self._session.bab
         keys = [k for k in local.open if goal.pending(k)]
-        small = local.few(bab)
+        small = self._few(local)
         left: dict[int, float] = {}
         with self._session.budget.stage("tree"):
             if quick and len(keys) == 1 and small:
@@ -219,13 +219,13 @@ class Question:
 
     def _prepare(self, budget: Budget) -> None:
         """What roots leave open is searched by linear programs, where these are a match for it; then there is a tree."""
-        goal, bab = self.goal, self._session.bab
+        goal = self.goal
         if self._models is None:
             self._models = self._cut(budget)
         local = self._local
         if self._models is None or local is None:
             return
-        if local.few(bab):
+        if self._few(local):
             self._models = self._dived(self._models, budget)
             if goal.done or budget.over:
                 return  # what was cut short goes on the next time
@@ -239,9 +239,10 @@ class Question:
         goal, bab, local = self.goal, self._session.bab, self._local
         assert local is not None
         assert self._open is not None
-        if not local.few(bab):
+        if not self._few(local):
             local = self._split(local)
-        if self._worth > max(_PATIENT, _DEARER * self._bounding) and local.unstable > bab.dive:
+        most = bab.searched(windows=False, whole=bool(local.network.windows) or not self._programs(local))
+        if self._worth > max(_PATIENT, _DEARER * self._bounding) and local.unstable > most:
             budget.tell("better slopes for the bounds")
             with budget.stage("bounds"):
                 local = local.bounded("alpha-crown", bab.slopes)
@@ -250,6 +251,13 @@ class Question:
         self._local = local
         models = self._narrowed(local, list(self._open), budget)
         return None if goal.done or budget.over else models
+
+    def _programs(self, local: BoxModel) -> bool:
+        """Whether linear programs search clauses of few units: those of a distance, where solvers know all operators."""
+        return local.able and not self.goal.whole
+
+    def _few(self, local: BoxModel) -> bool:
+        return local.few(self._session.bab, programs=self._programs(local))
 
     def _split(self, local: BoxModel) -> BoxModel:
         """The box with Relus in the place of windows: a tree splits these."""
@@ -261,7 +269,7 @@ class Question:
 
     def _narrowed(self, local: BoxModel, keys: list[int], budget: Budget) -> list[ClauseModel]:
         """What the points look like at which each clause holds, without those that hold nowhere."""
-        goal, bab, models = self.goal, self._session.bab, []
+        goal, models = self.goal, list[ClauseModel]()
         reached = self._open or {}
         for key in keys:
             if goal.done or budget.over:
@@ -269,7 +277,7 @@ class Question:
             # a line that reaches zero near the anchor cuts off next to nothing
             tight = local.how.tight and reached[key] > _CUTS * goal.close()
             cut = local if tight else replace(local, how=replace(local.how, tight=False))
-            model = goal.narrow(cut, key, _COARSE if local.few(bab) else GAIN)
+            model = goal.narrow(cut, key, _COARSE if self._few(local) else GAIN)
             if model is not None:
                 models.append(model)
         return models

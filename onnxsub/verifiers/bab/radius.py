@@ -114,7 +114,7 @@ class Schedule:
         return top if radius >= NEAR * top and self.late > top else min(radius, top)
 
     def _last_one(self, left: float) -> bool:
-        """Whether the next question is worth all that is left: the growth is known, and two more would not end."""
+        """Whether the next question is worth all that is left: two more would not end, as the growth or a steep proof says."""
         if not (self._limited and self._proved) or math.isfinite(self.late) or (self._growth() is None and not self._steep):
             return False
         return left < _TWO * self._proved[-1][1]
@@ -131,7 +131,7 @@ class Schedule:
 
     def note(self, radius: float, asked: Asked) -> None:
         """What came of a question."""
-        self._ending = asked.ending and not asked.proved
+        self._ending = asked.ending and not asked.proved and not self._ending  # once: what it says may be wrong
         if asked.proved:
             self._proved.append((radius, asked.seconds, asked.tree))
             # where cuts closed all that was open, and the growth is known, nothing says that it gets steeper

@@ -219,9 +219,9 @@ class BoxModel:
         count = sum(int((~op.affine_on(*self.bounds.pre[op.output])).sum()) for op in self.network.activations)
         return count + sum(choices(original_windows(op).table, *self.bounds.arrays(op.output)) for op in self.network.windowed)
 
-    def few(self, bab: BabOptions) -> bool:
-        """Whether so few units are unstable that linear programs search."""
-        return self.unstable <= bab.searched(windows=bool(self.network.windows))
+    def few(self, bab: BabOptions, *, programs: bool) -> bool:
+        """Whether so few units are unstable that linear programs search; without these, that the first bounds are good enough."""
+        return self.unstable <= bab.searched(windows=bool(self.network.windows), whole=not programs)
 
     def slack(self, row: int) -> float:
         """How far a row is relaxed, so that no rounding can hide a point: proofs are about `row >= -slack`."""

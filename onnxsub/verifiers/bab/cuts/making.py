@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onnxsub.budget import Budget
 from onnxsub.verifiers.bab.bound import Bounded
 from onnxsub.verifiers.bab.cuts.pairs import paired
 
@@ -40,15 +41,15 @@ class Cutter:
         self.cut = self.hard = False
         self._after = 0.0  # seconds of steps: where looking for pairs takes too long, it waits until the tree has
 
-    def make(self, tree: Frontier, look: Callable[[Tensor], None]) -> bool:
+    def make(self, tree: Frontier, look: Callable[[Tensor], None], budget: Budget) -> bool:
         """Whether cuts were looked for now: the tree is hard, and there is time to make them and to bound all open nodes anew.
 
-        The time is that of the whole search, not the share that the tree has now: it goes on later, and the sooner cuts come the
-        fewer nodes have to meet them.
+        Args:
+            budget: of a tree that goes on when its share of the time is over, all that is left: the sooner cuts come, the fewer
+                nodes have to meet them.
         """
         if self.root is None or not tree.options.pairs or tree.split < tree.options.hard or tree.spent < self._after:
             return False
-        budget = tree.budget
         meeting = tree.spent / tree.split * _MEETING * tree.open
         seconds = min(_SHARE * budget.remaining - meeting, _AS_LONG * tree.spent)
         if seconds <= 0:
