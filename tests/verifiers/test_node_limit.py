@@ -12,7 +12,7 @@ from onnxsub.budget import NODE, Budget
 from onnxsub.instance import Instance
 from onnxsub.verifiers.measure import measure
 from onnxsub.verifiers.options import ExactOptions, Limits
-from tests.verifiers.nets import UNIT, anchor, random_network
+from tests.verifiers.nets import UNIT, anchor, measured, random_dense, random_network
 
 
 @pytest.fixture
@@ -55,3 +55,17 @@ def test_the_same_answer_at_any_speed(seed: int, verifier: str, slow: Callable[[
         found.append(measure(Instance(network, x0, label, UNIT), ExactOptions(Limits(nodes=4, threads=1, tol=1e-6)), verifier))
     one, other = found
     assert (one.status, one.lower, one.upper, one.nodes) == (other.status, other.lower, other.upper, other.nodes)
+
+
+@pytest.mark.parametrize("seed", [1, 5])
+def test_it_ends_a_search_by_linear_programs(seed: int) -> None:
+    network = random_dense(seed, 20, 30, 30, 3)
+    x0, label = anchor(network, seed)
+    whole = measured(network, x0, label, verifier="bab", threads=1, timeout=60.0)
+    cut = measured(network, x0, label, verifier="bab", threads=1, nodes=10)
+    assert whole.status == "exact"
+    assert whole.nodes > 40
+    assert cut.status == "bracket"
+    assert 10 <= cut.nodes < 20  # a node looks at some others before it is split
+    assert cut.lower <= whole.upper
+    assert cut.upper >= whole.lower

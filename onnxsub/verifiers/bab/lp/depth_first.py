@@ -121,15 +121,19 @@ class DepthFirst:
                 self.close = min(self.close, self._closing())
                 at = len(self._stack) - 1
                 node = self._stack[at]
-                if node.radius < self.close and self._visit(node):
-                    continue  # a nearer point was found: the same node on the smaller ball
-                del self._stack[at]
+                nearer = node.radius < self.close and self._visit(node)
+                self._count()  # a limit of nodes ends this, too
+                if not nearer:  # else the same node on the smaller ball
+                    del self._stack[at]
         finally:
-            bracket.budget.count(self.nodes - self._counted)
-            self._counted = self.nodes
+            self._count()
             if not self._part:
                 bracket.claims.prove(self._model.key, min(self.lower, self._radius))
         return not self._stack and not self._stuck
+
+    def _count(self) -> None:
+        self._bracket.budget.count(self.nodes - self._counted)
+        self._counted = self.nodes
 
     def _going(self, budget: Budget) -> bool:
         bracket = self._bracket
