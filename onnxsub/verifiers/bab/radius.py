@@ -104,7 +104,8 @@ class Schedule:
             expected = _ALL * left if self._last_one(left) else _EXPECTED * self.budget(left)
             share = (expected - seconds + tree) / max(tree, _TICK)
             room = math.log(max(share, 1.0)) / ((growth or _UNKNOWN * _GROWTH) * (_STEEP if self._steep else 1))
-            most = _STRIDE if self._steep else _FAR if seconds > _DEAR * left else math.inf
+            far = _FAR if tree > _TICK else 2 * _FAR  # where no tree was needed a tree is likely to be small
+            most = _STRIDE if self._steep else far if seconds > _DEAR * left else math.inf
             radius = max(at, low) * (1 + max(min(room, most), _LEAST))
         if self.late <= top:
             back = low + _RETREAT * (self.late - low)
