@@ -73,9 +73,9 @@ def _by_trees(search: Bracket, radius: float, settings: Settings, log: list[list
         return "undecided"
     if all(search.claims.lowers[t] >= radius for t in local.open):
         return "none"
-    limit = min(run, budget.remaining)
+    limits = Limits(timeout=settings.timeout, threads=search.session.limits.threads, seed=settings.seed)
     options = VerifyOptions(
-        Limits(timeout=None if math.isinf(limit) else limit, threads=search.session.limits.threads, seed=settings.seed),
+        limits.within(budget.part(run)),
         MilpOptions(solver=settings.solver),
         BabOptions(device=settings.device),
     )
