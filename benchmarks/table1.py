@@ -235,8 +235,10 @@ def reason(x: Line, own: list[Row]) -> str:
     if x.paired >= 5:
         return ""
     sides = {side: sum(getattr(row, f"timed_{side}") == 0 for row in own) for side in ("hat", "bnd")}
+    alone = sum(row.d_adv is None and row.label == row.predicted for row in own)
     said = [
         f"{len(own)} images run", *([f"{x.misclassified} misclassified"] if x.misclassified else []),
+        *([f"{alone} without an adversarial point in the interval"] if alone else []),
         *(f"no run {word} on {sides[side]}" for side, word in (("hat", "with"), ("bnd", "without")) if sides[side]),
     ]  # fmt: skip
     return ", ".join(said)

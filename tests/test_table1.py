@@ -45,9 +45,11 @@ def test_a_row_says_why_it_rests_on_fewer_than_five() -> None:
     (line,) = summarise(rows)
     assert reason(line, rows) == ""
     wrong = replace(ROW, index=3, status="misclassified", timed_bnd=None, timed_hat=None)
-    few = [*rows[:2], replace(ROW, index=2, timed_hat=0), wrong]
+    alone = replace(ROW, index=4, d_adv=None, protocol_hat=None, timed_hat=None)
+    few = [*rows[:2], replace(ROW, index=2, timed_hat=0), wrong, alone]
     (line,) = summarise(few)
-    assert reason(line, few) == "4 images run, 1 misclassified, no run with on 1"
+    said = "5 images run, 1 misclassified, 1 without an adversarial point in the interval, no run with on 1"
+    assert reason(line, few) == said
     assert place(line) < place(replace(line, method="act")) < place(replace(line, model="cifar10-c-clean", method="con"))
 
 
