@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from onnxsub.budget import OutOfTime
+from onnxsub.budget import Budget, OutOfTime
 from onnxsub.evaluate.settings import Settings
 from onnxsub.verifiers.bracket import Bracket
 from onnxsub.verifiers.options import BabOptions, Limits, MilpOptions
@@ -23,13 +23,18 @@ Ask = Callable[[Bracket, float, Settings, list[list[Any]]], str]
 """`none` of the targets is reached within the radius (proved), one is `reached`, or one is `undecided`."""
 
 
+def _shares(search: Bracket, settings: Settings) -> tuple[Budget, float]:
+    """What a radius may take, and the seconds of one run of it; its bounds may take as long as a run."""
+    run, whole = (math.inf if s is None else s for s in (settings.timeout, settings.radius_timeout))
+    return search.budget.part(whole), run
+
+
 def _by_programs(search: Bracket, radius: float, settings: Settings, log: list[list[Any]]) -> str:
     """One mixed-integer program per target, up to the first that fails; as published."""
-    run, whole = settings.timeout, settings.radius_timeout
-    budget = search.budget.part(math.inf if whole is None else whole)
+    budget, run = _shares(search, settings)
     try:
         # what a large network is folded to may take far longer to bound than any program may take
-        local = search.local(radius, budget=budget.part(math.inf if run is None else run))
+        local = search.local(radius, budget=budget.part(run))
     except OutOfTime:
         return "undecided"
     for t in local.open:
@@ -45,7 +50,7 @@ def _by_programs(search: Bracket, radius: float, settings: Settings, log: list[l
             budget.check()
         except OutOfTime:
             return "undecided"
-        limit = min(math.inf if run is None else run, budget.remaining)
+        limit = min(run, budget.remaining)
         solution = search.session.solve(problem, model.decision_options, limit)
         if solution.status.proves_empty:
             outcome = "none"
@@ -63,8 +68,7 @@ def _by_programs(search: Bracket, radius: float, settings: Settings, log: list[l
 
 def _by_trees(search: Bracket, radius: float, settings: Settings, log: list[list[Any]]) -> str:
     """One decision by branch and bound about all targets, with bounds and an attack of its own."""
-    run, whole = (math.inf if s is None else s for s in (settings.timeout, settings.radius_timeout))
-    budget = search.budget.part(whole)
+    budget, run = _shares(search, settings)
     start = time.perf_counter()
     try:
         local = search.local(radius, branching=True, budget=budget.part(run))
