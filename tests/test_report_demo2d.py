@@ -60,6 +60,7 @@ def test_demo2d(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: 
     assert all(by["lin", g]["d_hat"] <= document["d_adv"] + 1e-6 for g in (0.5, 0.95))
 
 
+@pytest.mark.slow
 def test_the_seed_decides(tmp_path: Path) -> None:
     pictures = []
     for name in ("a", "b"):

@@ -90,6 +90,7 @@ def workers(run: Path) -> list[int]:
         return members(f"{MARK}={ledger.run_id}")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are known by /proc only")
 def test_a_killed_run_leaves_no_process_behind_and_goes_on(
     tmp_path: Path, files: tuple[Path, Path], finished: Path, call: Call
@@ -158,6 +159,7 @@ def test_interrupted(tmp_path: Path, files: tuple[Path, Path], finished: Path, c
     assert facts(run) == facts(finished)
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_what_is_done(tmp_path: Path, files: tuple[Path, Path], finished: Path, call: Call) -> None:
     """No file may grow beyond a limit: the system's own error, in the middle of the run."""
     run = tmp_path / "run"

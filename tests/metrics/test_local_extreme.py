@@ -37,7 +37,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("verifier", ["bab", "milp"])
+@pytest.mark.parametrize("verifier", ["bab", pytest.param("milp", marks=pytest.mark.slow)])
 def test_a_limit_of_nodes_ends_a_decision(verifier: str, data_dir: Path) -> None:
     """The limit of the options alone, and under a clock without one: neither the tree nor the root of a program goes on."""
     with np.load(data_dir / "data" / "mnist.npz") as archive:

@@ -172,7 +172,7 @@ def random_scaling(network: Network, seed: int) -> dict[str, int]:
     return found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10**6), share=st.sampled_from([0.0, 0.3, 0.7]), eps=st.sampled_from([0.005, 0.05, 0.2]))
 def test_the_scale_of_hidden_layers_changes_no_answer(seed: int, share: float, eps: float) -> None:
     network = lower(load_model(random_model(seed, activations=("Relu", "LeakyRelu", "Abs"))))

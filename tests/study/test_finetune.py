@@ -224,6 +224,7 @@ def untimed(found: TuningResult) -> str:
     return json.dumps(keys)
 
 
+@pytest.mark.slow
 def test_three_kills_change_no_figure_of_the_study(folder: Path, tmp_path: Path) -> None:
     samples = rows(folder, "train", 4), rows(folder, "test", 3)
     calls = 0

@@ -56,6 +56,7 @@ def untimed(found: StudyResult) -> Any:
     return keys
 
 
+@pytest.mark.slow
 def test_three_kills_change_no_figure(tmp_path: Path, samples: Samples) -> None:
     calls = 0
 

@@ -121,6 +121,7 @@ def test_heads_that_are_refused(tmp_path: Path) -> None:
         read_grid(path)
 
 
+@pytest.mark.slow
 def test_three_kills_change_no_figure(tmp_path: Path) -> None:
     grid = read_grid(grid_of(tmp_path, NETWORKS))
     whole = study_tradeoff(DATA, grid, tmp_path / "whole")

@@ -75,6 +75,14 @@ def anchor(network: Network, seed: int) -> tuple[Array, int]:
     return x, int(logits(network)(x[None])[0].argmax())
 
 
+def far_anchor(network: Network, seed: int) -> tuple[Array, int]:
+    """Of 400 random points of the unit box the one that is farthest from other classes by its logits, and its class."""
+    points = np.random.default_rng(seed).random((400, *network.input_shape)).astype(np.float32)
+    scores = np.sort(logits(network)(points), axis=1)
+    x = points[int((scores[:, -1] - scores[:, -2]).argmax())]
+    return x, int(logits(network)(x[None])[0].argmax())
+
+
 def logits(network: Network) -> Callable[[Array], Array]:
     """The network in float64."""
 

@@ -26,7 +26,7 @@ from onnxsub.verifiers.bab.wide import small
 from onnxsub.verifiers.bab.wide.blocks import Blocks
 from onnxsub.verifiers.bab.wide.tree import WideTree
 from onnxsub.verifiers.options import BabOptions
-from tests.verifiers.nets import logits, measured, random_dense
+from tests.verifiers.nets import far_anchor, measured, random_dense
 
 INPUTS, WIDTH = 30, 6
 UNITS = 3 * WIDTH
@@ -268,7 +268,7 @@ def test_a_tree_closes_no_row_that_is_reached(seed: int) -> None:
             return False, radius
 
         tree = DenseTree(blocks, [0, 1], radius, found, program, 2**30)
-        tree.run(Budget(3.0))
+        tree.run(Budget(1.0))
         assert not any(bool(reached[r]) for r in tree.closed)
 
 
@@ -277,10 +277,7 @@ def test_a_tree_closes_no_row_that_is_reached(seed: int) -> None:
 )
 def test_the_distance_is_that_of_other_engines(seed: int, sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     network = random_dense(seed, *sizes)
-    points = np.random.default_rng(seed).random((400, *network.input_shape))
-    scores = np.sort(logits(network)(points), axis=1)
-    x0 = points[int((scores[:, -1] - scores[:, -2]).argmax())]  # far from other classes
-    label = int(logits(network)(x0[None])[0].argmax())
+    x0, label = far_anchor(network, seed)
     nodes: list[int] = []
     plain = DenseTree.run
 
@@ -338,10 +335,7 @@ def test_squares_help_where_lines_are_slow_and_agree_with_programs(power: int, m
     monkeypatch.setattr(small, "_PER_UNIT", 0.1)
     for seed, sizes in enumerate([(20, 12, 12, 3), (30, 16, 16, 5), (40, 30, 4)]):
         network = scaled(random_dense(seed, *sizes), 2.0**power)
-        points = np.random.default_rng(seed).random((400, *network.input_shape))
-        scores = np.sort(logits(network)(points), axis=1)
-        x0 = points[int((scores[:, -1] - scores[:, -2]).argmax())]
-        label = int(logits(network)(x0[None])[0].argmax())
+        x0, label = far_anchor(network, seed)
         found = measured(network, x0, label, verifier="bab", timeout=60.0, bab=BabOptions(dive=4, inputs=0))
         other = measured(network, x0, label, verifier="milp", timeout=60.0)
         assert found.status == other.status == "exact"
@@ -369,5 +363,5 @@ def test_intervals_of_squares_hold_and_a_tree_that_begins_with_them_closes_no_ro
         ends.append(tree.ends)
     low, high = (torch.stack(e) for e in zip(*ends, strict=True))
     dense = DenseTree(blocks, [0, 1], 1.1, lambda *_: 1.1, lambda *_: (False, 1.1), 2**30, (low, high))
-    dense.run(Budget(3.0))
+    dense.run(Budget(1.0))
     assert dense.closed == []

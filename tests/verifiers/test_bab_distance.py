@@ -59,13 +59,13 @@ def agree(seed: int, timeout: float) -> None:
     assert other.lower <= one.upper + SLACK
 
 
-@pytest.mark.parametrize("seed", [s for s in range(30) if s not in (3, 4, 7, 13, 25, 26)])
+@pytest.mark.parametrize("seed", [s for s in range(30) if s not in (3, 4, 5, 7, 13, 18, 25, 26)])
 def test_the_milp_agrees_on_random_graphs(seed: int) -> None:
     agree(seed, 10.0)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(30, 30 + GRAPHS))
+@pytest.mark.parametrize("seed", [5, 18, *range(30, 30 + GRAPHS)])
 def test_the_milp_agrees_on_more_random_graphs(seed: int) -> None:
     agree(seed, 5.0)
 

@@ -23,7 +23,7 @@ from onnxsub.verifiers.bab.inputs.nearest import FEW, NearestRegions, search_inp
 from onnxsub.verifiers.bracket import Bracket
 from onnxsub.verifiers.options import BabOptions
 from onnxsub.verifiers.session import Session
-from tests.verifiers.nets import anchor, balanced, dense, exact_options, logits, measured, random_network
+from tests.verifiers.nets import anchor, balanced, dense, exact_options, far_anchor, logits, measured, random_network
 
 TOL = 1e-6
 
@@ -47,19 +47,11 @@ def scaled(seed: int, power: int) -> Network:
     return balanced(dense(*((w, b) for w, b in layers)))
 
 
-def far(network: Network) -> tuple[Array, int]:
-    """A point of the unit box that is far from other classes, and its class."""
-    points = np.random.default_rng(0).random((400, *network.input_shape)).astype(np.float32)
-    scores = np.sort(logits(network)(points), axis=1)
-    x0 = points[int((scores[:, -1] - scores[:, -2]).argmax())]
-    return x0, int(logits(network)(x0[None])[0].argmax())
-
-
 @pytest.mark.parametrize("power", [0, -80, 80])
 @pytest.mark.parametrize("seed", [*range(8), 26, 32])
 def test_distances_are_those_of_programs(seed: int, power: int) -> None:
     network = scaled(seed, power)
-    x0, label = far(network)
+    x0, label = far_anchor(network, 0)
     true = measured(network, x0, label, replay=logits(network), tol=TOL, threads=1)
     bracket = asked(network, x0, label)
     search = NearestRegions(bracket)
@@ -121,7 +113,7 @@ def test_wide_and_shifted_domains() -> None:
 
 def test_what_is_not_finite_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     network = scaled(1, 0)
-    x0, label = far(network)
+    x0, label = far_anchor(network, 0)
     for name in ("c", "end"):
         bracket = asked(network, x0, label)
         search = NearestRegions(bracket)
@@ -142,7 +134,7 @@ def test_what_is_not_finite_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 def test_lines_that_overflow_close_nothing(slope: float) -> None:
     """Lines that are zero or more at the anchor, and so steep that their sums are no numbers."""
     network = scaled(1, 0)
-    x0, label = far(network)
+    x0, label = far_anchor(network, 0)
     search = NearestRegions(asked(network, x0, label))
     regions, n = search._waiting, network.input_size
     count = len(regions)
@@ -158,7 +150,7 @@ def _with(lines: object, name: str, value: torch.Tensor) -> object:
 
 def test_regions_too_small_to_be_halved_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
     network = scaled(3, 0)
-    x0, label = far(network)
+    x0, label = far_anchor(network, 0)
     true = measured(network, x0, label, replay=logits(network), tol=TOL, threads=1)
     for smallest, stuck in ((1e-12, False), (0.2, True)):
         monkeypatch.setattr(halves_module, "_SMALLEST", smallest)

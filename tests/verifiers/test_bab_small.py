@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from onnxsub.budget import Budget
 from onnxsub.network import Network
+from onnxsub.ops.base import Array
 from onnxsub.ops.dense import Dense
 from onnxsub.ops.relu import Relu
 from onnxsub.verifiers.bab import distance as by_bab
@@ -26,6 +28,7 @@ from onnxsub.verifiers.bab.wide.steps import Pace
 from onnxsub.verifiers.bab.wide.tree import Effort, WideTree
 from onnxsub.verifiers.box.clause import ClauseModel
 from onnxsub.verifiers.bracket import Bracket
+from onnxsub.verifiers.result import DistanceResult
 from tests.verifiers.nets import bracket_of, measured
 from tests.verifiers.test_bab_wide import UNITS, points_of, random_blocks, random_multipliers, run
 
@@ -126,6 +129,16 @@ def test_programs_end_nodes_or_leave_them_open(proved: float) -> None:
         assert all(later <= 0.67 * asked[0] or later == 0 for later in asked[1:])
 
 
+@cache
+def by_programs(seed: int) -> tuple[Network, Array, int, DistanceResult]:
+    """A network, an anchor, its label and the distance by the MILP."""
+    network = deep(seed)
+    x0 = np.random.default_rng(seed).uniform(0.3, 0.7, network.input_shape)
+    with torch.no_grad():
+        label = int(network.forward(torch.tensor(x0[None])).argmax())
+    return network, x0, label, measured(network, x0, label, verifier="milp", timeout=30.0)
+
+
 @pytest.mark.parametrize("few", [False, True])
 def test_distances_are_those_of_the_milp(few: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[float, bool]] = []
@@ -144,11 +157,7 @@ def test_distances_are_those_of_the_milp(few: bool, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(by_bab, "_NEARLY", float("inf"))  # squares at once, however far the bracket is from closed
     few_asked = few
     for seed in range(6):
-        network = deep(seed)
-        x0 = np.random.default_rng(seed).uniform(0.3, 0.7, network.input_shape)
-        with torch.no_grad():
-            label = int(network.forward(torch.tensor(x0[None])).argmax())
-        reference = measured(network, x0, label, verifier="milp", timeout=30.0)
+        network, x0, label, reference = by_programs(seed)
         before = len(asked)
         found = measured(network, x0, label, verifier="bab", timeout=30.0)
         assert max((lower for lower, _ in asked[before:]), default=0.0) <= reference.upper + 1e-6

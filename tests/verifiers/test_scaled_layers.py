@@ -24,6 +24,9 @@ NETWORKS = {
     "residual": lambda: random_network(4, kind="residual", activations=("Relu",), classes=3),
     "pool": lambda: random_network(6, kind="conv", activations=("Relu",), classes=3),
 }
+BY_PROGRAMS = [*(n for n in NETWORKS if n not in ("residual", "pool", "deep"))]
+LONG = [pytest.param(n, "milp", marks=pytest.mark.slow) for n in NETWORKS if n not in BY_PROGRAMS]
+CASES = [*((n, "bab") for n in NETWORKS), *((n, "milp") for n in BY_PROGRAMS), *LONG]
 LIMIT = 300  # nodes: an answer that stays open has the same bracket too
 
 
@@ -51,8 +54,7 @@ def known(result: DistanceResult | VerifyResult) -> tuple[Any, ...]:
     return result.status, result.clauses, dict(result.targets), point
 
 
-@pytest.mark.parametrize("verifier", ["bab", "milp"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "verifier"), CASES)
 def test_distances(name: str, verifier: str) -> None:
     network, x0, label = case(name)
     options: dict[str, Any] = {"verifier": verifier, "threads": 1, "nodes": LIMIT}
@@ -63,8 +65,7 @@ def test_distances(name: str, verifier: str) -> None:
         assert known(measured(far, x0, label, replay=logits(far), **options)) == known(plain), k
 
 
-@pytest.mark.parametrize("verifier", ["bab", "milp"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("name", "verifier"), CASES)
 def test_decisions(name: str, verifier: str) -> None:
     network, x0, label = case(name)
     options: dict[str, Any] = {"verifier": verifier, "threads": 1, "nodes": LIMIT}

@@ -9,7 +9,7 @@ from onnxsub.budget import OutOfTime
 from onnxsub.ops.base import Array
 from onnxsub.verifiers.bab.dense.search import search_dense
 from onnxsub.verifiers.bab.inputs.nearest import search_inputs
-from onnxsub.verifiers.bab.near import NearGoal
+from onnxsub.verifiers.bab.near import NearGoal, Patience
 from onnxsub.verifiers.bab.question import Question
 from onnxsub.verifiers.bab.radius import NEAR, Asked, Schedule
 from onnxsub.verifiers.bab.wide.search import search_wide
@@ -81,7 +81,7 @@ def _narrow_down(bracket: Bracket, *, few: bool) -> None:
         few: whether linear programs have all units from the start, and no windows, whose hulls squares know nothing of.
     """
     budget, bab = bracket.budget, bracket.session.bab
-    schedule = Schedule(limited=budget.limited)
+    schedule, patience = Schedule(limited=budget.limited), Patience()
     began, squares = budget.worked, False  # whether these are still to come
     alone = bracket.network.units_and_windows > _WIDE  # and whether without programs
     lines, enough = (_PROGRAMS, _ENOUGH) if few else (_LINES, _SQUARES)
@@ -121,7 +121,7 @@ def _narrow_down(bracket: Bracket, *, few: bool) -> None:
         # a question that ran out of time goes on where it was, unless the ball has shrunk under it
         old = goal is not None and question is not None and not _shrunk(goal, question)
         if not (old and goal is not None and radius <= goal.radius <= radius * _SAME):
-            goal = NearGoal(bracket, radius)
+            goal = NearGoal(bracket, radius, patience)
             question = Question(goal, bracket.session, seconds, local)
         assert question is not None
         upper = bracket.upper
@@ -129,6 +129,8 @@ def _narrow_down(bracket: Bracket, *, few: bool) -> None:
             question.run(budget.part(seconds))
         except OutOfTime:
             budget.check()  # the end of this question's share only
+        if goal.gave_up:
+            continue  # the same again, without these programs
         asked = Asked.of(question, bracket, goal.radius, better=bracket.upper < upper)
         if not (bracket.certified or bracket.settled):
             bracket.certify()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from onnxsub.verifiers.bracket import OUTWARD, Bracket
 from onnxsub.verifiers.programs.solvers import SolverOptions, SolverStatus
 from onnxsub.verifiers.proof import excludes
 
-__all__ = ["NearGoal"]
+__all__ = ["NearGoal", "Patience"]
 
 _WALK_EVERY = 16  # steps of a tree between two walks from points that are not adversarial themselves; the first ones come sooner
 _WALK_CUT = 2  # the same where there are cuts: a step takes as long as five walks
@@ -30,15 +31,35 @@ _WALKS = 8  # points from which one walk begins
 _SHRUNK = 0.998  # small trees are begun again when the closing radius has come below this share of the ball's
 
 
+@dataclass
+class Patience:
+    """Seconds left, for a whole distance, in which linear programs may search targets of more than `BabOptions.small` open units.
+
+    Some of these end after a handful of nodes; others would take hundreds at a tenth of a second each, where lines need tens.
+    """
+
+    left: float = 1.0
+
+
 class NearGoal:
-    """Whether any class is reached within `radius`; what is proved goes to the bracket."""
+    """Whether any class is reached within `radius`; what is proved goes to the bracket.
+
+    Args:
+        patience: shared by all goals of one distance.
+
+    Attributes:
+        gave_up: linear programs took too long over a large target. The session searches no more of them; what was bounded for
+            programs is too coarse for a tree, so the question is best begun anew.
+    """
 
     whole = False
     policy = Policy()
 
-    def __init__(self, bracket: Bracket, radius: float) -> None:
+    def __init__(self, bracket: Bracket, radius: float, patience: Patience) -> None:
         self.radius = radius
         self.fresh = True
+        self.gave_up = False
+        self._patience = patience
         self._bracket = bracket
         self._looks = 0
         self._models: dict[int, ClauseModel] = {}
@@ -72,6 +93,18 @@ class NearGoal:
         return model
 
     def dive(self, model: ClauseModel, budget: Budget) -> bool:
+        session, began = self._bracket.session, budget.now
+        small = session.bab.small
+        if model.binaries <= small or session.bab.dive <= small:
+            return self._dive(model, budget)
+        settled = self._dive(model, budget.part(self._patience.left))
+        self._patience.left -= budget.now - began
+        if not settled and self._patience.left <= 0:
+            session.bab = replace(session.bab, dive=small)
+            self.gave_up, self.fresh = True, False
+        return settled
+
+    def _dive(self, model: ClauseModel, budget: Budget) -> bool:
         if model.key not in self._dives:
             tree = MaximaTree.of(self._bracket, model, self.radius)
             self._dives[model.key] = tree or DepthFirst.of(self._bracket, model, self.radius)
