@@ -43,7 +43,6 @@ METHODS = ("con", "lin", "act")
 PROTOCOLS = {
     "paper": ("--protocol", "paper"), "trees": ("--protocol", "paper", "--verifier", "bab"), "fast": ("--protocol", "fast")
 }  # fmt: skip
-SAMPLES = "samples.csv"  # of a folder that is finished
 
 # error of the distance at gamma 0.9 and 0.99, and seconds per solver run with pruning: as published, of architecture C
 _ERROR = {
@@ -78,6 +77,15 @@ def folder_of(args: argparse.Namespace, protocol: str, name: str, index: int) ->
     return Path(args.run) / f"{protocol}-{name}-{index:02d}"
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether no unit of a run is left to be done; one that was interrupted has its tables too."""
+    if not (folder / LEDGER).exists():
+        return False
+    with Ledger(folder / LEDGER, readonly=True) as ledger:
+        counts = ledger.counts()
+        return not ledger.empty and counts["pending"] == counts["running"] == 0
+
+
 def run(args: argparse.Namespace) -> None:
     """One folder after the other; those that are finished end at once."""
     done = {(protocol, row.model, row.index) for protocol, row, _ in saved(args)}
@@ -90,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _one(args: argparse.Namespace, protocol: str, name: str, index: int) -> None:
     folder = folder_of(args, protocol, name, index)
-    if (folder / SAMPLES).exists():
+    if is_finished(folder):
         return
     data = common.DATA / "data" / ("cifar10.npz" if name.startswith("cifar10") else "mnist.npz")
     # where the folder has been begun, its own limits hold
@@ -140,7 +148,7 @@ def rows(args: argparse.Namespace, protocol: str, *, finished: bool = False) -> 
     for name in (*C, *OTHERS):
         for index in images(args):
             folder = folder_of(args, protocol, name, index)
-            if (folder / (SAMPLES if finished else LEDGER)).exists():
+            if is_finished(folder) if finished else (folder / LEDGER).exists():
                 limit = read_plan(folder / PLAN)["settings"]["timeout"]
                 with Ledger(folder / LEDGER, readonly=True) as ledger:
                     # what is still to be done says nothing yet

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 from argparse import Namespace
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import table1
-from benchmarks.table1 import known, least_error, place, reason, save, saved
+from benchmarks.table1 import is_finished, known, least_error, place, reason, save, saved
+from onnxsub.evaluate.drive import LEDGER
+from onnxsub.evaluate.ledger import Ledger
 from onnxsub.evaluate.summary import summarise
 from tests.report_tools import ROW_LIKE
 
@@ -79,6 +83,19 @@ def test_what_was_saved_is_not_run_again(tmp_path: Path, monkeypatch: pytest.Mon
     args = Namespace(images="0,10", protocols="paper", networks="mnist-c-clean,mnist-c-adv0.1", run=str(tmp_path))
     table1.run(args)
     assert done == [("mnist-c-clean", 0), ("mnist-c-adv0.1", 0), ("mnist-c-adv0.1", 10)]
+
+
+@pytest.mark.parametrize(("states", "finished"), [("ddf", True), ("dpd", False), ("drd", False), ("", False)])
+def test_a_folder_is_finished_when_no_unit_is_left(states: str, finished: bool, tmp_path: Path) -> None:
+    """A run that was interrupted writes its tables as well, so these say nothing."""
+    (tmp_path / "samples.csv").touch()
+    assert not is_finished(tmp_path)
+    with Ledger(tmp_path / LEDGER) as ledger:
+        ledger.add([("m", k, "attack", "", -1.0, "") for k in range(len(states))])
+    names = {"d": "done", "f": "failed", "p": "pending", "r": "running"}
+    with closing(sqlite3.connect(tmp_path / LEDGER)) as db, db:
+        db.executemany("UPDATE units SET state = ? WHERE id = ?", [(names[s], k + 1) for k, s in enumerate(states)])
+    assert is_finished(tmp_path) is finished
 
 
 def test_the_rows_of_the_page_are_those_of_the_project(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
