@@ -131,13 +131,10 @@ class Settings:
     def _check_passes(self) -> None:
         """Lets the passes say what they think of the options, before anything is computed."""
         from onnxsub.passes.attack import AttackOptions
-        from onnxsub.passes.select import SelectOptions
-        from onnxsub.pruning.prune import PruneOptions
+        from onnxsub.pruning.result import check_lists
         from onnxsub.verifiers.options import Limits, MilpOptions
 
-        for method in self.methods:
-            for gamma in self.gammas:
-                PruneOptions(method=method, select=SelectOptions(gamma=gamma, rank=self.rank or ""))
+        check_lists(self.methods, self.gammas, self.rank or "")
         AttackOptions(device=self.device)
         MilpOptions(solver=self.solver)
         Limits(nodes=self.nodes, tol=self.tol or 1e-6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from onnxsub.pruning.provenance import reached_gamma
 from onnxsub.results import VERSION
 from onnxsub.shown import Shown, Sight, number
 
-__all__ = ["Adversarial", "PruneOptions", "PruneResult", "Substitute"]
+__all__ = ["Adversarial", "PruneOptions", "PruneResult", "Substitute", "check_lists"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,22 @@ class PruneOptions:
             object.__setattr__(self, "layout", "chain")  # no other layout may be chosen for it
         if self.eps is not None:
             check_eps(self.eps)
+
+
+def check_lists(methods: Iterable[str], gammas: Iterable[float], rank: str) -> None:
+    """Refuses what `PruneOptions` would refuse of any pair, in the words of the options that take lists.
+
+    Raises:
+        OptionError: says which of `--methods`, `--gammas` and `--rank` is wrong.
+    """
+    shares = list(gammas)
+    for method in methods:
+        for gamma in shares:
+            try:
+                PruneOptions(method=method, select=SelectOptions(gamma=gamma, rank=rank))
+            except OptionError as error:
+                text = str(error).replace("--method ", "--methods ").replace("--gamma ", "--gammas ")
+                raise OptionError(text) from None
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,6 +22,7 @@ from onnxsub.passes.attack import AttackOptions, AttackResult, attack
 from onnxsub.passes.select import SelectOptions
 from onnxsub.passes.substitute import METHODS
 from onnxsub.pruning.prune import Adversarial, PruneOptions, build_substitute
+from onnxsub.pruning.result import check_lists
 from onnxsub.query import Query, make_query
 from onnxsub.report.picture import check_matplotlib
 from onnxsub.results import VERSION
@@ -60,9 +61,7 @@ class Demo2dOptions:
             raise OptionError("nothing is to be drawn; give at least one of --methods and of --gammas")
         if self.seed < 0:
             raise OptionError(f"--seed {self.seed} is negative; give 0 or more")
-        for method in self.methods:
-            for gamma in self.gammas:
-                PruneOptions(method=method, select=SelectOptions(gamma=gamma))
+        check_lists(self.methods, self.gammas, SelectOptions.rank)
 
 
 @dataclass(frozen=True, eq=False)
