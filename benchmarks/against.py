@@ -2,12 +2,14 @@
 
     python -m benchmarks.against balls --out FILE.jsonl --tool abc:PATH/abc_instance.sh --tool nnenum:"PYTHON nnenum_instance.py"
     python -m benchmarks.against mnistfc4 --out FILE.jsonl --tool abc:PATH/abc_instance.sh --timeout 60
+    python -m benchmarks.against resnet --only prop_35,prop_38 --out FILE.jsonl --tool abc:PATH/abc_instance.sh --timeout 20
     python -m benchmarks.against table FILE.jsonl ...
 
-`balls`: five networks, five anchors each, the ball at `--share` of the distance that an attack found. `mnistfc4`: the 30 properties
-of VNN-COMP 2021 on `mnist-net_256x4`. A tool takes the command line of VNN-COMP: `v1 CATEGORY MODEL PROPERTY RESULTS SECONDS`; the
-wrappers stand in `docs/other-verifiers.md`. Seconds are those of the process: start, imports and reading count, for all alike.
-Answers are kept line by line, so that a run goes on where it was stopped. Exit code 1: one tool says sat, another one unsat.
+`balls`: five networks, five anchors each, the ball at `--share` of the distance that an attack found. `mnistfc4`, `resnet`: the
+properties of VNN-COMP 2021 on `mnist-net_256x4` and `resnet_2b`, or those whose names hold one of the words of `--only`. A tool
+takes the command line of VNN-COMP: `v1 CATEGORY MODEL PROPERTY RESULTS SECONDS`; the wrappers stand in `docs/other-verifiers.md`.
+Seconds are those of the process: start, imports and reading count, for all alike. Answers are kept line by line, so that a run
+goes on where it was stopped. Exit code 1: one tool says sat, another one unsat.
 """
 
 from __future__ import annotations
@@ -60,15 +62,24 @@ def balls(folder: Path, share: float, count: int) -> Iterator[tuple[str, Path, P
                 break
 
 
-def mnistfc4(folder: Path) -> Iterator[tuple[str, Path, Path]]:
-    """The questions on `mnist-net_256x4`, those with a published verdict first; unpacked, for not every tool reads `.gz`."""
-    with (DATA / "gt" / "vnncomp2021_mnistfc_256x4.csv").open() as file:
+PUBLISHED = {
+    "mnistfc4": ("vnncomp2021_mnistfc_256x4.csv", "mnistfc21", "mnist-net_256x4"),
+    "resnet": ("vnncomp2021_resnet_2b.csv", "cifar10_resnet21", "resnet_2b"),
+}
+"""Of each part: its file of verdicts, its folder of properties, its network."""
+
+
+def published(part: str, folder: Path, only: tuple[str, ...]) -> Iterator[tuple[str, Path, Path]]:
+    """The questions of a part, those with a published verdict first; unpacked, for not every tool reads `.gz`."""
+    verdicts, where, network = PUBLISHED[part]
+    with (DATA / "gt" / verdicts).open() as file:
         rows = sorted(csv.DictReader(file), key=lambda r: r["verdict"] not in ("sat", "unsat"))
-        names = [r["vnnlib"] for r in rows]
-    for name in names:
+    for name in (Path(r["vnnlib"]).name for r in rows):
+        if only and not any(word in name for word in only):
+            continue
         question = folder / name
-        question.write_bytes(gzip.decompress((DATA / "vnnlib" / "mnistfc21" / f"{name}.gz").read_bytes()))
-        yield f"mnist-net_256x4 {name.removesuffix('.vnnlib')}", DATA / "nets" / "mnist-net_256x4.onnx", question
+        question.write_bytes(gzip.decompress((DATA / "vnnlib" / where / f"{name}.gz").read_bytes()))
+        yield f"{network} {name.removesuffix('.vnnlib')}", DATA / "nets" / f"{network}.onnx", question
 
 
 def ask(command: str, model: Path, question: Path, timeout: float, folder: Path) -> tuple[str, float, float]:
@@ -109,7 +120,7 @@ def measure(args: argparse.Namespace) -> int:
     done = {(r["question"], r["tool"]) for r in kept}
     with tempfile.TemporaryDirectory() as name, args.out.open("a") as out:
         folder = Path(name)
-        questions = balls(folder, args.share, args.count) if args.part == "balls" else mnistfc4(folder)
+        questions = balls(folder, args.share, args.count) if args.part == "balls" else published(args.part, folder, args.only)
         for question, model, path in questions:
             for tool in (_OURS, *tools):
                 if (question, tool) in done:
@@ -155,13 +166,14 @@ def show(files: list[Path]) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("balls", "mnistfc4", "table"))
+    parser.add_argument("part", choices=("balls", *PUBLISHED, "table"))
     parser.add_argument("files", nargs="*", type=Path, help="for `table`")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--tool", action="append", default=[], metavar="NAME:COMMAND")
     parser.add_argument("--timeout", type=float, default=60.0)
     parser.add_argument("--share", type=float, default=0.8, help="radius of `balls`, of the attack's distance")
     parser.add_argument("--count", type=int, default=5, help="anchors per network of `balls`")
+    parser.add_argument("--only", type=lambda s: tuple(s.split(",")), default=(), metavar="WORDS", help="of published properties")
     args = parser.parse_args()
     if args.part == "table":
         return show(args.files)
