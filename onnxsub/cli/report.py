@@ -17,7 +17,7 @@ __all__ = ["command"]
 @click.command("report", cls=Command, epilog="Example: onnxsub report study --images 6")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option("-o", "--output", metavar="DIR", help="Folder of the report.  [default: RUN/report; of several runs: comparison]")
-@click.option("--images", type=int, default=4, show_default=True, metavar="N", help="Samples shown as images, per network.")
+@click.option("--images", type=int, metavar="N", help="Samples shown as images, per network.  [default: 4]")
 @click.option("--samples", metavar="LIST", help="Which ones, for example 0,5,10-12.  [default: spread over their distances]")
 @click.option("--title", metavar="TEXT", help="Of the page.")
 @click.option(
@@ -34,7 +34,7 @@ __all__ = ["command"]
 @click.option("--compare", metavar="A,B", help="Of a grid of robustness: two networks, sample by sample.")
 @output_options
 def command(
-    runs: tuple[str, ...], output: str | None, images: int, samples: str | None, title: str | None, reference: str | None,
+    runs: tuple[str, ...], output: str | None, images: int | None, samples: str | None, title: str | None, reference: str | None,
     group: str | None, tolerances: tuple[float, ...] | None, compare: str | None, out: Output,
 ) -> int:
     """Tables (Markdown, CSV, LaTeX), figures (SVG, PNG) and one self-contained page of a run folder, finished or not.

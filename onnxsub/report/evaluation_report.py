@@ -45,7 +45,7 @@ def evaluation_report(run: Path, options: ReportOptions, progress: Report | None
             progress(len(pictures) / (len(pictures) + 3), picture.title)
     with read_ledger(run) as ledger:
         for entry in plan["model"]:
-            shown = images(ledger, entry["name"], tuple(settings["domain"]), count=options.images, samples=options.samples)
+            shown = images(ledger, entry["name"], tuple(settings["domain"]), count=options.shown, samples=options.samples)
             pictures += [] if shown is None else [shown]
     pictures.sort(key=lambda p: _order(p, plan))
     trainings = {entry["name"]: entry.get("training", "") for entry in plan["model"]}

@@ -6,13 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from onnxsub.errors import OptionError
+from onnxsub.errors import InputError, OptionError
 from onnxsub.report.page import Facts, page
 from onnxsub.report.picture import Picture
 from onnxsub.report.table import Table, to_latex, to_markdown
 from onnxsub.results import Result
 
 __all__ = ["Contents", "ReportOptions", "files_of"]
+
+_SHOWN = 4  # samples as images, unless it is said how many
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class ReportOptions:
 
     Attributes:
         output: folder of the report; None: `report` in the run folder, `comparison` for several runs.
-        images: how many samples are shown as images, per network. samples: which ones; None: spread over their distances.
+        images: how many samples are shown as images, per network; None: four. samples: which ones; None: spread over their
+            distances.
         title: of the page; None: made of the networks' names.
         reference: CSV file of values to stand beside the distances; None: what the run folder keeps.
         group: of a grid: fields of the networks and of their cards by which they are grouped.
@@ -31,7 +34,7 @@ class ReportOptions:
     """
 
     output: str | None = None
-    images: int = 4
+    images: int | None = None
     samples: tuple[int, ...] | None = None
     title: str | None = None
     reference: str | None = None
@@ -40,7 +43,7 @@ class ReportOptions:
     tolerances: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.images < 0:
+        if self.images is not None and self.images < 0:
             raise OptionError(f"--images {self.images} is negative; give 0 or more")
         if self.compare is not None and (len(self.compare) != 2 or self.compare[0] == self.compare[1]):
             raise OptionError(f"--compare {','.join(self.compare)} is not two networks; give two names, as the report has them")
@@ -48,6 +51,20 @@ class ReportOptions:
         for error in self.tolerances or ():
             if not (math.isfinite(error) and error > 0):
                 raise OptionError(f"--tolerances {error:g} is not possible; give positive numbers")
+
+    @property
+    def shown(self) -> int:
+        """How many samples are shown as images."""
+        return _SHOWN if self.images is None else self.images
+
+    def refuse_of_images(self) -> None:
+        """Raises InputError for what is of reports of other runs, which show samples."""
+        for option, given in (
+            ("--images shows samples", self.images is not None), ("--samples names images", self.samples is not None),
+            ("--reference stands beside the distances", self.reference is not None),
+        ):  # fmt: skip
+            if given:
+                raise InputError(f"{option} of a run of onnxsub evaluate; leave it out for this one")
 
     def refuse_of_grids(self) -> None:
         """Raises OptionError for what is of several models, metrics, properties or radii only."""
@@ -58,8 +75,8 @@ class ReportOptions:
     def check_joined(self) -> None:
         """Raises OptionError for what is of one run only."""
         for option, given in (
-            ("--samples", self.samples is not None), ("--reference", self.reference is not None),
-            ("--tolerances", self.tolerances is not None),
+            ("--images", self.images is not None), ("--samples", self.samples is not None),
+            ("--reference", self.reference is not None), ("--tolerances", self.tolerances is not None),
         ):  # fmt: skip
             if given:
                 raise OptionError(f"{option} is of one run; leave it out, or give a single RUN")

@@ -57,7 +57,7 @@ def pairs_report(run: Path, options: ReportOptions, progress: Report | None = No
     with read_ledger(run) as ledger:
         for name, part in named:
             pictures += _pictures(name, part)
-            shown = example_images(ledger, name, s.domain, count=options.images, samples=options.samples)
+            shown = example_images(ledger, name, s.domain, count=options.shown, samples=options.samples)
             pictures += [] if shown is None else [shown]
             tables += [spread_table(name, part), class_table(name, part, "by_source", "class of the sample")]
             tables.append(class_table(name, part, "by_target", "target class"))

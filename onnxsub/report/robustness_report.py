@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from onnxsub.errors import InputError, OptionError
+from onnxsub.errors import OptionError
 from onnxsub.report.options import Contents, ReportOptions, files_of
 from onnxsub.report.page import Facts
 from onnxsub.report.robustness_grid import grid_parts
@@ -24,9 +24,7 @@ def robustness_report(run: Path, options: ReportOptions, progress: Report | None
     Raises:
         InputError: nothing done yet, options of another command's report.
     """
-    if options.samples is not None or options.reference is not None:
-        given = "--samples names images" if options.samples is not None else "--reference stands beside the distances"
-        raise InputError(f"{given} of a run of onnxsub evaluate; leave it out for this one")
+    options.refuse_of_images()
     found = read_robustness(run)
     if len(found.cells) == 1:
         options.refuse_of_grids()
