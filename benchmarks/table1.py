@@ -30,7 +30,7 @@ from pathlib import Path
 
 from benchmarks import common
 from onnxsub.evaluate.drive import LEDGER, PLAN
-from onnxsub.evaluate.ledger import Ledger
+from onnxsub.evaluate.ledger import EmptyLedgerError, Ledger
 from onnxsub.evaluate.plan import read_plan
 from onnxsub.evaluate.row import Row, rows_of
 from onnxsub.evaluate.summary import Line, summarise
@@ -77,13 +77,21 @@ def folder_of(args: argparse.Namespace, protocol: str, name: str, index: int) ->
     return Path(args.run) / f"{protocol}-{name}-{index:02d}"
 
 
+def states(folder: Path) -> dict[str, int]:
+    """The units of a run by state; none where it did not begin, or was killed before it had any."""
+    if not (folder / LEDGER).exists():
+        return {}
+    try:
+        with Ledger(folder / LEDGER, readonly=True) as ledger:
+            return {} if ledger.empty else ledger.counts()
+    except EmptyLedgerError:
+        return {}
+
+
 def is_finished(folder: Path) -> bool:
     """Whether no unit of a run is left to be done; one that was interrupted has its tables too."""
-    if not (folder / LEDGER).exists():
-        return False
-    with Ledger(folder / LEDGER, readonly=True) as ledger:
-        counts = ledger.counts()
-        return not ledger.empty and counts["pending"] == counts["running"] == 0
+    units = states(folder)
+    return bool(units) and units["pending"] == units["running"] == 0
 
 
 def run(args: argparse.Namespace) -> None:
@@ -148,7 +156,7 @@ def rows(args: argparse.Namespace, protocol: str, *, finished: bool = False) -> 
     for name in (*C, *OTHERS):
         for index in images(args):
             folder = folder_of(args, protocol, name, index)
-            if is_finished(folder) if finished else (folder / LEDGER).exists():
+            if is_finished(folder) if finished else states(folder):
                 limit = read_plan(folder / PLAN)["settings"]["timeout"]
                 with Ledger(folder / LEDGER, readonly=True) as ledger:
                     # what is still to be done says nothing yet

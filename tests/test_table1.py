@@ -90,12 +90,44 @@ def test_a_folder_is_finished_when_no_unit_is_left(states: str, finished: bool, 
     """A run that was interrupted writes its tables as well, so these say nothing."""
     (tmp_path / "samples.csv").touch()
     assert not is_finished(tmp_path)
-    with Ledger(tmp_path / LEDGER) as ledger:
+    begin(tmp_path, states)
+    assert is_finished(tmp_path) is finished
+
+
+@pytest.mark.parametrize(("states", "finished"), [("dd", True), ("dp", False), (None, False)])
+def test_what_was_interrupted_goes_on_and_is_not_saved(
+    states: str | None, finished: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None: killed before its ledger had tables."""
+    file, started = tmp_path / "rows.jsonl", list[list[str]]()
+    args = Namespace(
+        rows=str(file), run=str(tmp_path), protocols="paper", images="20", networks=ROW.model, gammas=None, timeout=20.0,
+        known_points=False,
+    )  # fmt: skip
+    folder = table1.folder_of(args, "paper", ROW.model, 20)
+    folder.mkdir()
+    (folder / "samples.csv").touch()
+    if states is None:
+        (folder / LEDGER).touch()
+    else:
+        begin(folder, states)
+    monkeypatch.setattr(table1.subprocess, "run", lambda command, **_: started.append(command))
+    table1.run(args)
+    assert bool(started) is not finished
+    monkeypatch.setattr(table1, "rows_of", lambda _: [replace(ROW, index=20)])
+    monkeypatch.setattr(table1, "read_plan", lambda _: {"settings": {"timeout": 20.0}})
+    table1.save(args)
+    assert len(file.read_text().splitlines()) == finished
+    assert len(table1.known(args, "paper")) == (states is not None)  # the table shows what there is
+
+
+def begin(folder: Path, states: str) -> None:
+    """A ledger of units that are done, failed, pending or running."""
+    with Ledger(folder / LEDGER) as ledger:
         ledger.add([("m", k, "attack", "", -1.0, "") for k in range(len(states))])
     names = {"d": "done", "f": "failed", "p": "pending", "r": "running"}
-    with closing(sqlite3.connect(tmp_path / LEDGER)) as db, db:
+    with closing(sqlite3.connect(folder / LEDGER)) as db, db:
         db.executemany("UPDATE units SET state = ? WHERE id = ?", [(names[s], k + 1) for k, s in enumerate(states)])
-    assert is_finished(tmp_path) is finished
 
 
 def test_the_rows_of_the_page_are_those_of_the_project(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ from onnxsub.evaluate.task import KINDS, Outcome, unpack
 from onnxsub.evaluate.unit import Group, Unit, UnitKey, numbered
 from onnxsub.ops.base import Array
 
-__all__ = ["Group", "Ledger", "Unit", "UnitKey"]
+__all__ = ["EmptyLedgerError", "Group", "Ledger", "Unit", "UnitKey"]
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -53,6 +53,10 @@ CREATE INDEX by_need ON units (needs) WHERE needs IS NOT NULL;
 
 _NOW = "strftime('%Y-%m-%dT%H:%M:%SZ', 'now')"
 _COLUMNS = "id, model, sample, kind, method, gamma, verifier, needs, state, attempts, deaths, reason, seconds, result"
+
+
+class EmptyLedgerError(InputError):
+    """A ledger without tables: its run was killed before it began."""
 
 
 class Ledger:
@@ -100,7 +104,7 @@ class Ledger:
                             self._db.execute(statement)
                         self._db.execute("INSERT INTO meta VALUES ('schema', ?), ('run', ?)", (SCHEMA, secrets.token_hex(16)))
             if not self._has_tables():
-                raise InputError(f"{str(self.path)!r} is empty: the run did not begin; give the same command again")
+                raise EmptyLedgerError(f"{str(self.path)!r} is empty: the run did not begin; give the same command again")
             schema = self._meta("schema")
         if schema not in (OLD, SCHEMA):
             raise InputError(f"{str(self.path)!r} is a ledger of version {schema}, this is {SCHEMA}; choose another --run")

@@ -28,6 +28,7 @@ __all__ = ["NearGoal", "Patience"]
 _WALK_EVERY = 16  # steps of a tree between two walks from points that are not adversarial themselves; the first ones come sooner
 _WALK_CUT = 2  # the same where there are cuts: a step takes as long as five walks
 _WALKS = 8  # points from which one walk begins
+_LEAST = 1e-6  # seconds that are none
 _SHRUNK = 0.998  # small trees are begun again when the closing radius has come below this share of the ball's
 
 
@@ -36,9 +37,15 @@ class Patience:
     """Seconds left, for a whole distance, in which linear programs may search targets of more than `BabOptions.small` open units.
 
     Some of these end after a handful of nodes; others would take hundreds at a tenth of a second each, where lines need tens.
+    Networks with windows are left out of it: programs search their targets whatever comes.
     """
 
     left: float = 1.0
+
+    @property
+    def over(self) -> bool:
+        """Whether it is used up; a part of it that was granted ends within rounding of it."""
+        return self.left < _LEAST
 
 
 class NearGoal:
@@ -95,11 +102,11 @@ class NearGoal:
     def dive(self, model: ClauseModel, budget: Budget) -> bool:
         session, began = self._bracket.session, budget.now
         small = session.bab.small
-        if model.binaries <= small or session.bab.dive <= small:
+        if model.local.network.windows or model.binaries <= small or session.bab.dive <= small:
             return self._dive(model, budget)
-        settled = self._dive(model, budget.part(self._patience.left))
+        settled = not self._patience.over and self._dive(model, budget.part(self._patience.left))
         self._patience.left -= budget.now - began
-        if not settled and self._patience.left <= 0:
+        if not settled and self._patience.over:
             session.bab = replace(session.bab, dive=small)
             self.gave_up, self.fresh = True, False
         return settled
