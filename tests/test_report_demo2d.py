@@ -73,10 +73,10 @@ def test_bad_input(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     for argv, code, words in (
         (["-o", str(tmp_path / "file" / "x")], 4, "cannot make the folder"),
-        (["-o", str(tmp_path), "--gammas", "2"], 2, "--gamma 2.0 is outside"),
+        (["-o", str(tmp_path), "--gammas", "2"], 2, "--gammas 2.0 is outside"),
         (["-o", str(tmp_path), "--gammas", "x"], 2, "is no list of numbers"),
         (["-o", str(tmp_path), "--gammas", ""], 2, "nothing is to be drawn"),
-        (["-o", str(tmp_path), "--methods", "sin"], 2, "--method 'sin' is unknown"),
+        (["-o", str(tmp_path), "--methods", "sin"], 2, "--methods 'sin' is unknown"),
         (["-o", str(tmp_path), "--seed", "-1"], 2, "--seed -1"),
     ):
         assert run_cli(["demo2d", *argv]) == code
