@@ -38,12 +38,12 @@ _OURS = "onnxsub"
 _GRACE = 20.0  # seconds beyond its limit after which a tool is stopped
 
 
-def balls(folder: Path, share: float, count: int) -> Iterator[tuple[str, Path, Path]]:
+def balls(folder: Path, networks: tuple[str, ...], share: float, count: int) -> Iterator[tuple[str, Path, Path]]:
     """(name, model, property) of the first `count` images that each network classifies rightly."""
     import onnxsub
     from onnxsub.properties import robustness_property, write_property
 
-    for network in NETWORKS:
+    for network in networks:
         path = DATA / "nets" / f"{network}.onnx"
         model, space = onnxsub.load(path), onnxsub.InputSpace(**space_of(network))  # type: ignore[arg-type]
         images, labels = images_for(network)
@@ -120,7 +120,10 @@ def measure(args: argparse.Namespace) -> int:
     done = {(r["question"], r["tool"]) for r in kept}
     with tempfile.TemporaryDirectory() as name, args.out.open("a") as out:
         folder = Path(name)
-        questions = balls(folder, args.share, args.count) if args.part == "balls" else published(args.part, folder, args.only)
+        if args.part == "balls":
+            questions = balls(folder, args.networks, args.share, args.count)
+        else:
+            questions = published(args.part, folder, args.only)
         for question, model, path in questions:
             for tool in (_OURS, *tools):
                 if (question, tool) in done:
@@ -164,6 +167,10 @@ def show(files: list[Path]) -> int:
     return 1 if contradictions else 0
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("balls", *PUBLISHED, "table"))
@@ -173,7 +180,8 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=60.0)
     parser.add_argument("--share", type=float, default=0.8, help="radius of `balls`, of the attack's distance")
     parser.add_argument("--count", type=int, default=5, help="anchors per network of `balls`")
-    parser.add_argument("--only", type=lambda s: tuple(s.split(",")), default=(), metavar="WORDS", help="of published properties")
+    parser.add_argument("--networks", type=_words, default=NETWORKS, metavar="LIST", help="of `balls`")
+    parser.add_argument("--only", type=_words, default=(), metavar="WORDS", help="of published properties")
     args = parser.parse_args()
     if args.part == "table":
         return show(args.files)
