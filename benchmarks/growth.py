@@ -62,7 +62,8 @@ def main() -> int:
         factor = grown(shares, nodes)
         there = nodes[-1] * factor ** ((args.aim - shares[-1]) / 0.05) if nodes else math.nan
         proofs = " ".join(f"{s:.3f}:{n}" for s, n in zip(shares, nodes, strict=True) if n >= _FEW)
-        rows.append((name, index, proofs, f"{factor:.1f}", f"{pace:.0f}", f"{there:.1e}", f"{there / pace / 3600:.1e}"))
+        hours = there / pace / 3600 if pace > 0 else math.nan
+        rows.append((name, index, proofs, f"{factor:.1f}", f"{pace:.0f}", f"{there:.1e}", f"{hours:.1e}"))
     aim = f"nodes at {args.aim:.3f}"
     print(table(("network", "image", "share:nodes of proofs", "growth per 5 %", "nodes/s", aim, "hours at that pace"), rows))
     return 0
