@@ -46,7 +46,10 @@ def main() -> int:
         images, labels = images_for(name)
         model = onnxsub.load(network_path(name))
         query = onnxsub.make_query(model, images[index], int(labels[index]), space=onnxsub.InputSpace(**space_of(name)), threads=1)
-        reach = float(onnxsub.attack(query).d_adv)
+        reach = onnxsub.attack(query).d_adv
+        if not 0 < reach < math.inf:
+            print(f"{name} {index}: misclassified, or the attack found no point; name another image", file=sys.stderr)
+            continue
         shares: list[float] = []
         nodes: list[int] = []
         pace = math.nan

@@ -110,7 +110,7 @@ def test_what_cannot_stand_side_by_side(
         (2, [str(runs[0]), str(runs[1]), "--reference", "x.csv"], "--reference is of one run"),
         (2, [str(runs[0]), str(runs[1]), "--images", "4"], "--images is of one run"),
         (4, [str(tmp_path / "other"), "--reference", "x.csv"], "--reference stands beside the distances of a run"),
-        (4, [str(tmp_path / "other"), "--images", "6"], "--images shows samples of a run of onnxsub evaluate; leave it out"),
+        (4, [str(tmp_path / "other"), "--images", "6"], "--images shows samples of a run of onnxsub evaluate or adversarial"),
     ):
         assert run_cli(["report", *argv, "-o", str(tmp_path / "page")]) == code
         assert words in capfd.readouterr().err

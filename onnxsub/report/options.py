@@ -60,11 +60,12 @@ class ReportOptions:
     def refuse_of_images(self) -> None:
         """Raises InputError for what is of reports of other runs, which show samples."""
         for option, given in (
-            ("--images shows samples", self.images is not None), ("--samples names images", self.samples is not None),
-            ("--reference stands beside the distances", self.reference is not None),
-        ):  # fmt: skip
+            ("--images shows samples of a run of onnxsub evaluate or adversarial", self.images is not None),
+            ("--samples names images of a run of onnxsub evaluate or adversarial", self.samples is not None),
+            ("--reference stands beside the distances of a run of onnxsub evaluate", self.reference is not None),
+        ):
             if given:
-                raise InputError(f"{option} of a run of onnxsub evaluate; leave it out for this one")
+                raise InputError(f"{option}; leave it out for this one")
 
     def refuse_of_grids(self) -> None:
         """Raises OptionError for what is of several models, metrics, properties or radii only."""

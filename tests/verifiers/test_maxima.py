@@ -87,7 +87,7 @@ def test_the_row_is_the_margin_where_that_is_not_negative(tight: bool, first: in
             values, elements = row.unit_values(d)
             assert all(np.array_equal(values[:, q], e.max(1)) for q, e in enumerate(elements))
             assert [row.winners(p) for p in d[:5]] == [tuple(int(elements[q][i].argmax()) for q in row.rising) for i in range(5)]
-    assert seen > (50 if tight else 250)
+    assert seen > (100 if tight else 500)
 
 
 def _node(groups: Groups, row: Maxima, sums: Sums, rng: np.random.Generator) -> tuple[tuple[int, ...], Choices]:
